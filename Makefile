@@ -1,0 +1,47 @@
+# Everything a newcomer needs: `make demo` to see it run, `make test` to check it.
+# The first Python of the list that really runs and is 3.11 or newer makes the virtual environment.
+CANDIDATES := python3.13 python3.12 python3.11 python3
+PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= config.yml
+
+.PHONY: run demo test check format status clean constraints
+
+$(VENV)/.runtime: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (Debian: apt install python3-venv)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+run: $(VENV)/.runtime  ## start the fleet with config.yml
+	$(BIN)/fleet serve --config $(CONFIG)
+
+demo: $(VENV)/.runtime  ## three simulated servers, the fleet, a trickle of traffic
+	$(BIN)/fleet serve --demo
+
+test: check  ## everything CI runs
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+check: $(VENV)/.test  ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+status: $(VENV)/.runtime  ## what runs on our ports, and is it healthy
+	$(BIN)/fleet status --config $(CONFIG)
+
+constraints: $(VENV)/.test  ## refresh the pinned versions (names and versions only)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --no-annotate --quiet --all-extras pyproject.toml --strip-extras -o constraints.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build *.egg-info

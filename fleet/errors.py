@@ -1,0 +1,154 @@
+"""Everything that can go wrong, as types that carry their own HTTP meaning.
+
+`status` and `code` are what the client sees, `reason` is the finer word for logs, headers and OpenAI-style codes.
+Nobody decides a status by reading English. Only `fleet.dialects` turns these into bodies.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import ClassVar
+
+
+class FleetError(Exception):
+    """Base of everything the front end may show.
+
+    `message` is one line for the client; `details` says what to do about it; `retry_after` is in seconds.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "INTERNAL_ERROR"
+    reason: ClassVar[str] = "INTERNAL_ERROR"
+
+    def __init__(self, message: str, *, details: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+        self.retry_after = retry_after
+
+
+class BadRequest(FleetError):
+    """The client's request cannot be read."""
+
+    status, code, reason = 400, "INVALID_REQUEST", "INVALID_REQUEST"
+
+
+class Unauthorized(FleetError):
+    """No valid API key."""
+
+    status, code, reason = 401, "UNAUTHORIZED", "UNAUTHORIZED"
+
+
+class Forbidden(FleetError):
+    """This endpoint is not offered by a fleet."""
+
+    status, code, reason = 403, "FORBIDDEN", "FORBIDDEN"
+
+
+class ModelNotFound(FleetError):
+    """No server of the fleet holds the model."""
+
+    status, code, reason = 404, "MODEL_NOT_FOUND", "MODEL_NOT_FOUND"
+
+
+class ServerNotFound(FleetError):
+    """No server has this id."""
+
+    status, code, reason = 404, "SERVER_NOT_FOUND", "SERVER_NOT_FOUND"
+
+
+class RequestTimeout(FleetError):
+    """The client took too long to send its request."""
+
+    status, code, reason = 408, "TIMEOUT", "REQUEST_BODY_TIMEOUT"
+
+
+class Conflict(FleetError):
+    """The thing exists already."""
+
+    status, code, reason = 409, "CONFLICT", "CONFLICT"
+
+
+class TooLarge(FleetError):
+    """The request body is over `limits.body_bytes`."""
+
+    status, code, reason = 413, "INVALID_REQUEST", "BODY_TOO_LARGE"
+
+
+class QueueFull(FleetError):
+    """The waiting lines are full; `retry_after` comes from the observed service rate."""
+
+    status, code, reason = 503, "SERVICE_UNAVAILABLE", "QUEUE_FULL"
+
+
+class NoServer(FleetError):
+    """The model is known, but no server that holds it can be used now."""
+
+    status, code, reason = 503, "SERVICE_UNAVAILABLE", "NO_SERVER"
+
+
+class ShuttingDown(FleetError):
+    """The fleet is draining before it stops."""
+
+    status, code, reason = 503, "SERVICE_UNAVAILABLE", "SHUTTING_DOWN"
+
+
+class QueueTimeout(FleetError):
+    """Waited `timeouts.queue` seconds for a slot."""
+
+    status, code, reason = 504, "TIMEOUT", "QUEUE_TIMEOUT"
+
+
+class TotalTimeout(FleetError):
+    """The request used up `timeouts.total`, over all attempts."""
+
+    status, code, reason = 504, "TIMEOUT", "TOTAL_TIMEOUT"
+
+
+class Phase(enum.Enum):
+    """How far an attempt had come when it ended."""
+
+    CONNECT = "connect"
+    SEND = "send"
+    HEADERS = "headers"
+    BODY = "body"
+
+
+class BackendError(FleetError):
+    """A backend failed us. `phase` says when; before `BODY` another server may be tried."""
+
+    status, code, reason = 502, "SERVICE_UNAVAILABLE", "BACKEND_ERROR"
+
+    def __init__(self, message: str, phase: Phase, *, details: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, details=details, retry_after=retry_after)
+        self.phase = phase
+
+
+class BackendUnreachable(BackendError):
+    """No connection could be made: refused, no route, name not found, TLS handshake failed."""
+
+    reason = "BACKEND_UNREACHABLE"
+
+
+class BackendBroke(BackendError):
+    """The connection was reset, closed early, or answered with something that is not HTTP."""
+
+    reason = "BACKEND_BROKE"
+
+
+class ConnectTimeout(BackendError):
+    """No connection within `timeouts.connect`."""
+
+    status, code, reason = 504, "TIMEOUT", "CONNECT_TIMEOUT"
+
+
+class FirstByteTimeout(BackendError):
+    """No response headers within `timeouts.first_byte` (a model load counts)."""
+
+    status, code, reason = 504, "TIMEOUT", "FIRST_BYTE_TIMEOUT"
+
+
+class IdleTimeout(BackendError):
+    """A running stream was silent for `timeouts.idle`."""
+
+    status, code, reason = 504, "TIMEOUT", "IDLE_TIMEOUT"

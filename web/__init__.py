@@ -1,0 +1,1 @@
+"""The front end: translates HTTP into calls to the actors and back."""
