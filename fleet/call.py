@@ -53,8 +53,8 @@ class Call:
 class Downstream(Protocol):
     """Where the answer goes. Two small implementations: one for ASGI, one for the edge.
 
-    The exchange calls `start` once, `write` any number of times, `finish` once. A client that is gone shows as
-    cancellation of the exchange or as `ClientGone` out of any of the three.
+    The exchange calls `start` once, `write` any number of times, then `finish` or `abort`. A client that is gone shows
+    as cancellation of the exchange, or as `ClientGone` out of any of them.
     """
 
     async def start(self, status: int, headers: Headers) -> None: ...
@@ -62,6 +62,9 @@ class Downstream(Protocol):
     async def write(self, data: bytes) -> None: ...
 
     async def finish(self) -> None: ...
+
+    async def abort(self) -> None:
+        """End abnormally: the client must notice that the answer is cut (no terminator, connection closed)."""
 
 
 class ClientGone(Exception):

@@ -1,0 +1,74 @@
+"""One answer on its way to one client: started once, ended once, cleanly or visibly broken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fleet.call import Call, Downstream, Headers
+from fleet.errors import FleetError
+from fleet.headers import downstream_headers
+from fleet.reframe import NdjsonToSse
+
+if TYPE_CHECKING:
+    from actors.transport import UpstreamResponse
+
+_SSE = (b"content-type", b"text/event-stream")
+
+
+class Answer:
+    """Wraps a Downstream: adds our headers, re-frames if asked, knows how to break off in the client's dialect."""
+
+    def __init__(self, call: Call, down: Downstream) -> None:
+        self.call = call
+        self.started = False
+        self.status = 0
+        self._down = down
+        self._reframe: NdjsonToSse | None = None
+        self._last = b"\n"
+
+    async def start(self, response: UpstreamResponse, extra: Headers) -> None:
+        """Send the head: the backend's status and fields, plus ours. Failover is over from here on."""
+        headers = downstream_headers(response.headers, request_id=self.call.request_id)
+        if self.call.sse and response.status == 200 and _is_ndjson(headers):
+            self._reframe = NdjsonToSse()
+            headers = [field for field in headers if field[0] not in (b"content-type", b"content-length")] + [_SSE]
+        self.started = True
+        self.status = response.status
+        await self._down.start(response.status, [*headers, *extra])
+
+    async def write(self, data: bytes) -> None:
+        """Pass on a piece of the body, as it came unless it is re-framed."""
+        if self._reframe is not None:
+            data = self._reframe.feed(data)
+        if data:
+            self._last = data
+            await self._down.write(data)
+
+    async def finish(self) -> None:
+        """The body is complete."""
+        if self._reframe is not None and (rest := self._reframe.finish()):
+            await self._down.write(rest)
+        await self._down.finish()
+
+    async def abort(self) -> None:
+        await self._down.abort()
+
+    async def break_off(self, error: FleetError) -> None:
+        """End a broken answer: a stream gets its dialect's error record, anything else is cut off."""
+        if not self.call.stream:
+            await self._down.abort()
+            return
+        sse = self._reframe is not None
+        record = self.call.dialect.stream_error(error, request_id=self.call.request_id, sse=sse)
+        await self._down.write(self._separator(sse) + record)
+        await self._down.finish()
+
+    def _separator(self, sse: bool) -> bytes:
+        """Closes a record that was cut in the middle, so that the error does not melt into it."""
+        if self._last.endswith(b"\n") or sse:
+            return b""
+        return b"\n" if self.call.dialect.name == "ollama" else b"\n\n"
+
+
+def _is_ndjson(headers: Headers) -> bool:
+    return any(name == b"content-type" and b"ndjson" in value for name, value in headers)

@@ -1,0 +1,242 @@
+"""All circuit breakers: made when a pair first fails, retired when there is nothing left to remember.
+
+Absence means closed. Whatever happens to one breaker, its siblings go on: nothing leaves the task of one but its log.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import trio
+
+from actors.breaker_actor import POLICY, BreakerActor, Cell, RecoveryTester
+from actors.mailbox import Mailbox, Promise
+from actors.messages_breaker import BreakerMail, Force, Rearm, Record, Reset, TryNow
+from actors.supervisor import RestartLimit, supervise
+from fleet.breaker import Breaker, BreakerSettings, BreakerView, Dice, State
+from fleet.gate import Gate
+from fleet.ids import Pair, ServerId
+from fleet.outcomes import Signal
+
+__all__ = ["BreakerRegistry", "GateBoard", "RecoveryTester"]
+
+log = logging.getLogger("fleet.breaker")
+
+MAX_BREAKERS: Final = 10_000
+PAUSE: Final = 300.0
+"""Seconds for which a pair whose breaker kept crashing goes without one."""
+
+
+class GateBoard(Protocol):
+    """Where the dispatcher finds gates. Ignores servers it does not know."""
+
+    def set_gate(self, pair: Pair, gate: Gate | None) -> None: ...
+
+
+class BreakerRegistry:
+    """Makes, finds and ends breakers. Everything but `run` is synchronous and may be called from any task.
+
+    `on_change` hears when the gate of a pair changed for the dispatcher; it must not call back. Times are
+    `trio.current_time`.
+    """
+
+    def __init__(
+        self,
+        settings: BreakerSettings,
+        *,
+        gates: GateBoard,
+        on_change: Callable[[Pair], None],
+        rng: Dice,
+        enabled: bool = True,
+        tester: RecoveryTester | None = None,
+        limit: int = MAX_BREAKERS,
+    ) -> None:
+        self.settings = settings
+        self.enabled = enabled
+        self.tester = tester
+        self._gates = gates
+        self._on_change = on_change
+        self._rng = rng
+        self._limit = limit
+        self._cells: dict[Pair, Cell] = {}
+        self._paused: dict[Pair, float] = {}
+        self._tested: set[ServerId] = set()
+        self._generation = 0  # the highest any gate has reached: numbers are never used twice
+        self._nursery: trio.Nursery | None = None
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold the actors' tasks until cancelled. Breakers made before start now."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for cell in self._cells.values():
+                nursery.start_soon(self._keep, cell)
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    def record(self, pair: Pair, signal: Signal, kind: str, generation: int = 0) -> None:
+        """An attempt on this pair ended; called once per lease. `generation` is the gate's at admission, 0 without."""
+        cell = self._cells.get(pair)
+        if cell is None:
+            if signal in (Signal.SUCCESS, Signal.NEUTRAL) or not self._wanted(pair):
+                return
+            cell = self._birth(pair)
+        if cell is not None:
+            cell.mailbox.cast(Record(signal, kind, generation, trio.current_time()))
+
+    # For the admin API.
+
+    def describe(self, now: float | None = None) -> list[BreakerView]:
+        """All breakers that live."""
+        return [self._view(cell, now) for cell in self._cells.values()]
+
+    def get(self, pair: Pair, now: float | None = None) -> BreakerView | None:
+        """One breaker; None means closed with nothing to remember. Asking creates nothing."""
+        cell = self._cells.get(pair)
+        return None if cell is None else self._view(cell, now)
+
+    def gate_of(self, pair: Pair) -> Gate | None:
+        """The gate of a pair, for a server that joins while its breakers live."""
+        cell = self._cells.get(pair)
+        return None if cell is None else cell.breaker.gate
+
+    def force(self, pair: Pair, state: State, by: str) -> Promise[BreakerView] | None:
+        """Put a pair into a state until it is reset or forced again; None if breakers are off or there is no room.
+
+        The caller checks that the pair exists.
+        """
+        cell = self._cells.get(pair)
+        if cell is None and self.enabled:
+            cell = self._birth(pair)
+        if cell is None:
+            return None
+        reply = Promise[BreakerView]()
+        cell.mailbox.cast(Force(state, by, reply))
+        return reply
+
+    def reset(self, pair: Pair) -> Promise[BreakerView] | None:
+        """Close and forget; the answer is the view just after. None: there is nothing to reset."""
+        self._paused.pop(pair, None)
+        cell = self._cells.get(pair)
+        if cell is None:
+            return None
+        reply = Promise[BreakerView]()
+        cell.mailbox.cast(Reset(reply))
+        return reply
+
+    def test(self, pair: Pair) -> Promise[bool | None] | None:
+        """Run a recovery test now. None, or an answer of None: not half-open, or not possible at the moment."""
+        cell = self._cells.get(pair)
+        if cell is None:
+            return None
+        reply = Promise[bool | None]()
+        cell.mailbox.cast(TryNow(reply))
+        return reply
+
+    # For those who change the fleet.
+
+    def forget_server(self, server: ServerId) -> None:
+        """The server was removed: its breakers end, its gates go."""
+        for pair in [pair for pair in self._cells if pair.server == server]:
+            self._end(self._cells[pair])
+        for pair in [pair for pair in self._paused if pair.server == server]:
+            del self._paused[pair]
+
+    def configure(self, settings: BreakerSettings, enabled: bool) -> None:
+        """New settings, for living breakers too; switched off, all end and every gate goes."""
+        self.settings, self.enabled = settings, enabled
+        for cell in list(self._cells.values()):
+            if not enabled:
+                self._end(cell)
+                continue
+            cell.breaker.settings = settings
+            cell.mailbox.cast(Rearm())
+
+    # Recovery tests: one per server at a time (see `TrialRoom`).
+
+    def enter(self, pair: Pair) -> bool:
+        """Leave to test a pair."""
+        if pair.server in self._tested:
+            return False
+        self._tested.add(pair.server)
+        return True
+
+    def leave(self, pair: Pair) -> None:
+        """The test of a pair is over."""
+        self._tested.discard(pair.server)
+
+    # Birth and death.
+
+    def _wanted(self, pair: Pair) -> bool:
+        if not self.enabled:
+            return False
+        if self._paused and trio.current_time() < self._paused.get(pair, -math.inf):
+            return False
+        self._paused.pop(pair, None)
+        return True
+
+    def _birth(self, pair: Pair) -> Cell | None:
+        if len(self._cells) >= self._limit and not self._make_room():
+            return None
+        now = trio.current_time()
+        breaker = Breaker.fresh(pair, self.settings, self._rng, Gate(generation=self._generation), now)
+        cell = Cell(breaker, Mailbox[BreakerMail](f"breaker {pair.model} on {pair.server}"))
+        self._cells[pair] = cell
+        self._gates.set_gate(pair, breaker.gate)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._keep, cell)
+        return cell
+
+    def _make_room(self) -> bool:
+        """Too many pairs fail: the oldest breaker that is closed by itself goes; if there is none, no more are made."""
+        for cell in self._cells.values():
+            if cell.breaker.state is State.CLOSED and cell.breaker.forced_by is None:
+                log.warning("more than %d breakers: dropped %s", self._limit, cell.mailbox.name)
+                self._end(cell)
+                return True
+        log.warning("%d breakers, none of them closed: no more are made", self._limit)
+        return False
+
+    async def _keep(self, cell: Cell) -> None:
+        """The task of one breaker. Nothing escapes from it."""
+        actor = BreakerActor(cell, self, self._on_change, self._end)
+        try:
+            with cell.scope:
+                await supervise(cell.mailbox.name, actor.run, POLICY)
+        except RestartLimit:
+            self._fail_open(cell)
+        except Exception:  # an error that met our own cancellation half-way; the breaker was ending anyway
+            log.warning("%s ended with an error", cell.mailbox.name, exc_info=True)
+            self._end(cell)
+
+    def _fail_open(self, cell: Cell) -> None:
+        """The breaker cannot be kept alive: better no protection for a while than a gate nobody moves."""
+        pair = cell.breaker.pair
+        log.critical("%s keeps crashing: fails open for %d s", cell.mailbox.name, PAUSE, extra={"alert": True})
+        now = trio.current_time()
+        if len(self._paused) >= self._limit:
+            self._paused = {pair: until for pair, until in self._paused.items() if until > now}
+        self._paused[pair] = now + PAUSE
+        self._end(cell)
+
+    def _end(self, cell: Cell) -> None:
+        """Forget a breaker, whatever its state; its pair is open again."""
+        pair, gate = cell.breaker.pair, cell.breaker.gate
+        self._generation = max(self._generation, gate.generation)
+        if self._cells.get(pair) is cell:
+            del self._cells[pair]
+            self._gates.set_gate(pair, None)
+            if not gate.admits:
+                self._on_change(pair)
+        cell.end()
+
+    def _view(self, cell: Cell, now: float | None) -> BreakerView:
+        return cell.breaker.describe(trio.current_time() if now is None else now, int(cell.testing))

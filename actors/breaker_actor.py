@@ -1,0 +1,236 @@
+"""One breaker at work: a cell that outlives crashes, and the actor that reads its mail and keeps its timers."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, assert_never
+
+import trio
+
+from actors.mailbox import ActorGone, Mailbox, Promise
+from actors.messages_breaker import BreakerMail, Force, Rearm, Record, Reset, TryEnded, TryNow
+from actors.supervisor import Policy, RestartBudget
+from fleet.breaker import Breaker, State
+from fleet.breaker_memory import restore, snapshot
+from fleet.ids import Pair
+from fleet.outcomes import Signal
+
+log = logging.getLogger("fleet.breaker")
+
+POLICY: Final = Policy(restarts=2, within=60.0)
+"""From the snapshot, then fresh, then the registry lets the pair fail open."""
+TEST_GAP: Final = 10.0
+"""Seconds between two recovery tests of a pair (plus up to half of it, by chance)."""
+
+
+class RecoveryTester(Protocol):
+    """Tries a pair out with a small request of its own; never loads a model by surprise nor bothers a busy server."""
+
+    def test(self, pair: Pair, timeout: float) -> Awaitable[bool | None]:
+        """True: works; False: fails; None: not possible now. It has `timeout` seconds, then it is cancelled."""
+        ...
+
+
+@dataclass(slots=True)
+class Cell:
+    """What must outlive a crash of the actor: machine, gate, mail, and the memory of earlier crashes.
+
+    Writer: the actor; the registry makes and ends it. `scope` ends the task, restarts and all.
+    """
+
+    breaker: Breaker
+    mailbox: Mailbox[BreakerMail]
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    saved: dict[str, Any] | None = None
+    crashes: RestartBudget = field(default_factory=lambda: RestartBudget(POLICY))
+    torn: bool = False
+    testing: bool = False
+    test_at: float = 0.0
+    asked: list[Promise[bool | None]] = field(default_factory=list)
+
+    def revive(self, now: float) -> None:
+        """Make the machine whole after a crash; the gate keeps its verdict meanwhile."""
+        if not self.torn:
+            return
+        old = self.breaker
+        if len(self.crashes.crashes) <= 1 and self.saved is not None:
+            self.breaker = restore(old.pair, old.settings, old.dice, old.gate, self.saved)
+        else:
+            self.breaker = Breaker.fresh(old.pair, old.settings, old.dice, old.gate, now, old.forced_by)
+        self.torn = False
+
+    def end(self) -> None:
+        """No reader will come back: stop the task, tell everybody who waits."""
+        self.scope.cancel()  # before the mailbox: a cancelled reader is no crash, one on a closed channel is
+        while (message := self.mailbox.receive_nowait()) is not None:
+            if isinstance(message, Force | Reset | TryNow):
+                message.reply.reject(ActorGone(self.mailbox.name))
+        self.mailbox.close()
+        self.answer_tests(None)
+
+    def answer_tests(self, passed: bool | None) -> None:
+        """Tell those who asked for a test."""
+        for promise in self.asked:
+            promise.resolve(passed)
+        self.asked.clear()
+
+
+class TrialRoom(Protocol):
+    """Where actors get leave to test, so that a server is tested by one of them at a time."""
+
+    @property
+    def tester(self) -> RecoveryTester | None: ...
+
+    def enter(self, pair: Pair) -> bool:
+        """Whether this pair may be tested now; if so, `leave` must follow."""
+        ...
+
+    def leave(self, pair: Pair) -> None:
+        """The test is over."""
+        ...
+
+
+class BreakerActor:
+    """Reads the mail of one cell until the breaker is quiet. `on_change` hears of every change at the gate."""
+
+    def __init__(
+        self, cell: Cell, room: TrialRoom, on_change: Callable[[Pair], None], retire: Callable[[Cell], None]
+    ) -> None:
+        self._cell = cell
+        self._room = room
+        self._on_change = on_change
+        self._retire = retire
+
+    async def run(self) -> None:
+        """One incarnation; returns when the breaker has retired."""
+        try:
+            self._cell.revive(trio.current_time())
+            async with trio.open_nursery() as self._tests:
+                await self._read()
+        except Exception:
+            self._cell.torn = True
+            self._cell.crashes.spend(trio.current_time())
+            raise
+
+    async def _read(self) -> None:
+        cell = self._cell
+        while True:
+            message = None
+            # A deadline that has passed already wins over waiting mail, so a busy mailbox holds up no timer.
+            with trio.move_on_at(self._wake_at()):
+                message = await cell.mailbox.receive()
+            self._handle(message, trio.current_time())
+            if cell.breaker.quiet(trio.current_time()) and not cell.mailbox.depth:
+                # Nothing was awaited since the decision, so no message can slip in.
+                self._retire(cell)
+                return
+
+    def _wake_at(self) -> float:
+        return min(self._cell.breaker.wake_at, self._cell.test_at if self._may_test() else math.inf)
+
+    def _handle(self, message: BreakerMail | None, now: float) -> None:
+        """One message, or None when a deadline has passed; never awaits, so each message is atomic."""
+        cell = self._cell
+        before = cell.breaker.state
+        changed = cell.breaker.tick(now) if message is None else self._digest(message, now)
+        if cell.breaker.state is not before:
+            self._announce(before)
+        if self._may_test() and cell.test_at <= now:
+            self._start_test()
+        cell.saved = snapshot(cell.breaker)
+        if changed:
+            self._on_change(cell.breaker.pair)
+
+    def _announce(self, before: State) -> None:
+        breaker = self._cell.breaker
+        self._cell.test_at = 0.0
+        log.info(
+            "breaker of %s on %s: %s -> %s (%s)",
+            breaker.pair.model,
+            breaker.pair.server,
+            before.value,
+            breaker.state.value,
+            breaker.why,
+            extra={"server": breaker.pair.server, "model": breaker.pair.model},
+        )
+
+    def _digest(self, message: BreakerMail, now: float) -> bool:
+        breaker = self._cell.breaker
+        match message:
+            case Record(signal=signal, kind=kind, generation=generation, at=at):
+                return breaker.record(signal, kind, at, generation)
+            case Force(state=state, by=by, reply=reply):
+                changed = breaker.force(state, now, by)
+                reply.resolve(breaker.describe(now))
+                return changed
+            case Reset(reply=reply):
+                changed = breaker.reset(now)
+                reply.resolve(breaker.describe(now))
+                return changed
+            case TryNow(reply=reply):
+                return self._ask_test(reply)
+            case TryEnded():
+                return self._end_test(message, now)
+            case Rearm():
+                breaker.show(breaker.gate.retry_at)
+                return False
+            case _:
+                assert_never(message)
+
+    # Recovery tests: a test is a trial like any other and uses a permit, but only when no traffic tries the pair.
+
+    def _may_test(self) -> bool:
+        cell = self._cell
+        breaker = cell.breaker
+        wanted = breaker.state is State.HALF_OPEN and (breaker.forced_by is None or bool(cell.asked))
+        return wanted and not cell.testing and self._room.tester is not None
+
+    def _ask_test(self, reply: Promise[bool | None]) -> bool:
+        self._cell.asked.append(reply)
+        if self._may_test() and self._start_test():
+            return False
+        if not self._cell.testing:
+            self._cell.answer_tests(None)
+        return False
+
+    def _start_test(self) -> bool:
+        cell = self._cell
+        gate, pair, tester = cell.breaker.gate, cell.breaker.pair, self._room.tester
+        self._delay_test(trio.current_time())
+        if tester is None or gate.trials_out or not self._room.enter(pair):
+            return False
+        gate.take()
+        cell.testing = True
+        self._tests.start_soon(self._test, tester, pair, gate.generation)
+        return True
+
+    def _delay_test(self, now: float) -> None:
+        self._cell.test_at = now + TEST_GAP * (1.0 + 0.5 * self._cell.breaker.dice.random())
+
+    async def _test(self, tester: RecoveryTester, pair: Pair, generation: int) -> None:
+        """The child. Whatever happens to it, it reports back: the mailbox outlives us both."""
+        passed: bool | None = None
+        timeout = self._cell.breaker.settings.active_test_timeout
+        try:
+            with trio.move_on_after(timeout) as limit:
+                passed = await tester.test(pair, timeout)
+            if limit.cancelled_caught:
+                passed = False
+        except Exception:  # a tester's own fault is no evidence against the pair
+            log.exception("recovery test of %s on %s crashed", pair.model, pair.server)
+        finally:
+            self._room.leave(pair)
+            self._cell.mailbox.cast(TryEnded(passed, generation))
+
+    def _end_test(self, message: TryEnded, now: float) -> bool:
+        cell = self._cell
+        cell.testing = False
+        self._delay_test(now)
+        cell.answer_tests(message.passed)
+        if message.passed is None:  # nothing was tried, so nothing is recorded
+            return message.generation == cell.breaker.gate.generation and cell.breaker.gate.give_back()
+        signal = Signal.SUCCESS if message.passed else Signal.FAILURE
+        return cell.breaker.record(signal, "recovery_test", now, message.generation)

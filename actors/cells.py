@@ -1,0 +1,75 @@
+"""What outlives a crash: made in the supervisor's frame, handed to every incarnation of an actor."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from actors.mailbox import Mailbox
+from actors.messages import DispatcherMail, ServerMail
+from actors.ticket import PendingTicket
+from fleet.bans import Bans
+from fleet.grants import Memory
+from fleet.ids import Pair, ServerId
+from fleet.outcomes import Signal
+from fleet.rate import RetryBudget
+from fleet.server import ServerState
+
+if TYPE_CHECKING:
+    from actors.lease import Lease
+    from actors.ollama_client import OllamaClient
+    from actors.recorder import Recorder
+    from actors.transport import Pool
+    from fleet.config import Config
+
+
+class Outcomes(Protocol):
+    """Who is told how each attempt ended (the breaker registry)."""
+
+    def record(self, pair: Pair, signal: Signal, kind: str, generation: int) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class ServerCell:
+    """One server: its state, connections, open leases, mailbox."""
+
+    state: ServerState
+    pool: Pool
+    client: OllamaClient
+    mailbox: Mailbox[ServerMail]
+    leases: dict[int, Lease] = field(default_factory=dict)
+    transfers: set[trio.CancelScope] = field(default_factory=set)
+    probe_now: trio.Event = field(default_factory=trio.Event)
+    probed: trio.Event = field(default_factory=trio.Event)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    rounds: int = 0
+    drained: trio.Event = field(default_factory=trio.Event)
+
+
+@dataclass(slots=True, eq=False)
+class FleetCell:
+    """The whole fleet, as the dispatcher, the leases and the exchanges see it."""
+
+    config: Config
+    memory: Memory
+    dispatcher: Mailbox[DispatcherMail]
+    breakers: Outcomes
+    budget: RetryBudget
+    recorder: Recorder
+    bans: Bans = field(default_factory=Bans)
+    servers: dict[ServerId, ServerCell] = field(default_factory=dict)
+    tickets: dict[int, PendingTicket] = field(default_factory=dict)
+    numbers: int = 0
+    chance: random.Random = field(default_factory=random.Random)
+    wall: Callable[[], float] = field(default=lambda: 0.0)
+    draining: bool = False
+    ended: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
+    """Unparked whenever a lease or transfer ends."""
+
+    def next_number(self) -> int:
+        self.numbers += 1
+        return self.numbers

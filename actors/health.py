@@ -1,0 +1,86 @@
+"""The health loop of one server: three calls side by side, each with its own limit; a verdict to the server's actor.
+
+A dead host delays nobody but itself. Failing servers are asked less and less often, up to `health.max_backoff`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from actors.cells import FleetCell, ServerCell
+from actors.messages import Probed
+from fleet.errors import BackendError
+from fleet.server import Row
+
+
+async def run_health(fleet: FleetCell, cell: ServerCell) -> None:
+    """Probe for ever, jittered; sooner when `cell.probe_now` is set. Cancelled: the calls under way are closed."""
+    failures = 0
+    while True:
+        cell.probe_now = trio.Event()  # before the round: who asks during it gets another one
+        result = await probe(fleet, cell)
+        failures = failures + 1 if result.error else 0
+        cell.mailbox.cast(result)
+        with trio.move_on_after(_pause(fleet, failures)):
+            await cell.probe_now.wait()
+
+
+async def probe(fleet: FleetCell, cell: ServerCell) -> Probed:
+    """One round. Only /api/tags decides; /api/ps and /api/version may fail (older or busy servers) without blame."""
+    health = fleet.config.health
+    box = _Box()
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(box.tags, lambda: cell.client.tags(health.tags_timeout), health.tags_timeout)
+        nursery.start_soon(box.ps, lambda: cell.client.ps(health.ps_timeout), health.ps_timeout)
+        if cell.state.version is None or cell.rounds % 30 == 0:
+            nursery.start_soon(
+                box.ask_version, lambda: cell.client.version(health.version_timeout), health.version_timeout
+            )
+    cell.rounds += 1
+    return Probed(box.error, box.rows, box.resident, box.version, box.answered - started)
+
+
+def _pause(fleet: FleetCell, failures: int) -> float:
+    """The interval, jittered; doubled for every failed round after the first."""
+    health = fleet.config.health
+    base = min(health.interval * 2.0 ** max(failures - 1, 0), max(health.max_backoff, health.interval))
+    return float(base * (1.0 + health.jitter * (2.0 * fleet.chance.random() - 1.0)))
+
+
+class _Box:
+    """What the three calls bring home."""
+
+    def __init__(self) -> None:
+        self.error = "no answer"
+        self.rows: list[Row] | None = None
+        self.resident: list[Row] | None = None
+        self.version: str | None = None
+        self.answered = trio.current_time()
+
+    async def tags(self, call: Callable[[], Awaitable[list[Row]]], limit: float) -> None:
+        with trio.move_on_after(limit) as scope:
+            try:
+                self.rows = await call()
+                self.error = ""
+            except BackendError as error:
+                self.error = error.message
+        if scope.cancelled_caught:
+            self.error = f"/api/tags did not answer within {limit:g} s"
+        self.answered = trio.current_time()
+
+    async def ps(self, call: Callable[[], Awaitable[list[Row]]], limit: float) -> None:
+        with trio.move_on_after(limit):
+            try:
+                self.resident = await call()
+            except BackendError:
+                self.resident = None
+
+    async def ask_version(self, call: Callable[[], Awaitable[str | None]], limit: float) -> None:
+        with trio.move_on_after(limit):
+            try:
+                self.version = await call()
+            except BackendError:
+                self.version = None

@@ -1,0 +1,121 @@
+"""The right to use one slot of one server. Closed exactly once, from anywhere, synchronously."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from actors.messages import LeaseClosed, SlotFreed
+from fleet.ids import ANY_MODEL, Pair, RequestId
+from fleet.outcomes import End, Signal, classify, kind
+from fleet.server import Admin
+
+if TYPE_CHECKING:
+    from actors.cells import FleetCell, ServerCell
+    from fleet.call import Call
+    from fleet.grants import Grant
+
+
+class Connection(Protocol):
+    """The part of an upstream response that a lease needs: to cut it off."""
+
+    def abort(self) -> None: ...
+
+
+class Waiting(enum.Enum):
+    """Whom the exchange is waiting for; decides which limit applies and who is to blame."""
+
+    BACKEND = "backend"
+    CLIENT = "client"
+
+
+class Lease:
+    """One open attempt. In-flight is the number of these; there is no counter.
+
+    `beat` is when something last moved, and `waiting` on whom it waits since: the server's actor looks at both once a
+    second and revokes what has stalled. That keeps timers off the relay path and works even while the writing task is
+    stuck in a shielded send.
+    """
+
+    __slots__ = (
+        "_end",
+        "_fleet",
+        "beat",
+        "call",
+        "cell",
+        "chunks",
+        "connection",
+        "first_byte",
+        "generation",
+        "grant",
+        "number",
+        "pair",
+        "scope",
+        "started",
+        "streaming",
+        "waiting",
+    )
+
+    def __init__(self, fleet: FleetCell, cell: ServerCell, grant: Grant, call: Call, now: float) -> None:
+        self._fleet = fleet
+        self._end: End | None = None
+        self.cell = cell
+        self.grant = grant
+        self.call = call
+        self.number = grant.number
+        self.pair = Pair(cell.state.id, grant.model)
+        self.generation = grant.gate.generation if grant.gate is not None else 0
+        self.scope = trio.CancelScope()
+        self.connection: Connection | None = None
+        self.started = now
+        self.first_byte: float | None = None
+        self.beat = now
+        self.waiting = Waiting.BACKEND
+        self.streaming = False
+        self.chunks = 0
+        cell.leases[self.number] = self
+
+    @property
+    def request_id(self) -> RequestId:
+        return self.call.request_id
+
+    @property
+    def end(self) -> End | None:
+        """How it ended; None while it is open."""
+        return self._end
+
+    def close(self, end: End) -> bool:
+        """End it: slot free, one outcome to the breaker, dispatcher woken. False if it was closed before."""
+        if self._end is not None:
+            return False
+        self._end = end
+        self.cell.leases.pop(self.number, None)
+        self.cell.state.ledger.close(self.number)
+        self._fleet.memory.total.close(self.number)
+        self._learn(end)
+        if self.pair.model != ANY_MODEL:
+            self._fleet.breakers.record(self.pair, classify(end), kind(end), self.generation)
+        self._fleet.dispatcher.cast(SlotFreed(self.pair))
+        self._fleet.ended.unpark_all()
+        if self.cell.state.admin is Admin.DRAINING:
+            self.cell.mailbox.cast(LeaseClosed())
+        return True
+
+    def revoke(self, end: End) -> None:
+        """Take the slot back now: closes the lease, cuts the backend off, cancels the exchange's attempt."""
+        if self.close(end):
+            if self.connection is not None:
+                self.connection.abort()
+            self.scope.cancel()
+
+    def _learn(self, end: End) -> None:
+        """Statistics for scoring. A failure's time is never averaged in: who fails fast must not look fast."""
+        signal = classify(end)
+        if signal is Signal.NEUTRAL:
+            return
+        stats = self.cell.state.stats_of(self.pair.model)
+        stats.success.add(1.0 if signal is Signal.SUCCESS else 0.0)
+        if signal is Signal.SUCCESS and self.first_byte is not None:
+            stats.first_byte.add(self.first_byte - self.started)

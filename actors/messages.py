@@ -1,0 +1,154 @@
+"""Every message that an actor may find in its mailbox: who sends it, and what bounds how many there can be.
+
+(The breakers' own messages live beside them.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fleet.ids import ModelName, Pair, ServerId
+from fleet.server import Order, Row
+
+if TYPE_CHECKING:
+    from actors.ticket import PendingTicket
+
+# ---- to the dispatcher
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A request wants a slot. From: exchange. Bound: one per open client connection and attempt."""
+
+    ticket: PendingTicket
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A waiting request gave up. From: exchange. Bound: one per ticket."""
+
+    ticket: PendingTicket
+
+
+@dataclass(frozen=True, slots=True)
+class SlotFreed:
+    """A lease ended; its ledger entries are gone already. From: lease. Bound: one per lease."""
+
+    pair: Pair
+
+
+@dataclass(frozen=True, slots=True)
+class ServerChanged:
+    """Health, administrative state or inventory moved. From: server actor. Bound: a few per health round."""
+
+    server: ServerId
+
+
+@dataclass(frozen=True, slots=True)
+class ServerGone:
+    """The server was removed. From: system. Bound: one per removal."""
+
+    server: ServerId
+
+
+@dataclass(frozen=True, slots=True)
+class GateMoved:
+    """A breaker changed its verdict. From: breaker registry. Bound: one per transition."""
+
+    pair: Pair
+
+
+@dataclass(frozen=True, slots=True)
+class BanPair:
+    """Keep a pair away until `until` (monotonic; inf: until lifted). From: admin, exchange. Bound: one per call."""
+
+    pair: Pair
+    reason: str
+    until: float
+    cooldown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LiftBan:
+    """End a ban. From: admin. Bound: one per call."""
+
+    pair: Pair
+
+
+@dataclass(frozen=True, slots=True)
+class PauseQueue:
+    """Grant nothing (or go on). From: admin. Bound: one per call."""
+
+    paused: bool
+
+
+DispatcherMail = (
+    Submitted | Withdrawn | SlotFreed | ServerChanged | ServerGone | GateMoved | BanPair | LiftBan | PauseQueue
+)
+
+# ---- to a server actor
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """A health round ended. `error` empty: healthy. Rows None: that call failed, keep what is known.
+
+    From: the server's health actor. Bound: one per round.
+    """
+
+    error: str
+    tags: list[Row] | None
+    resident: list[Row] | None
+    version: str | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SetAdmin:
+    """Drain, activate, maintain. From: admin. Bound: one per call."""
+
+    order: Order
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseOpened:
+    """An idle server got its first lease: watch for stalls. From: dispatcher. Bound: one per lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseClosed:
+    """A lease of a draining server ended. From: lease. Bound: one per lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMissing:
+    """The server answered "no such model" though its inventory lists it. From: exchange. Bound: one per attempt."""
+
+    model: ModelName
+
+
+ServerMail = Probed | SetAdmin | LeaseOpened | LeaseClosed | ModelMissing
+
+# ---- to the recorder
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One finished request. From: exchange. Bound: the recorder's own; what does not fit is counted as dropped."""
+
+    request_id: str
+    endpoint: str
+    model: str
+    server: str
+    outcome: str
+    status: int
+    attempts: int
+    queue_seconds: float
+    first_byte_seconds: float | None
+    total_seconds: float
+    chunks: int
+    prompt_tokens: int | None
+    output_tokens: int | None
+    stream: bool

@@ -1,0 +1,61 @@
+"""What a breaker's mailbox takes. The registry alone puts things in; each message says on whose behalf."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actors.mailbox import Promise
+from fleet.breaker import BreakerView, State
+from fleet.outcomes import Signal
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An attempt ended. Sent for: `Lease.close`. Bound: one per lease, so no more than the slots of the server."""
+
+    signal: Signal
+    kind: str
+    generation: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Force:
+    """Put the breaker into a state by order. Sent for: the admin API. Bound: one per admin request."""
+
+    state: State
+    by: str
+    reply: Promise[BreakerView]
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Close it and forget. Sent for: the admin API. Bound: one per admin request."""
+
+    reply: Promise[BreakerView]
+
+
+@dataclass(frozen=True, slots=True)
+class TryNow:
+    """Run a recovery test as soon as possible. Sent for: the admin API. Bound: one per admin request.
+
+    The reply is None when no test can be made now: not half-open, a test or trial is out, or the tester declines.
+    """
+
+    reply: Promise[bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class TryEnded:
+    """A recovery test is over; None: it could not be made. Sent for: the actor's own child. Bound: one at a time."""
+
+    passed: bool | None
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rearm:
+    """The settings changed. Sent for: the configuration. Bound: one per reload."""
+
+
+BreakerMail = Record | Force | Reset | TryNow | TryEnded | Rearm

@@ -1,0 +1,169 @@
+"""The control plane to one backend: probes, copies, deletions, pulls. httpx, one client per server.
+
+One shared httpx pool is quadratic in idle connections and its pool can deadlock under cancellation; hence one client
+per server, no connection limit, no environment, and every call with a deadline of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import httpx
+import orjson
+
+from fleet.errors import BackendBroke, BackendError, BackendUnreachable, ConnectTimeout, FirstByteTimeout, Phase
+from fleet.server import Row
+
+if TYPE_CHECKING:
+    from fleet.config import ServerSpec
+
+_MAX_BODY = 16 * 1024 * 1024
+"""A list of models longer than this is not believed."""
+
+_BORDER: Mapping[type[httpx.HTTPError], type[BackendError]] = {
+    httpx.ConnectTimeout: ConnectTimeout,
+    httpx.ConnectError: BackendUnreachable,
+    httpx.ReadTimeout: FirstByteTimeout,
+    httpx.WriteTimeout: FirstByteTimeout,
+}
+
+
+class OllamaClient:
+    """Control calls to one server. Every method raises BackendError and nothing else; cancellation closes the call."""
+
+    def __init__(self, spec: ServerSpec, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        key = spec.api_key.get_secret_value() if spec.api_key else None
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=4)
+        self._name = spec.id
+        self._http = httpx.AsyncClient(
+            base_url=spec.url,
+            headers=headers,
+            limits=limits,
+            transport=transport,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=httpx.Timeout(5.0),
+        )
+
+    async def __aenter__(self) -> OllamaClient:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def tags(self, timeout: float) -> list[Row]:
+        """The rows of /api/tags."""
+        return _rows(await self._json("GET", "/api/tags", None, timeout))
+
+    async def ps(self, timeout: float) -> list[Row]:
+        """The rows of /api/ps."""
+        return _rows(await self._json("GET", "/api/ps", None, timeout))
+
+    async def version(self, timeout: float) -> str | None:
+        """The server's version, or None if it does not say."""
+        answer = await self._json("GET", "/api/version", None, timeout)
+        version = answer.get("version")
+        return version if isinstance(version, str) and len(version) <= 64 else None
+
+    async def copy(self, source: str, destination: str) -> tuple[int, bytes]:
+        return await self._call("POST", "/api/copy", {"source": source, "destination": destination}, 60.0)
+
+    async def delete(self, model: str) -> tuple[int, bytes]:
+        return await self._call("DELETE", "/api/delete", {"model": model}, 60.0)
+
+    async def unload(self, model: str, *, embedding: bool = False) -> tuple[int, bytes]:
+        """Ask for the model to leave memory; works whether or not it is loaded."""
+        if embedding:
+            return await self._call("POST", "/api/embed", {"model": model, "keep_alive": 0}, 60.0)
+        return await self._call("POST", "/api/generate", {"model": model, "keep_alive": 0}, 60.0)
+
+    async def try_model(self, model: str, *, embedding: bool, timeout: float) -> tuple[int, bytes]:
+        """The smallest real request: one token, or one word to embed. Loads the model if it is not in memory."""
+        if embedding:
+            return await self._call("POST", "/api/embed", {"model": model, "input": "ok"}, timeout)
+        options = {"num_predict": 1, "temperature": 0}
+        body = {"model": model, "prompt": "ok", "stream": False, "options": options}
+        return await self._call("POST", "/api/generate", body, timeout)
+
+    async def show(self, model: str, timeout: float) -> tuple[int, bytes]:
+        """/api/show: proves that the server answers for the model, loads nothing."""
+        return await self._call("POST", "/api/show", {"model": model}, timeout)
+
+    @asynccontextmanager
+    async def pull(self, body: Mapping[str, object]) -> AsyncIterator[AsyncIterator[Row]]:
+        """A running pull: its progress records. Leaving the block cancels it (the next one resumes partial blobs)."""
+        timeout = httpx.Timeout(5.0, read=None)
+        with _border(self._name):
+            async with self._http.stream("POST", "/api/pull", json={**body, "stream": True}, timeout=timeout) as answer:
+                if answer.status_code != 200:
+                    text = (await answer.aread())[:500].decode("utf-8", "replace")
+                    raise BackendBroke(f"pull refused with {answer.status_code}: {text}", Phase.HEADERS)
+                yield self._records(answer)
+
+    async def _records(self, answer: httpx.Response) -> AsyncIterator[Row]:
+        with _border(self._name):
+            async for line in answer.aiter_lines():
+                if line.strip():
+                    yield _mapping(line.encode())
+
+    async def _json(self, method: str, path: str, body: Mapping[str, object] | None, timeout: float) -> Row:
+        status, content = await self._call(method, path, body, timeout)
+        if status != 200:
+            raise BackendBroke(f"{path} answered {status}", Phase.HEADERS)
+        return _mapping(content)
+
+    async def _call(
+        self, method: str, path: str, body: Mapping[str, object] | None, timeout: float
+    ) -> tuple[int, bytes]:
+        limit = httpx.Timeout(timeout)
+        with _border(self._name):
+            async with self._http.stream(method, path, json=body, timeout=limit) as answer:
+                content = bytearray()
+                async for piece in answer.aiter_bytes():
+                    content += piece
+                    if len(content) > _MAX_BODY:
+                        raise BackendBroke(f"{path} answered more than {_MAX_BODY} bytes", Phase.BODY)
+                return answer.status_code, bytes(content)
+
+
+class _border:  # noqa: N801  # reads as a keyword
+    """Foreign exceptions stop here."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, httpx.HTTPError | httpx.InvalidURL):
+            mapped = _BORDER.get(type(error), BackendBroke) if isinstance(error, httpx.HTTPError) else BackendBroke
+            phase = Phase.CONNECT if mapped in (ConnectTimeout, BackendUnreachable) else Phase.HEADERS
+            what = str(error) or type(error).__name__
+            raise mapped(f"{self._server}: {what}", phase) from error
+
+
+def _mapping(content: bytes) -> Row:
+    try:
+        value = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise BackendBroke("answered something that is not JSON", Phase.BODY) from error
+    if not isinstance(value, dict):
+        raise BackendBroke("answered JSON that is not an object", Phase.BODY)
+    return value
+
+
+def _rows(answer: Row) -> list[Row]:
+    rows = answer.get("models")
+    if rows is None:
+        return []
+    if not isinstance(rows, list):
+        raise BackendBroke("'models' is not a list", Phase.BODY)
+    return [row for row in rows if isinstance(row, dict)]

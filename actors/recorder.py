@@ -1,0 +1,63 @@
+"""History off the hot path: one log line and one ring entry per request. The data path never waits for it.
+
+The channel is bounded; what does not fit is counted as dropped. Later this is where statistics are aggregated.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import asdict
+
+import trio
+
+from actors.messages import Record
+
+log = logging.getLogger("fleet.request")
+
+_BACKLOG = 4096
+_KEEP = 1000
+
+
+class Recorder:
+    """The cell and the loop of the recorder actor. `note` is called from the data path and cannot fail."""
+
+    def __init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel[Record](_BACKLOG)
+        self.recent: deque[Record] = deque(maxlen=_KEEP)
+        self.seen = 0
+        self.dropped = 0
+
+    def note(self, record: Record) -> None:
+        """Hand over one record; dropped and counted when the recorder is behind."""
+        try:
+            self._send.send_nowait(record)
+        except trio.WouldBlock:
+            self.dropped += 1
+
+    async def run(self) -> None:
+        """Digest records until cancelled; a crash loses the record in hand at the most."""
+        while True:
+            self.digest(await self._receive.receive())
+
+    def digest(self, record: Record) -> None:
+        self.seen += 1
+        self.recent.append(record)
+        if log.isEnabledFor(logging.INFO):
+            log.info("%s %s", record.endpoint, record.outcome, extra=_rounded(record))
+
+    def flush(self) -> None:
+        """Digest what is left, at the end."""
+        while True:
+            try:
+                self.digest(self._receive.receive_nowait())
+            except trio.WouldBlock:
+                return
+
+
+def _rounded(record: Record) -> dict[str, object]:
+    return {
+        name: round(value, 4) if isinstance(value, float) else value
+        for name, value in asdict(record).items()
+        if value is not None and value != ""
+    }

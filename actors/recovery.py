@@ -1,0 +1,44 @@
+"""Recovery tests for half-open breakers: never load a model by surprise, never hit a busy server."""
+
+from __future__ import annotations
+
+import trio
+
+from actors.cells import FleetCell, ServerCell
+from fleet.errors import BackendError
+from fleet.ids import Pair
+
+
+class ModelTester:
+    """Asks an idle server for one token of a model that is in its memory already."""
+
+    def __init__(self, fleet: FleetCell) -> None:
+        self._fleet = fleet
+
+    async def test(self, pair: Pair, timeout: float) -> bool | None:
+        """True or False: it works or not. None: not now (busy, not healthy, model not in memory)."""
+        cell = self._fleet.servers.get(pair.server)
+        if cell is None or not cell.state.usable or cell.leases or pair.model not in cell.state.resident:
+            return None
+        with trio.move_on_after(timeout):
+            return await self._try(cell, pair, timeout)
+        return False  # an answer that does not come in time is a failure
+
+    async def _try(self, cell: ServerCell, pair: Pair, timeout: float) -> bool | None:
+        row = cell.state.models.get(pair.model, {})
+        name = str(row.get("name") or pair.model)
+        try:
+            status, _ = await cell.client.try_model(name, embedding=_is_embedding(row), timeout=timeout)
+        except BackendError:
+            return False
+        return status == 200
+
+
+def _is_embedding(row: dict[str, object]) -> bool:
+    """Whether /api/tags says (capabilities, or a BERT family) that the model only embeds."""
+    capabilities = row.get("capabilities")
+    if isinstance(capabilities, list) and capabilities:
+        return "embedding" in capabilities and "completion" not in capabilities
+    details = row.get("details")
+    family = details.get("family") if isinstance(details, dict) else None
+    return isinstance(family, str) and "bert" in family

@@ -1,0 +1,174 @@
+"""One actor per backend server: digests probes, keeps the inventory, drains, revokes what has stalled."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import assert_never
+
+import trio
+
+from actors.cells import FleetCell, ServerCell
+from actors.lease import Lease, Waiting
+from actors.messages import (
+    LeaseClosed,
+    LeaseOpened,
+    ModelMissing,
+    Probed,
+    ServerChanged,
+    ServerMail,
+    SetAdmin,
+)
+from fleet.errors import IdleTimeout, Phase
+from fleet.ids import ModelName
+from fleet.names import canonical
+from fleet.outcomes import ClientLeft, Failed, Revoked
+from fleet.server import Admin, Health, Order, Row
+
+log = logging.getLogger("fleet.server")
+
+_WATCH_EVERY = 1.0
+"""Seconds between two looks at the open leases."""
+
+
+class ServerActor:
+    """One incarnation; everything that matters lives in the cell."""
+
+    def __init__(self, fleet: FleetCell, cell: ServerCell) -> None:
+        self._fleet = fleet
+        self._cell = cell
+        self._watch_at = math.inf
+        self._drain_by = math.inf
+
+    async def run(self) -> None:
+        """Serve the mailbox until cancelled. After a crash: open leases are found in the cell, nothing is lost."""
+        self._recover(trio.current_time())
+        while True:
+            message: ServerMail | None = None
+            with trio.move_on_at(min(self._watch_at, self._drain_by)):
+                message = await self._cell.mailbox.receive()
+            now = trio.current_time()
+            if message is not None:
+                self._handle(message, now)
+            if now >= self._watch_at:
+                self._watch(now)
+            if now >= self._drain_by:
+                self._end_drain()
+
+    def _recover(self, now: float) -> None:
+        if self._cell.leases:
+            self._watch_at = now + _WATCH_EVERY
+        if self._cell.state.admin is Admin.DRAINING:
+            self._start_drain(now)
+        self._announce()
+
+    def _handle(self, message: ServerMail, now: float) -> None:
+        match message:
+            case Probed():
+                self._digest(message, now)
+            case SetAdmin(order, why):
+                self._order(order, why, now)
+            case LeaseOpened():
+                self._watch_at = min(self._watch_at, now + _WATCH_EVERY)
+            case LeaseClosed():
+                self._emptied(now)
+            case ModelMissing(model):
+                self._missing(model)
+            case _:
+                assert_never(message)
+
+    def _announce(self) -> None:
+        self._fleet.dispatcher.cast(ServerChanged(self._cell.state.id))
+
+    # ---- probes
+
+    def _digest(self, probed: Probed, now: float) -> None:
+        state = self._cell.state
+        if probed.error:
+            self._failed_round(probed.error, now)
+        else:
+            state.failed_rounds = 0
+            state.last_response = probed.seconds
+            state.models = by_name(probed.tags or [])
+            if probed.resident is not None:
+                state.resident = by_name(probed.resident)
+            state.version = probed.version or state.version
+            if state.judge(Health.HEALTHY, now, "answers probes"):
+                log.info("server is healthy", extra={"server": state.id, "models": len(state.models)})
+        self._cell.probed.set()
+        self._cell.probed = trio.Event()
+        self._announce()
+
+    def _failed_round(self, error: str, now: float) -> None:
+        """A server that was never healthy is unhealthy at once; a healthy one gets `health.failures` rounds."""
+        state = self._cell.state
+        state.failed_rounds += 1
+        if state.health is Health.HEALTHY and state.failed_rounds < self._fleet.config.health.failures:
+            self._cell.probe_now.set()  # look again at once: a second opinion, not a second interval
+            return
+        state.resident = {}
+        if state.judge(Health.UNHEALTHY, now, error):
+            log.warning("server is unhealthy: %s", error, extra={"server": state.id})
+
+    def _missing(self, model: ModelName) -> None:
+        """Inventory was stale: stop routing the model here, look again now."""
+        if self._cell.state.models.pop(model, None) is not None:
+            self._announce()
+            self._cell.probe_now.set()
+
+    # ---- administrative state
+
+    def _order(self, order: Order, why: str, now: float) -> None:
+        if not self._cell.state.order(order, now, why):
+            return
+        log.info("server is %s", self._cell.state.admin.value, extra={"server": self._cell.state.id, "why": why})
+        self._drain_by = math.inf
+        if self._cell.state.admin is Admin.DRAINING:
+            self._start_drain(now)
+        if self._cell.state.admin is not Admin.MAINTENANCE:
+            self._cell.probe_now.set()
+        self._announce()
+
+    def _start_drain(self, now: float) -> None:
+        self._drain_by = now + self._fleet.config.drain_timeout
+        self._emptied(now)
+
+    def _emptied(self, now: float) -> None:
+        state = self._cell.state
+        if not self._cell.leases and state.order(Order.EMPTIED, now, "drained"):
+            self._drain_by = math.inf
+            self._cell.drained.set()
+            self._announce()
+
+    def _end_drain(self) -> None:
+        """The drain timeout is over: what still runs is revoked."""
+        self._drain_by = math.inf
+        for lease in list(self._cell.leases.values()):
+            lease.revoke(Revoked("drain timeout"))
+
+    # ---- stalls
+
+    def _watch(self, now: float) -> None:
+        for lease in list(self._cell.leases.values()):
+            self._check(lease, now)
+        self._watch_at = now + _WATCH_EVERY if self._cell.leases else math.inf
+
+    def _check(self, lease: Lease, now: float) -> None:
+        timeouts = self._fleet.config.timeouts
+        silent = now - lease.beat
+        if lease.waiting is Waiting.CLIENT:
+            if silent >= timeouts.write:
+                lease.revoke(ClientLeft(stalled=True))
+        elif lease.streaming and silent >= timeouts.idle:
+            text = f"{self._cell.state.id}: silent for {timeouts.idle:g} s in the middle of a stream"
+            lease.revoke(Failed(IdleTimeout(text, Phase.BODY)))
+
+
+def by_name(rows: list[Row]) -> dict[ModelName, Row]:
+    """Rows of /api/tags or /api/ps by canonical name; rows without a usable name are dropped."""
+    named: dict[ModelName, Row] = {}
+    for row in rows:
+        name = row.get("name") or row.get("model")
+        if isinstance(name, str) and name.strip():
+            named[canonical(name)] = row
+    return named

@@ -1,0 +1,358 @@
+"""The whole running fleet: builds the tree of actors and is the handle that web/ talks to."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Protocol
+
+import trio
+
+from actors.breaker import BreakerRegistry
+from actors.cells import FleetCell, ServerCell
+from actors.dispatcher import Dispatcher, rules_of
+from actors.exchange import Exchange
+from actors.health import run_health
+from actors.mailbox import Mailbox
+from actors.messages import (
+    DispatcherMail,
+    GateMoved,
+    PauseQueue,
+    ServerChanged,
+    ServerGone,
+    ServerMail,
+    SetAdmin,
+    Withdrawn,
+)
+from actors.ollama_client import OllamaClient
+from actors.recorder import Recorder
+from actors.recovery import ModelTester
+from actors.server import ServerActor
+from actors.supervisor import Policy, RestartLimit, supervise
+from actors.transfer import transfer
+from actors.transport import Endpoint, Pool
+from actors.views import QueueView, queue_view
+from fleet.breaker import BreakerSettings
+from fleet.call import Call, Downstream
+from fleet.catalog import ServerCatalog
+from fleet.config import Config, ServerSpec, normalise_url
+from fleet.errors import Conflict, NoServer, ServerNotFound, ShuttingDown
+from fleet.gate import Gate
+from fleet.grants import Memory
+from fleet.ids import ModelName, Pair, ServerId
+from fleet.outcomes import Revoked
+from fleet.rate import RetryBudget
+from fleet.server import Health, Order, ServerState
+
+log = logging.getLogger("fleet.system")
+
+_SERVER_RETRY = 30.0
+"""Seconds until a server whose actor kept crashing is tried again."""
+
+
+class Backends(Protocol):
+    """How backends are reached; tests put servers in memory here."""
+
+    def pool(self, spec: ServerSpec) -> Pool: ...
+
+    def client(self, spec: ServerSpec) -> OllamaClient: ...
+
+
+class TcpBackends:
+    """Real backends."""
+
+    def pool(self, spec: ServerSpec) -> Pool:
+        return Pool(Endpoint.parse(spec.url))
+
+    def client(self, spec: ServerSpec) -> OllamaClient:
+        return OllamaClient(spec)
+
+
+class _Gates:
+    """Where breakers hang their gates: into the server's state, read by the dispatcher."""
+
+    def __init__(self, fleet: FleetCell) -> None:
+        self._fleet = fleet
+
+    def set_gate(self, pair: Pair, gate: Gate | None) -> None:
+        cell = self._fleet.servers.get(pair.server)
+        if cell is None:
+            return
+        if gate is None:
+            cell.state.gates.pop(pair.model, None)
+        else:
+            cell.state.gates[pair.model] = gate
+
+
+class System:
+    """Handle on the running fleet. Every method without `await` is synchronous and safe to call from any task."""
+
+    def __init__(self, config: Config, backends: Backends, nursery: trio.Nursery, seed: int | None) -> None:
+        self.config = config
+        self.started = trio.current_time()
+        self._backends = backends
+        self._nursery = nursery
+        self.fleet = self._make_fleet(config, seed)
+        self.breakers = self._make_breakers(config)
+        self.fleet.breakers = self.breakers
+
+    def _make_fleet(self, config: Config, seed: int | None) -> FleetCell:
+        retry = config.retry
+        fleet = FleetCell(
+            config=config,
+            memory=None,  # type: ignore[arg-type]  # set just below, from the same config
+            dispatcher=Mailbox[DispatcherMail]("dispatcher"),
+            breakers=None,  # type: ignore[arg-type]  # set by the caller
+            budget=RetryBudget(retry.budget_ratio, retry.budget_floor),
+            recorder=Recorder(),
+            chance=random.Random(seed),
+            wall=time.time,
+        )
+        fleet.memory = Memory.fresh(rules_of(fleet))
+        return fleet
+
+    def _make_breakers(self, config: Config) -> BreakerRegistry:
+        return BreakerRegistry(
+            BreakerSettings.from_config(config.circuit_breaker),
+            gates=_Gates(self.fleet),
+            on_change=lambda pair: self.fleet.dispatcher.cast(GateMoved(pair)),
+            rng=self.fleet.chance,
+            enabled=config.enable_circuit_breaker,
+            tester=ModelTester(self.fleet),
+        )
+
+    # ---- requests
+
+    async def exchange(self, call: Call, down: Downstream) -> None:
+        """The whole life of one inference request; see `Exchange.run`."""
+        await Exchange(self.fleet, call, down).run()
+
+    async def relay_to(self, server: ServerId, call: Call, down: Downstream) -> None:
+        """Forward one management call to one server; see `transfer`."""
+        await transfer(self.fleet, self.cell(server), call, down)
+
+    # ---- what is known
+
+    @property
+    def servers(self) -> Mapping[ServerId, ServerCell]:
+        return self.fleet.servers
+
+    @property
+    def draining(self) -> bool:
+        return self.fleet.draining
+
+    @property
+    def uptime(self) -> float:
+        return trio.current_time() - self.started
+
+    @property
+    def in_flight(self) -> int:
+        return sum(len(cell.leases) for cell in self.fleet.servers.values())
+
+    def cell(self, server: ServerId) -> ServerCell:
+        """One server; raises ServerNotFound."""
+        cell = self.fleet.servers.get(server)
+        if cell is None:
+            raise ServerNotFound(f"server '{server}' not found")
+        return cell
+
+    def client(self, server: ServerId) -> OllamaClient:
+        return self.cell(server).client
+
+    def catalogs(self) -> list[ServerCatalog]:
+        """Last known inventories, healthy or not."""
+        return [
+            ServerCatalog(
+                server=state.id,
+                healthy=state.health is Health.HEALTHY,
+                tags=list(state.models.values()),
+                ps=list(state.resident.values()),
+                version=state.version,
+            )
+            for state in self._states()
+        ]
+
+    def holders(self, model: ModelName) -> list[ServerId]:
+        """Usable servers that hold the model: loaded ones first, then the least busy."""
+        holding = [state for state in self._states() if state.usable and model in state.models]
+        holding.sort(key=lambda state: (model not in state.resident, -state.ledger.free))
+        return [state.id for state in holding]
+
+    def known(self, model: ModelName) -> bool:
+        """Whether any server, even a dead one, lists the model."""
+        return any(model in state.models for state in self._states())
+
+    def any_server(self) -> ServerId:
+        """The usable server with the most free slots; raises NoServer."""
+        return self.placement(ModelName(""), 1)[0]
+
+    def builder(self) -> ServerId:
+        """The one server for blobs and create: the configured one, else the first usable by id, so that all agree."""
+        wanted = self.config.placement.builder
+        usable = [wanted] if wanted is not None else sorted(state.id for state in self._states() if state.usable)
+        if not usable or not self.cell(usable[0]).state.usable:
+            raise NoServer("no server can build models now", retry_after=5.0)
+        return usable[0]
+
+    def placement(self, model: ModelName, copies: int) -> list[ServerId]:
+        """Where to put a model that nobody holds: the emptiest usable servers; raises NoServer."""
+        usable = [state for state in self._states() if state.usable]
+        if not usable:
+            raise NoServer("no server is usable now", retry_after=5.0)
+        usable.sort(key=lambda state: (-state.spec.priority, len(state.models), -state.ledger.free, state.id))
+        return [state.id for state in usable[:copies]]
+
+    def queue_view(self) -> QueueView:
+        return queue_view(self.fleet)
+
+    def _states(self) -> list[ServerState]:
+        return [cell.state for cell in self.fleet.servers.values()]
+
+    # ---- orders
+
+    def add_server(self, spec: ServerSpec) -> ServerCell:
+        """Start to use a server. Raises Conflict when the id or an equivalent URL is taken."""
+        for cell in self.fleet.servers.values():
+            if cell.state.id == spec.id:
+                raise Conflict(f"server '{spec.id}' already exists")
+            if normalise_url(cell.state.spec.url) == normalise_url(spec.url):
+                raise Conflict(f"server '{cell.state.id}' already has an equivalent URL", details=cell.state.spec.url)
+        state = ServerState(spec, since=trio.current_time())
+        mailbox = Mailbox[ServerMail](f"server {spec.id}")
+        cell = ServerCell(state, self._backends.pool(spec), self._backends.client(spec), mailbox)
+        self.fleet.servers[spec.id] = cell
+        self._nursery.start_soon(self._run_server, cell, name=f"server {spec.id}")
+        return cell
+
+    async def remove_server(self, server: ServerId, *, drain: bool = True) -> None:
+        """Stop using a server, after its open requests ended (at most `drain_timeout`). Raises ServerNotFound.
+
+        Cancelled: the server stays, draining.
+        """
+        cell = self.cell(server)
+        if drain:
+            self.order(server, Order.DRAIN, "being removed")
+            with trio.move_on_after(self.config.drain_timeout + 1.0):
+                await cell.drained.wait()
+        self._forget(cell)
+
+    def order(self, server: ServerId, order: Order, why: str) -> None:
+        """Drain, activate or maintain a server."""
+        cell = self.cell(server)
+        if order is Order.DRAIN:
+            cell.drained = trio.Event()
+        cell.mailbox.cast(SetAdmin(order, why))
+
+    def pause(self, paused: bool) -> None:
+        """Let everybody wait, or go on."""
+        self.fleet.dispatcher.cast(PauseQueue(paused))
+
+    def refresh(self, server: ServerId) -> None:
+        """Probe now."""
+        self.cell(server).probe_now.set()
+
+    async def probe(self, server: ServerId, within: float) -> None:
+        """Probe now and wait for the verdict, at most `within` seconds."""
+        cell = self.cell(server)
+        probed = cell.probed
+        cell.probe_now.set()
+        with trio.move_on_after(within):
+            await probed.wait()
+
+    def drain(self) -> None:
+        """Refuse new work; what waits is refused too, what runs goes on."""
+        self.fleet.draining = True
+        for ticket in list(self.fleet.tickets.values()):
+            if ticket.open:
+                self.fleet.tickets.pop(ticket.number, None)
+                ticket.refuse(ShuttingDown("the fleet is shutting down", retry_after=2.0))
+                self.fleet.dispatcher.cast(Withdrawn(ticket))
+
+    async def drained(self) -> None:
+        """Returns when no request is open any more."""
+        while self.in_flight or any(cell.transfers for cell in self.fleet.servers.values()):
+            await self.fleet.ended.park()
+
+    def revoke_all(self, why: str) -> None:
+        """End every open request now; streams get their error record."""
+        for cell in self.fleet.servers.values():
+            _cut(cell, why)
+
+    # ---- the tree
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold the fleet-wide actors until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.breakers.run)
+            steady = Policy(restarts=20, within=60.0)
+            nursery.start_soon(partial(supervise, "recorder", self.fleet.recorder.run, steady))
+            nursery.start_soon(partial(supervise, "dispatcher", self._run_dispatcher, steady))
+            for spec in self.config.servers:
+                self.add_server(spec)
+            task_status.started()
+
+    async def _run_dispatcher(self) -> None:
+        await Dispatcher(self.fleet).run()
+
+    async def _run_server(self, cell: ServerCell) -> None:
+        """One server's branch of the tree: its actor and its health loop. Never takes the others along."""
+        try:
+            with cell.scope:
+                while True:
+                    await self._run_branch(cell)
+        finally:
+            cell.pool.close()
+            with trio.move_on_after(1.0, shield=True):
+                await cell.client.aclose()
+
+    async def _run_branch(self, cell: ServerCell) -> None:
+        """Runs until the branch gives up; then the server counts as down, and after a while it is tried again."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(supervise, f"server {cell.state.id}", ServerActor(self.fleet, cell).run)
+                nursery.start_soon(supervise, f"health {cell.state.id}", partial(run_health, self.fleet, cell))
+        except* RestartLimit:
+            log.error("server is given up for %g s: its actor keeps crashing", _SERVER_RETRY, extra=_about(cell))
+            cell.state.judge(Health.UNHEALTHY, trio.current_time(), "its actor keeps crashing")
+            self.fleet.dispatcher.cast(ServerChanged(cell.state.id))
+        await trio.sleep(_SERVER_RETRY)
+
+    def _forget(self, cell: ServerCell) -> None:
+        if self.fleet.servers.pop(cell.state.id, None) is None:
+            return
+        self.fleet.dispatcher.cast(ServerGone(cell.state.id))
+        _cut(cell, "server removed")
+        self.breakers.forget_server(cell.state.id)
+        cell.scope.cancel()
+
+
+def _cut(cell: ServerCell, why: str) -> None:
+    for lease in list(cell.leases.values()):
+        lease.revoke(Revoked(why))
+    for scope in list(cell.transfers):
+        scope.cancel()
+
+
+def _about(cell: ServerCell) -> dict[str, object]:
+    return {"server": cell.state.id}
+
+
+@asynccontextmanager
+async def open_system(
+    config: Config, *, backends: Backends | None = None, seed: int | None = None
+) -> AsyncIterator[System]:
+    """Build the tree and run it while the block is open. Leaving the block revokes what is still open."""
+    async with trio.open_nursery() as nursery:
+        system = System(config, backends or TcpBackends(), nursery, seed)
+        await nursery.start(system.run)
+        try:
+            yield system
+        finally:
+            system.fleet.draining = True
+            system.revoke_all("the fleet stops")
+            nursery.cancel_scope.cancel()
+            system.fleet.recorder.flush()

@@ -1,0 +1,259 @@
+"""The data plane's HTTP/1.1 client: one `Pool` of connections per backend. Nothing else carries inference bytes.
+
+The relay loop costs one readiness wait and one system call per piece: no task, no cancel scope, no queue in between, so
+back-pressure is TCP's. Every foreign exception ends here; what leaves is a `BackendError` that names host and port and
+never quotes what was sent.
+
+Its neighbours, imported by nobody else: `attempt` sends a request and awaits the head, `http1` and `framing` are the
+wire format, `link` moves the bytes, `trouble` has the words for what goes wrong, `endpoint` reads URLs.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from actors.attempt import Attempt, UpstreamRequest
+from actors.endpoint import Endpoint
+from actors.framing import Kind, WireError
+from actors.http1 import ResponseHead
+from actors.link import Dial, Link, adopt, connect
+from actors.trouble import BROKEN, NO_CONNECTION, broke, unreachable
+from fleet.errors import BackendBroke, BackendUnreachable, ConnectTimeout, FirstByteTimeout, Phase
+
+__all__ = ["Endpoint", "Pool", "UpstreamRequest", "UpstreamResponse"]
+
+# A server that closes an idle connection just as we use it does so at once. One that dies later may have started to
+# work, and asking again would double the work.
+_REDIAL_WITHIN: Final = 0.25
+
+
+class Pool:
+    """Connections to one backend: most recently used first, at most `max_idle` kept, none older than `idle_seconds`.
+
+    `dial` replaces the way to the backend (a Unix socket, an in-memory stream); it returns a stream ready for HTTP,
+    TLS included. `ssl_context` replaces the default verification for https endpoints. There is no limit on
+    connections in use: leases are the limit.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        dial: Dial | None = None,
+        max_idle: int = 64,
+        idle_seconds: float = 60.0,
+        ssl_context: ssl.SSLContext | None = None,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self.endpoint = endpoint
+        self._dial_with = dial
+        self._max_idle = max_idle
+        self._idle_seconds = idle_seconds
+        self._ssl_context = ssl_context
+        self._clock = clock
+        self._idle: list[tuple[Link, float]] = []
+        self._open: set[Link] = set()
+        self._closed = False
+
+    @property
+    def idle(self) -> int:
+        """Connections waiting for a request."""
+        return len(self._idle)
+
+    @property
+    def open_count(self) -> int:
+        """Connections in use."""
+        return len(self._open)
+
+    async def open(
+        self, request: UpstreamRequest, *, connect_timeout: float, first_byte_timeout: float
+    ) -> UpstreamResponse:
+        """Send `request`, wait for the response's head.
+
+        `connect_timeout` (seconds) covers lookup, TCP and TLS; `first_byte_timeout` starts when sending does and ends
+        with the head; both may be infinite. A request whose body can be sent again may use an idle connection, and if
+        that turns out to be dead it is sent once more on a fresh one; streamed bodies always get a fresh one.
+
+        Raises `BackendUnreachable`, `ConnectTimeout`, `FirstByteTimeout`, `BackendBroke` (phase SEND or HEADERS),
+        `BadRequest` for a request that cannot be written down, and whatever an iterable body raises. Cancelled: the
+        connection is closed.
+        """
+        opening = request.head(self.endpoint)
+        if request.replayable and (link := self._reuse()) is not None:
+            attempt, since = Attempt(link, request, self.endpoint.address), self._clock()
+            try:
+                return await self._ask(link, attempt, opening, request.method, first_byte_timeout)
+            except BackendBroke:
+                if attempt.answered or self._closed or self._clock() - since > _REDIAL_WITHIN:
+                    raise
+        link = await self._dial(connect_timeout)
+        attempt = Attempt(link, request, self.endpoint.address)
+        return await self._ask(link, attempt, opening, request.method, first_byte_timeout)
+
+    def close(self) -> None:
+        """Close every connection now, idle or in use; whoever reads from one gets `BackendBroke`. Final, idempotent."""
+        self._closed = True
+        for link in [*self._open, *(link for link, _ in self._idle)]:
+            link.abort()
+        self._open.clear()
+        self._idle.clear()
+
+    def sweep(self) -> None:
+        """Close what has been idle for too long. Happens with every request; a quiet pool may be swept by its owner."""
+        oldest = self._clock() - self._idle_seconds
+        while self._idle and self._idle[0][1] <= oldest:
+            self._idle.pop(0)[0].abort()
+
+    async def _ask(
+        self, link: Link, attempt: Attempt, opening: bytes, method: str, first_byte_timeout: float
+    ) -> UpstreamResponse:
+        self._open.add(link)
+        try:
+            with trio.move_on_after(first_byte_timeout):
+                head, rest = await attempt.head(opening)
+                return UpstreamResponse(self, link, head, rest, method, reusable=attempt.sent)
+            raise FirstByteTimeout(
+                f"{self.endpoint.address} sent no response headers within {first_byte_timeout:g} s.", Phase.HEADERS
+            )
+        except WireError as error:
+            self._drop(link)
+            raise broke(self.endpoint.address, Phase.HEADERS, error) from error
+        except BaseException:
+            self._drop(link)
+            raise
+
+    async def _dial(self, connect_timeout: float) -> Link:
+        if self._closed:
+            raise self._gone()
+        try:
+            with trio.move_on_after(connect_timeout):
+                return self._admit(await self._connect())
+        except NO_CONNECTION as error:
+            raise unreachable(self.endpoint.address, error) from error
+        raise ConnectTimeout(f"{self.endpoint.address} took no connection in {connect_timeout:g} s.", Phase.CONNECT)
+
+    async def _connect(self) -> Link:
+        if self._dial_with is not None:
+            return adopt(await self._dial_with())
+        if self.endpoint.tls and self._ssl_context is None:
+            # Made on first need, kept: reading the system's certificates takes tens of milliseconds.
+            self._ssl_context = ssl.create_default_context()
+        return await connect(self.endpoint, self._ssl_context if self.endpoint.tls else None)
+
+    def _admit(self, link: Link) -> Link:
+        """The pool may have been closed while we dialled."""
+        if self._closed:
+            link.abort()
+            raise self._gone()
+        return link
+
+    def _gone(self) -> BackendUnreachable:
+        return BackendUnreachable(f"{self.endpoint.address} is no longer in use.", Phase.CONNECT)
+
+    def _reuse(self) -> Link | None:
+        self.sweep()
+        while self._idle:
+            link, _ = self._idle.pop()
+            if not link.stale():
+                return link
+            link.abort()
+        return None
+
+    def _give_back(self, link: Link) -> None:
+        if link not in self._open:  # the pool was closed meanwhile
+            return
+        self._open.discard(link)
+        self.sweep()
+        self._idle.append((link, self._clock()))
+        if len(self._idle) > self._max_idle:
+            self._idle.pop(0)[0].abort()
+
+    def _drop(self, link: Link) -> None:
+        self._open.discard(link)
+        link.abort()
+
+
+class UpstreamResponse:
+    """A response whose head has come. Ends with `release` or `abort`, always; both are synchronous and idempotent."""
+
+    __slots__ = (
+        "_done",
+        "_framing",
+        "_link",
+        "_pool",
+        "_rest",
+        "_reusable",
+        "headers",
+        "http_version",
+        "reason",
+        "status",
+    )
+
+    def __init__(self, pool: Pool, link: Link, head: ResponseHead, rest: bytes, method: str, *, reusable: bool) -> None:
+        self.status = head.status
+        self.reason = head.reason
+        self.headers = head.headers
+        self.http_version = head.http_version
+        self._pool = pool
+        self._link = link
+        self._framing = head.framing(method)
+        self._rest = rest
+        self._reusable = reusable and head.keep_alive
+        self._done = False
+
+    @property
+    def framing(self) -> Kind:
+        """How the server delimits the body."""
+        return self._framing.kind
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole message has been received and handed out."""
+        return self._framing.complete
+
+    async def receive(self) -> bytes:
+        """The next body bytes, de-chunked: all that one read (of at most 64 KiB) gave; empty at the end.
+
+        Raises `BackendBroke` (phase BODY) on a reset, an early end, bad framing, or after `abort`. Cancelled: nothing
+        is lost; the caller aborts or goes on.
+        """
+        return await self._pull(self._framing.decode)
+
+    async def receive_raw(self) -> bytes:
+        """Like `receive`, but the bytes as they came, chunk framing and trailers included, none from behind the end."""
+        return await self._pull(self._framing.watch)
+
+    def abort(self) -> None:
+        """Close the connection now, so that the server stops working. From any task."""
+        if not self._done:
+            self._done = True
+            self._pool._drop(self._link)
+
+    def release(self) -> None:
+        """Back to the pool if the message is complete and the connection fit for another; else like `abort`."""
+        framing = self._framing
+        if self._done or not (framing.complete and self._reusable) or framing.extra or self._rest:
+            self.abort()
+            return
+        self._done = True
+        self._pool._give_back(self._link)
+
+    async def _pull(self, feed: Callable[[bytes], bytes]) -> bytes:
+        framing = self._framing
+        try:
+            while not framing.complete:
+                data = self._rest or await self._link.receive()
+                if data:
+                    self._rest = b""
+                    if piece := feed(data):
+                        return piece
+                else:
+                    framing.end_of_stream()
+        except BROKEN as error:
+            self.abort()
+            raise broke(self._pool.endpoint.address, Phase.BODY, error) from error
+        return b""

@@ -1,0 +1,71 @@
+"""What goes wrong on the way to a backend, in our words: the table at the border.
+
+Texts are one line, name host and port, and never quote what was sent or received.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import Final
+
+import trio
+
+from actors.framing import WireError
+from fleet.errors import BackendBroke, BackendUnreachable, Phase
+
+NO_CONNECTION: Final = (OSError, trio.BrokenResourceError, UnicodeError)
+"""All that dialling may raise; TLS errors are among them."""
+BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, WireError)
+"""All that a link or a parser may raise when a connection goes bad."""
+
+_BROKE: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (trio.ClosedResourceError, "the connection was given up"),
+    (ConnectionError, "the connection was reset"),
+    (TimeoutError, "the host fell silent"),  # keep-alive probes went unanswered
+)
+
+
+def broke(address: str, phase: Phase, error: BaseException | None = None) -> BackendBroke:
+    """The error for a connection that went bad in `phase`; without `error`: the server closed it."""
+    what = "the connection was closed without an answer" if error is None else "the connection was lost"
+    if isinstance(error, WireError):
+        what = f"invalid HTTP: {error}"
+    what = next((text for kind, text in _BROKE if isinstance(error, kind)), what)
+    return BackendBroke(f"{address} broke off ({phase.value}): {what}.", phase)
+
+
+def unreachable(address: str, error: BaseException) -> BackendUnreachable:
+    """The error for a connection that was never made."""
+    return BackendUnreachable(f"{address} cannot be reached: {_reason(error)}.", Phase.CONNECT)
+
+
+def _reason(error: BaseException) -> str:
+    for cause in _causes(error):
+        match cause:
+            case ssl.SSLCertVerificationError():
+                return f"certificate not trusted, {_one_line(cause.verify_message)}"
+            case ssl.SSLError():
+                return f"TLS handshake failed, {_one_line(cause.reason or 'no reason given')}"
+            case OSError(errno=int() as number) if number > 0 and not isinstance(cause, socket.gaierror):
+                return os.strerror(number)  # not Trio's longer text, which repeats the address
+            case OSError(strerror=str() as text):
+                return _one_line(text)
+            case UnicodeError():
+                return "not a valid host name"
+    return "no connection"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """From the bottom up: Trio wraps what the system said, and collects it when a name has several addresses."""
+    if isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if error is not None:
+        yield from _causes(error.__cause__)
+        yield error
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:200]

@@ -1,0 +1,65 @@
+"""The configuration: one model, read from YAML, environment and flags, with every problem and every source named."""
+
+from __future__ import annotations
+
+from fleet.config.back import (
+    CircuitBreakerSection,
+    HealthSection,
+    LoadBalancerSection,
+    PlacementSection,
+    QueueSection,
+    RetrySection,
+    Weights,
+)
+from fleet.config.front import (
+    CompatSection,
+    CorsSection,
+    LimitsSection,
+    LoggingSection,
+    MonitoringSection,
+    RateLimitingSection,
+    SecuritySection,
+    ServerSection,
+    TimeoutsSection,
+)
+from fleet.config.loading import Loaded, amend, load, parse_server
+from fleet.config.model import Config, schema, unsafe_listener
+from fleet.config.problems import ConfigError, Problem
+from fleet.config.reference import reference, refreshed
+from fleet.config.report import report
+from fleet.config.servers import ServerSpec
+from fleet.config.urls import is_loopback, normalise_url
+
+__all__ = [
+    "CircuitBreakerSection",
+    "CompatSection",
+    "Config",
+    "ConfigError",
+    "CorsSection",
+    "HealthSection",
+    "LimitsSection",
+    "LoadBalancerSection",
+    "Loaded",
+    "LoggingSection",
+    "MonitoringSection",
+    "PlacementSection",
+    "Problem",
+    "QueueSection",
+    "RateLimitingSection",
+    "RetrySection",
+    "SecuritySection",
+    "ServerSection",
+    "ServerSpec",
+    "TimeoutsSection",
+    "Weights",
+    "amend",
+    "is_loopback",
+    "load",
+    "normalise_url",
+    "parse_server",
+    "reference",
+    "refreshed",
+    "report",
+    "schema",
+    "unsafe_listener",
+]

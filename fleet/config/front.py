@@ -1,0 +1,132 @@
+"""Sections about what clients meet: listeners, deadlines, limits, keys, logs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
+
+from fleet.config.kinds import ApiKey, Bytes, Count, Port, Says, Seconds, Section, Whole
+from fleet.config.problems import Conflicts
+from fleet.config.urls import is_host
+
+
+def _host(value: str) -> str:
+    if not is_host(value):
+        raise ValueError("must be an address or a host name alone, such as 127.0.0.1; ports have keys of their own")
+    return value
+
+
+def _level(value: object) -> object:
+    """Any case; `warn` is what the orchestrator's reference says."""
+    return {"WARN": "WARNING"}.get(value.upper(), value.upper()) if isinstance(value, str) else value
+
+
+Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_level)]
+Origin = Annotated[
+    str,
+    Field(max_length=255, pattern=r"^(\*|[A-Za-z][A-Za-z0-9+.-]*://[!-.0-~]+)$"),
+    Says("* or an origin such as https://app.example, without a path or a trailing slash"),
+]
+ANY_PORT = "0 = any free port"
+
+
+class ServerSection(Section):
+    """Where the fleet listens."""
+
+    host: Annotated[str, AfterValidator(_host)] = Field(
+        "127.0.0.1", description="Address to listen on; other than loopback needs API keys or an explicit permission."
+    )
+    proxy_port: Port = Field(11435, description=f"Port of the Ollama-compatible proxy; {ANY_PORT}.")
+    orchestrator_port: Port = Field(5100, description=f"Port of the orchestrator's API; {ANY_PORT}.")
+    metrics_port: Port = Field(8001, description=f"Port of the metrics API; {ANY_PORT}.")
+    dashboard_port: Port = Field(3001, description=f"Port of the dashboard; {ANY_PORT}.")
+    request_timeout: Seconds | None = Field(
+        None, description="Longest time for a whole request, in seconds; when set it overrides timeouts.total."
+    )
+
+
+class TimeoutsSection(Section):
+    """Deadlines of one request, in seconds."""
+
+    connect: Seconds = Field(5.0, description="Until a connection to a server stands, in seconds.")
+    queue: Seconds = Field(300.0, description="Longest wait in line for a free slot, in seconds.")
+    first_byte: Seconds = Field(
+        600.0,
+        validation_alias=AliasChoices("firstByte", "load"),
+        description="Until a server's first byte, in seconds; loading a model counts, hence also accepted as `load`.",
+    )
+    idle: Seconds = Field(120.0, description="Longest silence of a running answer, in seconds.")
+    write: Seconds = Field(60.0, description="How long a client may stop reading its answer, in seconds.")
+    total: Seconds = Field(3600.0, description="The whole request over all attempts, in seconds.")
+
+
+class LimitsSection(Section):
+    """How much a client may send."""
+
+    body_bytes: Bytes = Field(100 * 2**20, description="Largest request body (images are big), in bytes.")
+    header_bytes: Bytes = Field(64 * 2**10, le=2**24, description="Largest request head, in bytes.")
+    connections: Count = Field(10_000, description="Open client connections at one time.")
+    decoded_bytes: Bytes = Field(20 * 2**20, description="Largest body after decompression (zstd), in bytes.")
+
+
+class CompatSection(Section):
+    """How closely to follow Ollama where clients differ in taste."""
+
+    native_errors: Literal["auto", "structured", "ollama"] = Field(
+        "auto", description="Shape of errors on /api paths: structured (error object), ollama (text), auto by client."
+    )
+
+
+class CorsSection(Section):
+    """Which web pages may call the fleet."""
+
+    origins: tuple[Origin, ...] = Field(
+        (), max_length=100, description="Origins allowed in addition to those that Ollama allows by itself."
+    )
+
+
+class MonitoringSection(Section):
+    """Fleet-wide caps, by the names of the monitoring stack's reference."""
+
+    rate_limit_per_minute: Count = Field(60, description="Requests per minute and client on the proxy.")
+    max_concurrent_requests: Count | None = Field(
+        None, description="Requests in flight in the whole fleet; none set = no cap."
+    )
+    max_queue_size: Annotated[Whole, Field(ge=0, le=1_000_000)] | None = Field(
+        None, description="Requests waiting at one time; when set it overrides queue.max_size."
+    )
+
+
+class RateLimitingSection(Section):
+    """Limits per client on the admin side."""
+
+    enabled: bool = Field(False, description="Whether to limit.")
+    requests_per_minute: Count = Field(100, description="Requests per minute and client.")
+
+
+class SecuritySection(Section):
+    """Who may use the fleet."""
+
+    require_api_key: bool = Field(False, description="Whether every request needs one of the API keys.")
+    api_keys: tuple[ApiKey, ...] = Field(
+        (), max_length=1000, description="Accepted keys, or env:NAME to take one from the environment."
+    )
+    allow_unauthenticated: bool = Field(
+        False,
+        description="Permit listening beyond loopback without API keys; everybody in the network may then use it.",
+    )
+    rate_limiting: RateLimitingSection = Field(RateLimitingSection(), description="Limits per client.")
+
+    @model_validator(mode="after")
+    def _keys_when_required(self) -> Self:
+        if self.require_api_key and not self.api_keys:
+            raise Conflicts([("require_api_key", "is on, but security.api_keys is empty: nobody could enter")])
+        return self
+
+
+class LoggingSection(Section):
+    """What is logged, and how."""
+
+    level: Level = Field("INFO", description="Least serious level that is logged, in any case; LOG_LEVEL sets it too.")
+    format: Literal["text", "json"] = Field("text", description="One line of text, or one JSON object, per event.")

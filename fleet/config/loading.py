@@ -1,0 +1,114 @@
+"""Loading: defaults, then the file, then the environment, then flags; every problem at once, every value's source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+
+from fleet.config.checking import checked
+from fleet.config.environ import read_environment, shorthand
+from fleet.config.fitting import Fitter
+from fleet.config.given import Given, from_python, merged, nested, scalar
+from fleet.config.model import Config
+from fleet.config.problems import ConfigError, Problem
+from fleet.config.servers import ServerSpec
+from fleet.config.shapes import leaves
+from fleet.config.text import read_text
+
+PORT_NAMES = (("port",), ("server", "orchestrator_port"))
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration and where each of its values came from: `origins` has every dotted path."""
+
+    config: Config
+    origins: dict[str, str]
+    given: Given = field(repr=False)
+
+
+def load(text: str | None, env: Mapping[str, str], flags: Mapping[str, object], *, source: str) -> Loaded:
+    """The configuration from a file's text (None = no file), the environment, and flags by dotted path.
+
+    `source` names the file in messages. A flag whose value is None was not given. Raises `ConfigError` with all
+    problems of all layers.
+    """
+    problems: list[Problem] = []
+    layers = [_file(text, source, problems)]
+    tree, strange = read_environment(env)
+    layers += [tree, _flags(flags)]
+    fitter = Fitter(env, problems)
+    fitted = [fitter.section(layer, Config) for layer in layers]
+    # A variable that some env:NAME asks for has a meaning, even if its name begins like ours.
+    problems += [each for each in strange if each.path not in fitter.referred]
+    return _loaded(fitted, problems, source)
+
+
+def amend(loaded: Loaded, changes: Mapping[str, object], *, source: str) -> Loaded:
+    """`loaded` with `changes` (a mapping like the file, partial) on top; for the admin API.
+
+    References to the environment are refused in `changes`: whoever sends a request must not read our secrets.
+    Raises `ConfigError`.
+    """
+    fitter = Fitter(None)
+    layer = fitter.section(from_python(changes, source), Config)
+    return _loaded([loaded.given, layer], fitter.problems, source)
+
+
+def parse_server(mapping: Mapping[str, object], *, source: str = "") -> ServerSpec:
+    """One server from a request. Raises `ConfigError` with every problem; env:NAME is refused as in `amend`."""
+    fitter = Fitter(None)
+    given = fitter.section(from_python(mapping, source), ServerSpec)
+    return checked(given, ServerSpec, fitter.problems)
+
+
+def _file(text: str | None, source: str, problems: list[Problem]) -> Given:
+    try:
+        return Given({}, source) if text is None else read_text(text, source)
+    except ConfigError as error:
+        problems += error.problems
+        return Given({}, source)
+
+
+def _flags(flags: Mapping[str, object]) -> Given:
+    entries = ((path.split("."), _flag(path, value)) for path, value in flags.items() if value is not None)
+    return nested(entries, "flag")
+
+
+def _flag(path: str, value: object) -> Given:
+    source = f"flag {path}"
+    if path == "servers" and isinstance(value, list | tuple):
+        items = [shorthand(each, source) if isinstance(each, str) else from_python(each, source) for each in value]
+        return Given(items, source)
+    return scalar(value, source) if isinstance(value, str) else from_python(value, source)
+
+
+def _loaded(layers: Iterable[Given], problems: list[Problem], source: str) -> Loaded:
+    given = reduce(_over, layers, Given({}, source))
+    config = checked(given, Config, problems)
+    return Loaded(config, _origins(config, given), given)
+
+
+def _over(base: Given, top: Given) -> Given:
+    """`top` over `base`, where the two names of one port count as one: a later layer wins under either."""
+    if any(top.source_of(name) for name in PORT_NAMES):
+        for name in PORT_NAMES:
+            base = _without(base, name)
+    return merged(base, top)
+
+
+def _without(given: Given, path: tuple[str, ...]) -> Given:
+    if not isinstance(given.value, dict) or path[0] not in given.value:
+        return given
+    rest = {key: child for key, child in given.value.items() if key != path[0]}
+    if len(path) > 1:
+        rest[path[0]] = _without(given.value[path[0]], path[1:])
+    return Given(rest, given.source)
+
+
+def _origins(config: Config, given: Given) -> dict[str, str]:
+    found = {path: given.source_of(path.split(".")) for path, _, _ in leaves(config)}
+    port, other = (".".join(name) for name in PORT_NAMES)
+    found[port] = found[other] = found[port] or found[other]
+    return {path: where or "default" for path, where in found.items()}

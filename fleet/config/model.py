@@ -1,0 +1,152 @@
+"""The whole configuration: one frozen value that every part of the fleet reads its settings from."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from fleet.config.back import (
+    CircuitBreakerSection,
+    HealthSection,
+    LoadBalancerSection,
+    PlacementSection,
+    QueueSection,
+    RetrySection,
+)
+from fleet.config.front import (
+    CompatSection,
+    CorsSection,
+    LimitsSection,
+    LoggingSection,
+    MonitoringSection,
+    SecuritySection,
+    ServerSection,
+    TimeoutsSection,
+)
+from fleet.config.kinds import Port, Seconds, Section
+from fleet.config.problems import Conflicts
+from fleet.config.servers import MOST_SERVERS, ServerSpec, check_unique
+from fleet.config.urls import is_loopback, normalise_url
+
+WILDCARDS = frozenset({"0.0.0.0", "::"})
+LATER = (
+    ("server", "metrics_port"),
+    ("server", "dashboard_port"),
+    ("monitoring", "rate_limit_per_minute"),
+    ("security", "rate_limiting"),
+)
+"""Keys that are accepted and checked, but whose feature comes with a later version."""
+
+
+class Config(Section):
+    """Every setting of the fleet. Times in seconds, except in `circuit_breaker`."""
+
+    port: Port | None = Field(None, description="Another name of server.orchestrator_port.")
+    enable_queue: bool = Field(True, description="Whether requests may wait; else a busy fleet refuses at once.")
+    enable_circuit_breaker: bool = Field(True, description="Whether failing pairs of model and server are left alone.")
+    drain_timeout: Seconds = Field(30.0, description="How long running requests may go on at shutdown, in seconds.")
+    server: ServerSection = Field(ServerSection(), description="Where the fleet listens.")
+    servers: tuple[ServerSpec, ...] = Field((), max_length=MOST_SERVERS, description="The Ollama servers.")
+    queue: QueueSection = Field(QueueSection(), description="The waiting lines.")
+    load_balancer: LoadBalancerSection = Field(LoadBalancerSection(), description="Which server gets a request.")
+    health: HealthSection = Field(HealthSection(), description="How servers are watched.")
+    timeouts: TimeoutsSection = Field(TimeoutsSection(), description="Deadlines of one request.")
+    retry: RetrySection = Field(RetrySection(), description="When another server is tried.")
+    circuit_breaker: CircuitBreakerSection = Field(CircuitBreakerSection(), description="Breakers, in milliseconds.")
+    limits: LimitsSection = Field(LimitsSection(), description="How much a client may send.")
+    compat: CompatSection = Field(CompatSection(), description="How closely to follow Ollama.")
+    cors: CorsSection = Field(CorsSection(), description="Which web pages may call.")
+    placement: PlacementSection = Field(PlacementSection(), description="Where models go.")
+    monitoring: MonitoringSection = Field(MonitoringSection(), description="Fleet-wide caps.")
+    security: SecuritySection = Field(SecuritySection(), description="Who may use the fleet.")
+    logging: LoggingSection = Field(LoggingSection(), description="What is logged.")
+
+    @field_validator("servers")
+    @classmethod
+    def _unique(cls, servers: tuple[ServerSpec, ...]) -> tuple[ServerSpec, ...]:
+        check_unique(servers)
+        return servers
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        found = [*self._one_port(), *_clashes(self), *_loops(self), *_builder(self)]
+        if found:
+            raise Conflicts(found)
+        return self
+
+    def _one_port(self) -> list[tuple[str, str]]:
+        """Makes both names of the orchestrator's port say the same, so that a dump loads again."""
+        other = self.server.orchestrator_port
+        if self.port is None or self.port == other:
+            object.__setattr__(self, "port", other)
+        elif "orchestrator_port" in self.server.model_fields_set:
+            return [("port", f"is {self.port}, but server.orchestrator_port, its other name, is {other}: keep one")]
+        else:
+            same = self.server.model_copy(update={"orchestrator_port": self.port})
+            object.__setattr__(self, "server", same)
+        return []
+
+    @property
+    def orchestrator_port(self) -> int:
+        """Port of the orchestrator's API, whichever of its two names was used."""
+        return self.server.orchestrator_port
+
+    @property
+    def total_timeout(self) -> float:
+        """Deadline of a whole request, in seconds: `server.request_timeout` if set, else `timeouts.total`."""
+        return self.timeouts.total if self.server.request_timeout is None else self.server.request_timeout
+
+    @property
+    def queue_size(self) -> int:
+        """Requests that may wait at one time: `monitoring.max_queue_size` if set, else `queue.max_size`."""
+        return self.queue.max_size if self.monitoring.max_queue_size is None else self.monitoring.max_queue_size
+
+    def not_in_effect(self) -> list[str]:
+        """Dotted names of keys that somebody set, but whose feature comes with a later version."""
+        return [f"{section}.{key}" for section, key in LATER if key in getattr(self, section).model_fields_set]
+
+
+def unsafe_listener(config: Config) -> str | None:
+    """Why this configuration must not start, in one sentence, or None: an open listener without keys."""
+    security = config.security
+    if is_loopback(config.server.host) or security.allow_unauthenticated:
+        return None
+    if security.require_api_key and security.api_keys:
+        return None
+    return (
+        f"server.host is {config.server.host}, so other machines could use the fleet without a key: "
+        "set security.require_api_key and security.api_keys, or security.allow_unauthenticated, or listen on 127.0.0.1"
+    )
+
+
+def schema(*, by_alias: bool = True) -> dict[str, Any]:
+    """The JSON schema of a configuration, in camelCase as the admin API shows it, or in the file's snake_case."""
+    return Config.model_json_schema(by_alias=by_alias)
+
+
+def _clashes(config: Config) -> list[tuple[str, str]]:
+    port = config.server.proxy_port
+    if port and port == config.server.orchestrator_port:
+        return [("server.proxy_port", f"is {port}, and so is the orchestrator's port: each needs its own")]
+    return []
+
+
+def _loops(config: Config) -> list[tuple[str, str]]:
+    """A server that is the fleet itself would send every request round in circles until all slots are gone."""
+    hosts = {config.server.host}
+    if config.server.host in WILDCARDS or is_loopback(config.server.host):
+        hosts.add("localhost")
+    ports = {config.server.proxy_port, config.server.orchestrator_port} - {0}
+    own = {normalise_url(f"http://{f'[{host}]' if ':' in host else host}:{port}") for host in hosts for port in ports}
+    what = "is an address the fleet itself listens on: change one of the ports"
+    return [
+        (f"servers.{index}.url", what) for index, spec in enumerate(config.servers) if normalise_url(spec.url) in own
+    ]
+
+
+def _builder(config: Config) -> list[tuple[str, str]]:
+    wanted = config.placement.builder
+    if wanted is None or wanted in {spec.id for spec in config.servers}:
+        return []
+    return [("placement.builder", f"names the server {wanted}, which is not in servers")]

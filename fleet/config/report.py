@@ -1,0 +1,46 @@
+"""What `fleet check` prints: the configuration in effect, and where every value came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import SecretStr
+
+from fleet.config.loading import Loaded
+from fleet.config.shapes import leaves
+
+REDACTED: Final = "**********"
+OVERRIDES: Final = {
+    "timeouts.total": ("server.request_timeout", "total_timeout"),
+    "queue.max_size": ("monitoring.max_queue_size", "queue_size"),
+}
+"""Keys that another key may override, with that key and the property that knows the outcome."""
+
+
+def report(loaded: Loaded) -> str:
+    """One line `path = value  # source` per setting, secrets redacted; then what is accepted but not yet in effect."""
+    values = {path: value for path, value, _ in leaves(loaded.config)}
+    lines = [_line(path, values, loaded) for path in values]
+    later = loaded.config.not_in_effect()
+    if later:
+        lines += ["", "accepted, not yet in effect:", *(f"  {path}" for path in later)]
+    return "\n".join(lines) + "\n"
+
+
+def _line(path: str, values: Mapping[str, Any], loaded: Loaded) -> str:
+    value, origin = values[path], loaded.origins[path]
+    over, effective = OVERRIDES.get(path, ("", ""))
+    if over and values[over] is not None:
+        value, origin = getattr(loaded.config, effective), f"{loaded.origins[over]}, as {over}"
+    return f"{f'{path} = {_show(value)}':<56} # {origin}"
+
+
+def _show(value: Any) -> str:
+    """As YAML would read it. JSON escapes control characters, which would otherwise reach the terminal."""
+    if isinstance(value, SecretStr):
+        return REDACTED
+    if isinstance(value, tuple):
+        return f"[{', '.join(_show(each) for each in value)}]"
+    return json.dumps(value)

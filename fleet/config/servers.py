@@ -1,0 +1,40 @@
+"""One Ollama server as the operator describes it, in the file or through the admin API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from fleet.config.kinds import Id, Says, Secret, Section, Whole
+from fleet.config.problems import Conflicts
+from fleet.config.urls import LONGEST_URL, clean_url, normalise_url
+
+MOST_SERVERS = 1000
+Url = Annotated[str, Field(max_length=LONGEST_URL), AfterValidator(clean_url), Says("an http:// or https:// URL")]
+Tag = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class ServerSpec(Section):
+    """An Ollama server of the fleet."""
+
+    id: Id = Field(description="Name of the server, unique in the fleet.")
+    url: Url = Field(description="Base URL of the server; http or https, a path is allowed.")
+    max_concurrency: Whole = Field(4, ge=1, le=1024, description="Requests at one time.")
+    priority: Whole = Field(1, ge=-100, le=100, description="Higher is preferred.")
+    tags: tuple[Tag, ...] = Field((), max_length=64, description="Free words to filter by.")
+    api_key: Secret | None = Field(None, description="Sent to the server as a bearer token, or env:NAME.")
+
+
+def check_unique(servers: Iterable[ServerSpec]) -> None:
+    """Raises `Conflicts` naming every server whose id or URL another one has already."""
+    seen: dict[tuple[str, str], int] = {}
+    found: list[tuple[str, str]] = []
+    for index, spec in enumerate(servers):
+        for key, value in (("id", spec.id), ("url", normalise_url(spec.url))):
+            first = seen.setdefault((key, value), index)
+            if first != index:
+                found.append((f"{index}.{key}", f"means the same as servers.{first}.{key}: remove or change one"))
+    if found:
+        raise Conflicts(found)

@@ -1,0 +1,156 @@
+"""What all taps share: cutting an answer into lines with bounded memory, whatever pieces it comes in.
+
+The usual piece is some whole lines without a mark of interest; it costs a few C-level searches and is never stored.
+What a tap finds does not depend on how the body was split.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar, Final
+
+from fleet.dialects.base import Statistics
+
+KEPT: Final = 60 * 1024
+"""Bytes of one line that are held at most."""
+TAIL: Final = KEPT // 2
+"""Bytes at the end of a longer line that can be relied on: the statistics stand there."""
+HEAD: Final = 64
+"""Bytes of the beginning of a line that are remembered beside its end; no mark is longer."""
+
+_NUMBER = re.compile(rb"[ \t]*([0-9]{1,19})(?![0-9.eE])")
+
+
+class LineTap:
+    """Hands whole lines to `line`; subclasses say which marks make a piece worth cutting up at all."""
+
+    marks: ClassVar[tuple[bytes, ...]] = ()
+
+    def __init__(self) -> None:
+        self.stats = Statistics()
+        self._line = bytearray()
+        self._head = b""
+        self._marked = False
+        self._cut = False
+
+    def feed(self, data: bytes) -> None:
+        """Look at the next piece of the body."""
+        if not self._line and data.endswith(b"\n") and self.quiet(data):
+            self.stats.chunks += self.count(data)
+            return
+        start = 0
+        while (newline := data.find(b"\n", start)) >= 0:
+            self._append(data, start, newline)
+            self._finish_line()
+            start = newline + 1
+        self._append(data, start, len(data))
+
+    def close(self) -> None:
+        """The body ended: what is left is a line too."""
+        if self._line:
+            self._finish_line()
+
+    def quiet(self, lines: bytes) -> bool:
+        """Whether these whole lines need only be counted."""
+        return not self._has_mark(lines)
+
+    def count(self, lines: bytes) -> int:
+        """Records in some whole, quiet lines."""
+        raise NotImplementedError
+
+    def line(self, line: bytes, head: bytes, *, marked: bool, complete: bool) -> None:
+        """One line without its newline. `head` is its beginning; if not `complete`, `line` is only its end."""
+        raise NotImplementedError
+
+    def _has_mark(self, data: bytes | bytearray) -> bool:
+        return any(mark in data for mark in self.marks)
+
+    def _append(self, data: bytes, start: int, end: int) -> None:
+        """Add a part of a line, in steps, so that no more than `KEPT` bytes and one step are ever held."""
+        for at in range(start, end, TAIL):
+            self._line += data[at : min(end, at + TAIL)]
+            if len(self._head) < HEAD and not self._cut:
+                self._head = bytes(self._line[:HEAD])
+            if len(self._line) > KEPT:
+                self._drop_front()
+
+    def _drop_front(self) -> None:
+        """Forget the beginning of a long line, but not that a mark was in it."""
+        dropped = len(self._line) - TAIL
+        self._marked = self._marked or self._has_mark(self._line[: dropped + HEAD])
+        del self._line[:dropped]
+        self._cut = True
+
+    def _finish_line(self) -> None:
+        line, head, cut = bytes(self._line), self._head, self._cut
+        marked = self._marked or self._has_mark(line)
+        self._line, self._head, self._marked, self._cut = bytearray(), b"", False, False
+        self.line(line[-TAIL:] if cut else line, head, marked=marked, complete=not cut)
+
+
+class DocumentTap(LineTap):
+    """Keeps the end of an answer that is one JSON object, however it is laid out."""
+
+    def feed(self, data: bytes) -> None:
+        """Look at the next piece of the body."""
+        self._append(data, 0, len(data))
+
+    def count(self, lines: bytes) -> int:
+        """One answer is one record."""
+        return 1
+
+
+class SseTap(LineTap):
+    """Server-sent events: `data:` lines are counted; marked ones are handed on with the name of their event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._event = b""
+
+    def quiet(self, lines: bytes) -> bool:
+        """Whether these whole lines need only be counted."""
+        return not self._event and not self._has_mark(lines)
+
+    def count(self, lines: bytes) -> int:
+        """`data:` lines; `[DONE]` is a mark, so it is not among them."""
+        return lines.count(b"\ndata:") + lines.startswith(b"data:")
+
+    def line(self, line: bytes, head: bytes, *, marked: bool, complete: bool) -> None:
+        """Follow the framing: `event:` names what the next `data:` is, a blank line ends both."""
+        if head.startswith(b"data:"):
+            data = line[5:].strip() if complete else line.strip()
+            self.stats.chunks += data != b"[DONE]"
+            self.data(self._event, data, marked=marked)
+        elif head.startswith(b"event:"):
+            self._event = line[6:].strip() if marked and complete else b""
+        elif not head.strip():
+            self._event = b""
+        elif marked and head.startswith(b"{"):
+            self.data(b"", line, marked=marked)  # plain JSON where events were expected: an error, most likely
+
+    def data(self, event: bytes, data: bytes, *, marked: bool) -> None:
+        """One `data:` line. `event` is its event's name if that is a mark, else empty; `data` may have lost its front.
+
+        Must do nothing if there is neither an event nor a mark.
+        """
+        raise NotImplementedError
+
+
+def number_after(data: bytes, key: bytes, start: int = 0) -> int | None:
+    """The whole number after the last occurrence of `key` (with its colon) beyond `start`; None if there is none."""
+    at = data.rfind(key, max(start, 0))
+    found = _NUMBER.match(data, at + len(key)) if at >= 0 else None
+    return int(found[1]) if found else None
+
+
+def usage(stats: Statistics, data: bytes) -> None:
+    """Take the token counts out of the last `usage` object, in OpenAI's or Anthropic's words."""
+    at = data.rfind(b'"usage"')
+    if at < 0:
+        return
+    for key in (b'"prompt_tokens":', b'"input_tokens":'):
+        prompt = number_after(data, key, at)
+        stats.prompt_tokens = stats.prompt_tokens if prompt is None else prompt
+    for key in (b'"completion_tokens":', b'"output_tokens":'):
+        output = number_after(data, key, at)
+        stats.output_tokens = stats.output_tokens if output is None else output

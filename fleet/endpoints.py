@@ -1,0 +1,212 @@
+"""The hot endpoints and what a request to one of them asks for; and Ollama's whole route table, for 404 and 405."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote
+
+from fleet import names
+from fleet.call import Headers
+from fleet.dialects import ANTHROPIC, NATIVE, OPENAI, Dialect
+from fleet.encoded import ZSTD_LIMIT, decode_zstd, multipart_model
+from fleet.errors import BadRequest
+from fleet.headers import field as header
+from fleet.ids import ANY_MODEL, ModelName, ServerId
+from fleet.peek import Peek, peek
+
+
+class Kind(enum.Enum):
+    """What an endpoint does."""
+
+    GENERATE = "generate"
+    CHAT = "chat"
+    EMBED = "embed"
+    SHOW = "show"
+    COMPLETION = "completion"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+    TRANSCRIPTION = "transcription"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One hot endpoint (always POST).
+
+    `streams`: can answer in pieces at all; `stream_default`: does so when the request is silent about it.
+    `case_sensitive`: the server does not fold the model's case here. `multipart`: a form instead of JSON.
+    `zstd`: the body may be compressed. `loads`: an empty request loads or unloads the model.
+    """
+
+    path: str
+    dialect: Dialect
+    kind: Kind
+    streams: bool = True
+    stream_default: bool = False
+    embedding: bool = False
+    case_sensitive: bool = False
+    multipart: bool = False
+    zstd: bool = False
+    loads: bool = False
+
+
+_TABLE: Final = (
+    Endpoint("/api/generate", NATIVE, Kind.GENERATE, stream_default=True, loads=True),
+    Endpoint("/api/chat", NATIVE, Kind.CHAT, stream_default=True, loads=True),
+    Endpoint("/api/embed", NATIVE, Kind.EMBED, streams=False, embedding=True),
+    Endpoint("/api/embeddings", NATIVE, Kind.EMBED, streams=False, embedding=True, case_sensitive=True),
+    Endpoint("/api/show", NATIVE, Kind.SHOW, streams=False),
+    Endpoint("/v1/chat/completions", OPENAI, Kind.CHAT, zstd=True),
+    Endpoint("/v1/completions", OPENAI, Kind.COMPLETION, zstd=True),
+    Endpoint("/v1/embeddings", OPENAI, Kind.EMBED, streams=False, embedding=True, zstd=True),
+    Endpoint("/v1/responses", OPENAI, Kind.RESPONSES, zstd=True),
+    Endpoint("/v1/messages", ANTHROPIC, Kind.MESSAGES, zstd=True),
+    Endpoint("/v1/audio/transcriptions", OPENAI, Kind.TRANSCRIPTION, streams=False, multipart=True),
+)
+ENDPOINTS: Final[dict[str, Endpoint]] = {endpoint.path: endpoint for endpoint in _TABLE}
+"""The hot endpoints by path."""
+
+PINNABLE: Final = (
+    "/api/generate",
+    "/api/chat",
+    "/api/embeddings",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+)
+"""Endpoints that also exist as `path--server`, for one server and no other."""
+
+# A redirect repeats the path in a header field.
+_PLAIN = re.compile(r"[!-~]+")
+_GET, _HEAD_GET, _POST = ("GET",), ("HEAD", "GET"), ("POST",)
+_ROUTES: Final[dict[str, tuple[str, ...]]] = {
+    "/": _HEAD_GET,
+    "/api/version": _HEAD_GET,
+    "/api/status": _GET,
+    "/api/tags": _HEAD_GET,
+    "/api/ps": _GET,
+    "/api/pull": _POST,
+    "/api/push": _POST,
+    "/api/create": _POST,
+    "/api/copy": _POST,
+    "/api/delete": ("DELETE",),
+    "/api/me": _POST,
+    "/api/signout": _POST,
+    "/api/experimental/web_search": _POST,
+    "/api/experimental/web_fetch": _POST,
+    "/api/experimental/model-recommendations": _GET,
+    "/v1/models": _GET,
+    **{endpoint.path: _POST for endpoint in _TABLE},
+}
+_PARAMETER_ROUTES: Final = (
+    ("/api/blobs/", ("HEAD", "POST")),
+    ("/api/user/keys/", ("DELETE",)),
+    ("/v1/models/", _GET),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """What a request to a hot endpoint asks for.
+
+    `model` is canonical, or `ANY_MODEL` when the request names none that could exist: any server can say so in
+    Ollama's words. `asked_model` is the client's own spelling. `evicts`: `keep_alive` is 0, so the model is unloaded
+    afterwards. `options` are those that make a runner reload.
+    """
+
+    model: ModelName = ANY_MODEL
+    asked_model: str = ""
+    stream: bool = False
+    is_load: bool = False
+    is_unload: bool = False
+    evicts: bool = False
+    cloud: bool = False
+    embedding: bool = False
+    options: dict[str, object] = field(default_factory=dict)
+
+
+def split_server(path: str) -> tuple[str, ServerId | None]:
+    """Take `--server` off one of the six paths that allow it: `/api/chat--s1` gives `("/api/chat", "s1")`.
+
+    The server's name may be percent-encoded. Any other path comes back as it is, with None.
+    """
+    head, mark, server = path.partition("--")
+    if not mark or head not in PINNABLE or not server or "/" in server or len(server) > 512:
+        return path, None
+    return head, ServerId(unquote(server))
+
+
+def understand(endpoint: Endpoint, body: bytes, headers: Headers) -> Understood:
+    """Work out what a hot request wants, without changing it.
+
+    Whatever cannot be read is left to a server to refuse (`ANY_MODEL`); only an oversized compressed body raises
+    (`TooLarge`).
+    """
+    if endpoint.multipart:
+        content_type = (header(headers, b"content-type") or b"").decode("latin-1")
+        return _understood(endpoint, Peek(), multipart_model(content_type, body) or "")
+    seen = peek(_plain(endpoint, body, headers))
+    if not seen.readable:
+        return Understood(embedding=endpoint.embedding, stream=endpoint.stream_default)
+    asked = seen.asked if endpoint.kind is Kind.SHOW else seen.model or ""
+    return _understood(endpoint, seen, asked)
+
+
+def known_methods(path: str) -> tuple[str, ...] | None:
+    """The methods Ollama has for a path, in the order of its Allow header; None if the path is unknown (404).
+
+    Paths are case-sensitive; a trailing slash makes another path (see `redirect`).
+    """
+    methods = _ROUTES.get(path)
+    if methods is not None:
+        return methods
+    for prefix, methods in _PARAMETER_ROUTES:
+        if path.startswith(prefix) and len(path) > len(prefix) and "/" not in path[len(prefix) :]:
+            return methods
+    return None
+
+
+def redirect(method: str, path: str) -> tuple[int, str] | None:
+    """Where Ollama sends a request with one slash too many: 301 for GET, 307 otherwise, and the right path."""
+    shorter = path.removesuffix("/")
+    if (
+        not shorter.strip("/")
+        or shorter == path
+        or not _PLAIN.fullmatch(path)
+        or known_methods(path) is not None
+        or method not in (known_methods(shorter) or ())
+    ):
+        return None
+    return (301 if method == "GET" else 307), shorter
+
+
+def _plain(endpoint: Endpoint, body: bytes, headers: Headers) -> bytes:
+    """The JSON text: a decoded copy if the body is compressed in the one way Ollama reads."""
+    if not endpoint.zstd or (header(headers, b"content-encoding") or b"").lower() != b"zstd":
+        return body
+    try:
+        return decode_zstd(body, ZSTD_LIMIT)
+    except BadRequest:
+        return b""
+
+
+def _understood(endpoint: Endpoint, seen: Peek, asked: str) -> Understood:
+    native = endpoint.dialect is NATIVE
+    load = endpoint.loads and (seen.prompt_empty if endpoint.kind is Kind.GENERATE else seen.messages_empty)
+    stream = endpoint.stream_default if seen.stream is None else seen.stream
+    evicts = native and seen.keep_alive == 0
+    name = names.parse(asked)
+    return Understood(
+        model=names.canonical(asked),
+        asked_model=asked,
+        # Ollama answers a load with one plain object, whatever `stream` says.
+        stream=endpoint.streams and stream and not load,
+        is_load=load,
+        is_unload=load and evicts,
+        evicts=evicts,
+        cloud=name is not None and name.cloud,
+        embedding=endpoint.embedding,
+        options=seen.runner_options() if native else {},
+    )

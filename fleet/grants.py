@@ -1,0 +1,86 @@
+"""What a board hands out (grants, decisions), keeps to (rules) and never forgets (memory)."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from fleet.gate import Gate
+from fleet.ids import ModelName, RequestId, ServerId
+from fleet.ledger import Ledger
+from fleet.rate import ServiceRate
+from fleet.scoring import Parts
+from fleet.server import ServerState
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Why a request went where it went. `candidates`: the ready servers looked at, the chosen one first, with parts."""
+
+    at: float
+    request_id: RequestId
+    model: ModelName
+    policy: str
+    chosen: ServerId
+    waited: float
+    candidates: tuple[tuple[ServerId, Parts], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A slot taken: entered in both ledgers under `number`, with a permit of the gate when that is half-open."""
+
+    number: int
+    server: ServerState
+    model: ModelName
+    gate: Gate | None
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The limits a board keeps to. Seconds; `max_in_flight` is the fleet-wide cap (None: the sum of the slots)."""
+
+    ageing: float = 30.0
+    max_size: int = 1000
+    max_in_flight: int | None = None
+    candidates: int = 16
+    grace: float = 2.0
+    may_wait: bool = True
+    decisions: int = 256
+
+
+@dataclass(slots=True)
+class ServiceAverage:
+    """The mean wait of everything granted so far, in seconds."""
+
+    count: int = 0
+    total: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.count += 1
+        self.total += seconds
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count if self.count else 0.0
+
+
+@dataclass(slots=True)
+class Memory:
+    """What outlives a crash of the dispatcher: the fleet-wide ledger, rates, decisions, counters."""
+
+    total: Ledger
+    decisions: deque[Decision]
+    rate: ServiceRate = field(default_factory=ServiceRate)
+    rates: dict[ModelName, ServiceRate] = field(default_factory=dict)
+    numbers: int = 0
+    queued: int = 0
+    dropped: int = 0
+    waited: ServiceAverage = field(default_factory=ServiceAverage)
+    paused: bool = False
+
+    @classmethod
+    def fresh(cls, rules: Rules) -> Memory:
+        cap = float("inf") if rules.max_in_flight is None else rules.max_in_flight
+        return cls(Ledger(cap), deque(maxlen=rules.decisions))

@@ -1,0 +1,72 @@
+"""How fast work is finished, and how often failover may be tried."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class ServiceRate:
+    """Completions per second over the last few completions.
+
+    What it is wrong about: it reports the pace of the past; when work stops, the pace sinks only as time passes.
+    """
+
+    keep: int = 32
+    _ends: deque[float] = field(default_factory=deque)
+
+    def note(self, now: float) -> None:
+        self._ends.append(now)
+        if len(self._ends) > self.keep:
+            self._ends.popleft()
+
+    def per_second(self, now: float) -> float:
+        """0 while fewer than two completions are known."""
+        if len(self._ends) < 2:
+            return 0.0
+        return len(self._ends) / max(now - self._ends[0], 1e-3)
+
+    def wait_for(self, count: float, now: float) -> float | None:
+        """Seconds until `count` more completions at this pace; None when the pace is unknown."""
+        rate = self.per_second(now)
+        return count / rate if rate else None
+
+
+@dataclass(slots=True)
+class RetryBudget:
+    """Failover attempts may be `ratio` of the requests of the last `window` seconds, plus `floor` in that window.
+
+    It keeps a failing fleet from multiplying its own load (a retry storm). Two buckets of half a window each stand in
+    for a sliding window.
+    """
+
+    ratio: float
+    floor: int
+    window: float = 10.0
+    _start: float = 0.0
+    _requests: list[int] = field(default_factory=lambda: [0, 0])
+    _retries: list[int] = field(default_factory=lambda: [0, 0])
+
+    def request(self, now: float) -> None:
+        self._roll(now)
+        self._requests[0] += 1
+
+    def allows(self, now: float) -> bool:
+        """Whether another retry is within the budget."""
+        self._roll(now)
+        return sum(self._retries) < self.floor + self.ratio * sum(self._requests)
+
+    def spend(self, now: float) -> None:
+        """A retry was made."""
+        self._roll(now)
+        self._retries[0] += 1
+
+    def _roll(self, now: float) -> None:
+        steps = int((now - self._start) / (self.window / 2))
+        if steps <= 0:
+            return
+        self._start += steps * (self.window / 2)
+        for counts in (self._requests, self._retries):
+            counts[1] = counts[0] if steps == 1 else 0
+            counts[0] = 0

@@ -1,0 +1,155 @@
+"""Which of the ready servers gets a request. A score is named parts, so that every decision can be explained.
+
+A policy turns a server into a tuple of numbers, one for each of its `parts`; the largest sum wins. Parts of the
+`weighted` policy lie between 0 and 1 before their weight. What is unknown counts as good: a new server gets tried.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final, Protocol
+
+from fleet.gate import GateState
+from fleet.ids import ModelName
+from fleet.server import ServerState
+
+if TYPE_CHECKING:
+    from fleet.config import Config, Weights
+
+Parts = tuple[float, ...]
+
+_TYPICAL_FIRST_BYTE = 5.0
+"""Seconds to the first byte at which the latency part is one half."""
+_TYPICAL_SPEED = 50.0
+"""Tokens per second at which the throughput part is one half."""
+_TYPICAL_FREE = 4.0
+"""Free slots at which the capacity part is one half."""
+
+
+class Policy(Protocol):
+    """One way to choose. `parts` names what `score` returns."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def parts(self) -> tuple[str, ...]: ...
+
+    def score(self, server: ServerState, model: ModelName) -> Parts: ...
+
+
+class Chance(Protocol):
+    """The part of `random.Random` that we need."""
+
+    def random(self) -> float: ...
+
+
+class Weighted:
+    """Named parts times configured weights (the default)."""
+
+    name = "weighted"
+    parts = ("latency", "success_rate", "load", "capacity", "circuit_breaker", "residency", "throughput", "priority")
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = tuple(float(getattr(weights, part)) for part in self.parts)
+
+    def score(self, server: ServerState, model: ModelName) -> Parts:
+        latency, success_rate, load, capacity, breaker, residency, throughput, priority = self._weights
+        stats = server.stats.get(model)
+        free = server.ledger.free
+        return (
+            latency * (_latency(stats.first_byte.value) if stats else 1.0),
+            success_rate * (_squared(stats.success.value) if stats else 1.0),
+            load * free / server.ledger.capacity,
+            capacity * free / (free + _TYPICAL_FREE),
+            breaker * (1.0 if server.gate_state(model) is GateState.OPEN else 0.2),
+            residency * _residency(server, model),
+            throughput * (_throughput(stats.speed.value) if stats else 0.5),
+            priority * _squash(server.spec.priority),
+        )
+
+
+def _latency(first_byte: float | None) -> float:
+    return 1.0 if first_byte is None else _TYPICAL_FIRST_BYTE / (_TYPICAL_FIRST_BYTE + first_byte)
+
+
+def _squared(success: float | None) -> float:
+    """Squared, so that a server that fails every tenth request loses a fifth, not a tenth."""
+    return 1.0 if success is None else success * success
+
+
+def _residency(server: ServerState, model: ModelName) -> float:
+    """1 when the model is in memory, 0.9 while our own requests make the server load it, else 0."""
+    if model in server.resident:
+        return 1.0
+    return 0.9 if server.ledger.of_model(model) else 0.0
+
+
+def _throughput(speed: float | None) -> float:
+    return 0.5 if speed is None else speed / (speed + _TYPICAL_SPEED)
+
+
+def _squash(priority: int) -> float:
+    return 1.0 / (1.0 + math.exp(-priority / 10.0))
+
+
+class LeastConnections:
+    """The smallest share of busy slots."""
+
+    name = "least_connections"
+    parts = ("idle_share",)
+
+    def score(self, server: ServerState, model: ModelName) -> Parts:
+        return (server.ledger.free / server.ledger.capacity,)
+
+
+class FastestResponse:
+    """The shortest expected time to the first byte: observed mean, stretched by load, plus a load of the model."""
+
+    name = "fastest_response"
+    parts = ("expected_seconds",)
+
+    def score(self, server: ServerState, model: ModelName) -> Parts:
+        stats = server.stats.get(model)
+        seen = stats.first_byte.value if stats and stats.first_byte.value is not None else server.last_response or 0.0
+        busy = 1.0 + server.ledger.in_use / server.ledger.capacity
+        cold = 0.0 if _residency(server, model) else _TYPICAL_FIRST_BYTE
+        return (-(seen * busy + cold),)
+
+
+class RoundRobin:
+    """The server whose last grant is the longest ago."""
+
+    name = "round_robin"
+    parts = ("turns_since",)
+
+    def score(self, server: ServerState, model: ModelName) -> Parts:
+        return (-float(server.last_granted),)
+
+
+class Random:
+    """Any."""
+
+    name = "random"
+    parts = ("chance",)
+
+    def __init__(self, chance: Chance) -> None:
+        self._chance = chance
+
+    def score(self, server: ServerState, model: ModelName) -> Parts:
+        return (self._chance.random(),)
+
+
+_MAKERS: Final[Mapping[str, Callable[[Config, Chance], Policy]]] = {
+    "weighted": lambda config, chance: Weighted(config.load_balancer.weights),
+    "least_connections": lambda config, chance: LeastConnections(),
+    "fastest_response": lambda config, chance: FastestResponse(),
+    "round_robin": lambda config, chance: RoundRobin(),
+    "random": lambda config, chance: Random(chance),
+}
+
+
+def make_policy(config: Config, chance: Chance) -> Policy:
+    """The policy that `load_balancer.policy` names."""
+    return _MAKERS[config.load_balancer.policy](config, chance)

@@ -1,0 +1,140 @@
+"""The state of one backend server: health x administrative state, inventory, slots, gates, statistics.
+
+Writers: the server's actor (health, inventory, administrative state), the dispatcher (opens leases), leases (close
+themselves), breaker actors (gates). Everybody else reads.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from fleet.ewma import PairStats
+from fleet.gate import Gate, GateState
+from fleet.ids import ANY_MODEL, ModelName, ServerId
+from fleet.ledger import Ledger
+
+if TYPE_CHECKING:
+    from fleet.config import ServerSpec
+
+Row = dict[str, object]
+
+
+class Health(enum.Enum):
+    """What the probes say."""
+
+    UNKNOWN = "unknown"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
+class Admin(enum.Enum):
+    """What the operator says."""
+
+    ACTIVE = "active"
+    DRAINING = "draining"
+    DRAINED = "drained"
+    MAINTENANCE = "maintenance"
+
+
+class Order(enum.Enum):
+    """What moves the administrative state. `EMPTIED`: the last open lease of a draining server ended."""
+
+    DRAIN = "drain"
+    EMPTIED = "emptied"
+    ACTIVATE = "activate"
+    MAINTAIN = "maintain"
+
+
+MOVES: Final = {
+    (Admin.ACTIVE, Order.DRAIN): Admin.DRAINING,
+    (Admin.MAINTENANCE, Order.DRAIN): Admin.DRAINING,
+    (Admin.DRAINING, Order.EMPTIED): Admin.DRAINED,
+    (Admin.DRAINING, Order.ACTIVATE): Admin.ACTIVE,
+    (Admin.DRAINED, Order.ACTIVATE): Admin.ACTIVE,
+    (Admin.MAINTENANCE, Order.ACTIVATE): Admin.ACTIVE,
+    (Admin.ACTIVE, Order.MAINTAIN): Admin.MAINTENANCE,
+    (Admin.DRAINING, Order.MAINTAIN): Admin.MAINTENANCE,
+    (Admin.DRAINED, Order.MAINTAIN): Admin.MAINTENANCE,
+}
+"""An order that is not in the table for the present state changes nothing."""
+
+
+@dataclass(slots=True, eq=False)
+class ServerState:
+    """Everything the fleet knows of one server. Times are on the caller's monotonic clock, in seconds."""
+
+    spec: ServerSpec
+    health: Health = Health.UNKNOWN
+    admin: Admin = Admin.ACTIVE
+    since: float = 0.0
+    why: str = "not probed yet"
+    models: dict[ModelName, Row] = field(default_factory=dict)
+    resident: dict[ModelName, Row] = field(default_factory=dict)
+    version: str | None = None
+    last_response: float | None = None
+    failed_rounds: int = 0
+    gates: dict[ModelName, Gate] = field(default_factory=dict)
+    barred: set[ModelName] = field(default_factory=set)
+    stats: dict[ModelName, PairStats] = field(default_factory=dict)
+    ledger: Ledger = field(init=False)
+    last_granted: int = 0
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.spec.max_concurrency)
+
+    @property
+    def id(self) -> ServerId:
+        return self.spec.id
+
+    @property
+    def in_use(self) -> int:
+        return self.ledger.in_use
+
+    @property
+    def usable(self) -> bool:
+        """Healthy and active: may be given work."""
+        return self.health is Health.HEALTHY and self.admin is Admin.ACTIVE
+
+    def routable(self, model: ModelName) -> bool:
+        """Whether this server could serve the model if it had a free slot."""
+        if not self.usable:
+            return False
+        return model == ANY_MODEL or (
+            model in self.models and model not in self.barred and self.gate_state(model) is not GateState.SHUT
+        )
+
+    def ready(self, model: ModelName) -> bool:
+        """Whether this server can take a request for the model right now."""
+        return self.ledger.free >= 1 and self.routable(model) and self.admits(model)
+
+    def admits(self, model: ModelName) -> bool:
+        gate = self.gates.get(model)
+        return gate is None or gate.admits
+
+    def gate_state(self, model: ModelName) -> GateState:
+        gate = self.gates.get(model)
+        return GateState.OPEN if gate is None else gate.state
+
+    def order(self, order: Order, now: float, why: str) -> bool:
+        """Apply an operator's order; True if the administrative state changed."""
+        target = MOVES.get((self.admin, order))
+        if target is None:
+            return False
+        self.admin, self.since, self.why = target, now, why
+        return True
+
+    def judge(self, health: Health, now: float, why: str) -> bool:
+        """Note a verdict of the probes; True if health changed."""
+        if health is self.health:
+            return False
+        self.health, self.since, self.why = health, now, why
+        return True
+
+    def stats_of(self, model: ModelName) -> PairStats:
+        """The statistics of one model here, made when first asked for (bounded by the inventory)."""
+        stats = self.stats.get(model)
+        if stats is None:
+            stats = self.stats[model] = PairStats.fresh()
+        return stats

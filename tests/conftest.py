@@ -1,0 +1,33 @@
+"""What every test gets: an unexpected ERROR in the log fails the test."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture(autouse=True)
+def expected_errors() -> Iterator[list[str]]:
+    """Append a part of each ERROR line that the test expects; any other ERROR fails it."""
+    collector = _Collector()
+    root = logging.getLogger()
+    root.addHandler(collector)
+    expected: list[str] = []
+    yield expected
+    root.removeHandler(collector)
+    lines = [record.getMessage() for record in collector.records]
+    unexpected = [line for line in lines if not any(part in line for part in expected)]
+    assert not unexpected, f"unexpected ERROR in the log: {unexpected}"
+    missing = [part for part in expected if not any(part in line for line in lines)]
+    assert not missing, f"expected in the log, not seen: {missing}"

@@ -1,0 +1,57 @@
+"""Small builders for pure tests."""
+
+from __future__ import annotations
+
+import random
+
+from fleet.board import Board
+from fleet.config import Config, ServerSpec
+from fleet.grants import Memory, Rules
+from fleet.ids import ModelName, RequestId, ServerId
+from fleet.names import canonical
+from fleet.queue import Ticket
+from fleet.scoring import LeastConnections, Policy
+from fleet.server import Health, ServerState
+
+
+def make_spec(name: str, *, slots: int = 4, priority: int = 1) -> ServerSpec:
+    url = f"http://10.0.0.{abs(hash(name)) % 250}:11434"
+    return ServerSpec(id=ServerId(name), url=url, max_concurrency=slots, priority=priority)
+
+
+def make_server(
+    name: str, *models: str, slots: int = 4, priority: int = 1, health: Health = Health.HEALTHY
+) -> ServerState:
+    state = ServerState(make_spec(name, slots=slots, priority=priority))
+    state.health = health
+    state.models = {canonical(model): {"name": model} for model in models}
+    return state
+
+
+_numbers = iter(range(1, 1_000_000))
+
+
+def make_ticket(
+    model: str = "m", *, priority: int = 0, at: float = 0.0, pinned: str | None = None, excluded: tuple[str, ...] = ()
+) -> Ticket:
+    number = next(_numbers)
+    return Ticket(
+        number=number,
+        request_id=RequestId(f"r{number}"),
+        model=canonical(model) if model else ModelName(""),
+        priority=priority,
+        enqueued=at,
+        pinned=ServerId(pinned) if pinned else None,
+        excluded=frozenset(ServerId(server) for server in excluded),
+    )
+
+
+def make_board(*servers: ServerState, rules: Rules | None = None, policy: Policy | None = None) -> Board:
+    rules = rules or Rules()
+    board = Board(rules, policy or LeastConnections(), random.Random(1), Memory.fresh(rules), 0.0)
+    for server in servers:
+        board.index.update(server, 0.0)
+    return board
+
+
+__all__ = ["Config", "make_board", "make_server", "make_spec", "make_ticket"]

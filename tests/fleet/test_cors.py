@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+
+from fleet.cors import Verdict, allowed_origins, decide, preflight_headers, response_headers
+
+DEFAULT = allowed_origins([])
+CONFIGURED = allowed_origins(["https://chat.example.org", "https://*.example.com", "chrome-extension://*", " "])
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://localhost",
+        "https://localhost",
+        "http://localhost:3000",
+        "HTTP://LOCALHOST:3000",
+        "http://127.0.0.1:8080",
+        "https://0.0.0.0",
+        "app://obsidian.md",
+        "file://",
+        "file://x",
+        "tauri://localhost",
+        "vscode-webview://abc",
+        "vscode-file://vscode-app",
+    ],
+)
+def test_local_pages_are_allowed_by_default(origin: str) -> None:
+    assert decide(origin, DEFAULT) is Verdict.ALLOWED
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "null",
+        "https://example.com",
+        "http://localhost.evil.com",
+        "http://localhostevil.com",
+        "http://evil.com/http://localhost",
+        "chrome-extension://abc",
+        "http://127.0.0.1.evil.com",
+        "ftp://localhost",
+        "x" * 10_000,
+    ],
+)
+def test_other_pages_are_denied_by_default(origin: str) -> None:
+    assert decide(origin, DEFAULT) is Verdict.DENIED
+
+
+@pytest.mark.parametrize(
+    ("origin", "verdict"),
+    [
+        ("https://chat.example.org", Verdict.ALLOWED),
+        ("https://chat.example.org.evil.com", Verdict.DENIED),
+        ("https://a.example.com", Verdict.ALLOWED),
+        ("https://.example.com", Verdict.ALLOWED),
+        ("https://example.com", Verdict.DENIED),
+        ("http://a.example.com", Verdict.DENIED),
+        ("chrome-extension://abc", Verdict.ALLOWED),
+        ("http://localhost:1", Verdict.ALLOWED),
+    ],
+)
+def test_configured_origins_come_on_top(origin: str, verdict: Verdict) -> None:
+    assert decide(origin, CONFIGURED) is verdict
+
+
+def test_no_origin_and_our_own_origin_are_not_cross_origin() -> None:
+    assert decide(None, DEFAULT) is Verdict.ABSENT
+    assert decide("", DEFAULT) is Verdict.ABSENT
+    assert decide("https://fleet.example.net:11434", DEFAULT, "fleet.example.net:11434") is Verdict.ABSENT
+    assert decide("https://other.example.net", DEFAULT, "fleet.example.net") is Verdict.DENIED
+
+
+def test_an_allowed_origin_is_echoed() -> None:
+    headers = dict(response_headers("http://localhost:3000", DEFAULT))
+    assert headers[b"access-control-allow-origin"] == b"http://localhost:3000"
+    assert headers[b"vary"] == b"Origin"
+
+
+def test_preflight_answers_like_ollama() -> None:
+    headers = dict(preflight_headers("http://localhost", DEFAULT))
+    assert headers[b"access-control-allow-methods"] == b"GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
+    assert headers[b"access-control-max-age"] == b"43200"
+    assert headers[b"access-control-allow-headers"].startswith(b"Authorization,Content-Type,User-Agent,Accept,")
+    assert headers[b"access-control-allow-origin"] == b"http://localhost"
+
+
+def test_a_lone_star_allows_all() -> None:
+    allowed = allowed_origins(["*"])
+    assert decide("https://anything", allowed) is Verdict.ALLOWED
+    for headers in (response_headers("https://x", allowed), preflight_headers("https://x", allowed)):
+        assert dict(headers)[b"access-control-allow-origin"] == b"*"
+        assert b"vary" not in dict(headers)
+
+
+def test_an_origin_cannot_split_the_header() -> None:
+    assert b"\n" not in dict(response_headers("app://x\r\ny: z", DEFAULT))[b"access-control-allow-origin"]

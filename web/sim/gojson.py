@@ -1,0 +1,105 @@
+"""Reading JSON bodies as Go does: keys in any case, the last one wins, what follows the first value is ignored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from web.sim.errors import ApiError
+
+_LOOKING: Final = {
+    "Expecting value": "looking for beginning of value",
+    "Expecting property name enclosed in double quotes": "looking for beginning of object key string",
+    "Expecting ':' delimiter": "after object key",
+    "Expecting ',' delimiter": "after object key:value pair",
+    "Illegal trailing comma before end of object": "looking for beginning of object key string",
+    "Illegal trailing comma before end of array": "looking for beginning of value",
+}
+_GO_TYPES: Final[dict[type, str]] = {
+    str: "string", bool: "bool", int: "number", float: "number", list: "array", dict: "object",
+}  # fmt: skip
+Shape = Mapping[str, tuple[type | tuple[type, ...], str]]
+"""Per key: the Python types that fit, and what Go calls the field's type."""
+
+CHAT: Final[Shape] = {
+    "model": (str, "string"),
+    "prompt": (str, "string"),
+    "suffix": (str, "string"),
+    "system": (str, "string"),
+    "messages": (list, "[]api.Message"),
+    "stream": (bool, "bool"),
+    "raw": (bool, "bool"),
+    "options": (dict, "map[string]interface {}"),
+    "images": (list, "[]api.ImageData"),
+    "shift": (bool, "bool"),
+    "truncate": (bool, "bool"),
+}
+
+
+def read_object(body: bytes, *, name: str, empty: str, shape: Shape = CHAT) -> dict[str, Any]:
+    """The first JSON object in `body`, keys in lower case. `name` is Go's type in messages. Raises `ApiError` 400."""
+    if not body.strip():
+        raise ApiError(400, empty)
+    value = _decode(body)
+    if not isinstance(value, dict):
+        raise ApiError(400, f"json: cannot unmarshal {_go_type(value)} into Go value of type api.{name}")
+    for key, (fits, go_type) in shape.items():
+        found = value.get(key)
+        if found is not None and not isinstance(found, fits):
+            text = f"json: cannot unmarshal {_go_type(found)} into Go struct field {name}.{key} of type {go_type}"
+            raise ApiError(400, text)
+    return value
+
+
+def _go_type(value: object) -> str:
+    return "null" if value is None else _GO_TYPES.get(type(value), "string")
+
+
+def _decode(body: bytes) -> Any:
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return _decode_slowly(body)
+    if not isinstance(value, dict):
+        return value
+    folded = {key.lower(): item for key, item in value.items()}
+    # Two spellings of one key: only the document itself knows which came last.
+    return folded if len(folded) == len(value) else _decode_slowly(body)
+
+
+def _decode_slowly(body: bytes) -> Any:
+    text = body.decode("utf-8", "replace")
+    stripped = text.lstrip(" \t\r\n")
+    try:
+        value, _ = json.JSONDecoder().raw_decode(stripped)
+        if isinstance(value, dict):
+            pairs, _ = json.JSONDecoder(object_pairs_hook=_Pairs).raw_decode(stripped)
+            return {key.lower(): _plain(item) for key, item in pairs.items}
+    except json.JSONDecodeError as error:
+        raise ApiError(400, _complaint(stripped, error)) from None
+    return value
+
+
+class _Pairs:
+    def __init__(self, items: list[tuple[str, Any]]) -> None:
+        self.items = items
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Pairs):
+        return {key: _plain(item) for key, item in value.items}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _complaint(text: str, error: json.JSONDecodeError) -> str:
+    if error.pos >= len(text.rstrip()) or error.msg.startswith(("Unterminated", "Invalid \\u")):
+        return "unexpected EOF"
+    return f"invalid character '{_shown(text[error.pos])}' {_LOOKING.get(error.msg, 'in string literal')}"
+
+
+def _shown(character: str) -> str:
+    """A byte order mark is complained about by its first byte."""
+    return "ï" if character == "\ufeff" else character
