@@ -24,7 +24,11 @@ run: $(VENV)/.runtime  ## start the fleet with config.yml
 demo: $(VENV)/.runtime  ## three simulated servers, the fleet, a trickle of traffic
 	$(BIN)/fleet serve --demo
 
-test: check  ## everything CI runs
+tests/js/node_modules: tests/js/package.json  # the JavaScript client's tests run where Node is installed
+	@if command -v npm >/dev/null 2>&1; then cd tests/js && npm install --silent --no-package-lock --no-audit --no-fund; fi
+	@if test -d $@; then touch $@; fi
+
+test: check tests/js/node_modules  ## everything CI runs
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 check: $(VENV)/.test  ## format, lint, types

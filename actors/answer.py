@@ -67,7 +67,7 @@ class Answer:
         """Closes a record that was cut in the middle, so that the error does not melt into it."""
         if self._last.endswith(b"\n") or sse:
             return b""
-        return b"\n" if self.call.dialect.name == "ollama" else b"\n\n"
+        return b"\n" if self.call.dialect.name == "native" else b"\n\n"
 
 
 def _is_ndjson(headers: Headers) -> bool:

@@ -79,6 +79,7 @@ class Pool:
         that turns out to be dead it is sent once more on a fresh one; streamed bodies always get a fresh one.
 
         Raises `BackendUnreachable`, `ConnectTimeout`, `FirstByteTimeout`, `BackendBroke` (phase SEND or HEADERS),
+        `OutOfDescriptors`,
         `BadRequest` for a request that cannot be written down, and whatever an iterable body raises. Cancelled: the
         connection is closed.
         """

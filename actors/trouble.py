@@ -5,6 +5,7 @@ Texts are one line, name host and port, and never quote what was sent or receive
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
@@ -14,7 +15,7 @@ from typing import Final
 import trio
 
 from actors.framing import WireError
-from fleet.errors import BackendBroke, BackendUnreachable, Phase
+from fleet.errors import BackendBroke, BackendUnreachable, FleetError, OutOfDescriptors, Phase
 
 NO_CONNECTION: Final = (OSError, trio.BrokenResourceError, UnicodeError)
 """All that dialling may raise; TLS errors are among them."""
@@ -37,8 +38,10 @@ def broke(address: str, phase: Phase, error: BaseException | None = None) -> Bac
     return BackendBroke(f"{address} broke off ({phase.value}): {what}.", phase)
 
 
-def unreachable(address: str, error: BaseException) -> BackendUnreachable:
-    """The error for a connection that was never made."""
+def unreachable(address: str, error: BaseException) -> FleetError:
+    """The error for a connection that was never made; when we are out of file descriptors, no backend is to blame."""
+    if any(isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE) for cause in _causes(error)):
+        return OutOfDescriptors("the fleet has too many open files", retry_after=1.0)
     return BackendUnreachable(f"{address} cannot be reached: {_reason(error)}.", Phase.CONNECT)
 
 

@@ -93,6 +93,12 @@ class ShuttingDown(FleetError):
     status, code, reason = 503, "SERVICE_UNAVAILABLE", "SHUTTING_DOWN"
 
 
+class OutOfDescriptors(FleetError):
+    """This process may open no more files; nobody else is to blame."""
+
+    status, code, reason = 503, "SERVICE_UNAVAILABLE", "OUT_OF_DESCRIPTORS"
+
+
 class QueueTimeout(FleetError):
     """Waited `timeouts.queue` seconds for a slot."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import socket
 
@@ -10,7 +11,7 @@ import trio
 import trio.testing
 
 from actors.transport import Endpoint, Pool
-from fleet.errors import BackendBroke, BackendUnreachable, ConnectTimeout, FirstByteTimeout, Phase
+from fleet.errors import BackendBroke, BackendUnreachable, ConnectTimeout, FirstByteTimeout, OutOfDescriptors, Phase
 from tests.actors.transport_kit import OK, Peer, answering, ask, fetch, open_sockets, post, read, start
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n"
@@ -39,7 +40,7 @@ async def test_a_name_that_is_none(host: str) -> None:
     assert host in caught.value.message
 
 
-@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), trio.BrokenResourceError("x"), OSError()])
+@pytest.mark.parametrize("error", [OSError(113, "No route to host"), trio.BrokenResourceError("x"), OSError()])
 async def test_whatever_dialling_raises_is_translated(error: Exception) -> None:
     async def dial() -> trio.abc.Stream:
         raise error
@@ -47,6 +48,14 @@ async def test_whatever_dialling_raises_is_translated(error: Exception) -> None:
     with pytest.raises(BackendUnreachable) as caught:
         await ask(Pool(Endpoint.parse("http://h:1"), dial=dial))
     assert caught.value.__cause__ is error
+
+
+async def test_running_out_of_descriptors_blames_no_backend() -> None:
+    async def dial() -> trio.abc.Stream:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with pytest.raises(OutOfDescriptors):
+        await ask(Pool(Endpoint.parse("http://h:1"), dial=dial))
 
 
 async def test_a_stream_that_cannot_be_closed_at_once_is_refused() -> None:

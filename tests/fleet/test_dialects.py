@@ -16,7 +16,8 @@ DIALECTS = [NATIVE, OPENAI, ANTHROPIC]
 
 def _all_errors(of: type[errors.FleetError] = errors.FleetError) -> Iterator[type[errors.FleetError]]:
     for kind in of.__subclasses__():
-        yield kind
+        if kind.__module__ == errors.__name__:  # others may have loaded modules with errors of their own shape
+            yield kind
         yield from _all_errors(kind)
 
 

@@ -1,0 +1,79 @@
+"""The whole product over real sockets: simulated servers, the fleet, the front end, all on free ports."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
+
+import httpx
+import trio
+
+from actors.system import System, open_system
+from fleet.config import Config
+from fleet.ids import ServerId
+from fleet.simulator import Profile
+from tests.kit.tcp import TcpSim, sim_server
+from web.serve import serve
+
+MODELS = "llama3:8b:4.7GB,tiny:latest:1GB,nomic-embed-text:latest:274MB"
+QUICK = Profile(load_seconds=0.05, slots=4, tokens_per_second=400.0, prefill_per_second=20_000.0)
+
+
+class Served:
+    """URLs and handles of a running product."""
+
+    def __init__(self, url: str, orchestrator_url: str, system: System, sims: dict[str, TcpSim]) -> None:
+        self.url = url
+        self.orchestrator_url = orchestrator_url
+        self.system = system
+        self.sims = sims
+        self.stop = trio.Event()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self.url.removeprefix("http://").split(":")
+        return host, int(port)
+
+    def client(self, **headers: str) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=20.0, headers=headers)
+
+    async def until_idle(self, within: float = 5.0) -> None:
+        """Wait until no request is open; fails when that takes longer."""
+        with trio.fail_after(within):
+            while self.system.in_flight or any(sim.host.active_requests for sim in self.sims.values()):
+                await trio.sleep(0.005)
+
+    def assert_nothing_left(self) -> None:
+        assert self.system.in_flight == 0
+        assert self.system.fleet.memory.total.in_use == 0
+        assert not self.system.fleet.tickets
+        for cell in self.system.servers.values():
+            assert cell.state.in_use == 0
+            assert cell.pool.open_count == 0
+
+
+@asynccontextmanager
+async def served(
+    *servers: str,
+    models: str = MODELS,
+    profile: Profile = QUICK,
+    slots: int = 4,
+    **config: Any,
+) -> AsyncIterator[Served]:
+    """A running product with one simulated server per name, probed once."""
+    async with AsyncExitStack() as stack:
+        sims = {name: await stack.enter_async_context(sim_server(models, profile, id=name)) for name in servers}
+        specs = [{"id": name, "url": sim.url, "max_concurrency": slots} for name, sim in sims.items()]
+        ports = {"proxy_port": 0, "orchestrator_port": 0, **config.pop("server", {})}
+        full = Config.model_validate({"servers": specs, "server": ports, **config})
+        async with open_system(full, seed=1) as system, trio.open_nursery() as nursery:
+            stop = trio.Event()
+            urls = await nursery.start(partial(serve, full, system=system, stop=stop))
+            for name in servers:
+                await system.probe(ServerId(name), 5.0)
+            handle = Served(urls[0], urls[-1], system, sims)
+            handle.stop = stop
+            yield handle
+            nursery.cancel_scope.cancel()

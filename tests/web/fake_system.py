@@ -1,0 +1,190 @@
+"""A System without actors: what the front end asks of it, scripted by the test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+import trio
+
+from actors.system import System
+from actors.views import QueueView
+from fleet.call import Call, Downstream
+from fleet.catalog import ServerCatalog
+from fleet.config import Config, ServerSpec
+from fleet.errors import NoServer
+from fleet.ids import ModelName, ServerId
+from fleet.server import Health, ServerState
+from tests.web.raw import Served, served
+from web.app import create_app
+
+Answering = Callable[[Call, Downstream], Awaitable[None]]
+
+
+async def say_hi(call: Call, down: Downstream) -> None:
+    """A whole small answer."""
+    await down.start(200, [(b"content-type", b"application/json"), (b"content-length", b"2")])
+    await down.write(b"hi")
+    await down.finish()
+
+
+class FakeClient:
+    """The control plane to one server; notes what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+        self.reply: tuple[int, bytes] = (200, b"")
+        self.records: Sequence[Mapping[str, object]] = ()
+        self.hang = False
+        self.pulls = 0
+
+    async def copy(self, source: str, destination: str) -> tuple[int, bytes]:
+        return self._tell("copy", source, destination)
+
+    async def delete(self, model: str) -> tuple[int, bytes]:
+        return self._tell("delete", model)
+
+    async def unload(self, model: str, *, embedding: bool = False) -> tuple[int, bytes]:
+        return self._tell("unload", model, embedding)
+
+    def _tell(self, *what: Any) -> tuple[int, bytes]:
+        self.told.append(what)
+        return self.reply
+
+    @asynccontextmanager
+    async def pull(self, body: Mapping[str, object]) -> AsyncIterator[AsyncIterator[Mapping[str, object]]]:
+        self._tell("pull", body["model"])
+        self.pulls += 1
+        try:
+            yield self._records()
+        finally:
+            self.pulls -= 1
+
+    async def _records(self) -> AsyncIterator[Mapping[str, object]]:
+        for record in self.records:
+            await trio.lowlevel.checkpoint()
+            yield record
+        if self.hang:
+            await trio.sleep_forever()
+
+
+class FakeSystem:
+    """Everything in memory. `answering` is what an exchange or a relay does; `calls` what it was asked."""
+
+    def __init__(self, servers: Sequence[str] = ("a", "b"), models: Sequence[str] = ("m:latest",), **config: Any):
+        self.config = Config.model_validate(config)
+        self.draining = False
+        self.uptime = 12.5
+        self.answering: Answering = say_hi
+        self.calls: list[Call] = []
+        self.relayed: list[tuple[str, Call]] = []
+        self.refreshed: list[str] = []
+        self.open = 0
+        self.ended = trio.Event()
+        self.clients: dict[str, FakeClient] = {}
+        self.servers: dict[ServerId, Any] = {}
+        self.breakers = SimpleNamespace(describe=lambda now=None: [])
+        self.paused = False
+        for name in servers:
+            self.join(ServerSpec(id=ServerId(name), url=f"http://{name}.internal:11434"), models)
+
+    @property
+    def handle(self) -> System:
+        """This, as far as the type checker is concerned."""
+        return cast(System, self)
+
+    def join(self, spec: ServerSpec, models: Sequence[str] = ()) -> Any:
+        state = ServerState(spec, Health.HEALTHY, why="answers", version="0.33.0", last_response=0.008)
+        for model in models:
+            row: dict[str, object] = {"name": model, "model": model, "digest": "d" * 64}
+            state.models[ModelName(model)] = row | {"modified_at": "2026-01-01T00:00:00Z"}
+        cell = SimpleNamespace(state=state, leases={})
+        self.servers[spec.id] = cell
+        self.clients[spec.id] = FakeClient()
+        return cell
+
+    async def exchange(self, call: Call, down: Downstream) -> None:
+        self.calls.append(call)
+        await self._run(call, down)
+
+    async def relay_to(self, server: ServerId, call: Call, down: Downstream) -> None:
+        self.relayed.append((server, call))
+        await self._run(call, down)
+
+    async def _run(self, call: Call, down: Downstream) -> None:
+        self.open += 1
+        try:
+            await self.answering(call, down)
+        finally:
+            self.open -= 1
+            self.ended.set()
+
+    def catalogs(self) -> list[ServerCatalog]:
+        return [
+            ServerCatalog(state.id, state.health is Health.HEALTHY, list(state.models.values()), (), state.version)
+            for state in (cell.state for cell in self.servers.values())
+        ]
+
+    def holders(self, model: ModelName) -> list[ServerId]:
+        return [name for name, cell in self.servers.items() if cell.state.usable and model in cell.state.models]
+
+    def known(self, model: ModelName) -> bool:
+        return any(model in cell.state.models for cell in self.servers.values())
+
+    def placement(self, model: ModelName, copies: int) -> list[ServerId]:
+        usable = [name for name, cell in self.servers.items() if cell.state.usable]
+        if not usable:
+            raise NoServer("no server is usable now", retry_after=5.0)
+        return usable[:copies]
+
+    def builder(self) -> ServerId:
+        return self.placement(ModelName(""), 1)[0]
+
+    any_server = builder
+
+    def client(self, server: ServerId) -> FakeClient:
+        return self.clients[server]
+
+    def refresh(self, server: ServerId) -> None:
+        self.refreshed.append(server)
+
+    async def probe(self, server: ServerId, within: float) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def add_server(self, spec: ServerSpec) -> Any:
+        return self.join(spec)
+
+    async def remove_server(self, server: ServerId, *, drain: bool = True) -> None:
+        await trio.lowlevel.checkpoint()
+        del self.servers[server]
+
+    def pause(self, paused: bool) -> None:
+        self.paused = paused
+
+    @property
+    def in_flight(self) -> int:
+        return self.open
+
+    def queue_view(self) -> QueueView:
+        return QueueView(
+            waiting=2,
+            max_size=1000,
+            processing=3,
+            paused=self.paused,
+            avg_wait=0.45,
+            oldest=1_700_000_000.0,
+            total_queued=9,
+            total_dropped=1,
+            by_model={"m:latest": 2},
+            by_priority={0: 2},
+            items=(),
+        )
+
+
+@asynccontextmanager
+async def fleet(system: FakeSystem, **settings: Any) -> AsyncIterator[Served]:
+    """The whole application over a fake system, on a real socket."""
+    async with served(create_app(system.handle), **settings) as server:
+        yield server

@@ -1,0 +1,196 @@
+"""The admin API's shapes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+
+from fleet.breaker_values import BreakerView, State
+from fleet.call import Call
+from fleet.dialects import NATIVE
+from fleet.ids import ModelName, Pair, RequestId, ServerId
+from fleet.server import Admin, Health
+from tests.web.fake_system import FakeSystem, fleet
+from tests.web.raw import Served
+
+ROOT = "/api/orchestrator"
+
+
+async def ask(server: Served, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
+    data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = await (await server.connect()).ask(method, path, data)
+    return answer.status, json.loads(answer.body)
+
+
+async def test_servers_are_listed_with_the_reference_fields_and_ours() -> None:
+    system = FakeSystem()
+    system.servers[ServerId("b")].state.admin = Admin.MAINTENANCE
+    async with fleet(system) as server:
+        status, body = await ask(server, "GET", f"{ROOT}/servers")
+    assert (status, body["success"], body["count"]) == (200, True, 2)
+    first, second = body["servers"]
+    expected = {"id": "a", "url": "http://a.internal:11434", "maxConcurrency": 4, "status": "healthy", "healthy": True}
+    assert first.items() >= (expected | {"lastResponseTime": 8, "version": "0.33.0"}).items()
+    assert (first["models"], second["status"], second["maintenance"]) == (["m:latest"], "maintenance", True)
+
+
+async def test_add_answers_in_both_shapes_and_never_shows_the_key() -> None:
+    system = FakeSystem()
+    given = {"id": "c", "url": "http://c.internal:1/", "maxConcurrency": 2, "priority": 5, "tags": ["gpu"]}
+    async with fleet(system) as server:
+        status, body = await ask(server, "POST", f"{ROOT}/servers/add", {**given, "apiKey": "sekret-key", "type": "x"})
+    assert status == 200
+    flat = {"success": True, "id": "c", "url": "http://c.internal:1", "maxConcurrency": 2}
+    assert body.items() >= flat.items()
+    assert body["server"].items() >= {"id": "c", "status": "healthy", "priority": 5, "tags": ["gpu"]}.items()
+    assert body["server"]["apiKey"] == "***REDACTED***"
+    assert "sekret" not in json.dumps(body)
+
+
+BAD = [
+    ({"id": "s9"}, 400, {"error": "id and url are required"}),
+    (b"{nope", 400, {"success": False}),
+    (b"[]", 400, {"error": "the body must be a JSON object"}),
+    ({"id": "x", "url": "nonsense"}, 400, {"success": False}),
+    ({"id": "x", "url": "http://x", "maxConcurrency": -5}, 400, {}),
+    ({"id": "a", "url": "http://x"}, 409, {"error": "server 'a' already exists"}),
+    (
+        {"id": "x", "url": "http://A.internal:11434/"},
+        409,
+        {
+            "existingServerId": "a",
+            "existingUrl": "http://a.internal:11434",
+            "requestedUrl": "http://A.internal:11434/",
+            "normalizedUrl": "http://a.internal:11434",
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "status", "fields"), BAD)
+async def test_add_refuses(given: object, status: int, fields: Mapping[str, object]) -> None:
+    async with fleet(FakeSystem()) as server:
+        got, body = await ask(server, "POST", f"{ROOT}/servers/add", given)
+    assert (got, body["success"]) == (status, False)
+    assert body.items() >= fields.items()
+
+
+async def test_remove_is_200_once_and_404_then() -> None:
+    system = FakeSystem()
+    async with fleet(system) as server:
+        assert await ask(server, "DELETE", f"{ROOT}/servers/a") == (200, {"success": True, "id": "a"})
+        status, body = await ask(server, "DELETE", f"{ROOT}/servers/a")
+    assert (status, body) == (404, {"success": False, "error": "server 'a' not found"})
+
+
+HEALTH = [
+    # healthy servers of two, draining, word, readiness
+    (2, False, "healthy", 200),
+    (1, False, "degraded", 200),
+    (0, False, "unhealthy", 503),
+    (2, True, "draining", 503),
+]
+
+
+@pytest.mark.parametrize(("healthy", "draining", "word", "ready"), HEALTH)
+async def test_health_is_honest(healthy: int, draining: bool, word: str, ready: int) -> None:
+    system = FakeSystem()
+    system.draining = draining
+    for cell in list(system.servers.values())[healthy:]:
+        cell.state.health = Health.UNHEALTHY
+    async with fleet(system) as server:
+        _, body = await ask(server, "GET", f"{ROOT}/health")
+        assert body.items() >= {"success": True, "status": word, "uptime": 12.5, "servers": 2}.items()
+        assert isinstance(body["version"], str)
+        status, body = await ask(server, "GET", "/health/ready")
+        assert (status, body["status"]) == (ready, "ready" if ready == 200 else "not_ready")
+        assert await ask(server, "GET", "/health/live") == (200, {"status": "ok"})
+        _, body = await ask(server, "GET", "/health")
+        assert body["orchestrator"].items() >= {"totalServers": 2, "healthyServers": healthy, "totalModels": 1}.items()
+
+
+async def test_the_queue_has_the_fields_of_both_references() -> None:
+    async with fleet(FakeSystem()) as server:
+        _, body = await ask(server, "GET", f"{ROOT}/queue")
+        paused = await ask(server, "POST", f"{ROOT}/queue/pause")
+        _, after = await ask(server, "GET", f"{ROOT}/queue")
+        resumed = await ask(server, "POST", f"{ROOT}/queue/resume")
+    seed = {"currentSize": 5, "maxSize": 1000, "processing": 3, "waiting": 2, "avgWaitTime": 450}
+    assert body["success"] is True
+    assert body["queue"].items() >= (seed | {"oldestRequest": "2023-11-14T22:13:20.000Z", "paused": False}).items()
+    assert (
+        body["queue"].items() >= {"totalQueued": 9, "totalDropped": 1, "byModel": {"m:latest": 2}, "items": []}.items()
+    )
+    assert (paused, after["queue"]["paused"]) == ((200, {"success": True, "paused": True}), True)
+    assert resumed == (200, {"success": True, "paused": False})
+
+
+async def test_in_flight_requests_are_shown_without_a_prompt() -> None:
+    system = FakeSystem()
+    system.open = 1
+    call = Call(
+        request_id=RequestId("r1"),
+        dialect=NATIVE,
+        method="POST",
+        target="/api/chat",
+        headers=[],
+        body=b"a secret prompt",
+        endpoint="/api/chat",
+        asked_model="M",
+        stream=True,
+    )
+    now = trio.current_time()
+    pair = Pair(ServerId("a"), ModelName("m:latest"))
+    lease = SimpleNamespace(call=call, pair=pair, started=now, first_byte=None, beat=now, chunks=0)
+    system.servers[ServerId("a")].leases[1] = lease
+    async with fleet(system) as server:
+        status, body = await ask(server, "GET", f"{ROOT}/in-flight")
+    assert (status, body["total"]) == (200, 1)
+    (shown,) = body["inFlight"]
+    assert shown.items() >= {"serverId": "a", "total": 1, "byModel": {"m:latest": {"regular": 1, "bypass": 0}}}.items()
+    (request,) = shown["streamingRequests"]
+    expected = {"id": "r1", "model": "M", "protocol": NATIVE.name, "endpoint": "/api/chat", "chunkCount": 0}
+    assert request.items() >= (expected | {"hasReceivedFirstChunk": False}).items()
+    assert "secret" not in json.dumps(body)
+
+
+async def test_breakers_are_listed_in_the_reference_shape() -> None:
+    system = FakeSystem()
+    view = BreakerView(
+        pair=Pair(ServerId("a"), ModelName("m:latest")),
+        state=State.HALF_OPEN,
+        since=trio.current_time(),
+        why="open period over",
+        next_step="closes after 2 more successes",
+        failure_count=3,
+        success_count=1,
+        total_request_count=4,
+        blocked_request_count=0,
+        last_failure=trio.current_time(),
+        last_failure_kind="refused_503",
+        last_success=None,
+        next_retry_at=None,
+        error_rate=0.75,
+        error_counts={},
+        consecutive_successes=1,
+        half_open_started_at=trio.current_time(),
+        half_open_attempts=1,
+        consecutive_failed_recoveries=0,
+        forced_by=None,
+        active_tests=0,
+        history=(),
+    )
+    system.breakers = SimpleNamespace(describe=lambda now=None: [view])
+    async with fleet(system) as server:
+        _, body = await ask(server, "GET", f"{ROOT}/circuit-breakers")
+        _, health = await ask(server, "GET", "/health")
+    (shown,) = body["circuitBreakers"]
+    expected = {"serverId": "a", "model": "m:latest", "state": "HALF-OPEN", "failureCount": 3, "lastSuccess": 0}
+    assert shown.items() >= (expected | {"errorRate": 0.75, "nextRetryAt": 0}).items()
+    assert shown["lastFailure"] > 1_600_000_000_000
+    assert health["orchestrator"]["circuitBreakers"] == {"a:m:latest": {"state": "half-open", "failureCount": 3}}

@@ -1,0 +1,78 @@
+"""What the admin views share: units, names of states, bodies."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import orjson
+import trio
+from quart import Blueprint
+
+from fleet.errors import BadRequest
+from fleet.server import Admin, Health
+from web.reading import whole_body
+
+if TYPE_CHECKING:
+    from actors.cells import ServerCell
+    from fleet.server import ServerState
+
+ROOT: Final = "/api/orchestrator"
+
+
+def admin_blueprint(name: str) -> Blueprint:
+    """A blueprint under the orchestrator's root."""
+    return Blueprint(name, __name__, url_prefix=ROOT)
+
+
+def milliseconds(seconds: float | None) -> int | None:
+    """Whole milliseconds."""
+    return None if seconds is None else round(seconds * 1000)
+
+
+def epoch(moment: float | None) -> float | None:
+    """Seconds since 1970 of a moment on Trio's clock."""
+    return None if moment is None else time.time() - (trio.current_time() - moment)
+
+
+def epoch_ms(moment: float | None) -> int | None:
+    """Milliseconds since 1970 of a moment on Trio's clock."""
+    return milliseconds(epoch(moment))
+
+
+def iso(epoch_seconds: float | None) -> str | None:
+    """ISO 8601 in UTC, with milliseconds."""
+    if epoch_seconds is None:
+        return None
+    moment = datetime.fromtimestamp(epoch_seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def now_iso() -> str:
+    """The time of day."""
+    return iso(time.time()) or ""
+
+
+def status_of(state: ServerState) -> str:
+    """One word for a server: what the operator says if that is anything but `active`, else what the probes say."""
+    return state.health.value if state.admin is Admin.ACTIVE else state.admin.value
+
+
+def is_healthy(cell: ServerCell) -> bool:
+    """Whether the probes reach it, whatever the operator says."""
+    return cell.state.health is Health.HEALTHY
+
+
+async def json_object() -> dict[str, object]:
+    """The request body as a JSON object; an empty body is an empty one. Raises BadRequest."""
+    body = await whole_body()
+    if not body.strip():
+        return {}
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest("the body is not valid JSON", details=str(error)) from None
+    if not isinstance(value, dict):
+        raise BadRequest("the body must be a JSON object")
+    return value

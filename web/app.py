@@ -1,0 +1,112 @@
+"""The application: every route of the fleet, complete by itself, on whatever listens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from quart import Response, has_request_context, request, websocket
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+
+from fleet.endpoints import known_methods, redirect
+from fleet.errors import FleetError
+from web import errors, inference, local, management, replies
+from web.admin import breakers, health, inflight, queue, servers
+from web.body import FleetRequest
+from web.connection import FleetConnection
+from web.guard import Guard
+
+if TYPE_CHECKING:
+    from actors.system import System
+
+BODY_TIMEOUT: Final = 60
+"""Seconds for a whole request body; blob uploads are streamed and have none."""
+
+_TOPICS: Final = (inference, local, management, servers, health, queue, inflight, breakers)
+
+
+class FleetApp(QuartTrio):
+    """Quart-Trio with our connection and our request body."""
+
+    asgi_http_class = FleetConnection
+    request_class = FleetRequest
+
+
+def create_app(system: System) -> QuartTrio:
+    """The whole application for one system, guard included: an ASGI callable for `web.listen`."""
+    app = FleetApp("fleet", static_folder=None, template_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = system.config.limits.body_bytes
+    app.config["BODY_TIMEOUT"] = BODY_TIMEOUT
+    app.config["RESPONSE_TIMEOUT"] = None  # Quart's own would silently cut a stream after a minute
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # preflights are the guard's
+    app.url_map.merge_slashes = False
+    for topic in _TOPICS:
+        app.register_blueprint(topic.blueprint(system))
+    app.before_request(_as_strict_as_ollama)
+    app.register_error_handler(FleetError, _on_fleet_error)
+    app.register_error_handler(HTTPException, _on_http)
+    app.register_error_handler(Exception, _on_crash)
+    app.asgi_app = Guard(app.asgi_app, system)  # type: ignore[method-assign]
+    return app
+
+
+async def _as_strict_as_ollama() -> None:
+    """Quart adds HEAD to every GET route and drops doubled slashes in front; Ollama does neither."""
+    methods = known_methods(_path())
+    if _path().startswith("//"):
+        raise NotFound
+    if request.method == "HEAD" and methods is not None and "HEAD" not in methods:
+        raise MethodNotAllowed(methods)
+
+
+async def _on_fleet_error(error: Exception) -> Response:
+    assert isinstance(error, FleetError)
+    return _rendered(error)
+
+
+async def _on_crash(error: Exception) -> Response:
+    return _rendered(errors.unexpected(error, errors.asker_of(_scope())))
+
+
+async def _on_http(error: Exception) -> Response:
+    """Quart's own errors: pages in Ollama's words for its paths, JSON on the admin side."""
+    assert isinstance(error, HTTPException)
+    known = errors.expected(error)
+    if known is None:
+        return _rendered(errors.unexpected(error, errors.asker_of(_scope())))
+    if error.code not in (404, 405):
+        return _rendered(known)
+    response = _rendered(known) if _path().startswith(errors.ADMIN_ROOTS) else _page(error.code)
+    if isinstance(error, MethodNotAllowed):
+        response.headers["Allow"] = ", ".join(known_methods(_path()) or sorted(error.valid_methods or ()))
+    return response
+
+
+def _page(code: int) -> Response:
+    moved = redirect(_scope().get("method", "GET"), _path())
+    if code == 405:
+        return replies.text("405 method not allowed", 405)
+    if moved is None:
+        return replies.text("404 page not found", 404)
+    status, where = moved
+    query = _scope()["query_string"].decode("ascii")
+    response = replies.text("", status)
+    response.headers["Location"] = f"{where}?{query}" if query else where
+    return response
+
+
+def _rendered(error: FleetError) -> Response:
+    status, headers, body = errors.render(error, errors.asker_of(_scope()))
+    response = Response(body, status)
+    for name, value in headers:
+        response.headers[name.decode().title()] = value.decode("latin-1")
+    return response
+
+
+def _path() -> str:
+    return str(_scope()["path"])
+
+
+def _scope() -> Any:
+    """The ASGI scope of the request, or of the websocket that asked for a page there is not."""
+    return (request if has_request_context() else websocket).scope

@@ -1,0 +1,141 @@
+"""One HTTP exchange between Quart and the fleet.
+
+A view only translates. What takes time, holds a lease or streams is returned as a `Relay` and runs here, in the same
+task that writes the response: nothing is held between "the view returned" and "the body is sent", and a client that
+leaves cancels it wherever it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import trio
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
+from quart import Response
+from quart_trio.asgi import TrioASGIHTTPConnection
+
+from fleet.call import ClientGone, Downstream
+from web import errors
+from web.body import HeldBody
+from web.downstream import AsgiDownstream
+
+if TYPE_CHECKING:
+    from quart_trio import QuartTrio
+
+log = logging.getLogger(__name__)
+
+LINGER: Final = 2.0
+"""Seconds for which we listen to the rest of a body nobody wants, so that its sender gets to read our answer."""
+
+Work = Callable[[Downstream], Awaitable[None]]
+
+
+class Relay(Response):
+    """A response that is still to be made: `work` gets the downstream and does everything.
+
+    `work` raises FleetError only before it has started the downstream. Quart sees an empty 200.
+    """
+
+    def __init__(self, work: Work) -> None:
+        super().__init__(b"")
+        self.work = work
+        self.timeout = None
+
+
+class FleetConnection(TrioASGIHTTPConnection):
+    """Quart-Trio's connection, with a held-back body, relays, and an end that the server can follow."""
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        request = self._create_request_from_scope(send)
+
+        async def answer(down: AsgiDownstream) -> None:
+            response: Any = await self.app.handle_request(request)
+            if isinstance(response, Relay):
+                await self._relay(response, down)
+            else:
+                await _forward(response, down)
+
+        await converse(self.scope, cast(HeldBody, request.body), receive, send, answer)
+
+    async def _relay(self, response: Relay, down: AsgiDownstream) -> None:
+        """Run the work; answer with its error if that is still possible, else end without the last chunk."""
+        try:
+            await response.work(down)
+        except ClientGone:
+            raise
+        except Exception as crash:
+            asker = errors.asker_of(self.scope)
+            error = errors.expected(crash) or errors.unexpected(crash, asker)
+            if down.started:
+                log.warning("response cut short: %s (%s) request=%s", error.message, error.reason, asker.request_id)
+                return
+            await errors.send(error, asker, down)
+
+
+async def converse(
+    scope: Any,
+    body: HeldBody,
+    receive: ASGIReceiveCallable,
+    send: ASGISendCallable,
+    answer: Callable[[AsgiDownstream], Awaitable[None]],
+) -> None:
+    """Run `answer` while the request's body comes in; cancel it when the client leaves.
+
+    The end of the response goes out only after the rest of the body was dealt with.
+    """
+    body.foretell(scope["headers"])
+    down = AsgiDownstream(send, body, head_only=scope["method"] == "HEAD")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_pump, body, receive, nursery.cancel_scope)
+        try:
+            await answer(down)
+            if down.finished:
+                await _let_go(body, nursery)
+                await down.close()
+        except ClientGone:
+            log.debug("client left during its response")
+        nursery.cancel_scope.cancel()
+
+
+async def _pump(body: HeldBody, receive: ASGIReceiveCallable, scope: trio.CancelScope) -> None:
+    """Feed the body; when the client leaves, cancel the whole exchange."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.request":
+            await body.feed(message.get("body", b""), last=not message.get("more_body", False))
+        elif message["type"] == "http.disconnect":
+            scope.cancel()
+            return
+
+
+async def _let_go(body: HeldBody, nursery: trio.Nursery) -> None:
+    """Read on for a moment if the client still sends: a reset would destroy the answer on its way.
+
+    The swallowing goes on until the very end, because the server puts its own notice behind the last chunks.
+    """
+    if body.complete.is_set():
+        return
+    nursery.start_soon(body.swallow)
+    with trio.move_on_after(LINGER):
+        await body.complete.wait()
+
+
+async def _forward(response: Any, down: AsgiDownstream) -> None:
+    """Send one of Quart's ordinary responses."""
+    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in response.headers.items()]
+    await down.start(response.status_code, headers)
+    if isinstance(response, Response):
+        async with response.response as pieces:
+            async for piece in pieces:
+                await down.write(piece.encode() if isinstance(piece, str) else piece)
+    else:  # a plain Werkzeug response: HTTPException.get_response() makes those
+        for piece in response.response:
+            await down.write(piece.encode() if isinstance(piece, str) else piece)
+    await down.finish()
+
+
+def install(app: QuartTrio) -> None:
+    """Make the app speak through this module."""
+    app.asgi_http_class = FleetConnection

@@ -1,0 +1,151 @@
+"""From errors to responses: the one place that chooses a dialect for a path and headers for an error."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, cast
+
+import orjson
+from werkzeug.exceptions import HTTPException
+
+from fleet import dialects
+from fleet.call import Downstream
+from fleet.dialects import NATIVE, use_structured
+from fleet.dialects.base import Dialect, ErrorBody
+from fleet.errors import BadRequest, FleetError, Forbidden, RequestTimeout, TooLarge, Unauthorized
+
+log = logging.getLogger(__name__)
+
+SCOPE_KEY: Final = "fleet.asker"
+ADMIN_ROOTS: Final = ("/api/orchestrator", "/health", "/metrics")
+
+Fields = list[tuple[bytes, bytes]]
+
+
+class NotFound(FleetError):
+    """No such thing in the admin API."""
+
+    status, code, reason = 404, "NOT_FOUND", "NOT_FOUND"
+
+
+class Methods(FleetError):
+    """The path exists, the method does not."""
+
+    status, code, reason = 405, "METHOD_NOT_ALLOWED", "METHOD_NOT_ALLOWED"
+
+
+class CloudDisabled(Forbidden):
+    """A model of Ollama's cloud, in the words (and the plain form, on every route) of a server without it."""
+
+    reason = "CLOUD_DISABLED"
+    plain: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__("ollama cloud is disabled: remote model is unavailable")
+
+
+class NotOffered(Forbidden):
+    """Something that belongs to one server and cannot be shared by a fleet; a plain string for Ollama's CLI."""
+
+    reason = "NOT_OFFERED"
+    plain: ClassVar[bool] = True
+
+
+_BY_STATUS: Final[Mapping[int, tuple[type[FleetError], str]]] = {
+    400: (BadRequest, "the request cannot be read"),
+    401: (Unauthorized, "a valid API key is needed"),
+    403: (Forbidden, "this is not offered here"),
+    404: (NotFound, "not found"),
+    405: (Methods, "method not allowed"),
+    408: (RequestTimeout, "the request body took too long to arrive"),
+    413: (TooLarge, "the request body is larger than limits.body_bytes allows"),
+    415: (BadRequest, "the body must be JSON"),
+}
+
+
+class AdminDialect:
+    """The admin API's errors: `{"success": false, "error": ..., "details": ...}`."""
+
+    name = "admin"
+
+    def error(self, error: FleetError, *, structured: bool, request_id: str, timestamp: str) -> ErrorBody:
+        """The body of an error response; extra fields of the error stand beside the message."""
+        record: dict[str, object] = {"success": False, "error": error.message}
+        if error.details:
+            record["details"] = error.details
+        if error.status >= 500:
+            record |= {"code": error.code, "requestId": request_id, "timestamp": timestamp}
+        record |= getattr(error, "fields", {})
+        return ErrorBody(orjson.dumps(record), b"application/json")
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """What an error response needs to know of its request. `structured`: see `fleet.dialects.use_structured`."""
+
+    request_id: str
+    dialect: Dialect | AdminDialect
+    structured: bool = False
+
+
+def dialect_of(path: str) -> Dialect | AdminDialect:
+    """Whose errors a path speaks."""
+    if path.startswith(ADMIN_ROOTS):
+        return AdminDialect()
+    return dialects.dialect_of(path)
+
+
+def asker(path: str, request_id: str, native_errors: str, user_agent: str) -> Asker:
+    """Work out how to answer this request if it fails."""
+    return Asker(request_id, dialect_of(path), use_structured(native_errors, user_agent))
+
+
+def asker_of(scope: Any) -> Asker:
+    """What the guard noted on the ASGI scope."""
+    return cast(Asker, scope[SCOPE_KEY])
+
+
+def expected(crash: BaseException) -> FleetError | None:
+    """The FleetError in an exception: itself, alone in a group, or the one that belongs to an HTTP exception."""
+    if isinstance(crash, FleetError):
+        return crash
+    if isinstance(crash, HTTPException):
+        kind, text = _BY_STATUS.get(crash.code or 500, (None, ""))
+        return kind(text) if kind else None
+    if isinstance(crash, BaseExceptionGroup) and len(crash.exceptions) == 1:
+        return expected(crash.exceptions[0])
+    return None
+
+
+def unexpected(crash: BaseException, asker: Asker) -> FleetError:
+    """Log a bug with its traceback; the client learns only where to look."""
+    log.error("unexpected error request=%s", asker.request_id, exc_info=crash)
+    return FleetError("internal error", details=f"see the log for request {asker.request_id}")
+
+
+def render(error: FleetError, asker: Asker) -> tuple[int, Fields, bytes]:
+    """Status, headers and body of an error response."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    plain = getattr(error, "plain", False)
+    dialect, structured = (NATIVE, False) if plain else (asker.dialect, asker.structured)
+    shown = dialect.error(error, structured=structured, request_id=asker.request_id, timestamp=now)
+    headers: Fields = [
+        (b"content-type", shown.content_type),
+        (b"content-length", b"%d" % len(shown.body)),
+        (b"x-fleet-error", error.reason.encode()),
+    ]
+    if error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+    return error.status, headers, shown.body
+
+
+async def send(error: FleetError, asker: Asker, down: Downstream) -> None:
+    """Answer with an error."""
+    status, headers, body = render(error, asker)
+    await down.start(status, headers)
+    await down.write(body)
+    await down.finish()

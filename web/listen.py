@@ -1,0 +1,127 @@
+"""The one place that runs Hypercorn: accept, serve, drain, stop.
+
+Stopping has an end: no new connections, idle ones closed, running responses until the drain timeout, then everything
+is cancelled, readers that do not read included.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import trio
+from hypercorn.trio.lifespan import Lifespan
+from hypercorn.trio.worker_context import WorkerContext
+
+from web.bind import Bound, PortTaken, bind
+from web.tcp import Connection, hyper_config, wrap
+
+__all__ = ["Bound", "Door", "PortTaken", "bind", "serve_apps"]
+
+log = logging.getLogger(__name__)
+
+IDLE: Final = 180.0
+"""Seconds an idle connection is kept; more than the 90 s for which Go clients reuse one."""
+
+_FULL: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\n"
+    b"Retry-After: 1\r\nX-Fleet-Error: TOO_MANY_CONNECTIONS\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
+)
+_FULL_BODY: Final = b'{"error":"too many connections, please try again"}'
+
+
+class Door:
+    """Counts open connections over all listeners that share it, and refuses what is over the limit."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.open = 0
+
+    async def enter(self, stream: trio.SocketStream, serve: Callable[[], Any]) -> None:
+        """Serve one connection if there is room; else say so and close."""
+        if self.open >= self.limit:
+            await _turn_away(stream)
+            return
+        self.open += 1
+        try:
+            await serve()
+        finally:
+            self.open -= 1
+
+
+async def _turn_away(stream: trio.SocketStream) -> None:
+    """Answer 503 without reading more than it takes for the client to see it."""
+    try:
+        with trio.move_on_after(1):
+            await stream.send_all(_FULL % (len(_FULL_BODY), _FULL_BODY))
+            await stream.send_eof()
+            while await stream.receive_some(65536):
+                pass
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+async def serve_apps(
+    listeners: Sequence[Bound],
+    app: Any,
+    *,
+    stop: trio.Event,
+    drain_timeout: float,
+    header_bytes: int = 1 << 20,
+    idle: float = IDLE,
+    door: Door | None = None,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve one ASGI app on several addresses until `stop` is set and what was running has ended.
+
+    Reports the URLs once connections are accepted. After `stop`, responses get `drain_timeout` seconds to end.
+    Cancelled: everything ends at once. No client can make it raise.
+    """
+    config = hyper_config(header_bytes=header_bytes, idle=idle)
+    context = WorkerContext(None)
+    called = wrap(app)
+    lifespan = Lifespan(called, config, {})
+    async with trio.open_nursery() as around:
+        await around.start(lifespan.handle_lifespan)
+        await lifespan.wait_for_startup()
+
+        async def handle(stream: trio.SocketStream) -> None:
+            connection = Connection(called, config, context, {}, stream)  # type: ignore[arg-type]
+            await guest.enter(stream, connection.run)
+
+        guest = door or Door(2**62)
+        async with trio.open_nursery() as connections:
+            accepting = await connections.start(_accept, listeners, handle, connections)
+            task_status.started([bound.url for bound in listeners])
+            await stop.wait()
+            accepting.cancel()
+            await context.terminated.set()
+            connections.cancel_scope.deadline = trio.current_time() + drain_timeout
+        await lifespan.wait_for_shutdown()
+        around.cancel_scope.cancel()
+
+
+async def _accept(
+    listeners: Sequence[Bound],
+    handle: Callable[[trio.SocketStream], Any],
+    connections: trio.Nursery,
+    task_status: trio.TaskStatus[trio.CancelScope],
+) -> None:
+    """Accept until cancelled through the scope it reports; its connections live on in `connections`."""
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            sockets = [listener for bound in listeners for listener in bound.listeners()]
+            await nursery.start(_listeners, handle, sockets, connections)
+            task_status.started(scope)
+
+
+async def _listeners(
+    handle: Callable[[trio.SocketStream], Any],
+    sockets: list[trio.SocketListener],
+    connections: trio.Nursery,
+    task_status: trio.TaskStatus[Any],
+) -> None:
+    await trio.serve_listeners(handle, sockets, handler_nursery=connections, task_status=task_status)

@@ -1,0 +1,56 @@
+"""What the fleet answers by itself, from what its servers last reported: never waits for a backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from quart import Blueprint, Response
+
+from fleet import catalog
+from fleet.dialects import missing_model_text
+from fleet.errors import ModelNotFound
+from web import replies
+
+if TYPE_CHECKING:
+    from actors.system import System
+
+_V1_JSON: Final = "application/json"
+_NO_VERSION: Final = "0.0.0"
+
+
+def blueprint(system: System) -> Blueprint:
+    """Root page, version, status, and the merged inventories."""
+    routes = Blueprint("local", __name__)
+
+    @routes.get("/")
+    async def root() -> Response:
+        return replies.text("Ollama is running")
+
+    @routes.get("/api/version")
+    async def version() -> Response:
+        return replies.json({"version": catalog.version(system.catalogs(), _NO_VERSION)})
+
+    @routes.get("/api/status")
+    async def status() -> Response:
+        return replies.json({"cloud": {"disabled": True, "source": "env"}})
+
+    @routes.get("/api/tags")
+    async def tags() -> Response:
+        return replies.json({"models": catalog.tags(system.catalogs())})
+
+    @routes.get("/api/ps")
+    async def ps() -> Response:
+        return replies.json({"models": catalog.ps(system.catalogs())})
+
+    @routes.get("/v1/models")
+    async def models() -> Response:
+        return replies.json(catalog.v1_models(system.catalogs()), content_type=_V1_JSON)
+
+    @routes.get("/v1/models/<model>")
+    async def one(model: str) -> Response:
+        row = catalog.v1_model(model, system.catalogs())
+        if row is None:
+            raise ModelNotFound(missing_model_text("/v1/models", model))
+        return replies.json(row, content_type=_V1_JSON)
+
+    return routes

@@ -1,0 +1,77 @@
+"""One pull on several servers, told to the client as if it were one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import orjson
+import trio
+
+from fleet.errors import BackendError
+from web.progress import MergedPull
+
+if TYPE_CHECKING:
+    from actors.system import System
+    from fleet.call import Call, Downstream, Headers
+    from fleet.ids import ServerId
+
+Row = dict[str, object]
+
+_NDJSON: Final = ((b"content-type", b"application/x-ndjson"),)
+_AHEAD: Final = 16
+
+
+async def pull(system: System, servers: Sequence[ServerId], asked: str, call: Call, down: Downstream) -> None:
+    """Pull on all servers at once; the client leaving cancels them all (partial blobs are resumed next time).
+
+    One server's answer is passed through as it is.
+    """
+    try:
+        if len(servers) == 1:
+            await system.relay_to(servers[0], call, down)
+        else:
+            await _merged(system, servers, asked, call, down)
+    finally:
+        for server in servers:
+            if server in system.servers:
+                system.refresh(server)
+
+
+async def _merged(system: System, servers: Sequence[ServerId], asked: str, call: Call, down: Downstream) -> None:
+    merged = MergedPull(servers)
+    if call.stream:
+        await down.start(200, _NDJSON)
+    sink, source = trio.open_memory_channel[tuple["ServerId", Row | None]](_AHEAD)
+    async with trio.open_nursery() as nursery:
+        async with sink:
+            for server in servers:
+                nursery.start_soon(_one, system, server, asked, sink.clone())
+        async for server, record in source:
+            for line in merged.take(server, record):
+                if call.stream:
+                    await down.write(orjson.dumps(line) + b"\n")
+    await _close(merged, call, down)
+
+
+async def _close(merged: MergedPull, call: Call, down: Downstream) -> None:
+    last = orjson.dumps(merged.last())
+    if not call.stream:
+        headers: Headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(last))]
+        await down.start(200 if merged.succeeded else 500, headers)
+    await down.write(last + b"\n" if call.stream else last)
+    await down.finish()
+
+
+async def _one(
+    system: System, server: ServerId, asked: str, sink: trio.MemorySendChannel[tuple[ServerId, Row | None]]
+) -> None:
+    """Pull on one server; its records, an error record if it breaks, and None at the end."""
+    async with sink:
+        try:
+            async with system.client(server).pull({"model": asked}) as records:
+                async for record in records:
+                    await sink.send((server, record))
+        except BackendError as error:
+            await sink.send((server, {"error": error.message}))
+        await sink.send((server, None))

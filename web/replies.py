@@ -1,0 +1,33 @@
+"""Small responses, built the same way everywhere."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import orjson
+from quart import Response
+
+JSON: Final = "application/json; charset=utf-8"
+TEXT: Final = "text/plain; charset=utf-8"
+
+
+def raw(body: bytes, content_type: str = JSON, status: int = 200) -> Response:
+    """A response with exactly these bytes."""
+    return Response(body, status, content_type=content_type)
+
+
+def json(value: object, status: int = 200, content_type: str = JSON) -> Response:
+    """A JSON response."""
+    return raw(orjson.dumps(value), content_type, status)
+
+
+def nothing(status: int = 200) -> Response:
+    """An empty body, and no word about its type."""
+    response = Response(b"", status)
+    del response.headers["Content-Type"]
+    return response
+
+
+def text(body: str, status: int = 200) -> Response:
+    """A plain text response."""
+    return raw(body.encode(), TEXT, status)

@@ -1,0 +1,189 @@
+"""From a configuration to a running process, and back down in order.
+
+First signal: no new work, readiness off, running requests may end within `drain_timeout`, then everything stops.
+Second signal: now. And if the event loop itself hangs, a timer thread ends the process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from web.app import create_app
+from web.listen import Bound, Door, bind, serve_apps
+
+if TYPE_CHECKING:
+    from actors.system import System
+    from fleet.config import Config
+
+log = logging.getLogger(__name__)
+
+HARD_EXIT_AFTER: Final = 15.0
+"""Seconds beyond `drain_timeout` after which the process is ended from outside the event loop."""
+HARD_EXIT_CODE: Final = 70
+_LAST_WORDS: Final = 2.0
+"""Seconds responses get once their requests were revoked, to write their error records."""
+
+
+def bind_all(config: Config) -> list[Bound]:
+    """Open every port of the application. Raises PortTaken; no socket stays open then."""
+    server = config.server
+    wanted = [(server.proxy_port, "server.proxy_port"), (config.orchestrator_port, "server.orchestrator_port")]
+    bound: list[Bound] = []
+    try:
+        for port, setting in wanted:
+            bound.append(bind(server.host, port, setting))
+    except BaseException:
+        for each in bound:
+            each.close()
+        raise
+    return bound
+
+
+async def serve(
+    config: Config,
+    *,
+    system: System,
+    stop: trio.Event,
+    hurry: trio.Event | None = None,
+    bound: Sequence[Bound] | None = None,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve the application on its ports until `stop`; then drain, for `drain_timeout` or until `hurry`.
+
+    Reports the URLs, the proxy's first. Raises PortTaken. Cancelled: everything ends at once.
+    """
+    listeners = list(bound) if bound is not None else bind_all(config)
+    closing = trio.Event()
+    async with trio.open_nursery() as nursery:
+        urls = await nursery.start(_listen, config, system, listeners, closing)
+        task_status.started(urls)
+        await stop.wait()
+        await _drain(system, config.drain_timeout, trio.Event() if hurry is None else hurry)
+        closing.set()
+
+
+async def _listen(
+    config: Config,
+    system: System,
+    listeners: Sequence[Bound],
+    closing: trio.Event,
+    task_status: trio.TaskStatus[list[str]],
+) -> None:
+    await serve_apps(
+        listeners,
+        create_app(system),
+        stop=closing,
+        drain_timeout=_LAST_WORDS,
+        header_bytes=config.limits.header_bytes,
+        door=Door(config.limits.connections),
+        task_status=task_status,
+    )
+
+
+async def _drain(system: System, within: float, hurry: trio.Event) -> None:
+    """Listeners stay open meanwhile: probes see "not ready", clients a 503 instead of a refused connection."""
+    system.drain()
+    with trio.move_on_after(within):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_first_of, system.drained, nursery.cancel_scope)
+            nursery.start_soon(_first_of, hurry.wait, nursery.cancel_scope)
+    if system.in_flight:
+        log.warning("%d open requests did not end in time and are cut", system.in_flight)
+    system.revoke_all("the fleet stops")
+
+
+async def _first_of(wait: Callable[[], object], scope: trio.CancelScope) -> None:
+    await wait()  # type: ignore[misc]
+    scope.cancel()
+
+
+class Setting:
+    """What may stand around and beside a running fleet: nothing, or a demo's servers and traffic."""
+
+    @asynccontextmanager
+    async def around(self, config: Config) -> AsyncIterator[Config]:
+        """Open for as long as the fleet runs; may give another configuration."""
+        yield config
+
+    async def beside(self, urls: list[str]) -> None:
+        """Runs from when the ports are open until the first signal."""
+
+
+def run(config: Config, say: Callable[[str], None], *, setting: Setting | None = None) -> int:
+    """Run the fleet until a signal ends it; the exit code. Raises PortTaken before anything is started."""
+    bound = bind_all(config)
+    return trio.run(_main, config, bound, say, setting or Setting())
+
+
+async def _main(config: Config, bound: Sequence[Bound], say: Callable[[str], None], setting: Setting) -> int:
+    stop, hurry = trio.Event(), trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_watch_signals, stop, hurry, config.drain_timeout, say)
+        async with setting.around(config) as whole:
+            await _run_system(whole, bound, say, setting, stop, hurry)
+        nursery.cancel_scope.cancel()
+    return 0
+
+
+async def _run_system(
+    config: Config,
+    bound: Sequence[Bound],
+    say: Callable[[str], None],
+    setting: Setting,
+    stop: trio.Event,
+    hurry: trio.Event,
+) -> None:
+    from actors.system import open_system
+
+    async with open_system(config) as system, trio.open_nursery() as serving:
+        urls = await serving.start(_serve, config, system, stop, hurry, bound)
+        say(f"proxy        {urls[0]}")
+        say(f"orchestrator {urls[-1]}")
+        async with trio.open_nursery() as beside:
+            beside.start_soon(setting.beside, urls)
+            await stop.wait()
+            beside.cancel_scope.cancel()
+
+
+async def _serve(
+    config: Config,
+    system: System,
+    stop: trio.Event,
+    hurry: trio.Event,
+    bound: Sequence[Bound],
+    task_status: trio.TaskStatus[list[str]],
+) -> None:
+    await serve(config, system=system, stop=stop, hurry=hurry, bound=bound, task_status=task_status)
+
+
+async def _watch_signals(
+    stop: trio.Event,
+    hurry: trio.Event,
+    drain_timeout: float,
+    say: Callable[[str], None],
+    task_status: trio.TaskStatus[None],
+) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            if stop.is_set():
+                hurry.set()
+                continue
+            say(f"stopping: running requests may end within {drain_timeout:g} s; signal again to stop now")
+            _arm_hard_exit(drain_timeout + HARD_EXIT_AFTER)
+            stop.set()
+
+
+def _arm_hard_exit(seconds: float) -> None:
+    """The last resort, in a thread of its own: an event loop that hangs cannot end itself."""
+    timer = threading.Timer(seconds, os._exit, args=(HARD_EXIT_CODE,))
+    timer.daemon = True
+    timer.start()

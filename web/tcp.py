@@ -1,0 +1,168 @@
+"""One accepted connection: Hypercorn's HTTP/1.1, with what it lacks to be left alone with the internet.
+
+Differences from `hypercorn.trio.tcp_server`: no exception of one connection reaches another; a send may be cancelled
+and has a deadline (the connection is closed then: half a chunk cannot be taken back); only HTTP/1 is spoken.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import h11
+import trio
+from hypercorn.config import Config as HyperConfig
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
+
+log = logging.getLogger(__name__)
+
+WRITE_TIMEOUT: Final = 120.0
+"""Seconds one write may wait for a client that does not read; the exchange usually gives up long before."""
+
+
+_WORDS: Final = {
+    405: "this is not a forward proxy",
+    431: "the request head is larger than limits.header_bytes allows",
+    505: "only HTTP/1.1 is spoken here",
+}
+
+
+class _NotSpoken(Exception):
+    """The client speaks a protocol that we do not; it has been told."""
+
+
+class Http1Only(H11Protocol):
+    """Hypercorn's HTTP/1 state machine without its doors to HTTP/2, and with websockets that wait for their turn.
+
+    An `Upgrade: h2c` is ignored, as the standard allows; a client that starts with HTTP/2 outright gets a 505.
+    """
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        if not event.http_version.startswith(b"1."):
+            await self._refuse(505, "HTTP/2")
+        if event.method == b"CONNECT":
+            await self._refuse(405, "to a forward proxy")
+        if self.connection.trailing_data[0] and _wants_websocket(event):
+            # frames before our 101 are against the standard, and what Hypercorn makes of them is an exception
+            await self._refuse(400, "websocket out of turn")
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """Never with an empty body: Ollama's own client would take that for success."""
+        words = _WORDS.get(status_code, "the request is not valid HTTP/1.1")
+        body = b'{"error":"%s"}' % words.encode()
+        headers = [
+            (b"content-type", b"application/json; charset=utf-8"),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+            *self.config.response_headers("h11"),
+        ]
+        await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))
+        await self._send_h11_event(h11.Data(data=body))
+        await self._send_h11_event(h11.EndOfMessage())
+
+    async def _refuse(self, status: int, what: str) -> None:
+        await self._send_error_response(status)
+        await self.send(Closed())
+        raise _NotSpoken(what)
+
+
+def _wants_websocket(event: h11.Request) -> bool:
+    return any(name == b"upgrade" and value.strip().lower() == b"websocket" for name, value in event.headers)
+
+
+class Connection(TCPServer):
+    """One client connection, from accept to close."""
+
+    write_timeout = WRITE_TIMEOUT
+
+    async def run(self) -> None:
+        """Serve until either side closes. Raises nothing but Cancelled."""
+        try:
+            await self._serve()
+        except* _NotSpoken as why:
+            log.info("refused a client that spoke %s", why.exceptions[0])
+        except* Exception as crash:
+            log.warning("connection closed after an error in it: %r", crash.exceptions, exc_info=crash)
+        finally:
+            await trio.aclose_forcefully(self.stream)
+
+    async def _serve(self) -> None:
+        socket = self.stream.socket
+        try:
+            client = parse_socket_addr(socket.family, socket.getpeername())
+            server = parse_socket_addr(socket.family, socket.getsockname())
+        except OSError:
+            return  # gone between accept and now
+        async with TaskGroup() as group:
+            self._task_group = group
+            self.protocol = Http1Only(  # type: ignore[assignment]
+                self.app,
+                self.config,
+                self.context,
+                group,
+                ConnectionState(self.state.copy()),
+                False,
+                client,
+                server,
+                self.protocol_send,
+            )
+            await self.protocol.initiate()
+            await self.idle_task.restart(group, self._idle_timeout)
+            await self._read_data()
+            await self.idle_task.stop()  # else a connection that the client has closed lives on until it times out
+        await self._close()
+
+    async def protocol_send(self, event: Event) -> None:
+        """Carry out what the protocol wants done; bytes within `write_timeout`, else the connection is closed."""
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        async with self.send_lock:
+            if not await self._write(event.data):
+                await self.protocol.handle(Closed())
+
+    async def _write(self, data: bytes) -> bool:
+        sent = False
+        try:
+            with trio.move_on_after(self.write_timeout):
+                await self.stream.send_all(data)
+                sent = True
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        finally:
+            if not sent:
+                # Hypercorn shields its sends and so waits for ever for a client that stopped reading
+                await trio.aclose_forcefully(self.stream)
+        return sent
+
+
+Asgi = Callable[..., Awaitable[None]]
+
+
+def hyper_config(*, header_bytes: int, idle: float) -> HyperConfig:
+    """Hypercorn's settings for a proxy of long answers. Its own read timeout would cut clients that wait quietly."""
+    config = HyperConfig()
+    config.h11_max_incomplete_size = max(header_bytes, 16 * 1024)
+    config.keep_alive_timeout = idle
+    config.keep_alive_max_requests = 2**62
+    config.include_server_header = False
+    config.accesslog = None
+    config.errorlog = log
+    config.read_timeout = None
+    config.alpn_protocols = ["http/1.1"]
+    return config
+
+
+def wrap(app: Any) -> Any:
+    """An ASGI callable in Hypercorn's own calling convention."""
+
+    async def call(scope: Any, receive: Any, send: Any, _spawn: Any = None, _soon: Any = None) -> None:
+        await app(scope, receive, send)
+
+    return call
