@@ -24,7 +24,7 @@ class Answer:
         self.status = 0
         self._down = down
         self._reframe: NdjsonToSse | None = None
-        self._last = b"\n"
+        self._last = b"\n\n"
 
     async def start(self, response: UpstreamResponse, extra: Headers) -> None:
         """Send the head: the backend's status and fields, plus ours. Failover is over from here on."""
@@ -65,9 +65,10 @@ class Answer:
 
     def _separator(self, sse: bool) -> bytes:
         """Closes a record that was cut in the middle, so that the error does not melt into it."""
-        if self._last.endswith(b"\n") or sse:
+        if sse:
             return b""
-        return b"\n" if self.call.dialect.name == "native" else b"\n\n"
+        end = b"\n" if self.call.dialect.name == "native" else b"\n\n"  # a lone line feed does not end an event
+        return b"" if self._last.endswith(end) else end
 
 
 def _is_ndjson(headers: Headers) -> bool:

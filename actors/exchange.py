@@ -27,6 +27,7 @@ from fleet.errors import (
     FirstByteTimeout,
     FleetError,
     ModelNotFound,
+    NoServer,
     Phase,
     QueueTimeout,
     ShuttingDown,
@@ -73,6 +74,7 @@ class Exchange:
         self._attempts = 0
         self._excluded: frozenset[ServerId] = frozenset()
         self._saved: Saved | None = None
+        self._failure: FleetError | None = None
         self._enqueued = trio.current_time()
         self._deadline = self._enqueued + fleet.config.total_timeout
         self._queued = 0.0
@@ -124,8 +126,9 @@ class Exchange:
         self._outcome = kind(end)
         if self._answer.started or isinstance(end, ClientLeft):
             return None
+        self._failure = self._error_of(end)
         if not self._may_go_on(end, lease.pair.server):
-            raise self._error_of(end)
+            raise self._failure
         return end
 
     def _submit(self) -> PendingTicket:
@@ -322,6 +325,8 @@ class Exchange:
     def _in_clients_words(self, refusal: FleetError) -> FleetError:
         if isinstance(refusal, ModelNotFound):
             return ModelNotFound(missing_model_text(self._call.endpoint, self._call.asked_model))
+        if isinstance(refusal, NoServer) and self._failure is not None:
+            return self._failure  # "nobody is left" says less than what went wrong
         return refusal
 
     def _our_headers(self, server: ServerId) -> list[tuple[bytes, bytes]]:

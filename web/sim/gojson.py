@@ -97,7 +97,10 @@ def _plain(value: Any) -> Any:
 def _complaint(text: str, error: json.JSONDecodeError) -> str:
     if error.pos >= len(text.rstrip()) or error.msg.startswith(("Unterminated", "Invalid \\u")):
         return "unexpected EOF"
-    return f"invalid character '{_shown(text[error.pos])}' {_LOOKING.get(error.msg, 'in string literal')}"
+    at = error.pos
+    if error.msg.startswith("Illegal trailing comma"):  # Python 3.13 points at the comma, Go at what follows it
+        at = len(text) - len(text[at + 1 :].lstrip())
+    return f"invalid character '{_shown(text[at])}' {_LOOKING.get(error.msg, 'in string literal')}"
 
 
 def _shown(character: str) -> str:
