@@ -160,8 +160,9 @@ class Dispatcher:
     def _serve(self, server: ServerId, now: float) -> None:
         """Hand out what this server can take."""
         state = self.board.index.servers.get(server)
-        while state is not None and (given := self.board.next_for(state, now)):
-            self._give(given, now)
+        if state is not None:
+            for given in self.board.serve(state, now):
+                self._give(given, now)
 
     def _serve_anywhere(self, now: float) -> None:
         while given := self.board.next_anywhere(now):

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import trio
 
 from actors.cells import FleetCell
+from actors.ticket import PendingTicket
 
 
 @dataclass(frozen=True, slots=True)
 class QueueItem:
-    """One waiting request. Seconds; `position` 0 is next of all."""
+    """One waiting request. Seconds; `position` counts those before it that want the same model (or pinned server).
+
+    `estimate` is the probable further wait, from the model's observed pace; None while that is unknown.
+    """
 
     request_id: str
     model: str
     priority: int
     waited: float
     position: int
+    estimate: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +68,18 @@ def queue_view(fleet: FleetCell) -> QueueView:
         total_dropped=memory.dropped,
         by_model=dict(Counter(str(ticket.model) for ticket in waiting)),
         by_priority=dict(Counter(ticket.priority for ticket in waiting)),
-        items=tuple(
-            QueueItem(ticket.request_id, ticket.model, ticket.priority, now - ticket.enqueued, at)
-            for at, ticket in enumerate(waiting[:_MOST_ITEMS])
-        ),
+        items=tuple(_items(fleet, waiting[:_MOST_ITEMS], now)),
     )
+
+
+def _items(fleet: FleetCell, waiting: list[PendingTicket], now: float) -> Iterator[QueueItem]:
+    """`waiting` in order of rank."""
+    before: Counter[str] = Counter()
+    for ticket in waiting:
+        line = ticket.pinned or ticket.model
+        position = before[line]
+        before[line] += 1
+        rate = fleet.memory.rates.get(ticket.model, fleet.memory.rate)
+        estimate = rate.wait_for(position + 1, now)
+        waited = now - ticket.enqueued
+        yield QueueItem(ticket.request_id, ticket.model, ticket.priority, waited, position, estimate)

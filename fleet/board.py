@@ -6,7 +6,7 @@ is paused or the fleet-wide cap is reached.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from fleet.errors import FleetError, ModelNotFound, NoServer, QueueFull, ServerNotFound
@@ -67,12 +67,22 @@ class Board:
         self.queue.remove(ticket)
 
     def freed(self, server: ServerState, model: ModelName, now: float) -> None:
-        """A lease ended; its ledger entries are gone already."""
+        """A lease ended; its ledger entries are gone already. The caller goes on with `serve`."""
         self.memory.rate.note(now)
         if self.index.knows(model):
             self.memory.rates.setdefault(model, ServiceRate()).note(now)
+        if model in server.gates:  # a permit may have come back with it
+            self.index.update_pair(server, model, now)
+
+    def serve(self, server: ServerState, now: float) -> Iterator[tuple[Ticket, Grant]]:
+        """Hand out whatever this server can take now; the index learns of its slots at the end.
+
+        (A slot that is freed and taken again at once thus costs the index nothing.) The caller uses each grant, or
+        undoes it, before it asks for the next.
+        """
+        while given := self._next_for(server, now):
+            yield given
         self.index.update_slots(server)
-        self.index.update_pair(server, model, now)
 
     def undo(self, grant: Grant, now: float) -> None:
         """Take a grant back that nobody will ever use."""
@@ -83,8 +93,7 @@ class Board:
         self.index.update_slots(grant.server)
         self.index.update_pair(grant.server, grant.model, now)
 
-    def next_for(self, server: ServerState, now: float) -> tuple[Ticket, Grant] | None:
-        """The next grant this server can give to somebody who waits, or None."""
+    def _next_for(self, server: ServerState, now: float) -> tuple[Ticket, Grant] | None:
         if self.blocked or not self.queue.size or server.ledger.free < 1 or not server.usable:
             return None
         heads = [self.queue.best_pinned(server.id), *self._heads(server)]
@@ -111,11 +120,6 @@ class Board:
             self.queue.remove(ticket)
         return refused
 
-    def estimate(self, ticket: Ticket, now: float) -> float | None:
-        """Seconds this ticket will probably still wait; None when nothing is known."""
-        rate = self.memory.rates.get(ticket.model, self.memory.rate)
-        return rate.wait_for(self.queue.position(ticket) + 1, now)
-
     # ---- choosing
 
     def _candidates(self, ticket: Ticket) -> Sequence[ServerState]:
@@ -141,9 +145,9 @@ class Board:
         return scored
 
     def _heads(self, server: ServerState) -> list[tuple[float, int, Ticket] | None]:
-        waiting = self.queue.models()
-        ready = [m for m in self.index.models_of(server.id) if m in waiting and self.index.is_ready(server, m)]
-        return [self.queue.best(model, server.id) for model in ready]
+        waits = self.queue.waits_for
+        models = [m for m in self.index.models_of(server.id) if waits(m) and server.ready(m)]
+        return [self.queue.best(model, server.id) for model in models]
 
     def _serve(self, ticket: Ticket, candidates: Sequence[ServerState], now: float) -> tuple[Ticket, Grant]:
         self.queue.remove(ticket)

@@ -21,7 +21,8 @@ class Ledger:
 
     @property
     def free(self) -> float:
-        return max(0, self.capacity - len(self._open))
+        free = self.capacity - len(self._open)
+        return free if free > 0 else 0
 
     def of_model(self, model: ModelName) -> int:
         """How many open leases are for this model."""

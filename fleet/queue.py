@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -73,6 +73,9 @@ class Line:
             heapq.heapify(self.heap)
 
 
+_NO_LINES: Mapping[Terms, Line] = {}
+
+
 class Queue:
     """All lines. Every operation is O(log n) in the tickets of one line."""
 
@@ -110,20 +113,18 @@ class Queue:
             self._drop(line.terms)
         return True
 
-    def models(self) -> set[ModelName]:
-        """Models somebody waits for (pinned tickets apart)."""
-        return set(self._by_model)
-
     def waits_for(self, model: ModelName) -> bool:
         return model in self._by_model
 
     def best(self, model: ModelName, server: ServerId) -> tuple[float, int, Ticket] | None:
         """The first in line for the model among those that accept this server."""
-        lines = self._by_model.get(model)
-        if not lines:
-            return None
-        heads = [line.head() for terms, line in lines.items() if server not in terms.excluded]
-        return min((head for head in heads if head is not None), default=None, key=_order)
+        best = None
+        for terms, line in self._by_model.get(model, _NO_LINES).items():
+            if server not in terms.excluded:
+                head = line.head()
+                if head is not None and (best is None or head[:2] < best[:2]):
+                    best = head
+        return best
 
     def best_pinned(self, server: ServerId) -> tuple[float, int, Ticket] | None:
         """The first of those that want this server and no other."""
@@ -149,12 +150,6 @@ class Queue:
 
     def by_priority(self) -> dict[int, int]:
         return dict(Counter(ticket.priority for ticket in self.tickets()))
-
-    def position(self, ticket: Ticket) -> int:
-        """How many of the same model (or the same pinned server) stand before this ticket; 0 is next."""
-        lines = [self._pinned[ticket.pinned]] if ticket.pinned else list(self._by_model.get(ticket.model, {}).values())
-        mine = (self.rank(ticket), ticket.number)
-        return sum(1 for line in lines for entry in line.heap if entry[2].waiting and entry[:2] < mine)
 
     def _line(self, terms: Terms) -> Line:
         if terms.pinned is not None:

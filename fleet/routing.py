@@ -43,6 +43,7 @@ class Index:
 
     def update_pair(self, server: ServerState, model: ModelName, now: float) -> None:
         """Take note of a moved gate or a ban of one model on one server."""
+        self.update_slots(server)  # a slot may have been freed that nobody has told us of yet
         if model in self._entered.get(server.id, ()):
             self._place(server, model, now)
 

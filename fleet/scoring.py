@@ -6,6 +6,7 @@ A policy turns a server into a tuple of numbers, one for each of its `parts`; th
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
@@ -57,15 +58,16 @@ class Weighted:
     def score(self, server: ServerState, model: ModelName) -> Parts:
         latency, success_rate, load, capacity, breaker, residency, throughput, priority = self._weights
         stats = server.stats.get(model)
-        free = server.ledger.free
+        ledger = server.ledger
+        free = ledger.free
         return (
-            latency * (_latency(stats.first_byte.value) if stats else 1.0),
-            success_rate * (_squared(stats.success.value) if stats else 1.0),
-            load * free / server.ledger.capacity,
+            latency * _latency(stats.first_byte.value) if stats else latency,
+            success_rate * _squared(stats.success.value) if stats else success_rate,
+            load * free / ledger.capacity,
             capacity * free / (free + _TYPICAL_FREE),
-            breaker * (1.0 if server.gate_state(model) is GateState.OPEN else 0.2),
-            residency * _residency(server, model),
-            throughput * (_throughput(stats.speed.value) if stats else 0.5),
+            breaker if model not in server.gates else breaker * _breaker(server.gates[model].state),
+            residency if model in server.resident else residency * _loading(server, model),
+            throughput * _throughput(stats.speed.value) if stats else throughput * 0.5,
             priority * _squash(server.spec.priority),
         )
 
@@ -79,10 +81,12 @@ def _squared(success: float | None) -> float:
     return 1.0 if success is None else success * success
 
 
-def _residency(server: ServerState, model: ModelName) -> float:
-    """1 when the model is in memory, 0.9 while our own requests make the server load it, else 0."""
-    if model in server.resident:
-        return 1.0
+def _breaker(state: GateState) -> float:
+    return 1.0 if state is GateState.OPEN else 0.2
+
+
+def _loading(server: ServerState, model: ModelName) -> float:
+    """0.9 while our own requests make the server load a model that it does not report as loaded yet, else 0."""
     return 0.9 if server.ledger.of_model(model) else 0.0
 
 
@@ -90,6 +94,7 @@ def _throughput(speed: float | None) -> float:
     return 0.5 if speed is None else speed / (speed + _TYPICAL_SPEED)
 
 
+@functools.cache  # priorities are few: -100 to 100
 def _squash(priority: int) -> float:
     return 1.0 / (1.0 + math.exp(-priority / 10.0))
 
@@ -114,7 +119,8 @@ class FastestResponse:
         stats = server.stats.get(model)
         seen = stats.first_byte.value if stats and stats.first_byte.value is not None else server.last_response or 0.0
         busy = 1.0 + server.ledger.in_use / server.ledger.capacity
-        cold = 0.0 if _residency(server, model) else _TYPICAL_FIRST_BYTE
+        warm = model in server.resident or _loading(server, model)
+        cold = 0.0 if warm else _TYPICAL_FIRST_BYTE
         return (-(seen * busy + cold),)
 
 

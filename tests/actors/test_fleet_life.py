@@ -228,3 +228,22 @@ async def test_nothing_is_left_after_a_storm(autojump_clock: MockClock, seed: in
         assert len(ended) == 150
         await wait_all_tasks_blocked()
         fleet.assert_nothing_left()
+
+
+async def test_the_queue_view_says_who_waits_where_and_how_long_still(autojump_clock: MockClock) -> None:
+    async with open_fleet("a", slots=1) as fleet, trio.open_nursery() as nursery:
+        for _ in range(4):
+            await fleet.system.exchange(chat(tokens=50), Client())
+        for model in ("m", "m", "m", "n"):
+            nursery.start_soon(fleet.system.exchange, chat(model, tokens=50), Client())
+            await wait_all_tasks_blocked()
+        view = fleet.system.queue_view()
+        assert (view.waiting, view.processing) == (3, 1)
+        assert [(item.model, item.position) for item in view.items] == [
+            ("m:latest", 0), ("m:latest", 1), ("n:latest", 0),
+        ]  # fmt: skip
+        first, second = view.items[0].estimate, view.items[1].estimate
+        assert first is not None
+        assert second == pytest.approx(2 * first)
+        assert 0.3 < first < 3.0
+        nursery.cancel_scope.cancel()

@@ -62,6 +62,7 @@ def _shown(view: QueueView) -> dict[str, object]:
                 "priority": item.priority,
                 "waitTime": milliseconds(item.waited),
                 "position": item.position,
+                "estimatedWait": None if item.estimate is None else milliseconds(item.estimate),
             }
             for item in view.items
         ],
