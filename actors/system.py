@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -12,17 +11,16 @@ from typing import Protocol
 
 import trio
 
+from actors.branch import cut, run_server
 from actors.breaker import BreakerRegistry
 from actors.cells import FleetCell, ServerCell
 from actors.dispatcher import Dispatcher, rules_of
 from actors.exchange import Exchange
-from actors.health import run_health
 from actors.mailbox import Mailbox
 from actors.messages import (
     DispatcherMail,
     GateMoved,
     PauseQueue,
-    ServerChanged,
     ServerGone,
     ServerMail,
     SetAdmin,
@@ -31,8 +29,7 @@ from actors.messages import (
 from actors.ollama_client import OllamaClient
 from actors.recorder import Recorder
 from actors.recovery import ModelTester
-from actors.server import ServerActor
-from actors.supervisor import Policy, RestartLimit, supervise
+from actors.supervisor import Policy, supervise
 from actors.transfer import transfer
 from actors.transport import Endpoint, Pool
 from actors.views import QueueView, queue_view
@@ -44,14 +41,8 @@ from fleet.errors import Conflict, NoServer, ServerNotFound, ShuttingDown
 from fleet.gate import Gate
 from fleet.grants import Memory
 from fleet.ids import ModelName, Pair, ServerId
-from fleet.outcomes import Revoked
 from fleet.rate import RetryBudget
 from fleet.server import Health, Order, ServerState
-
-log = logging.getLogger("fleet.system")
-
-_SERVER_RETRY = 30.0
-"""Seconds until a server whose actor kept crashing is tried again."""
 
 
 class Backends(Protocol):
@@ -225,7 +216,7 @@ class System:
         mailbox = Mailbox[ServerMail](f"server {spec.id}")
         cell = ServerCell(state, self._backends.pool(spec), self._backends.client(spec), mailbox)
         self.fleet.servers[spec.id] = cell
-        self._nursery.start_soon(self._run_server, cell, name=f"server {spec.id}")
+        self._nursery.start_soon(run_server, self.fleet, cell, name=f"server {spec.id}")
         return cell
 
     async def remove_server(self, server: ServerId, *, drain: bool = True) -> None:
@@ -280,7 +271,7 @@ class System:
     def revoke_all(self, why: str) -> None:
         """End every open request now; streams get their error record."""
         for cell in self.fleet.servers.values():
-            _cut(cell, why)
+            cut(cell, why)
 
     # ---- the tree
 
@@ -298,47 +289,13 @@ class System:
     async def _run_dispatcher(self) -> None:
         await Dispatcher(self.fleet).run()
 
-    async def _run_server(self, cell: ServerCell) -> None:
-        """One server's branch of the tree: its actor and its health loop. Never takes the others along."""
-        try:
-            with cell.scope:
-                while True:
-                    await self._run_branch(cell)
-        finally:
-            cell.pool.close()
-            with trio.move_on_after(1.0, shield=True):
-                await cell.client.aclose()
-
-    async def _run_branch(self, cell: ServerCell) -> None:
-        """Runs until the branch gives up; then the server counts as down, and after a while it is tried again."""
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(supervise, f"server {cell.state.id}", ServerActor(self.fleet, cell).run)
-                nursery.start_soon(supervise, f"health {cell.state.id}", partial(run_health, self.fleet, cell))
-        except* RestartLimit:
-            log.error("server is given up for %g s: its actor keeps crashing", _SERVER_RETRY, extra=_about(cell))
-            cell.state.judge(Health.UNHEALTHY, trio.current_time(), "its actor keeps crashing")
-            self.fleet.dispatcher.cast(ServerChanged(cell.state.id))
-        await trio.sleep(_SERVER_RETRY)
-
     def _forget(self, cell: ServerCell) -> None:
         if self.fleet.servers.pop(cell.state.id, None) is None:
             return
         self.fleet.dispatcher.cast(ServerGone(cell.state.id))
-        _cut(cell, "server removed")
+        cut(cell, "server removed")
         self.breakers.forget_server(cell.state.id)
         cell.scope.cancel()
-
-
-def _cut(cell: ServerCell, why: str) -> None:
-    for lease in list(cell.leases.values()):
-        lease.revoke(Revoked(why))
-    for scope in list(cell.transfers):
-        scope.cancel()
-
-
-def _about(cell: ServerCell) -> dict[str, object]:
-    return {"server": cell.state.id}
 
 
 @asynccontextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fleet.simulator.files import ModelFile, Shelf, model_file
 from fleet.simulator.keepalive import BadDuration, go_duration, keep_alive_seconds
-from fleet.simulator.library import parse_models, parse_size
 from fleet.simulator.naming import InvalidName, name_key, short_name
+from fleet.simulator.parsing import parse_models, parse_size
 from fleet.simulator.requests import Ask, BadOption, embedding_work, work_for
 from fleet.simulator.rows import details, ps_rows, rfc3339, tags_rows
 from fleet.simulator.runner import Runner
