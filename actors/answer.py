@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
-from fleet.call import Call, Downstream, Headers
+import trio
+
+from fleet.call import Call, ClientGone, Downstream, Headers
 from fleet.errors import FleetError
 from fleet.headers import downstream_headers
 from fleet.reframe import NdjsonToSse
@@ -16,15 +19,21 @@ _SSE = (b"content-type", b"text/event-stream")
 
 
 class Answer:
-    """Wraps a Downstream: adds our headers, re-frames if asked, knows how to break off in the client's dialect."""
+    """Wraps a Downstream: adds our headers, re-frames if asked, knows how to break off in the client's dialect.
 
-    def __init__(self, call: Call, down: Downstream) -> None:
+    Last words (`end_with`, `send_whole`, `break_off`) are written while no lease is open and nobody watches, so they
+    have `patience` seconds; a client that does not take them by then is cut off. After the end, nothing is written.
+    """
+
+    def __init__(self, call: Call, down: Downstream, patience: float) -> None:
         self.call = call
         self.started = False
         self.status = 0
+        self._patience = patience
         self._down = down
         self._reframe: NdjsonToSse | None = None
         self._last = b"\n\n"
+        self._ended = False
 
     async def start(self, response: UpstreamResponse, extra: Headers) -> None:
         """Send the head: the backend's status and fields, plus ours. Failover is over from here on."""
@@ -44,24 +53,44 @@ class Answer:
             self._last = data
             await self._down.write(data)
 
-    async def finish(self) -> None:
-        """The body is complete."""
-        if self._reframe is not None and (rest := self._reframe.finish()):
-            await self._down.write(rest)
-        await self._down.finish()
+    async def end_with(self, data: bytes) -> None:
+        """The last piece (or nothing), and the end."""
+        if self._reframe is not None:
+            data = self._reframe.feed(data) + self._reframe.finish()
+        await self._last_words(data, clean=True)
 
-    async def abort(self) -> None:
-        await self._down.abort()
+    async def send_whole(self, response: UpstreamResponse, body: bytes, extra: Headers) -> None:
+        """A complete answer that was held back."""
+        await self.start(response, extra)
+        await self.end_with(body)
 
     async def break_off(self, error: FleetError) -> None:
         """End a broken answer: a stream gets its dialect's error record, anything else is cut off."""
+        if not self.started:
+            return
         if not self.call.stream:
-            await self._down.abort()
+            await self.abort()
             return
         sse = self._reframe is not None
         record = self.call.dialect.stream_error(error, request_id=self.call.request_id, sse=sse)
-        await self._down.write(self._separator(sse) + record)
-        await self._down.finish()
+        await self._last_words(self._separator(sse) + record, clean=True)
+
+    async def abort(self) -> None:
+        """End so that the client notices that something is missing."""
+        await self._last_words(b"", clean=False)
+
+    async def _last_words(self, data: bytes, *, clean: bool) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        with contextlib.suppress(ClientGone):
+            with trio.move_on_after(self._patience):
+                if data:
+                    await self._down.write(data)
+                if clean:
+                    await self._down.finish()
+                    return
+            await self._down.abort()
 
     def _separator(self, sse: bool) -> bytes:
         """Closes a record that was cut in the middle, so that the error does not melt into it."""

@@ -54,5 +54,5 @@ def cut(cell: ServerCell, why: str) -> None:
     """End everything that is open on a server, now."""
     for lease in list(cell.leases.values()):
         lease.revoke(Revoked(why))
-    for scope in list(cell.transfers):
-        scope.cancel()
+    for running in list(cell.transfers):
+        running.revoke(why)

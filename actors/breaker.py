@@ -14,7 +14,7 @@ import trio
 
 from actors.breaker_actor import POLICY, BreakerActor, Cell, RecoveryTester
 from actors.mailbox import Mailbox, Promise
-from actors.messages_breaker import BreakerMail, Force, Rearm, Record, Reset, TryNow
+from actors.messages_breaker import Alive, BreakerMail, Force, Rearm, Record, Reset, TryNow
 from actors.supervisor import RestartLimit, supervise
 from fleet.breaker import Breaker, BreakerSettings, BreakerView, Dice, State
 from fleet.gate import Gate
@@ -92,6 +92,12 @@ class BreakerRegistry:
         if cell is not None:
             cell.mailbox.cast(Record(signal, kind, generation, trio.current_time()))
 
+    def alive(self, pair: Pair) -> None:
+        """An attempt on this pair has just moved; matters only while its breaker is half-open."""
+        cell = self._cells.get(pair)
+        if cell is not None and cell.breaker.state is State.HALF_OPEN:
+            cell.mailbox.cast(Alive(trio.current_time()))
+
     # For the admin API.
 
     def describe(self, now: float | None = None) -> list[BreakerView]:
@@ -102,11 +108,6 @@ class BreakerRegistry:
         """One breaker; None means closed with nothing to remember. Asking creates nothing."""
         cell = self._cells.get(pair)
         return None if cell is None else self._view(cell, now)
-
-    def gate_of(self, pair: Pair) -> Gate | None:
-        """The gate of a pair, for a server that joins while its breakers live."""
-        cell = self._cells.get(pair)
-        return None if cell is None else cell.breaker.gate
 
     def force(self, pair: Pair, state: State, by: str) -> Promise[BreakerView] | None:
         """Put a pair into a state until it is reset or forced again; None if breakers are off or there is no room.

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, assert_never
 import trio
 
 from actors.mailbox import ActorGone, Mailbox, Promise
-from actors.messages_breaker import BreakerMail, Force, Rearm, Record, Reset, TryEnded, TryNow
+from actors.messages_breaker import Alive, BreakerMail, Force, Rearm, Record, Reset, TryEnded, TryNow
 from actors.supervisor import Policy, RestartBudget
 from fleet.breaker import Breaker, State
 from fleet.breaker_memory import restore, snapshot
@@ -174,6 +174,9 @@ class BreakerActor:
                 return self._ask_test(reply)
             case TryEnded():
                 return self._end_test(message, now)
+            case Alive(at=at):
+                breaker.alive(at)
+                return False
             case Rearm():
                 breaker.show(breaker.gate.retry_at)
                 return False
@@ -203,6 +206,8 @@ class BreakerActor:
         if tester is None or gate.trials_out or not self._room.enter(pair):
             return False
         gate.take()
+        if not gate.admits:
+            self._on_change(pair)
         cell.testing = True
         self._tests.start_soon(self._test, tester, pair, gate.generation)
         return True

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from actors.lease import Lease
     from actors.ollama_client import OllamaClient
     from actors.recorder import Recorder
+    from actors.transfer import Transfer
     from actors.transport import Pool
     from fleet.config import Config
 
@@ -31,6 +32,8 @@ class Outcomes(Protocol):
     """Who is told how each attempt ended (the breaker registry)."""
 
     def record(self, pair: Pair, signal: Signal, kind: str, generation: int) -> None: ...
+
+    def alive(self, pair: Pair) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -42,12 +45,11 @@ class ServerCell:
     client: OllamaClient
     mailbox: Mailbox[ServerMail]
     leases: dict[int, Lease] = field(default_factory=dict)
-    transfers: set[trio.CancelScope] = field(default_factory=set)
+    transfers: set[Transfer] = field(default_factory=set)
     probe_now: trio.Event = field(default_factory=trio.Event)
     probed: trio.Event = field(default_factory=trio.Event)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     rounds: int = 0
-    drained: trio.Event = field(default_factory=trio.Event)
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +69,8 @@ class FleetCell:
     chance: random.Random = field(default_factory=random.Random)
     wall: Callable[[], float] = field(default=lambda: 0.0)
     draining: bool = False
+    hop: bytes = b""
+    """This fleet's name in the header that betrays loops."""
     ended: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     """Unparked whenever a lease or transfer ends."""
 

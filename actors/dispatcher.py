@@ -29,9 +29,13 @@ from fleet.board import Board
 from fleet.errors import FleetError
 from fleet.grants import Grant, Rules
 from fleet.ids import Pair, ServerId
+from fleet.queue import Ticket
 from fleet.scoring import make_policy
 
 log = logging.getLogger("fleet.dispatcher")
+
+_BATCH = 64
+"""Messages handled before the event loop gets a turn."""
 
 
 def rules_of(fleet: FleetCell) -> Rules:
@@ -61,24 +65,41 @@ class Dispatcher:
     async def run(self) -> None:
         """Serve the mailbox until cancelled. A crash loses the message in hand at the most; tickets are re-queued."""
         self._recover(trio.current_time())
+        mailbox = self._fleet.dispatcher
         while True:
             message: DispatcherMail | None = None
             with trio.move_on_at(min(self._sweep_at, self._fleet.bans.next_expiry())):
-                message = await self._fleet.dispatcher.receive()
+                message = await mailbox.receive()
             now = trio.current_time()
             if message is None:
                 self._tick(now)
-            else:
+            # A batch per turn: among hundreds of busy streams, a turn of the event loop is what a grant costs.
+            for _ in range(_BATCH):
+                if message is None:
+                    break
                 self._handle(message, now)
+                message = mailbox.receive_nowait()
+            else:
+                if message is not None:
+                    self._handle(message, now)
 
     def _recover(self, now: float) -> None:
-        """After a crash (or at the start): every server is announced, every open ticket queued again, oldest first."""
+        """After a crash (or at the start): slots are recounted from the open leases, every server is announced, every
+        open ticket queued again, oldest first. A ticket that cannot be handled is refused, or it would crash us again.
+        """
+        open_leases: set[int] = set()
         for cell in self._fleet.servers.values():
+            cell.state.ledger.keep_only(cell.leases)
+            open_leases |= cell.leases.keys()
             self._note_bans(cell.state.id, now)
             self.board.index.update(cell.state, now)
+        self._fleet.memory.total.keep_only(open_leases)
         for ticket in sorted(self._fleet.tickets.values(), key=lambda ticket: (ticket.enqueued, ticket.number)):
-            ticket.waiting = False
-            self._submit(ticket, now)
+            try:
+                self._submit(ticket, now)
+            except Exception:
+                log.exception("request cannot be dispatched", extra={"request_id": ticket.request_id})
+                self._refuse(ticket, FleetError("internal error while dispatching this request"))
 
     def _handle(self, message: DispatcherMail, now: float) -> None:
         match message:
@@ -108,28 +129,37 @@ class Dispatcher:
     # ---- tickets
 
     def _submit(self, ticket: PendingTicket, now: float) -> None:
-        if not ticket.open or ticket.waiting:
+        if not ticket.open or ticket in self.board.queue:
             return
         try:
             grant = self.board.submit(ticket, now)
         except FleetError as refusal:
-            self._settle(ticket, None, refusal, now)
+            self._refuse(ticket, refusal)
             return
         if grant is not None:
-            self._settle(ticket, grant, None, now)
-        elif self._sweep_at == math.inf:
-            self._sweep_at = now + self.board.rules.grace / 2
-
-    def _settle(self, ticket: PendingTicket, grant: Grant | None, refusal: FleetError | None, now: float) -> None:
-        """Give the answer; a ticket is never left half-granted, whatever happens to its waiter meanwhile."""
-        self._fleet.tickets.pop(ticket.number, None)
-        if refusal is not None:
-            ticket.refuse(refusal)
+            self._grant(ticket, grant, now)
             return
-        assert grant is not None
+        self._sweep_at = min(self._sweep_at, now + self.board.rules.grace / 2)
+
+    def _refuse(self, ticket: PendingTicket, refusal: FleetError) -> None:
+        self._fleet.tickets.pop(ticket.number, None)
+        if ticket.open:
+            ticket.refuse(refusal)
+
+    def _grant(self, ticket: PendingTicket, grant: Grant, now: float) -> None:
+        """Give the lease; a grant that nobody can use any more is taken back."""
+        cell = self._fleet.servers.get(grant.server.id)
+        if cell is None or cell.state is not grant.server:  # removed; the message that says so is still behind us
+            self.board.undo(grant)
+            self.board.index.remove(grant.server, now)
+            self._submit(ticket, now)
+            return
+        if not ticket.open:  # its waiter left; likewise
+            self.board.undo(grant)
+            return
         assert ticket.call is not None
-        cell = self._fleet.servers[grant.server.id]
         ticket.grant(Lease(self._fleet, cell, grant, ticket.call, now))
+        self._fleet.tickets.pop(ticket.number, None)
         if len(cell.leases) == 1:
             cell.mailbox.cast(LeaseOpened())
 
@@ -137,12 +167,9 @@ class Dispatcher:
 
     def _freed(self, pair: Pair, now: float) -> None:
         cell = self._fleet.servers.get(pair.server)
-        if cell is None:
-            return
-        self.board.freed(cell.state, pair.model, now)
+        if cell is not None:
+            self.board.freed(cell.state, pair.model, now)
         self._serve(pair.server, now)
-        if self.board.rules.max_in_flight is not None:
-            self._serve_anywhere(now)
 
     def _changed(self, server: ServerId, now: float) -> None:
         cell = self._fleet.servers.get(server)
@@ -154,27 +181,30 @@ class Dispatcher:
 
     def _gone(self, server: ServerId, now: float) -> None:
         state = self.board.index.servers.get(server)
-        if state is not None:
+        cell = self._fleet.servers.get(server)
+        if state is not None and (cell is None or cell.state is not state):
             self.board.index.remove(state, now)
+        self._fleet.bans.lift_server(server)
+        self._serve(server, now)
 
     def _serve(self, server: ServerId, now: float) -> None:
-        """Hand out what this server can take."""
+        """Hand out what this server can take; under a fleet-wide cap, what any server can take, in order."""
         state = self.board.index.servers.get(server)
-        if state is not None:
-            for given in self.board.serve(state, now):
-                self._give(given, now)
+        if self.board.rules.max_in_flight is not None:
+            if state is not None:
+                self.board.index.update_slots(state)
+            self._serve_anywhere(now)
+        elif state is not None:
+            for ticket, grant in self.board.serve(state, now):
+                self._give(ticket, grant, now)
 
     def _serve_anywhere(self, now: float) -> None:
-        while given := self.board.next_anywhere(now):
-            self._give(given, now)
+        for ticket, grant in self.board.serve_anywhere(now):
+            self._give(ticket, grant, now)
 
-    def _give(self, given: tuple[object, Grant], now: float) -> None:
-        ticket, grant = given
+    def _give(self, ticket: Ticket, grant: Grant, now: float) -> None:
         assert isinstance(ticket, PendingTicket)
-        if ticket.open:
-            self._settle(ticket, grant, None, now)
-        else:  # its waiter left; the message that says so is still in the mailbox, behind the one in hand
-            self.board.undo(grant, now)
+        self._grant(ticket, grant, now)
 
     # ---- gates and bans
 
@@ -206,6 +236,5 @@ class Dispatcher:
             return
         for ticket, refusal in self.board.sweep(now):
             assert isinstance(ticket, PendingTicket)
-            if ticket.open:
-                self._settle(ticket, None, refusal, now)
-        self._sweep_at = now + self.board.rules.grace / 2 if self.board.queue.size else math.inf
+            self._refuse(ticket, refusal)
+        self._sweep_at = now + self.board.rules.grace / 2 if len(self.board.queue) else math.inf

@@ -6,6 +6,7 @@ A dead host delays nobody but itself. Failing servers are asked less and less of
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import trio
 
@@ -20,7 +21,8 @@ async def run_health(fleet: FleetCell, cell: ServerCell) -> None:
     failures = 0
     while True:
         cell.probe_now = trio.Event()  # before the round: who asks during it gets another one
-        result = await probe(fleet, cell)
+        asked, cell.probed = cell.probed, trio.Event()
+        result = replace(await probe(fleet, cell), asked=asked)
         failures = failures + 1 if result.error else 0
         cell.mailbox.cast(result)
         with trio.move_on_after(_pause(fleet, failures)):

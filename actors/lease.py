@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from actors.messages import LeaseClosed, SlotFreed
-from fleet.ids import ANY_MODEL, Pair, RequestId
+from fleet.ids import Pair, RequestId
 from fleet.outcomes import End, Signal, classify, kind
 from fleet.server import Admin
 
@@ -94,14 +94,24 @@ class Lease:
         self.cell.leases.pop(self.number, None)
         self.cell.state.ledger.close(self.number)
         self._fleet.memory.total.close(self.number)
-        self._learn(end)
-        if self.pair.model != ANY_MODEL:
+        if self._counts:
+            self._learn(end)
             self._fleet.breakers.record(self.pair, classify(end), kind(end), self.generation)
         self._fleet.dispatcher.cast(SlotFreed(self.pair))
         self._fleet.ended.unpark_all()
         if self.cell.state.admin is Admin.DRAINING:
             self.cell.mailbox.cast(LeaseClosed())
         return True
+
+    @property
+    def _counts(self) -> bool:
+        """Whether the outcome says something about this pair.
+
+        Not for models the server does not list (names are the client's to invent, memory is ours), nor for /api/show,
+        which no runner answers; unless it used up a permit, which only an outcome gives back.
+        """
+        listed = self.pair.model in self.cell.state.models and self.call.runs
+        return listed or self.grant.gate is not None
 
     def revoke(self, end: End) -> None:
         """Take the slot back now: closes the lease, cuts the backend off, cancels the exchange's attempt."""
@@ -111,11 +121,14 @@ class Lease:
             self.scope.cancel()
 
     def _learn(self, end: End) -> None:
-        """Statistics for scoring. A failure's time is never averaged in: who fails fast must not look fast."""
+        """Statistics for scoring. A failure's time is never averaged in: who fails fast must not look fast.
+
+        Nor is that of an answer in one piece, whose first byte is its last.
+        """
         signal = classify(end)
         if signal is Signal.NEUTRAL:
             return
         stats = self.cell.state.stats_of(self.pair.model)
         stats.success.add(1.0 if signal is Signal.SUCCESS else 0.0)
-        if signal is Signal.SUCCESS and self.first_byte is not None:
+        if signal is Signal.SUCCESS and self.first_byte is not None and self.call.stream:
             stats.first_byte.add(self.first_byte - self.started)

@@ -12,6 +12,8 @@ from fleet.ids import ModelName, Pair, ServerId
 from fleet.server import Order, Row
 
 if TYPE_CHECKING:
+    import trio
+
     from actors.ticket import PendingTicket
 
 # ---- to the dispatcher
@@ -94,6 +96,8 @@ DispatcherMail = (
 class Probed:
     """A health round ended. `error` empty: healthy. Rows None: that call failed, keep what is known.
 
+    `asked` is set for those who asked before the round began (a verdict on an earlier round is not theirs).
+
     From: the server's health actor. Bound: one per round.
     """
 
@@ -102,6 +106,7 @@ class Probed:
     resident: list[Row] | None
     version: str | None
     seconds: float
+    asked: trio.Event | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +146,7 @@ class Record:
     request_id: str
     endpoint: str
     model: str
+    client: str
     server: str
     outcome: str
     status: int

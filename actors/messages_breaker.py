@@ -54,8 +54,15 @@ class TryEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Alive:
+    """A trial under way moves. Sent for: the server's actor. Bound: one per lease and second, while half-open."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Rearm:
     """The settings changed. Sent for: the configuration. Bound: one per reload."""
 
 
-BreakerMail = Record | Force | Reset | TryNow | TryEnded | Rearm
+BreakerMail = Record | Force | Reset | TryNow | TryEnded | Alive | Rearm

@@ -56,9 +56,9 @@ class ServerActor:
                 self._end_drain()
 
     def _recover(self, now: float) -> None:
-        if self._cell.leases:
+        if self._cell.leases or self._cell.transfers:
             self._watch_at = now + _WATCH_EVERY
-        if self._cell.state.admin is Admin.DRAINING:
+        if self._cell.state.admin in (Admin.DRAINING, Admin.MAINTENANCE):
             self._start_drain(now)
         self._announce()
 
@@ -89,14 +89,17 @@ class ServerActor:
         else:
             state.failed_rounds = 0
             state.last_response = probed.seconds
+            state.seen = True
             state.models = by_name(probed.tags or [])
+            for gone in state.stats.keys() - state.models.keys():
+                del state.stats[gone]
             if probed.resident is not None:
                 state.resident = by_name(probed.resident)
             state.version = probed.version or state.version
             if state.judge(Health.HEALTHY, now, "answers probes"):
                 log.info("server is healthy", extra={"server": state.id, "models": len(state.models)})
-        self._cell.probed.set()
-        self._cell.probed = trio.Event()
+        if probed.asked is not None:
+            probed.asked.set()
         self._announce()
 
     def _failed_round(self, error: str, now: float) -> None:
@@ -123,10 +126,11 @@ class ServerActor:
             return
         log.info("server is %s", self._cell.state.admin.value, extra={"server": self._cell.state.id, "why": why})
         self._drain_by = math.inf
-        if self._cell.state.admin is Admin.DRAINING:
+        if self._cell.state.admin in (Admin.DRAINING, Admin.MAINTENANCE):
             self._start_drain(now)
         if self._cell.state.admin is not Admin.MAINTENANCE:
             self._cell.probe_now.set()
+        self._fleet.ended.unpark_all()
         self._announce()
 
     def _start_drain(self, now: float) -> None:
@@ -137,7 +141,7 @@ class ServerActor:
         state = self._cell.state
         if not self._cell.leases and state.order(Order.EMPTIED, now, "drained"):
             self._drain_by = math.inf
-            self._cell.drained.set()
+            self._fleet.ended.unpark_all()
             self._announce()
 
     def _end_drain(self) -> None:
@@ -151,7 +155,9 @@ class ServerActor:
     def _watch(self, now: float) -> None:
         for lease in list(self._cell.leases.values()):
             self._check(lease, now)
-        self._watch_at = now + _WATCH_EVERY if self._cell.leases else math.inf
+        for running in list(self._cell.transfers):
+            running.check(now, self._fleet.config)
+        self._watch_at = now + _WATCH_EVERY if self._cell.leases or self._cell.transfers else math.inf
 
     def _check(self, lease: Lease, now: float) -> None:
         timeouts = self._fleet.config.timeouts
@@ -159,8 +165,11 @@ class ServerActor:
         if lease.waiting is Waiting.CLIENT:
             if silent >= timeouts.write:
                 lease.revoke(ClientLeft(stalled=True))
-        elif lease.streaming and silent >= timeouts.idle:
-            text = f"{self._cell.state.id}: silent for {timeouts.idle:g} s in the middle of a stream"
+            return
+        if lease.generation and lease.streaming and silent < _WATCH_EVERY:
+            self._fleet.breakers.alive(lease.pair)
+        if lease.streaming and silent >= timeouts.idle:
+            text = f"server '{self._cell.state.id}' was silent for {timeouts.idle:g} s in the middle of an answer"
             lease.revoke(Failed(IdleTimeout(text, Phase.BODY)))
 
 

@@ -63,3 +63,13 @@ async def supervise(name: str, body: Callable[[], Awaitable[None]], policy: Poli
             if delay is None:
                 raise RestartLimit(name) from crash
         await trio.sleep(delay)
+
+
+async def keep_up(name: str, body: Callable[[], Awaitable[None]], *, pause: float = 30.0) -> None:
+    """Supervise for ever: an actor that crashes too often rests for `pause` seconds, and everybody else goes on."""
+    while True:
+        try:
+            await supervise(name, body)
+        except RestartLimit:
+            log.error("actor %s is given up for %g s", name, pause, extra={"actor": name})
+        await trio.sleep(pause)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -29,7 +30,7 @@ from actors.messages import (
 from actors.ollama_client import OllamaClient
 from actors.recorder import Recorder
 from actors.recovery import ModelTester
-from actors.supervisor import Policy, supervise
+from actors.supervisor import Policy, keep_up, supervise
 from actors.transfer import transfer
 from actors.transport import Endpoint, Pool
 from actors.views import QueueView, queue_view
@@ -85,6 +86,8 @@ class System:
     def __init__(self, config: Config, backends: Backends, nursery: trio.Nursery, seed: int | None) -> None:
         self.config = config
         self.started = trio.current_time()
+        self.own_urls: list[str] = []
+        """Where the front end listens, told by it; never a server of ours."""
         self._backends = backends
         self._nursery = nursery
         self.fleet = self._make_fleet(config, seed)
@@ -102,6 +105,7 @@ class System:
             recorder=Recorder(),
             chance=random.Random(seed),
             wall=time.time,
+            hop=secrets.token_hex(8).encode(),
         )
         fleet.memory = Memory.fresh(rules_of(fleet))
         return fleet
@@ -173,6 +177,14 @@ class System:
         holding.sort(key=lambda state: (model not in state.resident, -state.ledger.free))
         return [state.id for state in holding]
 
+    def reachable_holders(self, model: ModelName) -> list[ServerId]:
+        """Healthy servers that hold the model, whatever the operator said of them (drained ones included)."""
+        return [s.id for s in self._states() if s.health is Health.HEALTHY and model in s.models]
+
+    def unreachable_holders(self, model: ModelName) -> list[ServerId]:
+        """Servers that listed the model when they last answered."""
+        return [s.id for s in self._states() if s.health is not Health.HEALTHY and model in s.models]
+
     def known(self, model: ModelName) -> bool:
         """Whether any server, even a dead one, lists the model."""
         return any(model in state.models for state in self._states())
@@ -212,7 +224,9 @@ class System:
                 raise Conflict(f"server '{spec.id}' already exists")
             if normalise_url(cell.state.spec.url) == normalise_url(spec.url):
                 raise Conflict(f"server '{cell.state.id}' already has an equivalent URL", details=cell.state.spec.url)
-        state = ServerState(spec, since=trio.current_time())
+        if normalise_url(spec.url) in {normalise_url(url) for url in self.own_urls}:
+            raise Conflict("this is the fleet's own address", details="a fleet cannot be one of its own servers")
+        state = ServerState(spec, added=trio.current_time(), since=trio.current_time())
         mailbox = Mailbox[ServerMail](f"server {spec.id}")
         cell = ServerCell(state, self._backends.pool(spec), self._backends.client(spec), mailbox)
         self.fleet.servers[spec.id] = cell
@@ -222,21 +236,29 @@ class System:
     async def remove_server(self, server: ServerId, *, drain: bool = True) -> None:
         """Stop using a server, after its open requests ended (at most `drain_timeout`). Raises ServerNotFound.
 
-        Cancelled: the server stays, draining.
+        Cancelled: the removal goes on without the caller.
         """
         cell = self.cell(server)
+        gone = trio.Event()
+        self._nursery.start_soon(self._remove, cell, drain, gone)
+        await gone.wait()
+
+    async def _remove(self, cell: ServerCell, drain: bool, gone: trio.Event) -> None:
         if drain:
-            self.order(server, Order.DRAIN, "being removed")
-            with trio.move_on_after(self.config.drain_timeout + 1.0):
-                await cell.drained.wait()
+            cell.mailbox.cast(SetAdmin(Order.DRAIN, "being removed"))
+            with trio.move_on_after(self.config.drain_timeout):
+                await self._emptied(cell)
         self._forget(cell)
+        gone.set()
+
+    async def _emptied(self, cell: ServerCell) -> None:
+        """Returns when the server takes no new work and nothing is open on it."""
+        while cell.state.usable or cell.leases or cell.transfers:
+            await self.fleet.ended.park()
 
     def order(self, server: ServerId, order: Order, why: str) -> None:
         """Drain, activate or maintain a server."""
-        cell = self.cell(server)
-        if order is Order.DRAIN:
-            cell.drained = trio.Event()
-        cell.mailbox.cast(SetAdmin(order, why))
+        self.cell(server).mailbox.cast(SetAdmin(order, why))
 
     def pause(self, paused: bool) -> None:
         """Let everybody wait, or go on."""
@@ -280,7 +302,7 @@ class System:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.breakers.run)
             steady = Policy(restarts=20, within=60.0)
-            nursery.start_soon(partial(supervise, "recorder", self.fleet.recorder.run, steady))
+            nursery.start_soon(keep_up, "recorder", self.fleet.recorder.run)
             nursery.start_soon(partial(supervise, "dispatcher", self._run_dispatcher, steady))
             for spec in self.config.servers:
                 self.add_server(spec)

@@ -23,7 +23,6 @@ class PendingTicket(Ticket):
     """
 
     call: Call | None = None
-    attempt: int = 1
     event: trio.Event = field(default_factory=trio.Event)
     lease: Lease | None = None
     refusal: FleetError | None = None

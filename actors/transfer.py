@@ -1,64 +1,135 @@
-"""Management calls (blobs, create, push ...) to one chosen server: no queue, no slot, no retry, but revocable."""
+"""Management calls (blobs, create, push ...) to one chosen server: no queue, no slot, no retry, but revocable.
+
+They may take hours and gigabytes, so nothing limits the whole; what stands still is ended by the server's actor.
+"""
 
 from __future__ import annotations
+
+import enum
+import math
+from collections.abc import AsyncIterable, AsyncIterator
 
 import trio
 
 from actors.answer import Answer
 from actors.cells import FleetCell, ServerCell
+from actors.held import name_server, refuse_loop
+from actors.messages import LeaseOpened
 from actors.transport import UpstreamRequest
 from fleet.call import Call, ClientGone, Downstream
-from fleet.errors import BackendError, NoServer, ShuttingDown
+from fleet.config import Config
+from fleet.errors import BackendError, FleetError, IdleTimeout, NoServer, Phase, ShuttingDown
 from fleet.headers import upstream_headers
+from fleet.ids import ServerId
+
+
+class _Stage(enum.Enum):
+    """What a transfer is waiting for, and hence how long it may stand still."""
+
+    SENDING = "sending"
+    THINKING = "thinking"
+    """The server has everything and checks or quantises it, silently."""
+    ANSWERING = "answering"
+    READING = "reading"
+    """The client has to take what we hold."""
+
+
+class Transfer:
+    """One running transfer, as the server's actor sees it."""
+
+    def __init__(self, server: ServerId) -> None:
+        self.scope = trio.CancelScope()
+        self.error: FleetError | None = None
+        self._server = server
+        self._stage = _Stage.SENDING
+        self._beat = trio.current_time()
+
+    def moved(self, stage: _Stage) -> None:
+        self._stage, self._beat = stage, trio.current_time()
+
+    def revoke(self, why: str) -> None:
+        """End it now; the client sees a broken answer."""
+        self._stop(NoServer(f"server '{self._server}' was taken away: {why}", retry_after=2.0))
+
+    def check(self, now: float, config: Config) -> None:
+        """End it if it stands still for too long."""
+        timeouts = config.timeouts
+        limits = {_Stage.READING: timeouts.write, _Stage.THINKING: config.total_timeout}
+        limit = limits.get(self._stage, timeouts.first_byte)
+        if now - self._beat >= limit:
+            text = f"the transfer stood still for {limit:g} s ({self._stage.value})"
+            self._stop(IdleTimeout(text, Phase.BODY))
+
+    def _stop(self, error: FleetError) -> None:
+        self.error = self.error or error
+        self.scope.cancel()
+
+
+class _Watched:
+    """An upload's pieces, each one a sign of life."""
+
+    def __init__(self, body: AsyncIterable[bytes], transfer: Transfer) -> None:
+        self._pieces = body.__aiter__()
+        self._transfer = transfer
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._transfer.moved(_Stage.SENDING)
+        try:
+            return await self._pieces.__anext__()
+        except StopAsyncIteration:
+            self._transfer.moved(_Stage.THINKING)
+            raise
 
 
 async def transfer(fleet: FleetCell, cell: ServerCell, call: Call, down: Downstream) -> None:
     """Forward one call and its answer, both streamed. Raises FleetError only while nothing has been sent.
 
-    Removing the server or stopping the fleet cancels it; the client then sees a broken answer.
+    Removing the server or stopping the fleet ends it; the client then sees a broken answer.
     """
     if fleet.draining:
         raise ShuttingDown("the fleet is shutting down", retry_after=2.0)
-    answer = Answer(call, down)
-    scope = trio.CancelScope()
-    cell.transfers.add(scope)
+    refuse_loop(fleet, call)
+    answer = Answer(call, down, fleet.config.timeouts.write)
+    running = Transfer(cell.state.id)
+    cell.transfers.add(running)
+    cell.mailbox.cast(LeaseOpened())
     try:
-        with scope:
-            await _forward(fleet, cell, call, answer)
+        with running.scope:
+            await _forward(fleet, cell, call, answer, running)
     except ClientGone:
         return
     except BackendError as error:
-        if not answer.started:
-            raise
-        await answer.break_off(error)
+        name_server(error, cell.pool.endpoint.address, cell.state.id)
+        running.error = running.error or error
     finally:
-        cell.transfers.discard(scope)
+        cell.transfers.discard(running)
         fleet.ended.unpark_all()
-    if scope.cancelled_caught:
-        await _stopped(cell, answer)
+    if running.error is not None:
+        if not answer.started:
+            raise running.error
+        await answer.break_off(running.error)
 
 
-async def _forward(fleet: FleetCell, cell: ServerCell, call: Call, answer: Answer) -> None:
+async def _forward(fleet: FleetCell, cell: ServerCell, call: Call, answer: Answer, running: Transfer) -> None:
     spec = cell.state.spec
     key = spec.api_key.get_secret_value() if spec.api_key else None
-    headers = upstream_headers(call.headers, api_key=key, request_id=call.request_id)
-    request = UpstreamRequest(call.method, call.target, headers, call.body, call.content_length)
-    timeouts = fleet.config.timeouts
-    # An upload's answer comes when the last byte was sent; only the total time limits it.
-    response = await cell.pool.open(
-        request, connect_timeout=timeouts.connect, first_byte_timeout=fleet.config.total_timeout
-    )
+    headers = upstream_headers(call.headers, api_key=key, request_id=call.request_id, hop=fleet.hop)
+    body = call.body if isinstance(call.body, bytes) else _Watched(call.body, running)
+    if isinstance(body, bytes):
+        running.moved(_Stage.THINKING)
+    # Who asks before sending gigabytes wants the server's own answer: a blob that exists already is not sent again.
+    asks_first = any(name == b"expect" for name, _ in call.headers)
+    request = UpstreamRequest(call.method, call.target, headers, body, call.content_length, expect_continue=asks_first)
+    response = await cell.pool.open(request, connect_timeout=fleet.config.timeouts.connect, first_byte_timeout=math.inf)
     try:
         await answer.start(response, [(b"x-fleet-server", cell.state.id.encode())])
         while data := await response.receive():
+            running.moved(_Stage.READING)
             await answer.write(data)
-        await answer.finish()
+            running.moved(_Stage.ANSWERING)
+        await answer.end_with(b"")
     finally:
         response.release()
-
-
-async def _stopped(cell: ServerCell, answer: Answer) -> None:
-    error = NoServer(f"server '{cell.state.id}' was taken away", retry_after=2.0)
-    if not answer.started:
-        raise error
-    await answer.break_off(error)

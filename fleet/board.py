@@ -1,4 +1,4 @@
-"""The dispatcher's mind: the queue, the index of ready servers, the policy. Pure; the actor brings the time.
+"""The dispatcher's mind: the queue, the index of servers, the policy. Pure; the actor brings the time.
 
 Invariant (property-tested): no model has both a waiter and a ready server which that waiter accepts, unless the queue
 is paused or the fleet-wide cap is reached.
@@ -7,12 +7,12 @@ is paused or the fleet-wide cap is reached.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from fleet.errors import FleetError, ModelNotFound, NoServer, QueueFull, ServerNotFound
+from fleet.gate import GateState
 from fleet.grants import Decision, Grant, Memory, Rules
-from fleet.ids import ANY_MODEL, ModelName
-from fleet.indexed import IndexedSet
+from fleet.ids import ANY_MODEL, ModelName, ServerId
 from fleet.queue import Line, Queue, Ticket
 from fleet.rate import ServiceRate
 from fleet.routing import Index
@@ -52,11 +52,13 @@ class Board:
 
         Raises ModelNotFound, ServerNotFound, NoServer, QueueFull.
         """
+        if not ticket.runs and not self.memory.paused and (answering := self._answering(ticket)):
+            return self._take(ticket, self._rank(answering, ticket.model), now, slot=False)
         if ticket.pinned:
             self._check_pinned(ticket)
         elif not self.index.accepts(ticket.model, ticket.excluded):
             self._check_hope(ticket, now)
-        candidates = [] if self.blocked else self._candidates(ticket)
+        candidates = [] if self.blocked or self._others_first(ticket) else self._candidates(ticket)
         if candidates:
             return self._take(ticket, self._rank(candidates, ticket.model), now)
         self._admit(ticket, now)
@@ -67,70 +69,84 @@ class Board:
         self.queue.remove(ticket)
 
     def freed(self, server: ServerState, model: ModelName, now: float) -> None:
-        """A lease ended; its ledger entries are gone already. The caller goes on with `serve`."""
+        """A lease ended; its ledger entries are gone already. The caller goes on with `serve` or `serve_anywhere`."""
         self.memory.rate.note(now)
         if self.index.knows(model):
             self.memory.rates.setdefault(model, ServiceRate()).note(now)
-        if model in server.gates:  # a permit may have come back with it
-            self.index.update_pair(server, model, now)
 
     def serve(self, server: ServerState, now: float) -> Iterator[tuple[Ticket, Grant]]:
-        """Hand out whatever this server can take now; the index learns of its slots at the end.
+        """Hand out whatever this server can take now.
 
-        (A slot that is freed and taken again at once thus costs the index nothing.) The caller uses each grant, or
-        undoes it, before it asks for the next.
+        The caller uses each grant, or undoes it, before it asks for the next.
         """
         while given := self._next_for(server, now):
             yield given
         self.index.update_slots(server)
 
-    def undo(self, grant: Grant, now: float) -> None:
+    def serve_anywhere(self, now: float) -> Iterator[tuple[Ticket, Grant]]:
+        """Hand out whatever any server can take: after a pause, and whenever the fleet-wide cap matters. O(lines)."""
+        while given := self._next_anywhere(now):
+            yield given
+
+    def undo(self, grant: Grant) -> None:
         """Take a grant back that nobody will ever use."""
         grant.server.ledger.close(grant.number)
         self.memory.total.close(grant.number)
         if grant.gate is not None:
             grant.gate.give_back()
         self.index.update_slots(grant.server)
-        self.index.update_pair(grant.server, grant.model, now)
-
-    def _next_for(self, server: ServerState, now: float) -> tuple[Ticket, Grant] | None:
-        if self.blocked or not self.queue.size or server.ledger.free < 1 or not server.usable:
-            return None
-        heads = [self.queue.best_pinned(server.id), *self._heads(server)]
-        best = min((head for head in heads if head), default=None, key=lambda head: head[:2])
-        return None if best is None else self._serve(best[2], [server], now)
-
-    def next_anywhere(self, now: float) -> tuple[Ticket, Grant] | None:
-        """The next grant to anybody on any server: after a pause, or when the fleet-wide cap frees up. O(lines)."""
-        if self.blocked:
-            return None
-        heads = [head for line in self.queue.lines() if (head := line.head()) and self._candidates(head[2])]
-        if not heads:
-            return None
-        ticket = min(heads, key=lambda head: head[:2])[2]
-        return self._serve(ticket, self._candidates(ticket), now)
 
     def sweep(self, now: float) -> list[tuple[Ticket, FleetError]]:
         """Refuse everybody in lines that no server has been able to serve for longer than the grace."""
-        refused: list[tuple[Ticket, FleetError]] = []
-        for line in list(self.queue.lines()):
-            if self._hopeless(line, now):
-                refused += [(ticket, self._no_server(ticket, now)) for ticket in line.tickets()]
+        hopeless = [line for line in self.queue.lines() if self._hopeless(line, now)]
+        refused = [(ticket, self._no_server(ticket, now)) for line in hopeless for ticket in line.tickets()]
         for ticket, _ in refused:
             self.queue.remove(ticket)
         return refused
 
     # ---- choosing
 
-    def _candidates(self, ticket: Ticket) -> Sequence[ServerState]:
+    def _next_for(self, server: ServerState, now: float) -> tuple[Ticket, Grant] | None:
+        if self.blocked or not len(self.queue) or server.ledger.free < 1 or not server.usable:
+            return None
+        heads = [head for head in (self.queue.best_pinned(server.id), *self._heads(server)) if head]
+        return self._serve(min(heads, key=_rank_of)[2], [server], now) if heads else None
+
+    def _next_anywhere(self, now: float) -> tuple[Ticket, Grant] | None:
+        if self.blocked:
+            return None
+        heads = [head for line in self.queue.lines() if (head := line.head()) and self._candidates(head[2], 1)]
+        if not heads:
+            return None
+        ticket = min(heads, key=_rank_of)[2]
+        return self._serve(ticket, self._candidates(ticket), now)
+
+    def _others_first(self, ticket: Ticket) -> bool:
+        """Whether somebody waits who could be served at once too: the news of a free slot may still be on its way.
+
+        Tickets that go by the index cannot overtake (it hears the same news); pinned ones, and all under a fleet-wide
+        cap, go by the ledgers and could.
+        """
+        if not len(self.queue):
+            return False
+        if self.rules.max_in_flight is not None:
+            return any((head := line.head()) and self._candidates(head[2], 1) for line in self.queue.lines())
+        server = self.index.servers.get(ticket.pinned) if ticket.pinned else None
+        return server is not None and bool(self.queue.best_pinned(server.id) or any(self._heads(server)))
+
+    def _candidates(self, ticket: Ticket, most: int | None = None) -> Sequence[ServerState]:
         """Ready servers that the ticket accepts, up to the bound."""
         if ticket.pinned:
             server = self.index.servers.get(ticket.pinned)
             return [server] if server and server.usable and server.ledger.free >= 1 else []
-        ready = self.index.ready(ticket.model)
-        if ticket.excluded:
-            return [server for server in ready if server.id not in ticket.excluded][: self.rules.candidates]
-        return ready.sample(self.rules.candidates, self._chance) if isinstance(ready, IndexedSet) else ready
+        return self.index.draw(ticket.model, most or self.rules.candidates, self._chance, ticket.excluded)
+
+    def _answering(self, ticket: Ticket) -> list[ServerState]:
+        """Usable servers that list the model, busy or not, whatever their breakers say."""
+        if ticket.model == ANY_MODEL or ticket.pinned:
+            return []
+        listing = [self.index.servers[server] for server in self.index.holders(ticket.model) - ticket.excluded]
+        return [server for server in listing if server.usable][: self.rules.candidates]
 
     def _rank(self, candidates: Sequence[ServerState], model: ModelName) -> list[Scored]:
         """All candidates with their parts, the winner first: the best score, and among equals any."""
@@ -145,25 +161,27 @@ class Board:
         return scored
 
     def _heads(self, server: ServerState) -> list[tuple[float, int, Ticket] | None]:
-        waits = self.queue.waits_for
-        models = [m for m in self.index.models_of(server.id) if waits(m) and server.ready(m)]
-        return [self.queue.best(model, server.id) for model in models]
+        """The first in each line that this server could serve now; walks waiting models or its own, the fewer."""
+        waiting, own = self.queue.models(), self.index.models_of(server.id)
+        few, many = (waiting, own) if len(waiting) <= len(own) else (own, waiting)
+        return [self.queue.best(m, server.id) for m in few if m in many and server.ready(m)]
 
     def _serve(self, ticket: Ticket, candidates: Sequence[ServerState], now: float) -> tuple[Ticket, Grant]:
         self.queue.remove(ticket)
         return ticket, self._take(ticket, self._rank(candidates, ticket.model), now)
 
-    def _take(self, ticket: Ticket, scored: list[Scored], now: float) -> Grant:
-        """Reserve, in the same step as the choice."""
+    def _take(self, ticket: Ticket, scored: list[Scored], now: float, *, slot: bool = True) -> Grant:
+        """Reserve, in the same step as the choice. Without `slot`, ledgers and gate do not know of it."""
         server = scored[0][0]
         self.memory.numbers += 1
         number = self.memory.numbers
-        entered = server.ledger.open(number, ticket.model) and self.memory.total.open(number, ticket.model)
-        assert entered, "chosen servers have a free slot"
-        gate = None if ticket.pinned else server.gates.get(ticket.model)
-        if gate is not None:
-            gate.take()
-            self.index.update_pair(server, ticket.model, now)
+        entered = not slot or (
+            server.ledger.open(number, ticket.model) and self.memory.total.open(number, ticket.model)
+        )
+        gate = server.gates.get(ticket.model) if slot and not ticket.pinned else None
+        passed = gate is None or gate.take()
+        assert entered, "a chosen server has a free slot"
+        assert passed, "a chosen server's gate admits"
         server.last_granted = number
         self.index.update_slots(server)
         self.memory.waited.add(now - ticket.enqueued)
@@ -185,15 +203,17 @@ class Board:
         if server is None:
             raise ServerNotFound(f"server '{ticket.pinned}' not found")
         if not server.usable and server.health is not Health.UNKNOWN:
-            raise NoServer(f"server '{server.id}' cannot be used now", details=_state_of(server, ticket.model))
+            raise NoServer(
+                f"server '{server.id}' cannot be used now", details=_state_of(server, ticket.model), retry_after=5.0
+            )
 
     def _admit(self, ticket: Ticket, now: float) -> None:
         if not self.rules.may_wait:
             raise NoServer("all servers are busy and the queue is switched off", retry_after=1.0)
-        if self.queue.size >= self.rules.max_size:
+        if len(self.queue) >= self.rules.max_size:
             self.memory.dropped += 1
             raise QueueFull(
-                f"the queue is full ({self.queue.size} requests wait)",
+                f"the queue is full ({len(self.queue)} requests wait)",
                 details="try again later, or raise queue.max_size",
                 retry_after=self._retry_after(ticket.model, now),
             )
@@ -207,11 +227,7 @@ class Board:
 
     def _check_hope(self, ticket: Ticket, now: float) -> None:
         """No server can take this ticket. Raises unless one may turn up within the grace."""
-        if ticket.excluded and self.index.accepts(ticket.model, frozenset()):
-            raise self._no_server(ticket, now)
-        if not self.index.knows(ticket.model) and self.index.all_probed():
-            raise self._no_server(ticket, now)
-        if not self.index.servers or now - self.index.lonely_since(ticket.model) >= self.rules.grace:
+        if not self.index.servers or self._beyond_hope(ticket.model, ticket.excluded, now):
             raise self._no_server(ticket, now)
 
     def _hopeless(self, line: Line, now: float) -> bool:
@@ -219,28 +235,39 @@ class Board:
             server = self.index.servers.get(line.terms.pinned)
             return server is None or (not server.usable and now - server.since >= self.rules.grace)
         assert line.terms.model is not None
-        model = line.terms.model
-        if self.index.accepts(model, line.terms.excluded):
+        if self.index.accepts(line.terms.model, line.terms.excluded):
             return False
-        if line.terms.excluded and self.index.accepts(model, frozenset()):
+        return self._beyond_hope(line.terms.model, line.terms.excluded, now)
+
+    def _beyond_hope(self, model: ModelName, excluded: frozenset[ServerId], now: float) -> bool:
+        """Of a model that nobody accepting can serve now: whether waiting any longer makes no sense."""
+        if excluded and self.index.accepts(model, frozenset()):
             return True
-        if not self.index.knows(model) and self.index.all_probed():
+        if not self.index.knows(model) and self.index.complete(now):
             return True
         return now - self.index.lonely_since(model) >= self.rules.grace
 
     def _no_server(self, ticket: Ticket, now: float) -> FleetError:
-        if ticket.pinned is None and not self.index.knows(ticket.model) and self.index.all_probed():
+        if ticket.pinned is None and not self.index.knows(ticket.model) and self.index.complete(now):
             return ModelNotFound(f"model '{ticket.model}' not found")
         holders = self.index.holders(ticket.model) if ticket.pinned is None else {ticket.pinned}
-        states = [self.index.servers[s] for s in sorted(holders) if s in self.index.servers]
-        why = "; ".join(_state_of(state, ticket.model) for state in states[:5]) or "no server is configured"
+        states = [self.index.servers[server] for server in sorted(holders) if server in self.index.servers]
+        why = "; ".join(_state_of(state, ticket.model) for state in states[:5]) or "no server that answers lists it"
         waits = [gate.retry_at - now for state in states if (gate := state.gates.get(ticket.model))]
         soon = min((wait for wait in waits if 0 < wait < float("inf")), default=5.0)
         what = f"model '{ticket.model}'" if ticket.model != ANY_MODEL else "this request"
         return NoServer(f"no server can serve {what} now", details=why, retry_after=min(max(soon, 1.0), 300.0))
 
 
+_BREAKER_WORDS: Final = {GateState.OPEN: "closed", GateState.LIMITED: "half-open", GateState.SHUT: "open"}
+"""A gate that is shut belongs to a breaker that is, in everybody's words, open."""
+
+
 def _state_of(server: ServerState, model: ModelName) -> str:
     if server.usable:
-        return f"{server.id}: breaker {server.gate_state(model).value}"
+        return f"{server.id}: circuit breaker {_BREAKER_WORDS[server.gate_state(model)]}"
     return f"{server.id}: {server.health.value}, {server.admin.value} ({server.why})"
+
+
+def _rank_of(head: tuple[float, int, Ticket]) -> tuple[float, int]:
+    return head[0], head[1]

@@ -195,8 +195,13 @@ class Breaker:
         enough = self.window.results >= self.settings.error_rate_min_requests
         return Why.ERROR_RATE if enough and self.window.rate >= self.settings.error_rate_threshold else None
 
+    def alive(self, now: float) -> None:
+        """A trial that is out has moved: it does not hang."""
+        if self.state is State.HALF_OPEN:
+            self.silent_since = now
+
     def _look(self, now: float) -> bool:
-        """Trials that are out while nothing ends for a whole period hang. No traffic is no reason to shut."""
+        """Trials that are out while nothing ends or moves for a whole period hang. No traffic is no reason to shut."""
         self.looked_at = now
         if not self.gate.trials_out:
             self.silent_since = now

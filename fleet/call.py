@@ -22,6 +22,7 @@ class Call:
     `target` is path and query as the backend shall see them (without the backend's base path). `model` is canonical,
     or `ANY_MODEL` when any server may answer; `asked_model` is the client's own spelling. `stream` says whether the
     answer comes in pieces. `sse` asks for native NDJSON to be re-framed as server-sent events.
+    `runs` is False for what no model runner answers (/api/show): it needs no slot and proves nothing about the model.
     `pinned` names the only server allowed. `content_length` belongs to an iterable body (None: chunked).
     """
 
@@ -43,6 +44,7 @@ class Call:
     user_agent: str = ""
     content_length: int | None = None
     options: dict[str, object] = field(default_factory=dict)
+    runs: bool = True
 
     @property
     def replayable(self) -> bool:

@@ -49,7 +49,7 @@ _REQUEST_HEADERS: Final = (
     "X-Request-Id",
 )
 _ALLOWED_HEADERS: Final = ",".join(_REQUEST_HEADERS).encode("ascii")
-_EXPOSED_HEADERS: Final = b"X-Request-Id,X-Served-By,Retry-After"
+_EXPOSED_HEADERS: Final = b"X-Request-Id,X-Fleet-Server,X-Fleet-Attempts,X-Fleet-Queue-Ms,X-Fleet-Error,Retry-After"
 _MAX_AGE: Final = b"43200"
 _LONGEST: Final = 512
 
@@ -64,9 +64,10 @@ class Verdict(enum.Enum):
     """Answer 403 with an empty body, whatever the method."""
 
 
-def allowed_origins(configured: Iterable[str]) -> tuple[str, ...]:
-    """The configured origins (each with at most one `*`; a lone `*` allows all), then Ollama's defaults."""
-    return (*(origin.strip().lower() for origin in configured if origin.strip()), *DEFAULT_ORIGINS)
+def allowed_origins(configured: Iterable[str], *, defaults: bool = True) -> tuple[str, ...]:
+    """The configured origins (each with at most one `*`; a lone `*` allows all), then Ollama's defaults if wanted."""
+    own = tuple(origin.strip().lower() for origin in configured if origin.strip())
+    return (*own, *DEFAULT_ORIGINS) if defaults else own
 
 
 def decide(origin: str | None, allowed: Sequence[str], host: str = "") -> Verdict:

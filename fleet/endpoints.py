@@ -138,16 +138,16 @@ def split_server(path: str) -> tuple[str, ServerId | None]:
     return head, ServerId(unquote(server))
 
 
-def understand(endpoint: Endpoint, body: bytes, headers: Headers) -> Understood:
+def understand(endpoint: Endpoint, body: bytes, headers: Headers, decoded_limit: int = ZSTD_LIMIT) -> Understood:
     """Work out what a hot request wants, without changing it.
 
-    Whatever cannot be read is left to a server to refuse (`ANY_MODEL`); only an oversized compressed body raises
-    (`TooLarge`).
+    Whatever cannot be read is left to a server to refuse (`ANY_MODEL`); only a compressed body over `decoded_limit`
+    bytes raises (`TooLarge`).
     """
     if endpoint.multipart:
         content_type = (header(headers, b"content-type") or b"").decode("latin-1")
         return _understood(endpoint, Peek(), multipart_model(content_type, body) or "")
-    seen = peek(_plain(endpoint, body, headers))
+    seen = peek(_plain(endpoint, body, headers, decoded_limit))
     if not seen.readable:
         return Understood(embedding=endpoint.embedding, stream=endpoint.stream_default)
     asked = seen.asked if endpoint.kind is Kind.SHOW else seen.model or ""
@@ -182,12 +182,12 @@ def redirect(method: str, path: str) -> tuple[int, str] | None:
     return (301 if method == "GET" else 307), shorter
 
 
-def _plain(endpoint: Endpoint, body: bytes, headers: Headers) -> bytes:
+def _plain(endpoint: Endpoint, body: bytes, headers: Headers, decoded_limit: int) -> bytes:
     """The JSON text: a decoded copy if the body is compressed in the one way Ollama reads."""
     if not endpoint.zstd or (header(headers, b"content-encoding") or b"").lower() != b"zstd":
         return body
     try:
-        return decode_zstd(body, ZSTD_LIMIT)
+        return decode_zstd(body, decoded_limit)
     except BadRequest:
         return b""
 

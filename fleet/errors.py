@@ -81,6 +81,12 @@ class QueueFull(FleetError):
     status, code, reason = 503, "SERVICE_UNAVAILABLE", "QUEUE_FULL"
 
 
+class BodyBudget(FleetError):
+    """The request bodies in memory are over `limits.buffered_bytes`, all requests together."""
+
+    status, code, reason = 503, "SERVICE_UNAVAILABLE", "BODY_BUDGET"
+
+
 class NoServer(FleetError):
     """The model is known, but no server that holds it can be used now."""
 
@@ -97,6 +103,12 @@ class OutOfDescriptors(FleetError):
     """This process may open no more files; nobody else is to blame."""
 
     status, code, reason = 503, "SERVICE_UNAVAILABLE", "OUT_OF_DESCRIPTORS"
+
+
+class LoopDetected(FleetError):
+    """The request has been through this fleet before: it is, through some alias, one of its own servers."""
+
+    status, code, reason = 508, "SERVICE_UNAVAILABLE", "LOOP_DETECTED"
 
 
 class QueueTimeout(FleetError):

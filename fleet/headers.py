@@ -48,6 +48,9 @@ _UNSAFE = re.compile(rb"[\x00\r\n]")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _INTEGER = re.compile(rb"[+-]?[0-9]{1,9}")
 _WORDS: Final = {b"low": -5, b"normal": 0, b"high": 5}
+HOP: Final = b"x-fleet-hop"
+MOST_HOPS: Final = 8
+"""Fleets may stand behind fleets, but not endlessly."""
 LOWEST_PRIORITY: Final = -10
 HIGHEST_PRIORITY: Final = 10
 
@@ -60,13 +63,20 @@ def field(headers: Headers, name: bytes) -> bytes | None:
     return None
 
 
-def upstream_headers(headers: Headers, *, api_key: str | None, request_id: str) -> list[Field]:
+def hops(headers: Headers) -> list[bytes]:
+    """The fleets this request has come through, as they named themselves."""
+    return [hop.strip() for hop in (field(headers, HOP) or b"").split(b",") if hop.strip()]
+
+
+def upstream_headers(headers: Headers, *, api_key: str | None, request_id: str, hop: bytes = b"") -> list[Field]:
     """What a backend gets to see of the client's header fields, without Host and framing.
 
-    `api_key` is the backend's own key; the client's credentials are never passed on.
+    `api_key` is the backend's own key; the client's credentials are never passed on. `hop` names this fleet.
     """
     kept = _pass(headers, _NOT_UPSTREAM, _NOT_UPSTREAM_PREFIXES)
     kept.append((b"x-request-id", request_id.encode("ascii", "ignore")))
+    if hop:
+        kept.append((HOP, b",".join([*hops(headers)[:MOST_HOPS], hop])))
     if api_key:
         kept.append((b"authorization", b"Bearer " + _UNSAFE.sub(b"", api_key.encode("utf-8", "ignore"))))
     return kept

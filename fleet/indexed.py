@@ -1,4 +1,4 @@
-"""A set from which a few members can be drawn at random without walking it."""
+"""A set that can be walked from a random place on, so that a few members can be drawn without walking it all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Sampler(Protocol):
 
 
 class IndexedSet(Generic[T]):
-    """A list of members plus where each stands: add, discard and contains in O(1), a sample of k in O(k)."""
+    """A list of members plus where each stands: add, discard and contains in O(1)."""
 
     __slots__ = ("_items", "_where")
 
@@ -46,10 +46,9 @@ class IndexedSet(Generic[T]):
             self._items[at] = last
             self._where[last] = at
 
-    def sample(self, most: int, chance: Sampler) -> list[T]:
-        """At most `most` members; a run of neighbours from a random place (they stand in no particular order)."""
+    def from_anywhere(self, chance: Sampler) -> Iterator[T]:
+        """All members, starting at a random one (they stand in no particular order). No changes meanwhile."""
         size = len(self._items)
-        if size <= most:
-            return self._items
         start = int(chance.random() * size)
-        return [self._items[(start + step) % size] for step in range(most)]
+        for step in range(size):
+            yield self._items[(start + step) % size]

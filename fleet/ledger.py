@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from fleet.ids import ModelName
@@ -50,3 +51,8 @@ class Ledger:
         if not numbers:
             del self._by_model[model]
         return True
+
+    def keep_only(self, numbers: Container[int]) -> None:
+        """Strike out every lease that is not among `numbers` (after a crash, the open leases are the truth)."""
+        for number in [number for number in self._open if number not in numbers]:
+            self.close(number)

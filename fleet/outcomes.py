@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from fleet.errors import BackendError, Phase
+from fleet.errors import BackendError
 
 
 class Signal(enum.Enum):
@@ -85,12 +85,16 @@ _CRASH_TEXTS = (
     "llama runner process",
     "error was encountered while running the model",
 )
+_CLIENT_FAULTS = ('option "', "invalid format", "template:", "json:", "invalid option")
+"""How Ollama's 500s about the client's own input begin; what follows may quote the client, so it proves nothing."""
 _RETRY_STATUS = frozenset({408, 425, 429, 502, 503, 504})
 
 
 def is_crash_text(text: str) -> bool:
     """Whether one of Ollama's own known texts says that the model runner died."""
-    lowered = text.lower()
+    lowered = text.lower().lstrip()
+    if lowered.startswith(_CLIENT_FAULTS):
+        return False
     return any(known in lowered for known in _CRASH_TEXTS)
 
 
@@ -122,8 +126,10 @@ def _classify_status(status: int, text: str) -> Signal:
 def retryable_elsewhere(end: End) -> bool:
     """Whether another server may do better, provided that no byte reached the client."""
     match end:
-        case Failed(error=error):
-            return error.phase is not Phase.BODY
+        case Failed():
+            return True
+        case Revoked():
+            return True
         case Refused(status=status, text=text, missing=missing):
             return missing or status in _RETRY_STATUS or (status == 500 and is_crash_text(text))
         case _:

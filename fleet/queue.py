@@ -11,8 +11,7 @@ they reach the head or make up more than half of a line.
 from __future__ import annotations
 
 import heapq
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -23,7 +22,10 @@ _COMPACT_ABOVE = 32
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """A request for one slot. Settled exactly once: by a grant, a refusal, or its own withdrawal."""
+    """A request for one slot. Settled exactly once: by a grant, a refusal, or its own withdrawal.
+
+    `runs` is False when no model runner is needed: any server that lists the model may answer, slot or no slot.
+    """
 
     number: int
     request_id: RequestId
@@ -32,7 +34,7 @@ class Ticket:
     enqueued: float
     pinned: ServerId | None = None
     excluded: frozenset[ServerId] = frozenset()
-    waiting: bool = False
+    runs: bool = True
 
     @property
     def terms(self) -> Terms:
@@ -51,25 +53,25 @@ class Terms(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Line:
-    """One heap of tickets with equal terms."""
+    """One heap of tickets with equal terms. Who is not in `members` any more is a tombstone."""
 
     terms: Terms
     heap: list[tuple[float, int, Ticket]] = field(default_factory=list)
-    live: int = 0
+    members: set[int] = field(default_factory=set)
 
     def head(self) -> tuple[float, int, Ticket] | None:
-        """The next live ticket with its rank; tombstones before it are dropped."""
-        while self.heap and not self.heap[0][2].waiting:
+        """The next ticket with its rank; tombstones before it are dropped."""
+        while self.heap and self.heap[0][1] not in self.members:
             heapq.heappop(self.heap)
         return self.heap[0] if self.heap else None
 
     def tickets(self) -> list[Ticket]:
-        """All live tickets, in order."""
-        return [entry[2] for entry in sorted(self.heap, key=lambda e: e[:2]) if entry[2].waiting]
+        """All members, in order."""
+        return [entry[2] for entry in sorted(self.heap, key=_order) if entry[1] in self.members]
 
     def compact(self) -> None:
-        if len(self.heap) > _COMPACT_ABOVE and self.live * 2 < len(self.heap):
-            self.heap = [entry for entry in self.heap if entry[2].waiting]
+        if len(self.heap) > _COMPACT_ABOVE and len(self.members) * 2 < len(self.heap):
+            self.heap = [entry for entry in self.heap if entry[1] in self.members]
             heapq.heapify(self.heap)
 
 
@@ -77,37 +79,41 @@ _NO_LINES: Mapping[Terms, Line] = {}
 
 
 class Queue:
-    """All lines. Every operation is O(log n) in the tickets of one line."""
+    """All lines. Every operation is O(log n) in the tickets of one line.
+
+    The queue alone knows who waits in it: a ticket that an earlier queue held means nothing here.
+    """
 
     def __init__(self, ageing: float) -> None:
         self.ageing = ageing
-        self.paused = False
-        self.size = 0
         self._by_model: dict[ModelName, dict[Terms, Line]] = {}
         self._pinned: dict[ServerId, Line] = {}
+        self._where: dict[int, Line] = {}
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __contains__(self, ticket: object) -> bool:
+        return isinstance(ticket, Ticket) and ticket.number in self._where
 
     def rank(self, ticket: Ticket) -> float:
         return ticket.enqueued - ticket.priority * self.ageing
 
     def push(self, ticket: Ticket) -> None:
         """Let a ticket wait. A ticket that waits already stays where it is."""
-        if ticket.waiting:
+        if ticket.number in self._where:
             return
-        line = self._line(ticket.terms)
-        ticket.waiting = True
-        line.live += 1
-        self.size += 1
+        line = self._where[ticket.number] = self._line(ticket.terms)
+        line.members.add(ticket.number)
         heapq.heappush(line.heap, (self.rank(ticket), ticket.number, ticket))
 
     def remove(self, ticket: Ticket) -> bool:
-        """Take a ticket out, whether granted, refused or withdrawn; False if it was not waiting."""
-        if not ticket.waiting:
+        """Take a ticket out, whether granted, refused or withdrawn; False if it does not wait here."""
+        line = self._where.pop(ticket.number, None)
+        if line is None:
             return False
-        line = self._line(ticket.terms)
-        ticket.waiting = False
-        line.live -= 1
-        self.size -= 1
-        if line.live:
+        line.members.discard(ticket.number)
+        if line.members:
             line.compact()
         else:
             self._drop(line.terms)
@@ -115,6 +121,10 @@ class Queue:
 
     def waits_for(self, model: ModelName) -> bool:
         return model in self._by_model
+
+    def models(self) -> Collection[ModelName]:
+        """Models somebody waits for (pinned tickets apart)."""
+        return self._by_model.keys()
 
     def best(self, model: ModelName, server: ServerId) -> tuple[float, int, Ticket] | None:
         """The first in line for the model among those that accept this server."""
@@ -139,17 +149,11 @@ class Queue:
 
     def tickets(self) -> list[Ticket]:
         """Everybody who waits, in the order in which they would be served by one server that could serve all."""
-        entries = [entry for line in self.lines() for entry in line.heap if entry[2].waiting]
+        entries = [entry for line in self.lines() for entry in line.heap if entry[1] in line.members]
         return [entry[2] for entry in sorted(entries, key=_order)]
 
     def waiting_of(self, model: ModelName) -> int:
-        return sum(line.live for line in self._by_model.get(model, {}).values())
-
-    def by_model(self) -> dict[ModelName, int]:
-        return {model: self.waiting_of(model) for model in self._by_model}
-
-    def by_priority(self) -> dict[int, int]:
-        return dict(Counter(ticket.priority for ticket in self.tickets()))
+        return sum(len(line.members) for line in self._by_model.get(model, {}).values())
 
     def _line(self, terms: Terms) -> Line:
         if terms.pinned is not None:

@@ -52,15 +52,17 @@ class RetryBudget:
         self._roll(now)
         self._requests[0] += 1
 
-    def allows(self, now: float) -> bool:
-        """Whether another retry is within the budget."""
+    def spend(self, now: float) -> bool:
+        """Take one retry; False when the budget is used up."""
         self._roll(now)
-        return sum(self._retries) < self.floor + self.ratio * sum(self._requests)
-
-    def spend(self, now: float) -> None:
-        """A retry was made."""
-        self._roll(now)
+        if sum(self._retries) >= self.floor + self.ratio * sum(self._requests):
+            return False
         self._retries[0] += 1
+        return True
+
+    def refund(self) -> None:
+        """A retry that was taken found no server to try."""
+        self._retries[0] = max(0, self._retries[0] - 1)
 
     def _roll(self, now: float) -> None:
         steps = int((now - self._start) / (self.window / 2))

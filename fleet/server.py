@@ -68,7 +68,10 @@ class ServerState:
     spec: ServerSpec
     health: Health = Health.UNKNOWN
     admin: Admin = Admin.ACTIVE
+    added: float = 0.0
     since: float = 0.0
+    seen: bool = False
+    """Whether its inventory was ever read."""
     why: str = "not probed yet"
     models: dict[ModelName, Row] = field(default_factory=dict)
     resident: dict[ModelName, Row] = field(default_factory=dict)

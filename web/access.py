@@ -9,6 +9,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from fleet.call import Headers
+from fleet.config import SecuritySection
 from fleet.errors import FleetError, Forbidden, Unauthorized
 from fleet.headers import field
 
@@ -20,6 +21,11 @@ def is_open(method: str, path: str) -> bool:
     if method == "OPTIONS" or path == "/health" or path.startswith("/health/"):
         return True
     return path == "/" and method in ("GET", "HEAD")
+
+
+def is_trusted(headers: Headers, security: SecuritySection) -> bool:
+    """Whether a request may see what is not for everybody: it has a valid key, or none is needed."""
+    return not security.keys_required or _matches(_presented(headers), security.api_keys)
 
 
 def refusal(path: str, headers: Headers, keys: Sequence[SecretStr]) -> FleetError | None:

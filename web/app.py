@@ -12,15 +12,13 @@ from fleet.endpoints import known_methods, redirect
 from fleet.errors import FleetError
 from web import errors, inference, local, management, replies
 from web.admin import breakers, health, inflight, queue, servers
-from web.body import FleetRequest
-from web.connection import FleetConnection
+from web.body import Budget, FleetRequest, Terms
+from web.connection import TERMS_KEY, FleetConnection
 from web.guard import Guard
 
 if TYPE_CHECKING:
     from actors.system import System
-
-BODY_TIMEOUT: Final = 60
-"""Seconds for a whole request body; blob uploads are streamed and have none."""
+    from fleet.config import Config
 
 _TOPICS: Final = (inference, local, management, servers, health, queue, inflight, breakers)
 
@@ -36,7 +34,8 @@ def create_app(system: System) -> QuartTrio:
     """The whole application for one system, guard included: an ASGI callable for `web.listen`."""
     app = FleetApp("fleet", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = system.config.limits.body_bytes
-    app.config["BODY_TIMEOUT"] = BODY_TIMEOUT
+    app.config["BODY_TIMEOUT"] = None  # the body has terms of its own
+    app.config[TERMS_KEY] = _terms(system.config)
     app.config["RESPONSE_TIMEOUT"] = None  # Quart's own would silently cut a stream after a minute
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # preflights are the guard's
     app.url_map.merge_slashes = False
@@ -48,6 +47,10 @@ def create_app(system: System) -> QuartTrio:
     app.register_error_handler(Exception, _on_crash)
     app.asgi_app = Guard(app.asgi_app, system)  # type: ignore[method-assign]
     return app
+
+
+def _terms(config: Config) -> Terms:
+    return Terms(config.timeouts.body_idle, config.total_timeout, Budget(config.limits.buffered_bytes))
 
 
 async def _as_strict_as_ollama() -> None:
@@ -85,12 +88,12 @@ async def _on_http(error: Exception) -> Response:
 def _page(code: int) -> Response:
     moved = redirect(_scope().get("method", "GET"), _path())
     if code == 405:
-        return replies.text("405 method not allowed", 405)
+        return replies.page("405 method not allowed", 405)
     if moved is None:
-        return replies.text("404 page not found", 404)
+        return replies.page("404 page not found", 404)
     status, where = moved
     query = _scope()["query_string"].decode("ascii")
-    response = replies.text("", status)
+    response = replies.page("", status, "text/html; charset=utf-8")
     response.headers["Location"] = f"{where}?{query}" if query else where
     return response
 

@@ -14,10 +14,18 @@ import trio
 _BACKLOG: Final = 1024
 _USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", None)
 _DEAD_PEER_MS: Final = 60_000
+_TAKEN: Final[dict[int | None, str]] = {
+    errno.EADDRINUSE: "another program is listening there",
+    errno.EACCES: "the operating system does not allow it",
+}
 
 
 class PortTaken(Exception):
     """Another program listens there already. The message is one sentence for the operator."""
+
+
+class HostUnusable(Exception):
+    """This machine cannot listen under `server.host`. The message is one sentence for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,7 @@ class Bound:
 def bind(host: str, port: int, setting: str) -> Bound:
     """Listen on every address that `host` means; port 0 picks a free one.
 
-    Raises PortTaken with one sentence naming the address and the setting; OSError for anything else.
+    Raises PortTaken or HostUnusable with one sentence naming the address and the setting; OSError for anything else.
     """
     sockets: list[socket.socket] = []
     try:
@@ -56,22 +64,23 @@ def bind(host: str, port: int, setting: str) -> Bound:
             sockets.append(_listen(family, where))
             if port == 0:
                 break  # one port number for all would need luck
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         for sock in sockets:
             sock.close()
-        if error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
-            raise PortTaken(_complaint(error, host, port, setting)) from error
-        raise
+        raise _explained(error, host, port, setting) from error
     return Bound(tuple(sockets), host, sockets[0].getsockname()[1], setting)
 
 
-def _complaint(error: OSError, host: str, port: int, setting: str) -> str:
-    why = {
-        errno.EADDRINUSE: "another program is listening there",
-        errno.EACCES: "the operating system does not allow it",
-        errno.EADDRNOTAVAIL: "this machine has no such address",
-    }[error.errno or 0]
-    return f"cannot listen on {host}:{port} because {why}; choose another with {setting}"
+def _explained(error: Exception, host: str, port: int, setting: str) -> Exception:
+    # UnicodeError is what a name with an overlong label ends in, on its way to the resolver
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return HostUnusable(f"cannot listen on {host} because no such host is known; change server.host")
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EADDRNOTAVAIL:
+        return HostUnusable(f"cannot listen on {host}: this machine has no such address; change server.host")
+    if number not in _TAKEN:
+        return error
+    return PortTaken(f"cannot listen on {host}:{port} because {_TAKEN[number]}; choose another with {setting}")
 
 
 def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:

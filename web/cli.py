@@ -55,7 +55,7 @@ def serve(
     loaded = _load(config, {"servers": []} if demo else {})
     _refuse_unsafe(loaded.config)
     configure_logging(loaded.config.logging.level, loaded.config.logging.format)
-    raise typer.Exit(_run(loaded.config, demo=demo))
+    raise typer.Exit(_run(loaded.config, _source(config), demo=demo))
 
 
 @app.command(epilog="Example: fleet check --config config.yml")
@@ -119,10 +119,19 @@ def _load(path: Path | None, flags: Mapping[str, object]) -> Loaded:
         raise typer.Exit(BAD_CONFIG) from None
 
 
+def _file(path: Path | None) -> Path | None:
+    """The file to read: the one asked for, else config.yml if there is one."""
+    return path or (Path(_DEFAULT_CONFIG) if Path(_DEFAULT_CONFIG).is_file() else None)
+
+
+def _source(path: Path | None) -> str:
+    return str(_file(path) or f"defaults (there is no {_DEFAULT_CONFIG} here)")
+
+
 def _read(path: Path | None) -> tuple[str | None, str]:
-    if path is None and not Path(_DEFAULT_CONFIG).is_file():
+    path = _file(path)
+    if path is None:
         return None, "defaults"
-    path = path or Path(_DEFAULT_CONFIG)
     try:
         return path.read_text(encoding="utf-8"), str(path)
     except (OSError, UnicodeDecodeError) as error:
@@ -136,20 +145,23 @@ def _refuse_unsafe(config: Config) -> None:
         raise typer.Exit(BAD_CONFIG)
 
 
-def _run(config: Config, *, demo: bool) -> int:
-    from web.bind import PortTaken
+def _run(config: Config, source: str = "defaults", *, demo: bool) -> int:
+    from web.bind import HostUnusable, PortTaken
 
     try:
         if demo:
             from web.demo import run_demo
 
-            return run_demo(config, typer.echo)
+            return run_demo(config, typer.echo, source=source)
         from web.serve import run
 
-        return run(config, typer.echo)
+        return run(config, typer.echo, source=source)
     except PortTaken as error:
         typer.echo(f"fleet: {error}", err=True)
         return PORT_TAKEN
+    except HostUnusable as error:
+        typer.echo(f"fleet: {error}", err=True)
+        return BAD_CONFIG
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from fleet.call import ClientGone, Downstream
 from web import errors
 from web.body import HeldBody
 from web.downstream import AsgiDownstream
+from web.wire import Wire, wire_of
 
 if TYPE_CHECKING:
     from quart_trio import QuartTrio
@@ -28,6 +29,12 @@ log = logging.getLogger(__name__)
 
 LINGER: Final = 2.0
 """Seconds for which we listen to the rest of a body nobody wants, so that its sender gets to read our answer."""
+
+GLANCE: Final = 0.05
+"""Seconds between two looks at whether the sender of a body that nobody takes is still there."""
+
+TERMS_KEY: Final = "FLEET_BODY_TERMS"
+"""Where the app's configuration has the `web.body.Terms`."""
 
 Work = Callable[[Downstream], Awaitable[None]]
 
@@ -49,6 +56,8 @@ class FleetConnection(TrioASGIHTTPConnection):
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         request = self._create_request_from_scope(send)
+        body = cast(HeldBody, request.body)
+        body.terms = self.app.config[TERMS_KEY]
 
         async def answer(down: AsgiDownstream) -> None:
             response: Any = await self.app.handle_request(request)
@@ -57,7 +66,10 @@ class FleetConnection(TrioASGIHTTPConnection):
             else:
                 await _forward(response, down)
 
-        await converse(self.scope, cast(HeldBody, request.body), receive, send, answer)
+        try:
+            await converse(self.scope, body, receive, send, answer)
+        finally:
+            body.release()
 
     async def _relay(self, response: Relay, down: AsgiDownstream) -> None:
         """Run the work; answer with its error if that is still possible, else end without the last chunk."""
@@ -85,29 +97,41 @@ async def converse(
 
     The end of the response goes out only after the rest of the body was dealt with.
     """
-    body.foretell(scope["headers"])
+    wire = wire_of(scope)
+    body.foretell(scope["headers"], wire)
     down = AsgiDownstream(send, body, head_only=scope["method"] == "HEAD")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_pump, body, receive, nursery.cancel_scope)
+        nursery.start_soon(_pump, body, receive, wire, nursery.cancel_scope)
         try:
             await answer(down)
             if down.finished:
                 await _let_go(body, nursery)
+                body.release()
                 await down.close()
         except ClientGone:
             log.debug("client left during its response")
         nursery.cancel_scope.cancel()
 
 
-async def _pump(body: HeldBody, receive: ASGIReceiveCallable, scope: trio.CancelScope) -> None:
+async def _pump(body: HeldBody, receive: ASGIReceiveCallable, wire: Wire, scope: trio.CancelScope) -> None:
     """Feed the body; when the client leaves, cancel the whole exchange."""
     while True:
         message = await receive()
-        if message["type"] == "http.request":
-            await body.feed(message.get("body", b""), last=not message.get("more_body", False))
-        elif message["type"] == "http.disconnect":
+        if message["type"] == "http.disconnect" or not await _fed(body, message, wire):
             scope.cancel()
             return
+
+
+async def _fed(body: HeldBody, message: Any, wire: Wire) -> bool:
+    """Hand one piece over; False if the client left before anybody took it.
+
+    The notice of that comes behind the pieces, which nobody reads while the body's reader is behind.
+    """
+    data, last = message.get("body", b""), not message.get("more_body", False)
+    while not await body.feed(data, last=last, patience=GLANCE):
+        if wire.left():
+            return False
+    return True
 
 
 async def _let_go(body: HeldBody, nursery: trio.Nursery) -> None:
@@ -115,7 +139,7 @@ async def _let_go(body: HeldBody, nursery: trio.Nursery) -> None:
 
     The swallowing goes on until the very end, because the server puts its own notice behind the last chunks.
     """
-    if body.complete.is_set():
+    if body.complete.is_set() or body.held_back:
         return
     nursery.start_soon(body.swallow)
     with trio.move_on_after(LINGER):

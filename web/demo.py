@@ -20,7 +20,7 @@ from web.serve import Setting, run
 from web.sim.host import make_host
 from web.sim.tcp import serve_sim
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("fleet.demo")
 
 MODELS: Final = "llama3:8b:4.7GB,phi3:mini:2.3GB,llama2:13b:7.4GB,nomic-embed-text:latest:274MB"
 
@@ -35,9 +35,9 @@ _EVERY: Final = 3.0
 """Mean seconds between two requests of the trickle."""
 
 
-def run_demo(config: Config, say: Callable[[str], None]) -> int:
+def run_demo(config: Config, say: Callable[[str], None], *, source: str) -> int:
     """Run until a signal; the exit code. Raises PortTaken."""
-    return run(config, say, setting=_Demo(say))
+    return run(config, say, source=source, setting=_Demo(say))
 
 
 class _Demo(Setting):

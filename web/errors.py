@@ -48,6 +48,19 @@ class CloudDisabled(Forbidden):
         super().__init__("ollama cloud is disabled: remote model is unavailable")
 
 
+class ForeignHost(Forbidden):
+    """Asked for under a name that is not ours (DNS rebinding); a plain string, where Ollama itself has nothing to say.
+
+    Ollama's own client takes an empty body for success.
+    """
+
+    reason = "HOST_NOT_ALLOWED"
+    plain: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__("the fleet does not answer to this Host; security.allowed_hosts can add it")
+
+
 class NotOffered(Forbidden):
     """Something that belongs to one server and cannot be shared by a fleet; a plain string for Ollama's CLI."""
 

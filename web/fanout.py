@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from fleet.errors import BackendError
+from fleet.errors import FleetError
+from web.rereading import held
 
 if TYPE_CHECKING:
     from actors.system import System
     from fleet.call import Call, Downstream
     from fleet.ids import ServerId
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("fleet.fanout")
 
 TELLING: Final = 10.0
 """Seconds the other servers get to unload a model before the client is answered anyway."""
@@ -34,6 +35,11 @@ class Reply:
     def good(self) -> bool:
         return 200 <= self.status < 300
 
+    @property
+    def missing(self) -> bool:
+        """Whether it knows no such model; a 404 that is no JSON means that it knows no such route."""
+        return self.status == 404 and self.body.lstrip().startswith(b"{")
+
 
 Ask = Callable[["ServerId"], Awaitable[tuple[int, bytes]]]
 
@@ -45,7 +51,7 @@ async def ask_all(servers: Sequence[ServerId], ask: Ask) -> list[Reply]:
     async def one(server: ServerId) -> None:
         try:
             replies[server] = Reply(server, *await ask(server))
-        except BackendError as error:
+        except FleetError as error:
             log.warning("%s could not be asked: %s", server, error.message)
             replies[server] = Reply(server, 0, error.message.encode())
 
@@ -65,11 +71,7 @@ async def unload(system: System, holders: Sequence[ServerId], call: Call, down: 
     async def tell(server: ServerId) -> tuple[int, bytes]:
         return await system.client(server).unload(call.asked_model, embedding=call.embedding)
 
-    try:
+    with held(system, holders, down) as last:
         with trio.move_on_after(TELLING):
             await ask_all(others, tell)
-        await system.relay_to(first, call, down)
-    finally:
-        for server in holders:
-            if server in system.servers:
-                system.refresh(server)
+        await system.relay_to(first, call, last)

@@ -5,16 +5,18 @@ Whatever is refused here never reaches a view. Nothing here reads a body.
 
 from __future__ import annotations
 
+import socket
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import trio
 
-from fleet.config import Config
-from fleet.errors import FleetError
+from fleet.config import Config, checks_hosts
+from fleet.errors import BadRequest, FleetError, Forbidden
 from fleet.headers import field, request_id_of
-from web import access, crossorigin, errors
+from fleet.hosts import is_local
+from web import access, crossorigin, errors, target
 from web.body import HeldBody
 from web.connection import converse
 from web.downstream import AsgiDownstream
@@ -38,6 +40,7 @@ class Guard:
     def __init__(self, app: Asgi, system: Guarded) -> None:
         self._app = app
         self._system = system
+        self._own_name = socket.gethostname().lower()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -48,13 +51,12 @@ class Guard:
             await self._app(scope, receive, send)
 
     async def _http(self, scope: Any, receive: Any, send: Any) -> None:
-        asker = self._note(scope)
-        decision = self._cors(scope, scope["method"])
+        asker, decision, error = self._judged(scope, scope["method"])
         out = Outgoing(send, asker.request_id, decision.fields, closing=self._system.draining)
         into = out.incoming(receive)
         if decision.status is not None:
             await self._reply(scope, into, out, _bare(decision.status))
-        elif (error := self._refusal(scope, scope["method"])) is not None:
+        elif error is not None:
             await self._reply(scope, into, out, _failure(error, asker))
         else:
             await self._app(scope, into, out)
@@ -65,21 +67,40 @@ class Guard:
         await converse(scope, body, receive, send, answer)
 
     async def _websocket(self, scope: Any, receive: Any, send: Any) -> None:
-        self._note(scope)
-        if self._cors(scope, "GET").status is not None or self._refusal(scope, "WEBSOCKET") is not None:
+        asker, decision, error = self._judged(scope, "WEBSOCKET")
+        if decision.status is not None or error is not None:
             await receive()
-            await send({"type": "websocket.close", "code": 1008})
+            await _turn_away(send, error or Forbidden("pages of this origin may not call the fleet"), asker)
             return
 
         async def checked(message: Any) -> None:
+            if message["type"] == "websocket.http.response.start":
+                message = {**message, "headers": [*message["headers"], (b"x-request-id", asker.request_id.encode())]}
             await send(message)
             # sending to a peer that is gone returns at once: a loop that pushes would never let anyone else run
             await trio.lowlevel.checkpoint()
 
         await self._app(scope, receive, checked)
 
+    def _judged(self, scope: Any, method: str) -> tuple[errors.Asker, crossorigin.Decision, FleetError | None]:
+        """Who asks, what the answer has to carry, and why it is a refusal; the Host comes first of all."""
+        host = target.settle(scope)
+        asker = self._note(scope)
+        if host is None:
+            return asker, crossorigin.NOTHING, BadRequest("the request target is neither a path nor an http URL")
+        if not self._is_ours(host):
+            return asker, crossorigin.NOTHING, errors.ForeignHost()
+        origins = self._system.config.cors.origins
+        decision = crossorigin.decide(method, scope["path"], host, scope["headers"], origins)
+        return asker, decision, self._refusal(scope, method)
+
+    def _is_ours(self, host: str) -> bool:
+        config = self._system.config
+        if not checks_hosts(config):
+            return True
+        return is_local(host, (self._own_name, *(name.lower() for name in config.security.allowed_hosts)))
+
     def _note(self, scope: Any) -> errors.Asker:
-        _make_relative(scope)
         headers = scope["headers"]
         agent = (field(headers, b"user-agent") or b"").decode("latin-1")
         request_id = request_id_of(headers, uuid.uuid4().hex[:16])
@@ -87,22 +108,19 @@ class Guard:
         scope[errors.SCOPE_KEY] = asker
         return asker
 
-    def _cors(self, scope: Any, method: str) -> crossorigin.Decision:
-        return crossorigin.decide(method, scope["headers"], self._system.config.cors.origins)
-
     def _refusal(self, scope: Any, method: str) -> FleetError | None:
         security = self._system.config.security
-        if not security.require_api_key or access.is_open(method, scope["path"]):
+        if not security.keys_required or access.is_open(method, scope["path"]):
             return None
         return access.refusal(scope["path"], scope["headers"], security.api_keys)
 
 
-def _make_relative(scope: Any) -> None:
-    """`GET http://host/path` means `/path`: nobody after us should have to know."""
-    scheme, mark, rest = scope["path"].partition("://")
-    if mark and scheme in ("http", "https"):
-        scope["path"] = "/" + rest.partition("/")[2]
-        scope["raw_path"] = b"/" + scope["raw_path"].partition(b"://")[2].partition(b"/")[2]
+async def _turn_away(send: Any, error: FleetError, asker: errors.Asker) -> None:
+    """Answer a websocket's handshake with an error."""
+    status, headers, body = errors.render(error, asker)
+    headers.append((b"x-request-id", asker.request_id.encode()))
+    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
 
 
 class Outgoing:

@@ -35,10 +35,10 @@ def blueprint(system: System) -> Blueprint:
 
 def _balanced(system: System, endpoint: Endpoint) -> Callable[[], Awaitable[Relay]]:
     async def view() -> Relay:
-        seen, call = await hot_call(endpoint)
+        seen, call = await hot_call(endpoint, system.config.limits.decoded_bytes)
         if seen.cloud and not system.known(seen.model):
             raise CloudDisabled
-        if seen.is_unload and (holders := system.holders(seen.model)):
+        if seen.is_unload and (holders := system.reachable_holders(seen.model)):
             return Relay(partial(unload, system, holders, call))
         return Relay(partial(system.exchange, call))
 
@@ -49,7 +49,7 @@ def _direct(system: System, endpoint: Endpoint) -> Callable[[str], Awaitable[Rel
     async def view(server: str) -> Relay:
         if ServerId(server) not in system.servers:
             raise ServerNotFound(f"no server is called {server[:100]}")
-        _, call = await hot_call(endpoint, ServerId(server))
+        _, call = await hot_call(endpoint, system.config.limits.decoded_bytes, ServerId(server))
         return Relay(partial(system.exchange, call))
 
     return view

@@ -7,6 +7,7 @@ is cancelled, readers that do not read included.
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -14,10 +15,10 @@ import trio
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.worker_context import WorkerContext
 
-from web.bind import Bound, PortTaken, bind
+from web.bind import Bound, HostUnusable, PortTaken, bind
 from web.tcp import Connection, hyper_config, wrap
 
-__all__ = ["Bound", "Door", "PortTaken", "bind", "serve_apps"]
+__all__ = ["Bound", "Door", "HostUnusable", "PortTaken", "bind", "serve_apps"]
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,8 @@ IDLE: Final = 180.0
 
 _FULL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\n"
-    b"Retry-After: 1\r\nX-Fleet-Error: TOO_MANY_CONNECTIONS\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
+    b"Retry-After: 1\r\nX-Fleet-Error: TOO_MANY_CONNECTIONS\r\nX-Request-Id: %s\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%s"
 )
 _FULL_BODY: Final = b'{"error":"too many connections, please try again"}'
 
@@ -54,7 +56,7 @@ async def _turn_away(stream: trio.SocketStream) -> None:
     """Answer 503 without reading more than it takes for the client to see it."""
     try:
         with trio.move_on_after(1):
-            await stream.send_all(_FULL % (len(_FULL_BODY), _FULL_BODY))
+            await stream.send_all(_FULL % (uuid.uuid4().hex[:16].encode(), len(_FULL_BODY), _FULL_BODY))
             await stream.send_eof()
             while await stream.receive_some(65536):
                 pass

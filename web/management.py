@@ -15,11 +15,13 @@ from fleet.dialects import missing_model_text
 from fleet.errors import ModelNotFound, NoServer
 from fleet.ids import ANY_MODEL, ModelName, ServerId
 from web import replies
+from web.audit import MANAGEMENT, Note, audited
 from web.connection import Relay
 from web.errors import NotOffered
-from web.fanout import Reply, ask_all
+from web.fanout import Ask, Reply, ask_all
 from web.pulling import pull
 from web.reading import managed_call, plain_call
+from web.rereading import held, refresh, reread
 
 if TYPE_CHECKING:
     from actors.system import System
@@ -38,50 +40,64 @@ def blueprint(system: System) -> Blueprint:
 
 def _add_transfers(routes: Blueprint, system: System) -> None:
     @routes.post("/api/pull")
-    async def pull_model() -> Relay:
+    @audited(MANAGEMENT, "pull")
+    async def pull_model(note: Note) -> Relay:
         seen, call = await managed_call()
         model = names.canonical(seen.asked)
+        note.about(model=seen.asked)
         if not seen.readable or model == ANY_MODEL:
-            return _to(system, system.any_server(), call)
+            return _to(system, note, system.any_server(), call)
         targets = system.holders(model) or system.placement(model, system.config.placement.pull_copies)
+        note.about(server=",".join(targets))
         return Relay(partial(pull, system, targets, seen.asked, call))
 
     @routes.post("/api/push")
-    async def push() -> Relay:
+    @audited(MANAGEMENT, "push")
+    async def push(note: Note) -> Relay:
         seen, call = await managed_call()
+        note.about(model=seen.asked)
         holders = system.holders(names.canonical(seen.asked))
-        return _to(system, holders[0] if holders else system.any_server(), call)
+        return _to(system, note, holders[0] if holders else system.any_server(), call)
 
     @routes.post("/api/create")
-    async def create() -> Relay:
+    @audited(MANAGEMENT, "create")
+    async def create(note: Note) -> Relay:
         seen, call = await managed_call()
-        return _to(system, _maker(system, seen), call, changes=True)
+        note.about(model=seen.asked)
+        return _to(system, note, _maker(system, seen), call, changes=True)
 
     @routes.route("/api/blobs/<digest>", methods=["HEAD", "POST"])
-    async def blob(digest: str) -> Relay:
+    @audited(MANAGEMENT, "blob")
+    async def blob(note: Note, digest: str) -> Relay:
         body = request.body if request.method == "POST" else b""
+        note.about(method=request.method, digest=digest)
         call = plain_call(body, content_length=request.content_length)
-        return _to(system, system.builder(), call)
+        return _to(system, note, system.builder(), call)
 
 
 def _add_fanned_out(routes: Blueprint, system: System) -> None:
     @routes.post("/api/copy")
-    async def copy() -> Response | Relay:
+    @audited(MANAGEMENT, "copy")
+    async def copy(note: Note) -> Response:
         seen, call = await managed_call()
         source, destination = seen.source or "", seen.destination or ""
+        note.about(model=source, destination=destination)
         if not (seen.readable and names.is_valid(source) and names.is_valid(destination)):
-            return _to(system, system.any_server(), call)
-        holders = _holders(system, "/api/copy", source)
-        replied = await ask_all(holders, lambda server: system.client(server).copy(source, destination))
-        return _verdict(system, replied)
+            return _to(system, note, system.any_server(), call)
+        return await _everywhere(
+            system, note, "/api/copy", source, lambda server: system.client(server).copy(source, destination)
+        )
 
     @routes.delete("/api/delete")
-    async def delete() -> Response | Relay:
+    @audited(MANAGEMENT, "delete")
+    async def delete(note: Note) -> Response:
         seen, call = await managed_call()
+        note.about(model=seen.asked)
         if not (seen.readable and names.is_valid(seen.asked)):
-            return _to(system, system.any_server(), call)
-        holders = _holders(system, "/api/delete", seen.asked)
-        return _verdict(system, await ask_all(holders, lambda server: system.client(server).delete(seen.asked)))
+            return _to(system, note, system.any_server(), call)
+        return await _everywhere(
+            system, note, "/api/delete", seen.asked, lambda server: system.client(server).delete(seen.asked)
+        )
 
 
 def _add_refused(routes: Blueprint, system: System) -> None:
@@ -99,20 +115,18 @@ def _add_refused(routes: Blueprint, system: System) -> None:
 
     @routes.get("/api/experimental/model-recommendations")
     async def recommendations() -> Relay:
-        return _to(system, system.any_server(), plain_call(b""))
+        return Relay(partial(system.relay_to, system.any_server(), plain_call(b"")))
 
 
-def _to(system: System, server: ServerId, call: Call, *, changes: bool = False) -> Relay:
+def _to(system: System, note: Note, server: ServerId, call: Call, *, changes: bool = False) -> Relay:
     """Pass the call through to one server; `changes`: its inventory is another one afterwards."""
+    note.about(server=server)
 
     async def work(down: Downstream) -> None:
-        try:
-            await system.relay_to(server, call, down)
-        finally:
-            if changes:
-                _refresh(system, [server])
+        with held(system, [server], down) as last:
+            await system.relay_to(server, call, last)
 
-    return Relay(work)
+    return Relay(work if changes else partial(system.relay_to, server, call))
 
 
 def _maker(system: System, seen: Peek) -> ServerId:
@@ -130,34 +144,48 @@ def _maker(system: System, seen: Peek) -> ServerId:
     return system.builder()
 
 
-def _holders(system: System, endpoint: str, asked: str) -> list[ServerId]:
-    """Every usable server that has the model. Raises ModelNotFound, or NoServer if only dead ones have it."""
+async def _everywhere(system: System, note: Note, endpoint: str, asked: str, ask: Ask) -> Response:
+    """Ask every server that holds the model, drained ones too; one answer, when the fleet has seen the change."""
+    holders, lost = _holders(system, endpoint, asked)
+    note.about(server=",".join([*holders, *lost]))
+    try:
+        replied = await ask_all(holders, ask)
+    except BaseException:
+        refresh(system, holders)
+        raise
+    await reread(system, holders)
+    return _verdict([*replied, *(Reply(server, 0, b"") for server in lost)])
+
+
+def _holders(system: System, endpoint: str, asked: str) -> tuple[list[ServerId], list[ServerId]]:
+    """The holders that answer, and those that do not. Raises ModelNotFound, or NoServer if only dead ones have it."""
     model = names.canonical(asked)
-    if holders := system.holders(model):
-        return holders
-    if system.known(model):
-        raise _away(model)
-    raise ModelNotFound(missing_model_text(endpoint, asked))
+    reachable, lost = system.reachable_holders(model), system.unreachable_holders(model)
+    if not reachable:
+        raise _away(model) if lost else ModelNotFound(missing_model_text(endpoint, asked))
+    return reachable, lost
 
 
 def _away(model: ModelName) -> NoServer:
     return NoServer(f"no server that holds '{model}' can be reached now", retry_after=5.0)
 
 
-def _verdict(system: System, replied: list[Reply]) -> Response:
-    """One answer for all: Ollama's empty 200, the refusal they agree on, or who failed."""
-    _refresh(system, [reply.server for reply in replied])
-    bad = [reply for reply in replied if not reply.good]
+def _verdict(replied: list[Reply]) -> Response:
+    """One answer for all: Ollama's empty 200, the refusal they agree on, or who failed.
+
+    A server that has no such model any more is where the others just arrived.
+    """
+    some = any(reply.good for reply in replied)
+    bad = [reply for reply in replied if not (reply.good or (some and reply.missing))]
     if not bad:
         return replies.nothing()
-    if len(bad) == len(replied) and bad[0].status and len({(reply.status, reply.body) for reply in bad}) == 1:
+    if len(bad) == len(replied) and _agree(bad):
         return replies.raw(bad[0].body, status=bad[0].status)
     failed = ", ".join(f"{reply.server} ({reply.status or 'unreachable'})" for reply in bad)
     done = len(replied) - len(bad)
     return replies.json({"error": f"done on {done} of {len(replied)} servers; failed on {failed}"}, 500)
 
 
-def _refresh(system: System, servers: list[ServerId]) -> None:
-    for server in servers:
-        if server in system.servers:
-            system.refresh(server)
+def _agree(bad: list[Reply]) -> bool:
+    alike = bad[0].status != 0 and len({(reply.status, reply.body) for reply in bad}) == 1
+    return alike or all(reply.missing for reply in bad)

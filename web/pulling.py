@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 import orjson
 import trio
 
-from fleet.errors import BackendError
-from web.progress import MergedPull
+from fleet.errors import FleetError
+from fleet.pulls import MergedPull
+from web.rereading import held
 
 if TYPE_CHECKING:
     from actors.system import System
@@ -25,20 +26,26 @@ _AHEAD: Final = 16
 async def pull(system: System, servers: Sequence[ServerId], asked: str, call: Call, down: Downstream) -> None:
     """Pull on all servers at once; the client leaving cancels them all (partial blobs are resumed next time).
 
-    One server's answer is passed through as it is.
+    One server's answer is passed through as it is. The end waits until the fleet knows the model.
     """
-    try:
+    with held(system, servers, down) as last:
         if len(servers) == 1:
-            await system.relay_to(servers[0], call, down)
+            await system.relay_to(servers[0], call, last)
         else:
-            await _merged(system, servers, asked, call, down)
-    finally:
-        for server in servers:
-            if server in system.servers:
-                system.refresh(server)
+            await _merged(system, servers, _wanted(call, asked), call, last)
 
 
-async def _merged(system: System, servers: Sequence[ServerId], asked: str, call: Call, down: Downstream) -> None:
+def _wanted(call: Call, asked: str) -> Row:
+    """The client's own body (`insecure` and whatever else it says), except for `stream`, which is ours to choose."""
+    try:
+        given = orjson.loads(call.body if isinstance(call.body, bytes) else b"")
+    except orjson.JSONDecodeError:  # Ollama reads more than JSON: rubbish behind the object, for example
+        given = {"model": asked}
+    # Ollama ignores case in keys, and the last of several wins.
+    return {key: value for key, value in given.items() if key.casefold() != "stream"}
+
+
+async def _merged(system: System, servers: Sequence[ServerId], wanted: Row, call: Call, down: Downstream) -> None:
     merged = MergedPull(servers)
     if call.stream:
         await down.start(200, _NDJSON)
@@ -46,7 +53,7 @@ async def _merged(system: System, servers: Sequence[ServerId], asked: str, call:
     async with trio.open_nursery() as nursery:
         async with sink:
             for server in servers:
-                nursery.start_soon(_one, system, server, asked, sink.clone())
+                nursery.start_soon(_one, system, server, wanted, sink.clone())
         async for server, record in source:
             for line in merged.take(server, record):
                 if call.stream:
@@ -64,14 +71,14 @@ async def _close(merged: MergedPull, call: Call, down: Downstream) -> None:
 
 
 async def _one(
-    system: System, server: ServerId, asked: str, sink: trio.MemorySendChannel[tuple[ServerId, Row | None]]
+    system: System, server: ServerId, wanted: Row, sink: trio.MemorySendChannel[tuple[ServerId, Row | None]]
 ) -> None:
     """Pull on one server; its records, an error record if it breaks, and None at the end."""
     async with sink:
         try:
-            async with system.client(server).pull({"model": asked}) as records:
+            async with system.client(server).pull(wanted) as records:
                 async for record in records:
                     await sink.send((server, record))
-        except BackendError as error:
+        except FleetError as error:
             await sink.send((server, {"error": error.message}))
         await sink.send((server, None))

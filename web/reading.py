@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
 from quart import request
 
 from fleet.call import Call
 from fleet.dialects import NATIVE
-from fleet.endpoints import Endpoint, Understood, understand
+from fleet.endpoints import Endpoint, Kind, Understood, understand
 from fleet.headers import field, priority_of
 from fleet.ids import RequestId, ServerId
 from fleet.peek import Peek, peek
 from web import errors
+
+# A quality of nothing: "anything but this".
+_ZERO = re.compile(rb"\s*q\s*=\s*0(\.0*)?\s*")
 
 
 def scope() -> Any:
@@ -34,18 +38,18 @@ def client() -> str:
 
 
 async def whole_body() -> bytes:
-    """Every byte of the request body. Raises Werkzeug's 408 or 413."""
+    """Every byte of the request body. Raises RequestTimeout, BodyBudget, and Werkzeug's 413."""
     return cast(bytes, await request.get_data(cache=False))
 
 
-async def hot_call(endpoint: Endpoint, pinned: ServerId | None = None) -> tuple[Understood, Call]:
-    """Read the whole body of an inference request and understand it.
+async def hot_call(endpoint: Endpoint, decoded_limit: int, pinned: ServerId | None = None) -> tuple[Understood, Call]:
+    """Read the whole body of an inference request and understand it, decompressed up to `decoded_limit` bytes.
 
-    Raises TooLarge (also for a compressed body), and Werkzeug's 408 or 413.
+    Raises what `whole_body` does, and TooLarge for a compressed body.
     """
     here, body = scope(), await whole_body()
     headers = here["headers"]
-    seen = understand(endpoint, body, headers)
+    seen = understand(endpoint, body, headers, decoded_limit)
     return seen, Call(
         request_id=RequestId(errors.asker_of(here).request_id),
         dialect=endpoint.dialect,
@@ -64,6 +68,7 @@ async def hot_call(endpoint: Endpoint, pinned: ServerId | None = None) -> tuple[
         client=client(),
         user_agent=(field(headers, b"user-agent") or b"").decode("latin-1"),
         options=seen.options,
+        runs=endpoint.kind is not Kind.SHOW,
     )
 
 
@@ -93,6 +98,11 @@ def plain_call(body: Any, *, stream: bool = False, content_length: int | None = 
 
 
 def _wants_events(headers: Any) -> bool:
-    """Native streams are NDJSON unless the client asks for server-sent events, and for nothing else."""
-    accepted = (field(headers, b"accept") or b"").lower()
-    return accepted.startswith(b"text/event-stream") and b"ndjson" not in accepted
+    """Native streams are NDJSON unless the client asks for server-sent events, and not for NDJSON too."""
+    accepted = b",".join(value for name, value in headers if name == b"accept").lower()
+    wanted = {kind.strip() for kind, *parameters in _parted(accepted) if not any(map(_ZERO.fullmatch, parameters))}
+    return b"text/event-stream" in wanted and b"application/x-ndjson" not in wanted
+
+
+def _parted(accepted: bytes) -> list[list[bytes]]:
+    return [each.split(b";") for each in accepted.split(b",")]

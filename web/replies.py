@@ -28,6 +28,11 @@ def nothing(status: int = 200) -> Response:
     return response
 
 
+def page(body: str, status: int, content_type: str = "text/plain") -> Response:
+    """A page as the router under Ollama makes them: without a character set."""
+    return raw(body.encode(), content_type, status)
+
+
 def text(body: str, status: int = 200) -> Response:
     """A plain text response."""
     return raw(body.encode(), TEXT, status)

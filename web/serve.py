@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from actors.system import System
     from fleet.config import Config
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("fleet.serve")
 
 HARD_EXIT_AFTER: Final = 15.0
 """Seconds beyond `drain_timeout` after which the process is ended from outside the event loop."""
@@ -64,6 +64,7 @@ async def serve(
     closing = trio.Event()
     async with trio.open_nursery() as nursery:
         urls = await nursery.start(_listen, config, system, listeners, closing)
+        system.own_urls = urls
         task_status.started(urls)
         await stop.wait()
         await _drain(system, config.drain_timeout, trio.Event() if hurry is None else hurry)
@@ -117,18 +118,23 @@ class Setting:
         """Runs from when the ports are open until the first signal."""
 
 
-def run(config: Config, say: Callable[[str], None], *, setting: Setting | None = None) -> int:
-    """Run the fleet until a signal ends it; the exit code. Raises PortTaken before anything is started."""
+def run(config: Config, say: Callable[[str], None], *, source: str, setting: Setting | None = None) -> int:
+    """Run the fleet until a signal ends it; the exit code. Raises PortTaken before anything is started.
+
+    `source` names the configuration file, for the operator.
+    """
     bound = bind_all(config)
-    return trio.run(_main, config, bound, say, setting or Setting())
+    return trio.run(_main, config, bound, say, source, setting or Setting())
 
 
-async def _main(config: Config, bound: Sequence[Bound], say: Callable[[str], None], setting: Setting) -> int:
+async def _main(
+    config: Config, bound: Sequence[Bound], say: Callable[[str], None], source: str, setting: Setting
+) -> int:
     stop, hurry = trio.Event(), trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(_watch_signals, stop, hurry, config.drain_timeout, say)
         async with setting.around(config) as whole:
-            await _run_system(whole, bound, say, setting, stop, hurry)
+            await _run_system(whole, bound, say, source, setting, stop, hurry)
         nursery.cancel_scope.cancel()
     return 0
 
@@ -137,6 +143,7 @@ async def _run_system(
     config: Config,
     bound: Sequence[Bound],
     say: Callable[[str], None],
+    source: str,
     setting: Setting,
     stop: trio.Event,
     hurry: trio.Event,
@@ -147,6 +154,9 @@ async def _run_system(
         urls = await serving.start(_serve, config, system, stop, hurry, bound)
         say(f"proxy        {urls[0]}")
         say(f"orchestrator {urls[-1]}")
+        say(f"config       {source}")
+        if not config.servers:
+            log.warning("no servers configured: add `servers:` to config.yml or set FLEET_SERVERS")
         async with trio.open_nursery() as beside:
             beside.start_soon(setting.beside, urls)
             await stop.wait()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import httpx
 
 from fleet.config import Config
+
+PATIENCE: Final = 3.0
+"""Seconds a port gets to answer."""
+STRANGER: Final = "answers, but not like a fleet: is something else using the port?"
 
 
 def report_status(config: Config, say: Callable[[str], None]) -> bool:
@@ -17,16 +22,27 @@ def report_status(config: Config, say: Callable[[str], None]) -> bool:
 
 
 def _ask(name: str, host: str, port: int, say: Callable[[str], None]) -> bool:
-    address = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    url = f"http://{address}:{port}"
-    try:
-        answer = httpx.get(f"{url}/health", timeout=3.0, trust_env=False)
-        verdict = str(answer.json().get("status", "unknown"))
-    except httpx.ConnectError:
-        say(f"{name:<13} {url:<28} not running")
-        return False
-    except (httpx.HTTPError, ValueError, AttributeError):
-        say(f"{name:<13} {url:<28} answers, but not like a fleet: is something else using the port?")
-        return False
+    url = f"http://{_reachable(host)}:{port}"
+    verdict = _verdict(url)
     say(f"{name:<13} {url:<28} {verdict}")
     return verdict in ("ok", "healthy")
+
+
+def _verdict(url: str) -> str:
+    """The fleet's own word for its health, or what is wrong."""
+    try:
+        answer = httpx.get(f"{url}/health", timeout=PATIENCE, trust_env=False).json()
+    except (httpx.ConnectError, httpx.ConnectTimeout):
+        return "not running"
+    except httpx.TimeoutException:
+        return f"takes the connection, but does not answer within {PATIENCE:g} s"
+    except (httpx.HTTPError, ValueError):
+        return STRANGER
+    known = isinstance(answer, dict) and "orchestrator" in answer
+    return str(answer.get("status")) if known else STRANGER
+
+
+def _reachable(host: str) -> str:
+    """An address for a client on this machine, as it stands in a URL."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host

@@ -7,18 +7,24 @@ and has a deadline (the connection is closed then: half a chunk cannot be taken 
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any, Final
 
 import h11
 import trio
 from hypercorn.config import Config as HyperConfig
 from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
+
+from web import wire
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +47,36 @@ class Http1Only(H11Protocol):
     """Hypercorn's HTTP/1 state machine without its doors to HTTP/2, and with websockets that wait for their turn.
 
     An `Upgrade: h2c` is ignored, as the standard allows; a client that starts with HTTP/2 outright gets a 505.
+    `expecting`: the client of the running request waits for `100 Continue`, which `invite` says.
     """
+
+    expecting = False
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        self.expecting = self.connection.they_are_waiting_for_100_continue
+        if isinstance(self.connection, h11.Connection):
+            # or Hypercorn would invite the body at once, although the answer may be known without it
+            self.connection.client_is_waiting_for_100_continue = False
+        await super()._create_stream(request)
+
+    async def invite(self) -> None:
+        """Say `100 Continue` if it is waited for and not too late."""
+        if self.expecting and self.connection.our_state is h11.SEND_RESPONSE:
+            self.expecting = False
+            # the reader may be cancelled just now, by an answer that came early; a cut send would end the connection
+            with trio.CancelScope(shield=True):
+                await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """As Hypercorn does, and every answer has a reason phrase (clients print it) and a request id."""
+        if not isinstance(event, Response) or event.status_code < 200:
+            await super().stream_send(event)
+            return
+        headers = [*event.headers, *self.config.response_headers("h11")]
+        if not any(name == b"x-request-id" for name, _ in headers):
+            headers.append(_new_request_id())
+        status = event.status_code
+        await self._send_h11_event(h11.Response(status_code=status, headers=headers, reason=_reason(status)))
 
     async def _check_protocol(self, event: h11.Request) -> None:
         if not event.http_version.startswith(b"1."):
@@ -60,9 +95,10 @@ class Http1Only(H11Protocol):
             (b"content-type", b"application/json; charset=utf-8"),
             (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),
+            _new_request_id(),
             *self.config.response_headers("h11"),
         ]
-        await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))
+        await self._send_h11_event(h11.Response(status_code=status_code, headers=headers, reason=_reason(status_code)))
         await self._send_h11_event(h11.Data(data=body))
         await self._send_h11_event(h11.EndOfMessage())
 
@@ -76,10 +112,40 @@ def _wants_websocket(event: h11.Request) -> bool:
     return any(name == b"upgrade" and value.strip().lower() == b"websocket" for name, value in event.headers)
 
 
+def _reason(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b""
+
+
+def _new_request_id() -> tuple[bytes, bytes]:
+    return b"x-request-id", uuid.uuid4().hex[:16].encode()
+
+
 class Connection(TCPServer):
-    """One client connection, from accept to close."""
+    """One client connection, from accept to close; to the application it is the `web.wire.Wire` in the scope."""
 
     write_timeout = WRITE_TIMEOUT
+    _http: Http1Only
+
+    @property
+    def expecting(self) -> bool:
+        """Whether the running request's client holds its body back until it is invited."""
+        return self._http.expecting
+
+    async def invite(self) -> None:
+        """Say `100 Continue` if the client waits for it."""
+        await self._http.invite()
+
+    def left(self) -> bool:
+        """Whether the client has closed or reset the connection; reads nothing."""
+        return wire.hung_up(self.stream.socket)
+
+    async def _call(self, scope: Any, receive: Any, send: Any, sync_spawn: Any, call_soon: Any) -> None:
+        if scope["type"] == "http":
+            scope["extensions"][wire.KEY] = self
+        await self.app(scope, receive, send, sync_spawn, call_soon)
 
     async def run(self) -> None:
         """Serve until either side closes. Raises nothing but Cancelled."""
@@ -101,8 +167,8 @@ class Connection(TCPServer):
             return  # gone between accept and now
         async with TaskGroup() as group:
             self._task_group = group
-            self.protocol = Http1Only(  # type: ignore[assignment]
-                self.app,
+            self.protocol = self._http = Http1Only(  # type: ignore[assignment]
+                self._call,
                 self.config,
                 self.context,
                 group,

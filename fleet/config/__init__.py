@@ -23,7 +23,7 @@ from fleet.config.front import (
     TimeoutsSection,
 )
 from fleet.config.loading import Loaded, amend, load, parse_server
-from fleet.config.model import Config, schema, unsafe_listener
+from fleet.config.model import Config, checks_hosts, schema, unsafe_listener
 from fleet.config.problems import ConfigError, Problem
 from fleet.config.reference import reference, refreshed
 from fleet.config.report import report
@@ -53,6 +53,7 @@ __all__ = [
     "TimeoutsSection",
     "Weights",
     "amend",
+    "checks_hosts",
     "is_loopback",
     "load",
     "normalise_url",

@@ -28,6 +28,11 @@ Origin = Annotated[
     Field(max_length=255, pattern=r"^(\*|[A-Za-z][A-Za-z0-9+.-]*://[!-.0-~]+)$"),
     Says("* or an origin such as https://app.example, without a path or a trailing slash"),
 ]
+HostName = Annotated[
+    str,
+    Field(max_length=253, pattern=r"^(\*|[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?)$"),
+    Says("* or a host name alone, such as fleet.example, without a port"),
+]
 ANY_PORT = "0 = any free port"
 
 
@@ -57,6 +62,7 @@ class TimeoutsSection(Section):
         description="Until a server's first byte, in seconds; loading a model counts, hence also accepted as `load`.",
     )
     idle: Seconds = Field(120.0, description="Longest silence of a running answer, in seconds.")
+    body_idle: Seconds = Field(60.0, description="Longest silence of a client that sends its request body, in seconds.")
     write: Seconds = Field(60.0, description="How long a client may stop reading its answer, in seconds.")
     total: Seconds = Field(3600.0, description="The whole request over all attempts, in seconds.")
 
@@ -68,6 +74,9 @@ class LimitsSection(Section):
     header_bytes: Bytes = Field(64 * 2**10, le=2**24, description="Largest request head, in bytes.")
     connections: Count = Field(10_000, description="Open client connections at one time.")
     decoded_bytes: Bytes = Field(20 * 2**20, description="Largest body after decompression (zstd), in bytes.")
+    buffered_bytes: Bytes = Field(
+        2**30, description="Request bodies held in memory at one time, all requests together, in bytes."
+    )
 
 
 class CompatSection(Section):
@@ -108,7 +117,9 @@ class RateLimitingSection(Section):
 class SecuritySection(Section):
     """Who may use the fleet."""
 
-    require_api_key: bool = Field(False, description="Whether every request needs one of the API keys.")
+    require_api_key: bool | None = Field(
+        None, description="Whether every request needs one of the API keys; none set = yes if there are keys."
+    )
     api_keys: tuple[ApiKey, ...] = Field(
         (), max_length=1000, description="Accepted keys, or env:NAME to take one from the environment."
     )
@@ -116,7 +127,17 @@ class SecuritySection(Section):
         False,
         description="Permit listening beyond loopback without API keys; everybody in the network may then use it.",
     )
+    allowed_hosts: tuple[HostName, ...] = Field(
+        (),
+        max_length=100,
+        description="Names by which browsers may reach a loopback listener without keys, besides local ones; * = any.",
+    )
     rate_limiting: RateLimitingSection = Field(RateLimitingSection(), description="Limits per client.")
+
+    @property
+    def keys_required(self) -> bool:
+        """Whether a request needs a key: as `require_api_key` says, and without a word from it, if keys are given."""
+        return bool(self.api_keys) if self.require_api_key is None else self.require_api_key
 
     @model_validator(mode="after")
     def _keys_when_required(self) -> Self:

@@ -110,14 +110,24 @@ class Config(Section):
 def unsafe_listener(config: Config) -> str | None:
     """Why this configuration must not start, in one sentence, or None: an open listener without keys."""
     security = config.security
-    if is_loopback(config.server.host) or security.allow_unauthenticated:
-        return None
-    if security.require_api_key and security.api_keys:
+    if is_loopback(config.server.host) or security.allow_unauthenticated or security.keys_required:
         return None
     return (
         f"server.host is {config.server.host}, so other machines could use the fleet without a key: "
-        "set security.require_api_key and security.api_keys, or security.allow_unauthenticated, or listen on 127.0.0.1"
+        "set security.api_keys (and not security.require_api_key: false), or security.allow_unauthenticated, "
+        "or listen on 127.0.0.1"
     )
+
+
+def checks_hosts(config: Config) -> bool:
+    """Whether the Host of a request matters.
+
+    A page of a foreign name that was made to point at this machine (DNS rebinding) is, to a browser, of one origin with
+    the fleet. Only its Host gives it away. With keys there is nothing to gain by it, and a listener that is open to a
+    network on purpose is known there by any name.
+    """
+    security = config.security
+    return is_loopback(config.server.host) and not security.keys_required and "*" not in security.allowed_hosts
 
 
 def schema(*, by_alias: bool = True) -> dict[str, Any]:

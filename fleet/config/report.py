@@ -20,9 +20,12 @@ OVERRIDES: Final = {
 
 
 def report(loaded: Loaded) -> str:
-    """One line `path = value  # source` per setting, secrets redacted; then what is accepted but not yet in effect."""
+    """One line `path = value  # source` per setting, secrets redacted; then what may surprise."""
     values = {path: value for path, value, _ in leaves(loaded.config)}
     lines = [_line(path, values, loaded) for path in values]
+    security = loaded.config.security
+    if security.api_keys and not security.keys_required:
+        lines += ["", "open: security.api_keys are given, but security.require_api_key is false, so nobody needs one"]
     later = loaded.config.not_in_effect()
     if later:
         lines += ["", "accepted, not yet in effect:", *(f"  {path}" for path in later)]

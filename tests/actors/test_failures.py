@@ -9,12 +9,12 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.dispatcher import Dispatcher
-from actors.messages import DispatcherMail, PauseQueue, Probed, ServerMail, Withdrawn
+from actors.messages import DispatcherMail, PauseQueue, Probed, ServerMail
 from actors.server import ServerActor
 from fleet.errors import NoServer, QueueFull, ShuttingDown
 from fleet.gate import GateState
 from fleet.ids import ModelName, Pair, ServerId
-from fleet.outcomes import ClientLeft, Signal
+from fleet.outcomes import Signal
 from fleet.server import Admin, Health, Order
 from tests.kit.fleet import Client, Fleet, chat, open_fleet
 
@@ -369,64 +369,3 @@ async def test_sigterm(autojump_clock: MockClock) -> None:
         await wait_all_tasks_blocked()
         assert running.complete
         fleet.assert_nothing_left()
-
-
-async def test_a_dead_server_gets_nothing_and_comes_back(autojump_clock: MockClock) -> None:
-    async with open_fleet("a", "b") as fleet:
-        fleet["a"].kill()
-        await trio.sleep(60.0)
-        assert fleet.cell("a").state.health is Health.UNHEALTHY
-        before = len(fleet["a"].host.seen("/api/chat"))
-        for _ in range(5):
-            await fleet.system.exchange(chat(), client := Client())
-            assert client.headers["x-fleet-attempts"] == "1"
-        assert len(fleet["a"].host.seen("/api/chat")) == before
-        fleet["a"].restart()
-        await trio.sleep(130.0)
-        assert fleet.cell("a").state.health is Health.HEALTHY
-
-
-async def test_killing_a_backend_mid_load_loses_no_request_that_had_no_byte(autojump_clock: MockClock) -> None:
-    async with open_fleet("a", "b", slots=8) as fleet:
-        clients = [Client() for _ in range(8)]
-        async with trio.open_nursery() as nursery:
-            for client in clients:
-                nursery.start_soon(fleet.system.exchange, chat(), client)
-            await trio.sleep(1.0)
-            victim, other = ("a", "b") if fleet["a"].host.active_requests else ("b", "a")
-            assert fleet[victim].host.active_requests
-            fleet[victim].kill()
-        assert all(client.complete for client in clients)
-        assert {client.headers["x-fleet-server"] for client in clients} == {other}
-        fleet.assert_nothing_left()
-
-
-async def test_a_waiter_that_leaves_as_its_slot_is_freed_leaks_nothing(autojump_clock: MockClock) -> None:
-    """The dispatcher hears of the free slot before it hears that the waiter has left."""
-    async with open_fleet("a", slots=1) as fleet:
-        running = Client()
-        async with trio.open_nursery() as nursery:
-            first, second = trio.CancelScope(), trio.CancelScope()
-
-            async def ask(scope: trio.CancelScope, client: Client) -> None:
-                with scope:
-                    await fleet.system.exchange(chat(tokens=500), client)
-
-            nursery.start_soon(ask, first, running)
-            await running.first.wait()
-            nursery.start_soon(ask, second, Client())
-            await wait_all_tasks_blocked()
-            (lease,) = fleet.cell("a").leases.values()
-            (ticket,) = fleet.system.fleet.tickets.values()
-            lease.close(ClientLeft())  # SlotFreed is in the mailbox ...
-            ticket.withdrawn = True  # ... before Withdrawn, as when the waiter's task runs first
-            fleet.system.fleet.tickets.clear()
-            fleet.system.fleet.dispatcher.cast(Withdrawn(ticket))
-            await wait_all_tasks_blocked()
-            assert fleet.system.fleet.memory.total.in_use == 0
-            second.cancel()
-            first.cancel()
-        await wait_all_tasks_blocked()
-        fleet.assert_nothing_left()
-        await fleet.system.exchange(chat(), after := Client())
-        assert after.complete

@@ -24,6 +24,7 @@ def make_server(
 ) -> ServerState:
     state = ServerState(make_spec(name, slots=slots, priority=priority))
     state.health = health
+    state.seen = health is not Health.UNKNOWN
     state.models = {canonical(model): {"name": model} for model in models}
     return state
 

@@ -42,6 +42,7 @@ def test_values_behind_a_hash_are_defaults_too() -> None:
     differing = {path for path, value, _ in leaves(found) if path in defaults and value != defaults[path]}
     assert differing == {
         "server.request_timeout",
+        "security.require_api_key",
         "placement.builder",
         "monitoring.max_concurrent_requests",
         "monitoring.max_queue_size",

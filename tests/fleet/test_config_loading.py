@@ -161,6 +161,11 @@ def test_the_report_shows_values_and_sources_but_no_secrets() -> None:
     assert "not yet" not in report(loaded(None))
 
 
+def test_the_report_says_so_when_given_keys_are_not_asked_for() -> None:
+    assert "open: security.api_keys" not in report(loaded("security: {api_keys: [hunter2hunter2]}"))
+    assert "open: security.api_keys" in report(loaded("security: {api_keys: [hunter2hunter2], require_api_key: false}"))
+
+
 def test_the_report_cannot_be_used_to_write_to_a_terminal() -> None:
     text = 'servers: [{id: a, url: http://x, tags: ["\\e[31m\\nevil"]}]'
     assert report(loaded(text)).isascii()

@@ -23,6 +23,7 @@ TAGS = st.sampled_from(["no", "1:30", "007", "1e3", "~", "true", "", "a b", "ün
 SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "host": st.sampled_from(["127.0.0.1", "::1", "0.0.0.0", "my-host.example"]),
     "origins": st.lists(st.sampled_from(["*", "https://x", "app://y:*"])),
+    "allowed_hosts": st.lists(st.sampled_from(["*", "fleet.example", "nas"])),
     "builder": st.none(),
     "port": st.none(),
     "api_keys": st.lists(KEYS, min_size=1, max_size=3),

@@ -77,6 +77,22 @@ def test_an_allowed_origin_is_echoed() -> None:
     assert headers[b"vary"] == b"Origin"
 
 
+def test_pages_may_read_the_fields_that_there_are() -> None:
+    exposed = dict(response_headers("http://localhost:3000", DEFAULT))[b"access-control-expose-headers"]
+    assert set(exposed.split(b",")) == {
+        b"X-Request-Id",
+        b"X-Fleet-Server",
+        b"X-Fleet-Attempts",
+        b"X-Fleet-Queue-Ms",
+        b"X-Fleet-Error",
+        b"Retry-After",
+    }
+
+
+def test_the_default_origins_can_be_left_out() -> None:
+    assert allowed_origins([" HTTPS://x "], defaults=False) == ("https://x",)
+
+
 def test_preflight_answers_like_ollama() -> None:
     headers = dict(preflight_headers("http://localhost", DEFAULT))
     assert headers[b"access-control-allow-methods"] == b"GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"

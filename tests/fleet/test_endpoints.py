@@ -119,6 +119,8 @@ def test_compressed_bodies_are_read_where_ollama_reads_them() -> None:
     assert ask("/v1/responses", b"rubbish", zstd).model == ANY_MODEL
     with pytest.raises(TooLarge):
         ask("/v1/responses", zstandard.compress(b" " * 30_000_000), zstd)
+    with pytest.raises(TooLarge):
+        understand(ENDPOINTS["/v1/responses"], zstandard.compress(b" " * 2000), [zstd], 1000)
 
 
 def test_a_transcription_names_its_model_in_a_form() -> None:

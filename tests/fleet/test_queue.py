@@ -63,7 +63,7 @@ def test_withdrawing_twice_is_harmless() -> None:
     queue.push(ticket)
     assert queue.remove(ticket)
     assert not queue.remove(ticket)
-    assert queue.size == 0
+    assert len(queue) == 0
     assert not queue.waits_for(M)
 
 
@@ -93,3 +93,14 @@ def test_order_is_by_rank_whoever_leaves(entries: list[tuple[int, float]], data:
     expected = sorted(stay, key=lambda ticket: (queue.rank(ticket), ticket.number))
     assert queue.tickets() == expected
     assert drain(queue) == [ticket.number for ticket in expected]
+
+
+def test_a_ticket_that_waited_in_an_earlier_queue_means_nothing_here() -> None:
+    """After a restart of the dispatcher, a late withdrawal must not touch the new lines."""
+    ghost, waiter = make_ticket(), make_ticket()
+    Queue(30.0).push(ghost)
+    queue = Queue(30.0)
+    queue.push(waiter)
+    assert not queue.remove(ghost)
+    assert len(queue) == 1
+    assert queue.tickets() == [waiter]

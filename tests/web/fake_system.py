@@ -39,6 +39,7 @@ class FakeClient:
         self.records: Sequence[Mapping[str, object]] = ()
         self.hang = False
         self.pulls = 0
+        self.pulled: list[Mapping[str, object]] = []
 
     async def copy(self, source: str, destination: str) -> tuple[int, bytes]:
         return self._tell("copy", source, destination)
@@ -56,6 +57,7 @@ class FakeClient:
     @asynccontextmanager
     async def pull(self, body: Mapping[str, object]) -> AsyncIterator[AsyncIterator[Mapping[str, object]]]:
         self._tell("pull", body["model"])
+        self.pulled.append(body)
         self.pulls += 1
         try:
             yield self._records()
@@ -81,12 +83,15 @@ class FakeSystem:
         self.calls: list[Call] = []
         self.relayed: list[tuple[str, Call]] = []
         self.refreshed: list[str] = []
+        self.probed: list[str] = []
+        self.on_probe: Callable[[ServerId], None] = lambda server: None
         self.open = 0
         self.ended = trio.Event()
         self.clients: dict[str, FakeClient] = {}
         self.servers: dict[ServerId, Any] = {}
         self.breakers = SimpleNamespace(describe=lambda now=None: [])
         self.paused = False
+        self.removed: list[tuple[str, bool]] = []
         for name in servers:
             self.join(ServerSpec(id=ServerId(name), url=f"http://{name}.internal:11434"), models)
 
@@ -130,6 +135,15 @@ class FakeSystem:
     def holders(self, model: ModelName) -> list[ServerId]:
         return [name for name, cell in self.servers.items() if cell.state.usable and model in cell.state.models]
 
+    def reachable_holders(self, model: ModelName) -> list[ServerId]:
+        return [name for name in self._listing(model) if self.servers[name].state.health is Health.HEALTHY]
+
+    def unreachable_holders(self, model: ModelName) -> list[ServerId]:
+        return [name for name in self._listing(model) if self.servers[name].state.health is not Health.HEALTHY]
+
+    def _listing(self, model: ModelName) -> list[ServerId]:
+        return [name for name, cell in self.servers.items() if model in cell.state.models]
+
     def known(self, model: ModelName) -> bool:
         return any(model in cell.state.models for cell in self.servers.values())
 
@@ -151,12 +165,15 @@ class FakeSystem:
         self.refreshed.append(server)
 
     async def probe(self, server: ServerId, within: float) -> None:
+        self.probed.append(server)
         await trio.lowlevel.checkpoint()
+        self.on_probe(server)
 
     def add_server(self, spec: ServerSpec) -> Any:
         return self.join(spec)
 
     async def remove_server(self, server: ServerId, *, drain: bool = True) -> None:
+        self.removed.append((server, drain))
         await trio.lowlevel.checkpoint()
         del self.servers[server]
 

@@ -89,6 +89,7 @@ class Wire:
                 parser.receive_data(await self.stream.receive_some())
             elif isinstance(event, h11.Response):
                 found = Answer(event.status_code, [(bytes(name), bytes(value)) for name, value in event.headers])
+                found.reason = bytes(event.reason).decode()
             elif isinstance(event, h11.Data) and found:
                 found.body += bytes(event.data)
             elif isinstance(event, h11.EndOfMessage) and found:
@@ -111,6 +112,7 @@ class Answer:
 
     def __init__(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.status = status
+        self.reason = ""
         self.headers = headers
         self.body = b""
 
@@ -123,7 +125,7 @@ class Answer:
 
 def head(method: str, path: str, *fields: str, length: int | None = None, version: str = "1.1") -> bytes:
     """A request head with Host, and Content-Length if given."""
-    lines = [f"{method} {path} HTTP/{version}", "Host: fleet.test", *fields]
+    lines = [f"{method} {path} HTTP/{version}", "Host: localhost", *fields]
     if length is not None:
         lines.append(f"Content-Length: {length}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode()

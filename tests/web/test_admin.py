@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,10 +16,13 @@ from fleet.call import Call
 from fleet.dialects import NATIVE
 from fleet.ids import ModelName, Pair, RequestId, ServerId
 from fleet.server import Admin, Health
+from fleet.simulator import Profile
+from tests.kit.served import served
 from tests.web.fake_system import FakeSystem, fleet
 from tests.web.raw import Served
 
 ROOT = "/api/orchestrator"
+SLOW = Profile(load_seconds=0.0, slots=4, tokens_per_second=20.0)
 
 
 async def ask(server: Served, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
@@ -43,7 +47,7 @@ async def test_add_answers_in_both_shapes_and_never_shows_the_key() -> None:
     system = FakeSystem()
     given = {"id": "c", "url": "http://c.internal:1/", "maxConcurrency": 2, "priority": 5, "tags": ["gpu"]}
     async with fleet(system) as server:
-        status, body = await ask(server, "POST", f"{ROOT}/servers/add", {**given, "apiKey": "sekret-key", "type": "x"})
+        status, body = await ask(server, "POST", f"{ROOT}/servers/add", {**given, "apiKey": "sekret-key"})
     assert status == 200
     flat = {"success": True, "id": "c", "url": "http://c.internal:1", "maxConcurrency": 2}
     assert body.items() >= flat.items()
@@ -86,6 +90,95 @@ async def test_remove_is_200_once_and_404_then() -> None:
         assert await ask(server, "DELETE", f"{ROOT}/servers/a") == (200, {"success": True, "id": "a"})
         status, body = await ask(server, "DELETE", f"{ROOT}/servers/a")
     assert (status, body) == (404, {"success": False, "error": "server 'a' not found"})
+
+
+PROBLEMS = [
+    # what was sent, what the error says
+    ({"maxConcurrncy": 2}, ["maxConcurrncy: unknown key; did you mean max_concurrency?"]),
+    ({"type": "ollama"}, ["type: unknown key"]),
+    ({"max_concurrency": 0}, ["max_concurrency: must be a whole number from 1 to 1024, not 0"]),
+    ({"maxConcurrency": 1, "max_concurrency": 2}, ["max_concurrency: is given twice"]),
+    ({"priority": "x", "tags": "gpu"}, ["priority: must be", "tags: must be"]),
+    ({"url": "ftp://x"}, ["url: "]),
+    ({"apiKey": "env:HOME"}, ["api_key: env:NAME is possible only in the configuration at start"]),
+]
+
+
+@pytest.mark.parametrize(("given", "sentences"), PROBLEMS)
+async def test_add_ignored_typing_errors_and_spoke_like_a_library(
+    given: dict[str, object], sentences: list[str]
+) -> None:
+    system = FakeSystem()
+    async with fleet(system) as server:
+        status, body = await ask(server, "POST", f"{ROOT}/servers/add", {"id": "x", "url": "http://x", **given})
+    assert (status, list(system.servers)) == (400, ["a", "b"])
+    for sentence in sentences:
+        assert sentence in body["error"]
+        assert sentence in body["details"]
+
+
+async def test_a_typing_error_in_a_required_key_is_named_too() -> None:
+    async with fleet(FakeSystem()) as server:
+        _, body = await ask(server, "POST", f"{ROOT}/servers/add", {"id": "x", "uri": "http://x"})
+    assert body["error"] == "id and url are required"
+    assert "uri: unknown key; did you mean url?" in body["details"]
+
+
+async def test_add_takes_snake_case_too() -> None:
+    system = FakeSystem()
+    async with fleet(system) as server:
+        given = {"id": "c", "url": "http://c.internal:1", "max_concurrency": 2, "api_key": "sekret-key"}
+        status, body = await ask(server, "POST", f"{ROOT}/servers/add", given)
+    assert (status, body["maxConcurrency"], body["server"]["apiKey"]) == (200, 2, "***REDACTED***")
+
+
+DRAINS = [("", True), ("?drain=false", False), ("?force=true", False), ("?force=false", True), ("?force", False)]
+
+
+@pytest.mark.parametrize(("query", "drain"), DRAINS)
+async def test_remove_can_skip_the_drain(query: str, drain: bool) -> None:
+    system = FakeSystem()
+    async with fleet(system) as server:
+        assert (await ask(server, "DELETE", f"{ROOT}/servers/a{query}"))[0] == 200
+    assert system.removed == [("a", drain)]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(5):
+        while not condition():
+            await trio.sleep(0.005)
+
+
+async def test_a_removal_stopped_half_way_when_its_client_left() -> None:
+    async with served("a", profile=SLOW) as here:
+        cell = here.system.servers[ServerId("a")]
+        async with here.client() as client, trio.open_nursery() as nursery:
+            body = {"model": "tiny", "prompt": "x", "options": {"num_predict": 10_000}}
+            nursery.start_soon(partial(client.post, "/api/generate", json=body))
+            await until(lambda: bool(cell.leases))
+            leaving = trio.CancelScope()
+
+            async def remove() -> None:
+                with leaving:
+                    await client.delete(f"{ROOT}/servers/a")
+
+            nursery.start_soon(remove)
+            await until(lambda: cell.state.admin is Admin.DRAINING)
+            leaving.cancel()
+            assert ServerId("a") in here.system.servers
+            nursery.cancel_scope.cancel()
+        await until(lambda: ServerId("a") not in here.system.servers)
+
+
+async def test_a_forced_removal_does_not_wait_for_running_requests() -> None:
+    async with served("a", profile=SLOW) as here, here.client() as client, trio.open_nursery() as nursery:
+        body = {"model": "tiny", "prompt": "x", "options": {"num_predict": 10_000}}
+        nursery.start_soon(partial(client.post, "/api/generate", json=body))
+        await until(lambda: here.system.in_flight == 1)
+        with trio.fail_after(5):
+            answer = await client.delete(f"{ROOT}/servers/a?force=true")
+        assert (answer.status_code, list(here.system.servers)) == (200, [])
+        nursery.cancel_scope.cancel()
 
 
 HEALTH = [

@@ -13,7 +13,7 @@ from fleet.call import Call, Downstream
 from tests.web.fake_system import FakeSystem, fleet
 from tests.web.raw import head
 
-SECURE: dict[str, Any] = {"require_api_key": True, "api_keys": ["a-secret-key-0123456789"]}
+SECURE: dict[str, Any] = {"api_keys": ["a-secret-key-0123456789"]}
 KEY = "Authorization: Bearer a-secret-key-0123456789"
 
 DOORS = [
@@ -51,6 +51,23 @@ async def test_ollamas_cli_gets_a_string_and_no_401() -> None:
         assert (answer.status, isinstance(json.loads(answer.body)["error"], str)) == (403, True)
 
 
+@pytest.mark.parametrize(("required", "status"), [(None, 403), (True, 403), (False, 200)])
+async def test_keys_that_are_given_are_required_unless_the_operator_says_no(required: bool | None, status: int) -> None:
+    async with fleet(FakeSystem(security={**SECURE, "require_api_key": required})) as server:
+        assert (await (await server.connect()).ask("GET", "/api/tags")).status == status
+
+
+async def test_health_says_nothing_about_servers_and_models_to_strangers() -> None:
+    system = FakeSystem(security=SECURE)
+    async with fleet(system) as server:
+        wire = await server.connect()
+        stranger = json.loads((await wire.ask("GET", "/health")).body)["orchestrator"]
+        known = json.loads((await wire.ask("GET", "/health", b"", KEY)).body)
+    assert (stranger["totalServers"], stranger["openCircuitBreakers"]) == (2, 0)
+    assert "circuitBreakers" not in stranger
+    assert known["orchestrator"]["circuitBreakers"] == {}
+
+
 LOCAL = "Origin: http://localhost:3000"
 ORIGINS = [
     # method, fields, status, allow-origin
@@ -63,7 +80,7 @@ ORIGINS = [
     ("POST", ["Origin: https://evil.example"], 403, None),
     ("OPTIONS", ["Origin: https://evil.example"], 403, None),
     ("OPTIONS", [LOCAL, "Access-Control-Request-Method: POST"], 204, "http://localhost:3000"),
-    ("GET", ["Origin: http://fleet.test"], 200, None),
+    ("GET", ["Origin: http://localhost"], 200, None),
 ]
 
 
@@ -75,6 +92,24 @@ async def test_origin(method: str, fields: list[str], status: int, allowed: str 
         assert (answer["access-control-allow-origin"] if allowed else None) == allowed
         assert ("access-control-allow-origin" in answer) == (allowed is not None)
         assert answer.body == b"" or status == 200
+
+
+ADMINS = [
+    # origin, status
+    ("http://localhost", 200),  # the fleet's own page: that is its Host
+    ("http://localhost:3000", 403),
+    ("app://obsidian.md", 403),
+    ("https://mine.example", 200),
+]
+
+
+@pytest.mark.parametrize(("origin", "status"), ADMINS)
+async def test_pages_that_may_use_models_may_not_administer_the_fleet(origin: str, status: int) -> None:
+    async with fleet(FakeSystem(cors={"origins": ["https://mine.example"]})) as server:
+        wire = await server.connect()
+        assert (await wire.ask("GET", "/api/orchestrator/servers", b"", f"Origin: {origin}")).status == status
+        preflight = await wire.ask("OPTIONS", "/api/orchestrator/servers/a", b"", f"Origin: {origin}")
+        assert (preflight.status == 403) is (status == 403)
 
 
 async def test_errors_carry_the_cors_fields_too() -> None:
@@ -115,9 +150,8 @@ async def test_a_chunked_body_is_refused_as_soon_as_it_is_too_long(monkeypatch: 
 
 
 async def test_a_slow_body_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web.app.BODY_TIMEOUT", 0.1)
     monkeypatch.setattr(web.connection, "LINGER", 0.1)
-    async with fleet(FakeSystem()) as server:
+    async with fleet(FakeSystem(timeouts={"body_idle": 0.1})) as server:
         wire = await server.connect()
         await wire.send(head("POST", "/api/chat", length=100) + b"{")
         answer = await wire.answer()

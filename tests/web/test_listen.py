@@ -8,9 +8,10 @@ import pytest
 import trio
 
 from tests.web.raw import Served, head, served
-from web.bind import PortTaken, bind
+from web.bind import HostUnusable, PortTaken, bind
 from web.listen import Door
 from web.tcp import Connection
+from web.wire import wire_of
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
@@ -21,6 +22,7 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept"})
         await receive()
         return
+    await wire_of(scope).invite()
     while (message := await receive())["type"] == "http.request" and message.get("more_body"):
         pass
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
@@ -102,6 +104,39 @@ async def test_http_1_0_is_answered_and_closed() -> None:
         wire = await server.connect()
         assert (await wire.ask("GET", "/", version="1.0")).body == b"hi"
         assert await wire.closed()
+
+
+@pytest.mark.parametrize(
+    ("status", "phrase"), [(200, "OK"), (404, "Not Found"), (503, "Service Unavailable"), (599, "")]
+)
+async def test_a_status_line_has_its_reason_phrase(status: int, phrase: str) -> None:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with served(answer) as server:
+        answered = await (await server.connect()).ask("GET", "/")
+        assert (answered.status, answered.reason) == (status, phrase)
+
+
+BELOW_THE_APPLICATION = {
+    "garbage": 400,
+    "two lengths": 400,
+    "connect": 405,
+    "websocket upgrade with bytes behind it": 400,
+    "http/2 preface": 505,
+}
+
+
+@pytest.mark.parametrize("what", BELOW_THE_APPLICATION)
+async def test_an_answer_from_below_the_application_has_a_request_id_and_a_reason(what: str) -> None:
+    async with served(hello) as server:
+        wire = await server.connect()
+        await wire.send(ODD_INPUTS[what])
+        answer = await wire.answer()
+        assert answer.status == BELOW_THE_APPLICATION[what]
+        assert (len(answer["x-request-id"]), answer.reason != "") == (16, True)
 
 
 async def test_expect_100_continue_is_answered_before_the_body() -> None:
@@ -218,7 +253,7 @@ async def test_connections_over_the_limit_are_refused_with_503() -> None:
         first = await server.connect()
         assert (await first.ask("GET", "/")).status == 200
         refused = await (await server.connect()).ask("GET", "/")
-        assert (refused.status, refused["retry-after"]) == (503, "1")
+        assert (refused.status, refused["retry-after"], len(refused["x-request-id"])) == (503, "1", 16)
         await first.stream.aclose()
         with trio.fail_after(5):
             while door.open:
@@ -235,10 +270,16 @@ async def test_a_taken_port_is_explained_in_one_sentence() -> None:
         bound.close()
 
 
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 64 + ".example", "203.0.113.7"])
+def test_a_host_under_which_nobody_can_listen_is_explained_in_one_sentence(host: str) -> None:
+    with pytest.raises(HostUnusable, match=r"^cannot listen on .*; change server\.host$"):
+        bind(host, 0, "server.proxy_port")
+
+
 async def test_a_head_over_the_limit_is_refused_with_words() -> None:
     async with served(hello, header_bytes=20_000) as server:
         wire = await server.connect()
         await wire.send(head("GET", "/", f"X: {'x' * 30_000}")[:25_000])
         answer = await wire.answer()
-        assert (answer.status, b"limits.header_bytes" in answer.body) == (431, True)
+        assert (answer.status, b"limits.header_bytes" in answer.body, "x-request-id" in answer) == (431, True, True)
         await still_works(server)

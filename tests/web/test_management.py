@@ -9,12 +9,19 @@ import pytest
 import trio
 
 from fleet.ids import ServerId
-from fleet.server import Health
+from fleet.server import Admin, Health
 from tests.web.fake_system import FakeSystem, fleet
 from tests.web.raw import Answer, head
 
 B = ServerId("b")
 LAYER = "sha256:" + "1" * 64
+
+
+EVERYWHERE = [
+    ("POST", "/api/copy", b'{"source":"m","destination":"n"}'),
+    ("DELETE", "/api/delete", b'{"model":"m"}'),
+]
+Reply = tuple[int, bytes]
 
 
 def layer(completed: int, total: int = 100) -> dict[str, object]:
@@ -44,7 +51,18 @@ async def test_a_pull_goes_to_every_holder_and_succeeds_once() -> None:
     assert (answer["content-type"], records[0]) == ("application/x-ndjson", {"status": "pulling manifest"})
     assert [record for record in records if record == {"status": "success"}] == records[-1:]
     assert [record["completed"] for record in records if "completed" in record] == [50, 100]
-    assert sorted(system.refreshed) == ["a", "b"]
+    assert sorted(system.probed) == ["a", "b"]
+
+
+async def test_a_merged_pull_forgot_what_else_the_client_said() -> None:
+    system = FakeSystem()
+    asked = b'{"model":"m","insecure":true,"Stream":false,"username":"u"}'
+    async with fleet(system) as server:
+        wire = await server.connect()
+        await wire.ask("POST", "/api/pull", asked)
+        await wire.ask("POST", "/api/pull", b'{"name":"m"} rubbish')
+    for client in system.clients.values():
+        assert client.pulled == [{"model": "m", "insecure": True, "username": "u"}, {"model": "m"}]
 
 
 async def test_a_pull_without_a_stream_gives_one_object() -> None:
@@ -101,7 +119,7 @@ async def test_a_model_that_nobody_has_is_pulled_where_there_is_room() -> None:
     system = FakeSystem()
     async with fleet(system) as server:
         assert (await (await server.connect()).ask("POST", "/api/pull", b'{"model":"new"}')).body == b"hi"
-    assert ([name for name, _ in system.relayed], system.refreshed) == (["a"], ["a"])
+    assert ([name for name, _ in system.relayed], system.probed) == (["a"], ["a"])
 
 
 TRANSFERS = [
@@ -166,6 +184,58 @@ async def test_half_done_is_told_with_names() -> None:
     async with fleet(system) as server:
         answer = await (await server.connect()).ask("DELETE", "/api/delete", b'{"model":"m"}')
     assert (answer.status, json.loads(answer.body)["error"]) == (500, "done on 1 of 2 servers; failed on b (500)")
+
+
+@pytest.mark.parametrize(("method", "path", "body"), EVERYWHERE)
+async def test_a_drained_holder_was_skipped(method: str, path: str, body: bytes) -> None:
+    system = FakeSystem()
+    system.servers[B].state.admin = Admin.DRAINED
+    async with fleet(system) as server:
+        assert (await (await server.connect()).ask(method, path, body)).status == 200
+    assert [len(client.told) for client in system.clients.values()] == [1, 1]
+
+
+async def test_an_unload_skipped_a_drained_holder() -> None:
+    system = FakeSystem()
+    system.servers[B].state.admin = Admin.DRAINED
+    async with fleet(system) as server:
+        body = b'{"model":"m","keep_alive":0}'
+        assert (await (await server.connect()).ask("POST", "/api/generate", body)).status == 200
+    assert ([name for name, _ in system.relayed], system.clients["b"].told) == (["a"], [("unload", "m", False)])
+
+
+@pytest.mark.parametrize(("method", "path", "body"), EVERYWHERE)
+async def test_a_holder_that_could_not_be_reached_was_not_mentioned(method: str, path: str, body: bytes) -> None:
+    system = FakeSystem()
+    system.servers[B].state.health = Health.UNHEALTHY
+    async with fleet(system) as server:
+        answer = await (await server.connect()).ask(method, path, body)
+    text = "done on 1 of 2 servers; failed on b (unreachable)"
+    assert (answer.status, json.loads(answer.body)["error"]) == (500, text)
+
+
+MISSING = b"""{"error":"model 'm' not found"}"""
+MISSING_OTHERWISE = b'{"error":"model \\"m\\" not found"}'
+NO_ROUTE = b"404 page not found"
+REPLIED = [
+    # what a and b reply, what the client gets
+    ((200, b""), (404, MISSING), (200, b"")),
+    ((404, MISSING), (404, MISSING), (404, MISSING)),
+    ((404, MISSING), (404, MISSING_OTHERWISE), (404, MISSING)),
+    ((200, b""), (404, NO_ROUTE), (500, b'{"error":"done on 1 of 2 servers; failed on b (404)"}')),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), EVERYWHERE)
+@pytest.mark.parametrize(("one", "other", "expected"), REPLIED)
+async def test_a_server_without_the_model_counted_as_a_failure(
+    method: str, path: str, body: bytes, one: Reply, other: Reply, expected: Reply
+) -> None:
+    system = FakeSystem()
+    system.clients["a"].reply, system.clients["b"].reply = one, other
+    async with fleet(system) as server:
+        answer = await (await server.connect()).ask(method, path, body)
+    assert (answer.status, answer.body) == expected
 
 
 async def test_a_refusal_that_all_servers_agree_on_is_passed_on() -> None:

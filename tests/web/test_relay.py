@@ -60,6 +60,26 @@ async def test_server_sent_events_are_made_only_for_clients_that_ask_for_them() 
     assert [call.sse for call in system.calls] == [True, False, False]
 
 
+ACCEPTED = [
+    (["Accept: application/json, text/event-stream"], True),
+    (["Accept: application/json", "Accept: Text/Event-Stream;q=0.1"], True),
+    (["Accept: text/event-stream;q=0"], False),
+    (["Accept: text/event-stream; Q=0.00, */*"], False),
+    (["Accept: application/x-ndjson, text/event-stream"], False),
+    (["Accept: application/x-ndjson;q=0, text/event-stream"], True),
+    (["Accept: text/event-streams"], False),
+    (["Accept: ,;,"], False),
+]
+
+
+@pytest.mark.parametrize(("fields", "events"), ACCEPTED)
+async def test_server_sent_events_may_be_one_of_several_accepted_types(fields: list[str], events: bool) -> None:
+    system = FakeSystem()
+    async with fleet(system) as server:
+        await (await server.connect()).ask("POST", "/api/chat", CHAT, *fields)
+    assert [call.sse for call in system.calls] == [events]
+
+
 async def test_a_cloud_model_is_refused_in_plain_words_on_every_route() -> None:
     async with fleet(FakeSystem()) as server:
         wire = await server.connect()
@@ -77,7 +97,7 @@ async def test_unloading_reaches_every_holder_and_gives_one_answer() -> None:
     assert [name for name, _ in system.relayed] == ["a"]
     told = [("unload", "m", False)]
     assert [client.told for client in system.clients.values()] == [[], told, told]
-    assert sorted(system.refreshed) == ["a", "b", "c"]
+    assert sorted(system.probed) == ["a", "b", "c"]
 
 
 RAISED: dict[str, tuple[FleetError, int]] = {

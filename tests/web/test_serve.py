@@ -10,8 +10,10 @@ import trio
 import trio.testing
 
 from fleet.call import Call, Downstream
+from fleet.config import Config
 from tests.web.fake_system import FakeSystem
 from tests.web.raw import Served, head
+from web import cli
 from web.bind import PortTaken, bind
 from web.serve import bind_all, serve
 
@@ -108,6 +110,17 @@ async def test_what_does_not_end_in_time_is_cut(hurried: bool) -> None:
                 hurry.set()
             assert await running.closed()
             proxy.hang_up()
+
+
+@pytest.mark.parametrize("demo", [False, True])
+def test_a_host_that_cannot_be_resolved_is_one_sentence_and_exit_code_2(
+    demo: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Config.model_validate({"server": {"host": "no-such-host.invalid"}})
+    assert cli._run(config, demo=demo) == cli.BAD_CONFIG
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "server.host" in said[0]
 
 
 async def test_a_taken_port_leaves_no_socket_open() -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from quart import Blueprint, Response
 
-from web import replies
+from web import access, replies
 from web.admin.common import ROOT, is_healthy, now_iso
+from web.reading import scope
 
 if TYPE_CHECKING:
     from actors.system import System
@@ -48,7 +49,7 @@ def blueprint(system: System) -> Blueprint:
             "status": "ok" if status_word(system) == "healthy" else status_word(system),
             "uptime": round(system.uptime, 3),
             "timestamp": now_iso(),
-            "orchestrator": _overview(system),
+            "orchestrator": _overview(system, access.is_trusted(scope()["headers"], system.config.security)),
         }
         return replies.json(body)
 
@@ -81,7 +82,8 @@ def _healthy(system: System) -> int:
     return sum(is_healthy(cell) for cell in system.servers.values())
 
 
-def _overview(system: System) -> dict[str, object]:
+def _overview(system: System, trusted: bool) -> dict[str, object]:
+    """The fleet in figures; which server and which model is nobody's business who would need a key and has none."""
     states = [cell.state for cell in system.servers.values()]
     breakers = {
         f"{view.pair.server}:{view.pair.model}": {"state": view.state.value, "failureCount": view.failure_count}
@@ -92,5 +94,6 @@ def _overview(system: System) -> dict[str, object]:
         "healthyServers": _healthy(system),
         "totalModels": len({model for state in states for model in state.models}),
         "inFlightRequests": system.in_flight,
-        "circuitBreakers": breakers,
+        "openCircuitBreakers": sum(each["state"] == "open" for each in breakers.values()),
+        **({"circuitBreakers": breakers} if trusted else {}),
     }

@@ -9,6 +9,7 @@ from quart import Blueprint, Response
 from web import replies
 from web.admin.common import admin_blueprint, iso, milliseconds
 from web.admin.inflight import by_model
+from web.audit import ADMIN, Note, audited
 
 if TYPE_CHECKING:
     from actors.system import System
@@ -29,12 +30,14 @@ def blueprint(system: System) -> Blueprint:
         return replies.json({"success": True, "queue": _shown(system.queue_view()), "inFlight": flying})
 
     @routes.post("/queue/pause")
-    async def pause() -> Response:
+    @audited(ADMIN, "pause queue")
+    async def pause(_: Note) -> Response:
         system.pause(True)
         return replies.json({"success": True, "paused": True})
 
     @routes.post("/queue/resume")
-    async def resume() -> Response:
+    @audited(ADMIN, "resume queue")
+    async def resume(_: Note) -> Response:
         system.pause(False)
         return replies.json({"success": True, "paused": False})
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pydantic import ValidationError
-from quart import Blueprint, Response, request
+from quart import Blueprint, Response
 
-from fleet.config import ServerSpec, normalise_url
+from fleet.config import ConfigError, ServerSpec, normalise_url, parse_server
 from fleet.errors import BadRequest, Conflict, ServerNotFound
 from fleet.ids import ServerId
 from fleet.server import Admin
 from web import replies
-from web.admin.common import admin_blueprint, is_healthy, json_object, milliseconds, status_of
+from web.admin.common import admin_blueprint, flag, is_healthy, json_object, milliseconds, status_of
+from web.audit import ADMIN, Note, audited
 
 if TYPE_CHECKING:
     from actors.cells import ServerCell
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 FIRST_PROBE: Final = 3.0
 """Seconds an `add` waits for the first verdict on the new server, so that its answer can tell."""
 _REDACTED: Final = "***REDACTED***"
-_ACCEPTED: Final = frozenset(
-    ("id", "url", "maxConcurrency", "max_concurrency", "priority", "tags", "apiKey", "api_key")
-)
 
 
 class Taken(Conflict):
@@ -44,9 +41,11 @@ def blueprint(system: System) -> Blueprint:
         return replies.json({"success": True, "count": len(shown), "servers": shown})
 
     @routes.post("/servers/add")
-    async def add() -> Response:
+    @audited(ADMIN, "add server")
+    async def add(note: Note) -> Response:
         given = await json_object()
         spec = _spec(given)
+        note.about(server=spec.id)
         _check_free(system, spec, str(given["url"]))
         cell = system.add_server(spec)
         await system.probe(spec.id, FIRST_PROBE)
@@ -55,11 +54,13 @@ def blueprint(system: System) -> Blueprint:
         return replies.json({"success": True, "server": shown, **flat})
 
     @routes.delete("/servers/<path:server>")
-    async def remove(server: str) -> Response:
+    @audited(ADMIN, "remove server")
+    async def remove(note: Note, server: str) -> Response:
+        note.about(server=server)
         if ServerId(server) not in system.servers:
             raise ServerNotFound(f"server '{server[:100]}' not found")
-        drain = request.args.get("drain", "true").lower() not in ("false", "0", "no")
-        await system.remove_server(ServerId(server), drain=drain)
+        drain = flag("drain", True) and not flag("force", False)
+        await system.remove_server(ServerId(server), drain=drain)  # goes on if the client leaves
         return replies.json({"success": True, "id": server})
 
     return routes
@@ -97,14 +98,14 @@ def describe(cell: ServerCell) -> dict[str, object]:
 
 
 def _spec(given: dict[str, object]) -> ServerSpec:
-    """A server from the body of `add`; keys we do not know are ignored, as clients of the reference expect."""
-    if not given.get("id") or not given.get("url"):
-        raise BadRequest("id and url are required")
+    """A server from the body of `add`. Raises BadRequest with every problem, unknown keys included."""
     try:
-        return ServerSpec.model_validate({key: value for key, value in given.items() if key in _ACCEPTED})
-    except ValidationError as error:
-        problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_input=False)]
-        raise BadRequest("the server cannot be used as given", details="; ".join(problems)) from None
+        return parse_server(given)
+    except ConfigError as error:
+        problems = [str(problem) for problem in error.problems]
+    if given.get("id") and given.get("url"):
+        raise BadRequest("; ".join(problems), details="\n".join(problems))
+    raise BadRequest("id and url are required", details="\n".join(problems))
 
 
 def _check_free(system: System, spec: ServerSpec, requested: str) -> None:

@@ -46,6 +46,8 @@ _PATTERNS: Final[tuple[tuple[re.Pattern[str], dict[str, Handler]], ...]] = (
     (re.compile(r"/api/blobs/[^/]+"), {"POST": blobs.upload, "HEAD": blobs.head}),
     (re.compile(r"/v1/models/[^/]+"), {"GET": openai.model}),
 )
+_ALLOW_ORDER: Final = ("HEAD", "GET", "POST", "DELETE")
+"""The order in which Ollama registers its first route of each method, which is that of its router's Allow."""
 INFERENCE: Final = frozenset(
     {
         "/api/generate", "/api/chat", "/api/embed", "/api/embeddings", "/v1/chat/completions", "/v1/completions",
@@ -118,7 +120,7 @@ async def _dispatch(exchange: Exchange) -> None:
         decompress(exchange)
         await handler(exchange)
     else:
-        allow = [("Allow", ", ".join(methods))]
+        allow = [("Allow", ", ".join(method for method in _ALLOW_ORDER if method in methods))]
         await exchange.reply(405, b"405 method not allowed", "text/plain", allow)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.ids import ServerId
-from web.progress import MergedPull
+from fleet.pulls import MergedPull
 
 SERVERS = [ServerId(name) for name in "abc"]
 RECORDS = st.one_of(

@@ -1,0 +1,32 @@
+"""By which names a machine is local to itself: Ollama's own rule against DNS rebinding."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from typing import Final
+
+_ENDINGS: Final = (".localhost", ".local", ".internal")
+_BRACKETED = re.compile(r"\[([^\]]+)\](?::[0-9]*)?")
+_WITH_PORT = re.compile(r"([^:]*):[0-9]*")
+
+
+def is_local(host: str, names: Iterable[str] = ()) -> bool:
+    """Whether a Host (with or without a port) can only be meant for this machine or its own network.
+
+    `names` come on top, in lower case. No Host at all is fine: browsers always send one. Never raises.
+    """
+    name = _bare(host)
+    if not host or name == "localhost" or name.endswith(_ENDINGS) or name in names:
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_private or address.is_unspecified
+
+
+def _bare(host: str) -> str:
+    found = _BRACKETED.fullmatch(host) or _WITH_PORT.fullmatch(host)
+    return (found[1] if found else host).lower().removesuffix(".")

@@ -1,0 +1,100 @@
+"""Real processes for tests: `fleet sim` and `fleet serve` as an operator starts them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import IO
+
+import trio
+import yaml
+
+from tests.e2e.support import ask
+
+FLEET = str(Path(sys.executable).parent / "fleet")
+_URL = re.compile(r"http://[0-9.]+:\d+")
+
+
+@contextmanager
+def simulator(*options: str) -> Iterator[str]:
+    """A `fleet sim` process; its URL."""
+    command = [FLEET, "sim", "--port", "0", *options]
+    with _ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as process:
+        yield _url_in(process.stdout)
+
+
+class Running:
+    """A `fleet serve` process and where it listens."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.url = _url_in(process.stdout)
+        self.orchestrator_url = _url_in(process.stdout)
+
+    async def exit_code(self, within: float = 10.0) -> int:
+        """Wait until it has ended."""
+        with trio.fail_after(within):
+            while (code := self.process.poll()) is None:
+                await trio.sleep(0.01)
+        return code
+
+
+@contextmanager
+def serving(folder: Path, servers: dict[str, str], **config: object) -> Iterator[Running]:
+    """`fleet serve` in front of these servers, on free ports."""
+    command = [FLEET, "serve", "--config", str(write_config(folder, servers, **config))]
+    with _ended(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)) as process:
+        yield Running(process)
+
+
+def write_config(folder: Path, servers: dict[str, str], **config: object) -> Path:
+    path = folder / "fleet.yml"
+    content = {
+        "servers": [{"id": name, "url": url} for name, url in servers.items()],
+        "server": {"proxy_port": 0, "orchestrator_port": 0},
+        "health": {"interval": 1},
+        **config,
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@asynccontextmanager
+async def fleet_of_two(folder: Path, *options: str, **config: object) -> AsyncIterator[Running]:
+    """Two simulators and a fleet in front of them, which knows their models."""
+    with ExitStack() as stack:
+        servers = {name: stack.enter_context(simulator("--id", name, *options)) for name in ("a", "b")}
+        running = stack.enter_context(serving(folder, servers, **config))
+        await _until_ready(running.url)
+        yield running
+
+
+async def _until_ready(url: str) -> None:
+    with trio.fail_after(10):
+        while (await ask(url, "GET", "/api/orchestrator/health")).json()["healthyServers"] != 2:
+            await trio.sleep(0.02)
+
+
+def _url_in(stdout: IO[str] | None) -> str:
+    assert stdout is not None
+    line = stdout.readline()
+    found = _URL.search(line)
+    assert found, f"no URL in {line!r}"
+    return found[0]
+
+
+@contextmanager
+def _ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """Kill the process if it is still there at the end, and close its pipes."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()

@@ -1,0 +1,113 @@
+"""What `fleet status` says of the ports: a fleet, nobody, or somebody else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+
+from fleet.config import Config
+from tests.kit.served import served
+from web.bind import bind
+from web.status import report_status
+
+Handler = Callable[[trio.SocketStream], Awaitable[None]]
+
+
+def configured(proxy: int, orchestrator: int, host: str = "127.0.0.1") -> Config:
+    return Config.model_validate({"server": {"host": host, "proxy_port": proxy, "orchestrator_port": orchestrator}})
+
+
+async def status(config: Config) -> tuple[bool, list[str]]:
+    said: list[str] = []
+    good = await trio.to_thread.run_sync(report_status, config, said.append)
+    return good, said
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+def free_port() -> int:
+    bound = bind("127.0.0.1", 0, "test")
+    bound.close()
+    return bound.port
+
+
+@asynccontextmanager
+async def stranger(handler: Handler) -> AsyncIterator[int]:
+    """Somebody else's server; its port."""
+    async with trio.open_nursery() as nursery:
+        (listener, *_) = await nursery.start(partial(trio.serve_tcp, handler, 0, host="127.0.0.1"))
+        yield listener.socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_running_fleet_is_healthy_on_both_ports() -> None:
+    async with served("a") as here:
+        ports = port_of(here.url), port_of(here.orchestrator_url)
+        good, said = await status(configured(*ports))
+    assert good
+    assert [line.split() for line in said] == [
+        ["proxy", f"http://127.0.0.1:{ports[0]}", "ok"],
+        ["orchestrator", f"http://127.0.0.1:{ports[1]}", "ok"],
+    ]
+
+
+async def test_a_fleet_without_healthy_servers_is_not_all_right() -> None:
+    async with served() as here:
+        good, said = await status(configured(port_of(here.url), port_of(here.orchestrator_url)))
+    assert (good, [line.split()[-1] for line in said]) == (False, ["unhealthy", "unhealthy"])
+
+
+async def test_nothing_runs() -> None:
+    good, said = await status(configured(free_port(), free_port()))
+    assert (good, [line.endswith("not running") for line in said]) == (False, [True, True])
+
+
+ANSWERS = [
+    b"HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\nOllama is running",
+    b'HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{"status":"ok"}',
+    b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n[{}]",
+    b"SSH-2.0-OpenSSH_9.2\r\n",
+    b"",
+]
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+async def test_something_else_uses_the_port(answer: bytes) -> None:
+    async def speak(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(answer)
+        await stream.aclose()
+
+    async with served("a") as here, stranger(speak) as port:
+        good, said = await status(configured(port, port_of(here.orchestrator_url)))
+    assert not good
+    assert "is something else using the port?" in said[0]
+    assert said[1].endswith("ok")
+
+
+async def test_a_port_that_takes_connections_and_says_nothing_is_not_called_a_stranger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("web.status.PATIENCE", 0.1)
+
+    async def silent(stream: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    async with stranger(silent) as port:
+        good, said = await status(configured(port, free_port()))
+    assert (good, "does not answer within 0.1 s" in said[0]) == (False, True)
+
+
+HOSTS = [("0.0.0.0", "http://127.0.0.1"), ("::", "http://[::1]"), ("::1", "http://[::1]")]
+
+
+@pytest.mark.parametrize(("host", "url"), HOSTS)
+async def test_every_kind_of_host_gives_an_address_to_ask(host: str, url: str) -> None:
+    _, said = await status(configured(1, 2, host))
+    assert [line.split(maxsplit=2)[1:] for line in said] == [[f"{url}:{port}", "not running"] for port in (1, 2)]

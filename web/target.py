@@ -1,0 +1,38 @@
+"""The request line and Host, put in order before anybody routes or forwards by them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+from urllib.parse import unquote
+
+from fleet.headers import field
+
+# `GET http://host/path`: what a client sends that takes us for a proxy, and every server has to understand.
+_ABSOLUTE = re.compile(rb"https?://([^/@]+)(/.*)?", re.IGNORECASE)
+_HARMLESS: Final = b"localhost"
+
+
+def settle(scope: Any) -> str | None:
+    """Make the target a plain path, in both of its spellings; the Host that was meant, or None for a bad target.
+
+    The Host field itself is replaced: it has done its work, and frameworks raise on odd ones.
+    """
+    host = _take_host(scope)
+    raw = scope["raw_path"]
+    if raw.startswith(b"/") or (raw == b"*" and scope.get("method") == "OPTIONS"):
+        return host
+    absolute = _ABSOLUTE.fullmatch(raw)
+    if absolute is None:
+        return None
+    scope["raw_path"] = absolute[2] or b"/"
+    scope["path"] = unquote(scope["raw_path"].decode("ascii"))
+    return absolute[1].decode("latin-1")
+
+
+def _take_host(scope: Any) -> str:
+    host = field(scope["headers"], b"host")
+    if host is None:
+        return ""
+    scope["headers"] = [(name, _HARMLESS if name == b"host" else value) for name, value in scope["headers"]]
+    return host.decode("latin-1")
