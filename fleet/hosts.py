@@ -1,4 +1,4 @@
-"""By which names a machine is local to itself: Ollama's own rule against DNS rebinding."""
+"""By which names a machine is local: Ollama's rule against DNS rebinding, and names without a dot besides."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 _ENDINGS: Final = (".localhost", ".local", ".internal")
+_LABEL = re.compile(r"[a-z0-9_][a-z0-9_-]{0,62}")
 _BRACKETED = re.compile(r"\[([^\]]+)\](?::[0-9]*)?")
 _WITH_PORT = re.compile(r"([^:]*):[0-9]*")
 
@@ -18,7 +19,8 @@ def is_local(host: str, names: Iterable[str] = ()) -> bool:
     `names` come on top, in lower case. No Host at all is fine: browsers always send one. Never raises.
     """
     name = _bare(host)
-    if not host or name == "localhost" or name.endswith(_ENDINGS) or name in names:
+    # A name of one label belongs to whoever runs this network; a web page has a dot in its own.
+    if not host or _LABEL.fullmatch(name) or name.endswith(_ENDINGS) or name in names:
         return True
     try:
         address = ipaddress.ip_address(name)

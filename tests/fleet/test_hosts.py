@@ -25,6 +25,7 @@ from fleet.hosts import is_local
         "::1",
         "nas.local:80",
         "host.docker.internal",
+        "nas:11435",
         "mine",
         "MINE:1",
     ],
@@ -35,7 +36,16 @@ def test_local_names_and_addresses(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "localhost.evil.example", "evillocal", "8.8.8.8:80", "[2001:4860:4860::8888]", ".", "..a", "a b"],
+    [
+        "evil.example",
+        "localhost.evil.example",
+        "evil.local.example",
+        "8.8.8.8:80",
+        "[2001:4860:4860::8888]",
+        ".",
+        "..a",
+        "a b",
+    ],
 )
 def test_other_names_and_addresses(host: str) -> None:
     assert not is_local(host, ("mine",))
