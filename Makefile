@@ -48,4 +48,5 @@ constraints: $(VENV)/.test  ## refresh the pinned versions (names and versions o
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --no-annotate --quiet --all-extras pyproject.toml --strip-extras -o constraints.txt
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build *.egg-info
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build *.egg-info tests/js/node_modules
+	find . -type d -name __pycache__ -prune -exec rm -rf {} +

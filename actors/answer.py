@@ -10,6 +10,7 @@ import trio
 from fleet.call import Call, ClientGone, Downstream, Headers
 from fleet.errors import FleetError
 from fleet.headers import downstream_headers
+from fleet.ids import ServerId
 from fleet.reframe import NdjsonToSse
 
 if TYPE_CHECKING:
@@ -98,6 +99,15 @@ class Answer:
             return b""
         end = b"\n" if self.call.dialect.name == "native" else b"\n\n"  # a lone line feed does not end an event
         return b"" if self._last.endswith(end) else end
+
+
+def whereabouts(server: ServerId, attempts: int = 1, queued: float = 0.0) -> list[tuple[bytes, bytes]]:
+    """The fields that say who answered, after how many attempts, and how long (seconds) the request had queued."""
+    return [
+        (b"x-fleet-server", server.encode()),
+        (b"x-fleet-attempts", b"%d" % attempts),
+        (b"x-fleet-queue-ms", b"%d" % round(queued * 1000)),
+    ]
 
 
 def _is_ndjson(headers: Headers) -> bool:

@@ -16,7 +16,8 @@ from actors.breaker_actor import POLICY, BreakerActor, Cell, RecoveryTester
 from actors.mailbox import Mailbox, Promise
 from actors.messages_breaker import Alive, BreakerMail, Force, Rearm, Record, Reset, TryNow
 from actors.supervisor import RestartLimit, supervise
-from fleet.breaker import Breaker, BreakerSettings, BreakerView, Dice, State
+from fleet.breaker import Breaker, BreakerSettings, BreakerView, State
+from fleet.chance import Chance
 from fleet.gate import Gate
 from fleet.ids import Pair, ServerId
 from fleet.outcomes import Signal
@@ -49,7 +50,7 @@ class BreakerRegistry:
         *,
         gates: GateBoard,
         on_change: Callable[[Pair], None],
-        rng: Dice,
+        rng: Chance,
         enabled: bool = True,
         tester: RecoveryTester | None = None,
         limit: int = MAX_BREAKERS,

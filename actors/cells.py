@@ -74,6 +74,11 @@ class FleetCell:
     ended: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     """Unparked whenever a lease or transfer ends."""
 
+    @property
+    def live(self) -> int:
+        """How many requests are open: waiting for a slot or holding one."""
+        return len(self.tickets) + sum(len(cell.leases) for cell in self.servers.values())
+
     def next_number(self) -> int:
         self.numbers += 1
         return self.numbers

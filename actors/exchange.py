@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import trio
 
-from actors.answer import Answer
+from actors.answer import Answer, whereabouts
 from actors.cells import FleetCell
 from actors.held import Saved, before_first_byte, name_server, refuse_loop
 from actors.lease import Lease
@@ -87,9 +87,8 @@ class Exchange:
                     self._fleet.budget.refund()  # the retry that was paid for found nobody to try
                 if self._saved is None:
                     raise self._in_clients_words(refusal) from refusal.__cause__
-                await self._answer.send_whole(
-                    self._saved.response, self._saved.body, self._our_headers(self._saved.server)
-                )
+                headers = self._our_headers(self._saved.server)
+                await self._answer.send_whole(self._saved.response, self._saved.body, headers)
                 self._outcome = kind(Refused(self._saved.response.status))
                 return
             if end is None:
@@ -204,8 +203,9 @@ class Exchange:
         key = spec.api_key.get_secret_value() if spec.api_key else None
         headers = upstream_headers(call.headers, api_key=key, request_id=call.request_id, hop=self._fleet.hop)
         request = UpstreamRequest(call.method, call.target, headers, call.body, call.content_length)
-        # An answer that comes in one piece has no early first byte: only the total time limits it.
-        first_byte = timeouts.first_byte if call.stream else self._fleet.config.total_timeout
+        # A generation that comes in one piece has no early first byte: only the total time limits it.
+        early = call.stream or call.embedding or not call.runs
+        first_byte = timeouts.first_byte if early else self._fleet.config.total_timeout
         response = await lease.cell.pool.open(request, connect_timeout=timeouts.connect, first_byte_timeout=first_byte)
         lease.connection = response
         lease.beat = trio.current_time()
@@ -247,7 +247,9 @@ class Exchange:
         """
         if not self._could_go_on() or not retryable_elsewhere(end):
             return False
-        return (isinstance(end, Refused) and end.missing) or self._fleet.budget.spend(trio.current_time())
+        if isinstance(end, Refused) and end.missing:
+            return True
+        return self._fleet.budget.spend(trio.current_time(), self._fleet.live)
 
     def _error_of(self, end: End) -> FleetError:
         match end:
@@ -268,11 +270,7 @@ class Exchange:
         return refusal
 
     def _our_headers(self, server: ServerId) -> list[tuple[bytes, bytes]]:
-        return [
-            (b"x-fleet-server", server.encode()),
-            (b"x-fleet-attempts", b"%d" % self._attempts),
-            (b"x-fleet-queue-ms", b"%d" % round(self._queued * 1000)),
-        ]
+        return whereabouts(server, self._attempts, self._queued)
 
     def _note(self) -> None:
         """One record for history and log; never a word of prompt or answer."""

@@ -22,9 +22,14 @@ async def run_health(fleet: FleetCell, cell: ServerCell) -> None:
     while True:
         cell.probe_now = trio.Event()  # before the round: who asks during it gets another one
         asked, cell.probed = cell.probed, trio.Event()
-        result = replace(await probe(fleet, cell), asked=asked)
+        try:
+            result = replace(await probe(fleet, cell), asked=asked)
+        except Exception:
+            asked.set()  # the verdict they wait for will never come
+            raise
         failures = failures + 1 if result.error else 0
         cell.mailbox.cast(result)
+        cell.pool.sweep()
         with trio.move_on_after(_pause(fleet, failures)):
             await cell.probe_now.wait()
 

@@ -28,7 +28,7 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """A waiting request gave up. From: exchange. Bound: one per ticket."""
+    """A waiting request gave up, or was refused by a shutdown. From: exchange, system. Bound: one per ticket."""
 
     ticket: PendingTicket
 
@@ -63,7 +63,10 @@ class GateMoved:
 
 @dataclass(frozen=True, slots=True)
 class BanPair:
-    """Keep a pair away until `until` (monotonic; inf: until lifted). From: admin, exchange. Bound: one per call."""
+    """Keep a pair away until `until` (monotonic; inf: until lifted).
+
+    From: the exchange's passage; admin, later. Bound: one per attempt or call.
+    """
 
     pair: Pair
     reason: str
@@ -73,7 +76,7 @@ class BanPair:
 
 @dataclass(frozen=True, slots=True)
 class LiftBan:
-    """End a ban. From: admin. Bound: one per call."""
+    """End a ban. From: admin, later. Bound: one per call."""
 
     pair: Pair
 
@@ -119,7 +122,10 @@ class SetAdmin:
 
 @dataclass(frozen=True, slots=True)
 class LeaseOpened:
-    """An idle server got its first lease: watch for stalls. From: dispatcher. Bound: one per lease."""
+    """An idle server got its first lease, or a transfer began: watch for stalls.
+
+    From: dispatcher, transfer. Bound: one per lease or transfer.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 
 from actors.cells import FleetCell, ServerCell
+from actors.server import by_name
 from fleet.errors import BackendError
 from fleet.ids import Pair
 
@@ -28,6 +29,8 @@ class ModelTester:
         row = cell.state.models.get(pair.model, {})
         name = str(row.get("name") or pair.model)
         try:
+            if pair.model not in by_name(await cell.client.ps(self._fleet.config.health.ps_timeout)):
+                return None  # what the last probe saw has been unloaded since
             status, _ = await cell.client.try_model(name, embedding=_is_embedding(row), timeout=timeout)
         except BackendError:
             return False

@@ -6,7 +6,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from typing import Protocol
 
@@ -31,7 +31,7 @@ from actors.ollama_client import OllamaClient
 from actors.recorder import Recorder
 from actors.recovery import ModelTester
 from actors.supervisor import Policy, keep_up, supervise
-from actors.transfer import transfer
+from actors.transfer import Transfer, check_open, transfer, watched
 from actors.transport import Endpoint, Pool
 from actors.views import QueueView, queue_view
 from fleet.breaker import BreakerSettings
@@ -129,6 +129,14 @@ class System:
     async def relay_to(self, server: ServerId, call: Call, down: Downstream) -> None:
         """Forward one management call to one server; see `transfer`."""
         await transfer(self.fleet, self.cell(server), call, down)
+
+    def watched(self, server: ServerId) -> AbstractContextManager[Transfer]:
+        """A block of control work on one server that may last long; see `actors.transfer.watched`."""
+        return watched(self.fleet, self.cell(server))
+
+    def check_open(self) -> None:
+        """Raises ShuttingDown while the fleet drains."""
+        check_open(self.fleet)
 
     # ---- what is known
 

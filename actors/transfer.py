@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import contextmanager
 
 import trio
 
-from actors.answer import Answer
+from actors.answer import Answer, whereabouts
 from actors.cells import FleetCell, ServerCell
 from actors.held import name_server, refuse_loop
 from actors.messages import LeaseOpened
@@ -46,6 +47,10 @@ class Transfer:
 
     def moved(self, stage: _Stage) -> None:
         self._stage, self._beat = stage, trio.current_time()
+
+    def alive(self) -> None:
+        """The server has said something."""
+        self.moved(_Stage.ANSWERING)
 
     def revoke(self, why: str) -> None:
         """End it now; the client sees a broken answer."""
@@ -89,28 +94,46 @@ async def transfer(fleet: FleetCell, cell: ServerCell, call: Call, down: Downstr
 
     Removing the server or stopping the fleet ends it; the client then sees a broken answer.
     """
-    if fleet.draining:
-        raise ShuttingDown("the fleet is shutting down", retry_after=2.0)
     refuse_loop(fleet, call)
     answer = Answer(call, down, fleet.config.timeouts.write)
+    try:
+        with watched(fleet, cell) as running:
+            await _forward(fleet, cell, call, answer, running)
+    except ClientGone:
+        return
+    except FleetError as error:
+        if not answer.started:
+            raise
+        await answer.break_off(error)
+
+
+@contextmanager
+def watched(fleet: FleetCell, cell: ServerCell) -> Iterator[Transfer]:
+    """A block of work on one server that may last long: drains wait for it, stalls and removals end it.
+
+    Raises ShuttingDown at the start, and at the end what it was ended with, if it was. Backend errors name the server.
+    """
+    check_open(fleet)
     running = Transfer(cell.state.id)
     cell.transfers.add(running)
     cell.mailbox.cast(LeaseOpened())
     try:
         with running.scope:
-            await _forward(fleet, cell, call, answer, running)
-    except ClientGone:
-        return
+            yield running
     except BackendError as error:
         name_server(error, cell.pool.endpoint.address, cell.state.id)
-        running.error = running.error or error
+        raise running.error or error from error
     finally:
         cell.transfers.discard(running)
         fleet.ended.unpark_all()
     if running.error is not None:
-        if not answer.started:
-            raise running.error
-        await answer.break_off(running.error)
+        raise running.error
+
+
+def check_open(fleet: FleetCell) -> None:
+    """Raises ShuttingDown while the fleet drains."""
+    if fleet.draining:
+        raise ShuttingDown("the fleet is shutting down", retry_after=2.0)
 
 
 async def _forward(fleet: FleetCell, cell: ServerCell, call: Call, answer: Answer, running: Transfer) -> None:
@@ -125,7 +148,7 @@ async def _forward(fleet: FleetCell, cell: ServerCell, call: Call, answer: Answe
     request = UpstreamRequest(call.method, call.target, headers, body, call.content_length, expect_continue=asks_first)
     response = await cell.pool.open(request, connect_timeout=fleet.config.timeouts.connect, first_byte_timeout=math.inf)
     try:
-        await answer.start(response, [(b"x-fleet-server", cell.state.id.encode())])
+        await answer.start(response, whereabouts(cell.state.id))
         while data := await response.receive():
             running.moved(_Stage.READING)
             await answer.write(data)

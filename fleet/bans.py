@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from fleet.ids import ModelName, Pair, ServerId
+from fleet.ids import Pair, ServerId
 
 MAX_BANS: Final = 10_000
 
@@ -69,16 +69,6 @@ class Bans:
         self._compact()
         return True
 
-    def active(self, pair: Pair, now: float) -> Ban | None:
-        """What keeps this pair away now, the ban before the cooldown; None if nothing does. Changes nothing."""
-        if not self._bans:
-            return None
-        for kind in (BanKind.BAN, BanKind.COOLDOWN):
-            ban = self._bans.get((pair, kind))
-            if ban is not None and ban.holds(now):
-                return ban
-        return None
-
     def list(self, now: float) -> tuple[Ban, ...]:
         """All that hold now, oldest first."""
         return tuple(sorted((b for b in self._bans.values() if b.holds(now)), key=lambda b: b.banned_at))
@@ -92,10 +82,6 @@ class Bans:
     def lift_server(self, server: ServerId, kind: BanKind | None = None) -> tuple[Pair, ...]:
         """End those of all models of a server."""
         return self._lift(lambda b: b.pair.server == server, kind)
-
-    def lift_model(self, model: ModelName, kind: BanKind | None = None) -> tuple[Pair, ...]:
-        """End those of a model on all servers. The whole canonical name counts, tag and all."""
-        return self._lift(lambda b: b.pair.model == model, kind)
 
     def clear(self, kind: BanKind | None = None) -> tuple[Pair, ...]:
         """End everything, or everything of a kind."""

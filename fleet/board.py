@@ -7,8 +7,9 @@ is paused or the fleet-wide cap is reached.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, Protocol
+from typing import Final
 
+from fleet.chance import Chance
 from fleet.errors import FleetError, ModelNotFound, NoServer, QueueFull, ServerNotFound
 from fleet.gate import GateState
 from fleet.grants import Decision, Grant, Memory, Rules
@@ -22,13 +23,10 @@ from fleet.server import Health, ServerState
 _TIE = 1e-9
 """Scores closer than this are equal."""
 
+_MOST_RATES: Final = 4096
+"""Models with a pace of their own, before those that nobody lists any more are forgotten."""
+
 Scored = tuple[ServerState, Parts]
-
-
-class Chance(Protocol):
-    """The part of `random.Random` that we need."""
-
-    def random(self) -> float: ...
 
 
 class Board:
@@ -52,7 +50,7 @@ class Board:
 
         Raises ModelNotFound, ServerNotFound, NoServer, QueueFull.
         """
-        if not ticket.runs and not self.memory.paused and (answering := self._answering(ticket)):
+        if not ticket.runs and (answering := self._answering(ticket)):
             return self._take(ticket, self._rank(answering, ticket.model), now, slot=False)
         if ticket.pinned:
             self._check_pinned(ticket)
@@ -73,6 +71,8 @@ class Board:
         self.memory.rate.note(now)
         if self.index.knows(model):
             self.memory.rates.setdefault(model, ServiceRate()).note(now)
+        if len(self.memory.rates) > _MOST_RATES:
+            self.memory.rates = {m: rate for m, rate in self.memory.rates.items() if self.index.knows(m)}
 
     def serve(self, server: ServerState, now: float) -> Iterator[tuple[Ticket, Grant]]:
         """Hand out whatever this server can take now.
@@ -264,6 +264,8 @@ _BREAKER_WORDS: Final = {GateState.OPEN: "closed", GateState.LIMITED: "half-open
 
 
 def _state_of(server: ServerState, model: ModelName) -> str:
+    if server.usable and model in server.barred:
+        return f"{server.id}: kept away from this model for a while"
     if server.usable:
         return f"{server.id}: circuit breaker {_BREAKER_WORDS[server.gate_state(model)]}"
     return f"{server.id}: {server.health.value}, {server.admin.value} ({server.why})"

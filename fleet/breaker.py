@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from fleet.breaker_values import (
     MOVES,
@@ -26,6 +26,7 @@ from fleet.breaker_values import (
     Why,
     trouble,
 )
+from fleet.chance import Chance
 from fleet.gate import Gate
 from fleet.ids import Pair
 from fleet.outcomes import Signal
@@ -42,12 +43,6 @@ MEMORY: Final = 10
 _WEIGHT: Final = {Signal.SUCCESS: 0.0, Signal.SOFT_FAILURE: 0.5, Signal.FAILURE: 1.0}
 
 
-class Dice(Protocol):
-    """A generator of random numbers, so far as we need one."""
-
-    def random(self) -> float: ...
-
-
 @dataclass(slots=True)
 class Breaker:
     """The state machine; it writes its verdict into `gate`, which may outlive it. See the module's text for the rules.
@@ -58,7 +53,7 @@ class Breaker:
 
     pair: Pair
     settings: BreakerSettings
-    dice: Dice
+    dice: Chance
     gate: Gate = field(default_factory=Gate)
     state: State = State.CLOSED
     since: float = 0.0
@@ -84,7 +79,7 @@ class Breaker:
 
     @classmethod
     def fresh(
-        cls, pair: Pair, settings: BreakerSettings, dice: Dice, gate: Gate, now: float, forced_by: str | None = None
+        cls, pair: Pair, settings: BreakerSettings, dice: Chance, gate: Gate, now: float, forced_by: str | None = None
     ) -> Breaker:
         """A breaker that knows nothing but the verdict its gate shows, which it keeps, and who forced it, if so."""
         new = cls(pair, settings, dice, gate, since=now, forced_by=forced_by, born=gate.generation)

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fleet.breaker import Breaker, Dice
+from fleet.breaker import Breaker
 from fleet.breaker_values import BreakerSettings, ErrorWindow, Run, State, Transition
+from fleet.chance import Chance
 from fleet.gate import Gate
 from fleet.ids import Pair
 
@@ -39,7 +40,7 @@ def snapshot(breaker: Breaker) -> dict[str, Any]:
 
 
 def restore(
-    pair: Pair, settings: BreakerSettings, dice: Dice, gate: Gate, data: Mapping[str, Any], shift: float = 0.0
+    pair: Pair, settings: BreakerSettings, dice: Chance, gate: Gate, data: Mapping[str, Any], shift: float = 0.0
 ) -> Breaker:
     """The breaker that `snapshot` saw, showing its verdict at `gate` (whose permits stay if it shows it already).
 

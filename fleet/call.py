@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from fleet.ids import ANY_MODEL, ModelName, RequestId, ServerId
@@ -41,9 +41,7 @@ class Call:
     priority: int = 0
     pinned: ServerId | None = None
     client: str = ""
-    user_agent: str = ""
     content_length: int | None = None
-    options: dict[str, object] = field(default_factory=dict)
     runs: bool = True
 
     @property

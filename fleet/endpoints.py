@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote
 
 from fleet import names
 from fleet.call import Headers
@@ -14,7 +13,7 @@ from fleet.dialects import ANTHROPIC, NATIVE, OPENAI, Dialect
 from fleet.encoded import ZSTD_LIMIT, decode_zstd, multipart_model
 from fleet.errors import BadRequest
 from fleet.headers import field as header
-from fleet.ids import ANY_MODEL, ModelName, ServerId
+from fleet.ids import ANY_MODEL, ModelName
 from fleet.peek import Peek, peek
 
 
@@ -112,30 +111,15 @@ class Understood:
     """What a request to a hot endpoint asks for.
 
     `model` is canonical, or `ANY_MODEL` when the request names none that could exist: any server can say so in
-    Ollama's words. `asked_model` is the client's own spelling. `evicts`: `keep_alive` is 0, so the model is unloaded
-    afterwards. `options` are those that make a runner reload.
+    Ollama's words. `asked_model` is the client's own spelling. `is_unload`: no prompt, and `keep_alive` is 0.
     """
 
     model: ModelName = ANY_MODEL
     asked_model: str = ""
     stream: bool = False
-    is_load: bool = False
     is_unload: bool = False
-    evicts: bool = False
     cloud: bool = False
     embedding: bool = False
-    options: dict[str, object] = field(default_factory=dict)
-
-
-def split_server(path: str) -> tuple[str, ServerId | None]:
-    """Take `--server` off one of the six paths that allow it: `/api/chat--s1` gives `("/api/chat", "s1")`.
-
-    The server's name may be percent-encoded. Any other path comes back as it is, with None.
-    """
-    head, mark, server = path.partition("--")
-    if not mark or head not in PINNABLE or not server or "/" in server or len(server) > 512:
-        return path, None
-    return head, ServerId(unquote(server))
 
 
 def understand(endpoint: Endpoint, body: bytes, headers: Headers, decoded_limit: int = ZSTD_LIMIT) -> Understood:
@@ -193,20 +177,15 @@ def _plain(endpoint: Endpoint, body: bytes, headers: Headers, decoded_limit: int
 
 
 def _understood(endpoint: Endpoint, seen: Peek, asked: str) -> Understood:
-    native = endpoint.dialect is NATIVE
     load = endpoint.loads and (seen.prompt_empty if endpoint.kind is Kind.GENERATE else seen.messages_empty)
     stream = endpoint.stream_default if seen.stream is None else seen.stream
-    evicts = native and seen.keep_alive == 0
     name = names.parse(asked)
     return Understood(
         model=names.canonical(asked),
         asked_model=asked,
         # Ollama answers a load with one plain object, whatever `stream` says.
         stream=endpoint.streams and stream and not load,
-        is_load=load,
-        is_unload=load and evicts,
-        evicts=evicts,
+        is_unload=load and seen.keep_alive == 0,
         cloud=name is not None and name.cloud,
         embedding=endpoint.embedding,
-        options=seen.runner_options() if native else {},
     )

@@ -161,7 +161,10 @@ class ConnectTimeout(BackendError):
 
 
 class FirstByteTimeout(BackendError):
-    """No response headers within `timeouts.first_byte` (a model load counts)."""
+    """No response headers within `timeouts.first_byte` (a model load counts).
+
+    For streams, embeddings and show. An unstreamed generation comes in one piece: only the total time limits it.
+    """
 
     status, code, reason = 504, "TIMEOUT", "FIRST_BYTE_TIMEOUT"
 

@@ -8,6 +8,8 @@ where the values of the usual big keys lie. Then a walk over the top level reads
 stepped over by comparing it with what msgspec noted (a memcmp), any other by a regular expression. The two views must
 agree byte by byte, so no second opinion can differ. Only containers under keys that nobody uses, and bodies with
 something behind the first value, are walked token by token, within a budget.
+
+The simulator has a reader of its own (`web/sim/gojson.py`): on purpose it shares no code with what it tests.
 """
 
 from __future__ import annotations

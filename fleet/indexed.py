@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
+
+from fleet.chance import Chance
 
 T = TypeVar("T")
-
-
-class Sampler(Protocol):
-    """The part of `random.Random` that we need."""
-
-    def random(self) -> float: ...
 
 
 class IndexedSet(Generic[T]):
@@ -46,7 +42,7 @@ class IndexedSet(Generic[T]):
             self._items[at] = last
             self._where[last] = at
 
-    def from_anywhere(self, chance: Sampler) -> Iterator[T]:
+    def from_anywhere(self, chance: Chance) -> Iterator[T]:
         """All members, starting at a random one (they stand in no particular order). No changes meanwhile."""
         size = len(self._items)
         start = int(chance.random() * size)

@@ -2,6 +2,8 @@
 
 Two spellings mean the same model exactly when their canonical forms are equal. Everything here is a pure function of
 the text; whatever a client sends, nothing is raised.
+
+The simulator has rules of its own (`fleet/simulator/naming.py`): on purpose it shares no code with what it tests.
 """
 
 from __future__ import annotations

@@ -119,9 +119,6 @@ class Queue:
             self._drop(line.terms)
         return True
 
-    def waits_for(self, model: ModelName) -> bool:
-        return model in self._by_model
-
     def models(self) -> Collection[ModelName]:
         """Models somebody waits for (pinned tickets apart)."""
         return self._by_model.keys()

@@ -35,10 +35,10 @@ class ServiceRate:
 
 @dataclass(slots=True)
 class RetryBudget:
-    """Failover attempts may be `ratio` of the requests of the last `window` seconds, plus `floor` in that window.
+    """Failover may be `ratio` of live traffic, plus `floor`: it keeps a failing fleet from multiplying its own load.
 
-    It keeps a failing fleet from multiplying its own load (a retry storm). Two buckets of half a window each stand in
-    for a sliding window.
+    Live traffic is what began in the last `window` seconds plus what is open now, so that a server that dies with long
+    requests on it does not use the budget up. Two buckets of half a window each stand in for a sliding window.
     """
 
     ratio: float
@@ -52,10 +52,10 @@ class RetryBudget:
         self._roll(now)
         self._requests[0] += 1
 
-    def spend(self, now: float) -> bool:
-        """Take one retry; False when the budget is used up."""
+    def spend(self, now: float, live: int) -> bool:
+        """Take one retry, `live` requests being open; False when the budget is used up."""
         self._roll(now)
-        if sum(self._retries) >= self.floor + self.ratio * sum(self._requests):
+        if sum(self._retries) >= self.floor + self.ratio * (sum(self._requests) + live):
             return False
         self._retries[0] += 1
         return True

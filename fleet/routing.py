@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
+from fleet.chance import Chance
 from fleet.ids import ANY_MODEL, ModelName, ServerId
-from fleet.indexed import IndexedSet, Sampler
+from fleet.indexed import IndexedSet
 from fleet.server import ServerState
 
 _UNSEEN_GRACE: Final = 60.0
@@ -64,7 +65,7 @@ class Index:
         self.servers.pop(server.id, None)
 
     def draw(
-        self, model: ModelName, most: int, chance: Sampler, excluded: frozenset[ServerId] = frozenset()
+        self, model: ModelName, most: int, chance: Chance, excluded: frozenset[ServerId] = frozenset()
     ) -> list[ServerState]:
         """Up to `most` ready servers, from a random place on."""
         routable = self._routable.get(model, _NONE)

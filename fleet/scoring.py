@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
+from fleet.chance import Chance
 from fleet.gate import GateState
 from fleet.ids import ModelName
 from fleet.server import ServerState
@@ -38,12 +39,6 @@ class Policy(Protocol):
     def parts(self) -> tuple[str, ...]: ...
 
     def score(self, server: ServerState, model: ModelName) -> Parts: ...
-
-
-class Chance(Protocol):
-    """The part of `random.Random` that we need."""
-
-    def random(self) -> float: ...
 
 
 class Weighted:

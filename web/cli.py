@@ -1,7 +1,7 @@
 """The command line: serve, check, sim, status.
 
-Exit codes: 0 done, 1 failed (a check found a problem, a server is not healthy), 2 wrong usage or configuration,
-3 a port is taken.
+Exit codes: 0 done; 1 failed (`status`: not running or not healthy; `serve`: the fleet crashed); 2 wrong usage or
+configuration; 3 a port is taken; 70 a shutdown hung, so the process was ended from outside its event loop.
 """
 
 from __future__ import annotations
@@ -24,9 +24,28 @@ PORT_TAKEN: Final = 3
 
 _DEFAULT_CONFIG: Final = "config.yml"
 
+# \b: what follows, up to the next empty line, is printed as it stands.
+_EPILOG: Final = """\b
+Examples:
+  fleet serve --demo                                three simulated servers and a trickle of traffic
+  FLEET_SERVERS=http://gpu1:11434 fleet serve       no file needed
+  fleet check --config config.yml                   what is in effect, and where each value came from
+  fleet status                                      what answers on the configured ports
+  fleet sim --port 11500                            one simulated Ollama
+
+\b
+Exit codes:
+  0   done
+  1   failed (status: not running or not healthy; serve: the fleet crashed)
+  2   wrong usage or configuration
+  3   a port is taken
+  70  a shutdown hung and was cut short
+"""
+
 app = typer.Typer(
     name="fleet",
     help="One endpoint for many Ollama servers.",
+    epilog=_EPILOG,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

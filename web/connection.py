@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
@@ -21,9 +21,6 @@ from web import errors
 from web.body import HeldBody
 from web.downstream import AsgiDownstream
 from web.wire import Wire, wire_of
-
-if TYPE_CHECKING:
-    from quart_trio import QuartTrio
 
 log = logging.getLogger(__name__)
 
@@ -158,8 +155,3 @@ async def _forward(response: Any, down: AsgiDownstream) -> None:
         for piece in response.response:
             await down.write(piece.encode() if isinstance(piece, str) else piece)
     await down.finish()
-
-
-def install(app: QuartTrio) -> None:
-    """Make the app speak through this module."""
-    app.asgi_http_class = FleetConnection

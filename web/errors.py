@@ -20,6 +20,8 @@ from fleet.errors import BadRequest, FleetError, Forbidden, RequestTimeout, TooL
 
 log = logging.getLogger(__name__)
 
+_AT_THE_DOOR: Final = frozenset({400, 401, 403, 408, 413})
+
 SCOPE_KEY: Final = "fleet.asker"
 ADMIN_ROOTS: Final = ("/api/orchestrator", "/health", "/metrics")
 
@@ -157,7 +159,10 @@ def render(error: FleetError, asker: Asker) -> tuple[int, Fields, bytes]:
 
 
 async def send(error: FleetError, asker: Asker, down: Downstream) -> None:
-    """Answer with an error."""
+    """Answer with an error; refusals at the door get their log line here (the exchange writes its own)."""
+    if error.status in _AT_THE_DOOR:
+        about = {"reason": error.reason, "status": error.status, "request_id": asker.request_id}
+        log.info("request refused", extra=about)
     status, headers, body = render(error, asker)
     await down.start(status, headers)
     await down.write(body)

@@ -75,3 +75,5 @@ async def unload(system: System, holders: Sequence[ServerId], call: Call, down: 
         with trio.move_on_after(TELLING):
             await ask_all(others, tell)
         await system.relay_to(first, call, last)
+    about = {"model": call.model, "server": ",".join(holders), "request_id": call.request_id, "client": call.client}
+    logging.getLogger("fleet.management").info("unload done", extra=about)

@@ -146,6 +146,7 @@ def _maker(system: System, seen: Peek) -> ServerId:
 
 async def _everywhere(system: System, note: Note, endpoint: str, asked: str, ask: Ask) -> Response:
     """Ask every server that holds the model, drained ones too; one answer, when the fleet has seen the change."""
+    system.check_open()
     holders, lost = _holders(system, endpoint, asked)
     note.about(server=",".join([*holders, *lost]))
     try:
@@ -154,7 +155,9 @@ async def _everywhere(system: System, note: Note, endpoint: str, asked: str, ask
         refresh(system, holders)
         raise
     await reread(system, holders)
-    return _verdict([*replied, *(Reply(server, 0, b"") for server in lost)])
+    verdict = _verdict([*replied, *(Reply(server, 0, b"") for server in lost)])
+    verdict.headers["X-Fleet-Server"] = ",".join(holders)
+    return verdict
 
 
 def _holders(system: System, endpoint: str, asked: str) -> tuple[list[ServerId], list[ServerId]]:

@@ -46,9 +46,10 @@ def _wanted(call: Call, asked: str) -> Row:
 
 
 async def _merged(system: System, servers: Sequence[ServerId], wanted: Row, call: Call, down: Downstream) -> None:
+    system.check_open()
     merged = MergedPull(servers)
     if call.stream:
-        await down.start(200, _NDJSON)
+        await down.start(200, [*_NDJSON, _all_of(servers)])
     sink, source = trio.open_memory_channel[tuple["ServerId", Row | None]](_AHEAD)
     async with trio.open_nursery() as nursery:
         async with sink:
@@ -58,13 +59,18 @@ async def _merged(system: System, servers: Sequence[ServerId], wanted: Row, call
             for line in merged.take(server, record):
                 if call.stream:
                     await down.write(orjson.dumps(line) + b"\n")
-    await _close(merged, call, down)
+    await _close(merged, _all_of(servers), call, down)
 
 
-async def _close(merged: MergedPull, call: Call, down: Downstream) -> None:
+def _all_of(servers: Sequence[ServerId]) -> tuple[bytes, bytes]:
+    return b"x-fleet-server", ",".join(servers).encode()
+
+
+async def _close(merged: MergedPull, who: tuple[bytes, bytes], call: Call, down: Downstream) -> None:
     last = orjson.dumps(merged.last())
     if not call.stream:
-        headers: Headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(last))]
+        length = (b"content-length", b"%d" % len(last))
+        headers: Headers = [(b"content-type", b"application/json"), length, who]
         await down.start(200 if merged.succeeded else 500, headers)
     await down.write(last + b"\n" if call.stream else last)
     await down.finish()
@@ -76,9 +82,11 @@ async def _one(
     """Pull on one server; its records, an error record if it breaks, and None at the end."""
     async with sink:
         try:
-            async with system.client(server).pull(wanted) as records:
-                async for record in records:
-                    await sink.send((server, record))
+            with system.watched(server) as running:
+                async with system.client(server).pull(wanted) as records:
+                    async for record in records:
+                        running.alive()
+                        await sink.send((server, record))
         except FleetError as error:
             await sink.send((server, {"error": error.message}))
         await sink.send((server, None))

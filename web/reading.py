@@ -10,7 +10,7 @@ from quart import request
 from fleet.call import Call
 from fleet.dialects import NATIVE
 from fleet.endpoints import Endpoint, Kind, Understood, understand
-from fleet.headers import field, priority_of
+from fleet.headers import priority_of
 from fleet.ids import RequestId, ServerId
 from fleet.peek import Peek, peek
 from web import errors
@@ -66,8 +66,6 @@ async def hot_call(endpoint: Endpoint, decoded_limit: int, pinned: ServerId | No
         priority=priority_of(headers),
         pinned=pinned,
         client=client(),
-        user_agent=(field(headers, b"user-agent") or b"").decode("latin-1"),
-        options=seen.options,
         runs=endpoint.kind is not Kind.SHOW,
     )
 
@@ -92,7 +90,6 @@ def plain_call(body: Any, *, stream: bool = False, content_length: int | None = 
         endpoint=here["path"],
         stream=stream,
         client=client(),
-        user_agent=(field(here["headers"], b"user-agent") or b"").decode("latin-1"),
         content_length=content_length,
     )
 

@@ -39,7 +39,7 @@ class Weights(Section):
     success_rate: Weight = Field(0.2, description="Weight of the share of successes.")
     load: Weight = Field(0.2, description="Weight of few requests in flight.")
     capacity: Weight = Field(0.05, description="Weight of free slots.")
-    circuit_breaker: Weight = Field(0.15, description="Weight of a breaker without strikes.")
+    circuit_breaker: Weight = Field(0.15, description="Weight of a breaker that is closed; half open, it gets a fifth.")
     residency: Weight = Field(0.3, description="Weight of having the model in memory already.")
     throughput: Weight = Field(0.1, description="Weight of tokens per second.")
     priority: Weight = Field(0.05, description="Weight of the server's own priority.")
@@ -76,8 +76,10 @@ class RetrySection(Section):
     """When a request may try another server. A retry never follows the first byte."""
 
     max_attempts: Whole = Field(3, ge=1, le=10, description="Attempts per request, the first one included.")
-    budget_ratio: Share = Field(0.2, description="Retries as a share of requests that the fleet allows.")
-    budget_floor: Whole = Field(10, ge=0, le=100_000, description="Retries per 10 s that are always allowed.")
+    budget_ratio: Share = Field(
+        0.5, description="Retries per 10 s, as a share of the requests that began in them or are open now."
+    )
+    budget_floor: Whole = Field(10, ge=0, le=100_000, description="Retries per 10 s that are allowed on top.")
 
 
 class CircuitBreakerSection(Section):
@@ -86,10 +88,15 @@ class CircuitBreakerSection(Section):
     base_failure_threshold: Whole = Field(3, ge=1, le=1000, description="Failures in a row that open a breaker.")
     min_failure_threshold: Whole = Field(2, ge=1, le=1000, description="Lowest value the adaptive threshold takes.")
     max_failure_threshold: Whole = Field(10, ge=1, le=1000, description="Highest value the adaptive threshold takes.")
-    adaptive: bool = Field(True, description="Whether the threshold follows the error rate between the two bounds.")
+    adaptive: bool = Field(
+        True,
+        description="Whether a run of mostly crashes lowers the threshold by 1, of transient failures raises it by 2.",
+    )
     open_timeout: Milliseconds = Field(120_000, description="How long a breaker stays open, in milliseconds.")
     open_jitter: Share = Field(0.1, description="Share of the open time by which it varies.")
-    half_open_timeout: Milliseconds = Field(300_000, description="Longest half-open time, in milliseconds.")
+    half_open_timeout: Milliseconds = Field(
+        300_000, description="How long trials may be silent until the breaker opens again, in milliseconds."
+    )
     half_open_max_requests: Whole = Field(3, ge=1, le=1000, description="Requests at one time while half open.")
     recovery_success_threshold: Whole = Field(5, ge=1, le=1000, description="Successes that close a breaker again.")
     active_test_timeout: Milliseconds = Field(300_000, description="Deadline of a recovery test, in milliseconds.")

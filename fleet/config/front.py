@@ -43,7 +43,7 @@ class ServerSection(Section):
         "127.0.0.1", description="Address to listen on; other than loopback needs API keys or an explicit permission."
     )
     proxy_port: Port = Field(11435, description=f"Port of the Ollama-compatible proxy; {ANY_PORT}.")
-    orchestrator_port: Port = Field(5100, description=f"Port of the orchestrator's API; {ANY_PORT}.")
+    orchestrator_port: Port = Field(5100, description=f"Second port of the same application; {ANY_PORT}.")
     metrics_port: Port = Field(8001, description=f"Port of the metrics API; {ANY_PORT}.")
     dashboard_port: Port = Field(3001, description=f"Port of the dashboard; {ANY_PORT}.")
     request_timeout: Seconds | None = Field(
@@ -59,7 +59,8 @@ class TimeoutsSection(Section):
     first_byte: Seconds = Field(
         600.0,
         validation_alias=AliasChoices("firstByte", "load"),
-        description="Until a server's first byte, in seconds; loading a model counts, hence also accepted as `load`.",
+        description="Until the first byte of streams, embeddings and show, in seconds; loading a model counts, "
+        "hence also accepted as `load`.",
     )
     idle: Seconds = Field(120.0, description="Longest silence of a running answer, in seconds.")
     body_idle: Seconds = Field(60.0, description="Longest silence of a client that sends its request body, in seconds.")

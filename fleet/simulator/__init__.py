@@ -11,10 +11,10 @@ from fleet.simulator.rows import details, ps_rows, rfc3339, tags_rows
 from fleet.simulator.runner import Runner
 from fleet.simulator.server import Busy, Profile, SimServer
 from fleet.simulator.text import answer, count_tokens, embedding
-from fleet.simulator.work import Chance, Job, RunnerOptions, Stage, Stats, Work, stats_of
+from fleet.simulator.work import Job, RunnerOptions, Stage, Stats, Work, stats_of
 
 __all__ = [
-    "Ask", "BadDuration", "BadOption", "Busy", "Chance", "InvalidName", "Job", "ModelFile", "Profile", "Runner",
+    "Ask", "BadDuration", "BadOption", "Busy", "InvalidName", "Job", "ModelFile", "Profile", "Runner",
     "RunnerOptions", "Shelf", "SimServer", "Stage", "Stats", "Work", "answer", "count_tokens", "details", "embedding",
     "embedding_work", "go_duration", "keep_alive_seconds", "model_file", "name_key", "parse_models", "parse_size",
     "ps_rows", "rfc3339", "short_name", "stats_of", "tags_rows", "work_for",

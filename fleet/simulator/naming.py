@@ -1,4 +1,7 @@
-"""Model names as an Ollama server reads them: defaults filled in, short again for show, folded for comparison."""
+"""Model names as an Ollama server reads them: defaults filled in, short again for show, folded for comparison.
+
+The fleet has rules of its own (`fleet/names.py`): on purpose the simulator shares no code with what it tests.
+"""
 
 from __future__ import annotations
 

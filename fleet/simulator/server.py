@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from fleet.chance import Chance
 from fleet.simulator.files import ModelFile, Shelf
 from fleet.simulator.runner import Runner
-from fleet.simulator.work import LOOKUP, OVER, Chance, Job, Stage, Work
+from fleet.simulator.work import LOOKUP, OVER, Job, Stage, Work
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import enum
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fleet.simulator.files import ModelFile
 from fleet.simulator.text import count_tokens
@@ -16,12 +16,6 @@ if TYPE_CHECKING:
 
 LOOKUP: Final = 0.001
 """Seconds a request spends on finding its warm runner: Ollama never reports a load of zero."""
-
-
-class Chance(Protocol):
-    """A seeded source of numbers in [0, 1): `random.Random` fits."""
-
-    def random(self) -> float: ...
 
 
 class RunnerOptions(NamedTuple):

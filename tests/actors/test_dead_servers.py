@@ -16,14 +16,29 @@ async def test_a_dead_server_gets_nothing_and_comes_back(autojump_clock: MockClo
         fleet["a"].kill()
         await trio.sleep(60.0)
         assert fleet.cell("a").state.health is Health.UNHEALTHY
-        before = len(fleet["a"].host.seen("/api/chat"))
         for _ in range(5):
             await fleet.system.exchange(chat(), client := Client())
             assert client.headers["x-fleet-attempts"] == "1"
-        assert len(fleet["a"].host.seen("/api/chat")) == before
+        assert fleet.memory.dialled == {"b": 1}
+        probes = fleet["a"].dials
         fleet["a"].restart()
         await trio.sleep(130.0)
+        assert fleet["a"].dials > probes
         assert fleet.cell("a").state.health is Health.HEALTHY
+        await fleet.system.exchange(chat(pinned="a"), back := Client())
+        assert back.complete
+
+
+async def test_a_server_that_accepts_and_never_answers_gets_nothing(autojump_clock: MockClock) -> None:
+    async with open_fleet("a", "b") as fleet:
+        fleet["a"].host.faults.set("all:hang-before-headers")
+        await trio.sleep(60.0)
+        assert fleet.cell("a").state.health is Health.UNHEALTHY
+        for _ in range(5):
+            await fleet.system.exchange(chat(), client := Client())
+            assert client.headers["x-fleet-attempts"] == "1"
+        assert fleet["a"].host.seen("/api/tags")
+        assert not fleet["a"].host.seen("/api/chat")
 
 
 async def test_killing_a_backend_mid_load_loses_no_request_that_had_no_byte(autojump_clock: MockClock) -> None:

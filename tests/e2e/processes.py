@@ -19,12 +19,20 @@ FLEET = str(Path(sys.executable).parent / "fleet")
 _URL = re.compile(r"http://[0-9.]+:\d+")
 
 
+class Simulator:
+    """A `fleet sim` process and where it listens."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.url = _url_in(process.stdout)
+
+
 @contextmanager
-def simulator(*options: str) -> Iterator[str]:
-    """A `fleet sim` process; its URL."""
+def simulator(*options: str) -> Iterator[Simulator]:
+    """`fleet sim` on a free port."""
     command = [FLEET, "sim", "--port", "0", *options]
-    with _ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as process:
-        yield _url_in(process.stdout)
+    with ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as process:
+        yield Simulator(process)
 
 
 class Running:
@@ -34,6 +42,7 @@ class Running:
         self.process = process
         self.url = _url_in(process.stdout)
         self.orchestrator_url = _url_in(process.stdout)
+        self.sims: dict[str, Simulator] = {}
 
     async def exit_code(self, within: float = 10.0) -> int:
         """Wait until it has ended."""
@@ -47,7 +56,7 @@ class Running:
 def serving(folder: Path, servers: dict[str, str], **config: object) -> Iterator[Running]:
     """`fleet serve` in front of these servers, on free ports."""
     command = [FLEET, "serve", "--config", str(write_config(folder, servers, **config))]
-    with _ended(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)) as process:
+    with ended(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)) as process:
         yield Running(process)
 
 
@@ -67,8 +76,10 @@ def write_config(folder: Path, servers: dict[str, str], **config: object) -> Pat
 async def fleet_of_two(folder: Path, *options: str, **config: object) -> AsyncIterator[Running]:
     """Two simulators and a fleet in front of them, which knows their models."""
     with ExitStack() as stack:
-        servers = {name: stack.enter_context(simulator("--id", name, *options)) for name in ("a", "b")}
+        sims = {name: stack.enter_context(simulator("--id", name, *options)) for name in ("a", "b")}
+        servers = {name: sim.url for name, sim in sims.items()}
         running = stack.enter_context(serving(folder, servers, **config))
+        running.sims = sims
         await _until_ready(running.url)
         yield running
 
@@ -88,7 +99,7 @@ def _url_in(stdout: IO[str] | None) -> str:
 
 
 @contextmanager
-def _ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
     """Kill the process if it is still there at the end, and close its pipes."""
     try:
         yield process

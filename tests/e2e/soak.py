@@ -33,12 +33,12 @@ _FAST = ("--load-seconds", "0", "--tokens-per-second", "5000", "--prefill-per-se
 async def in_front_of_processes(*options: str) -> AsyncIterator[Served]:
     """The product in this process, two simulated servers in processes of their own."""
     with ExitStack() as stack:
-        urls = {name: stack.enter_context(simulator("--id", name, *_FAST, *options)) for name in ("a", "b")}
-        specs = [{"id": name, "url": url, "max_concurrency": 8} for name, url in urls.items()]
+        sims = {name: stack.enter_context(simulator("--id", name, *_FAST, *options)) for name in ("a", "b")}
+        specs = [{"id": name, "url": sim.url, "max_concurrency": 8} for name, sim in sims.items()]
         config = Config.model_validate({"servers": specs, "server": {"proxy_port": 0, "orchestrator_port": 0}})
         async with open_system(config, seed=1) as system, trio.open_nursery() as nursery:
             listening = await nursery.start(partial(serve, config, system=system, stop=trio.Event()))
-            for name in urls:
+            for name in sims:
                 await system.probe(ServerId(name), 5.0)
             yield Served(listening[0], listening[-1], system, {})
             nursery.cancel_scope.cancel()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import trio
 
 from fleet.simulator import Stage
@@ -198,14 +198,13 @@ def is_idle(fleet: Served) -> bool:
 def descriptors() -> int:
     """Open file descriptors of this process."""
     gc.collect()
-    return len(os.listdir("/proc/self/fd"))
+    return int(psutil.Process().num_fds())
 
 
 def rss_kib() -> int:
     """Resident memory of this process."""
     gc.collect()
-    with open("/proc/self/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+    return int(psutil.Process().memory_info().rss) // 1024
 
 
 def events(body: bytes) -> Iterator[tuple[str, str]]:

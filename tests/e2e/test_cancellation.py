@@ -51,7 +51,7 @@ class Phase:
 
     def routes(self) -> list[Route]:
         if not self.decodes:
-            return [*ROUTES, SHOW] if self.name in ("queued", "hanging") else list(ROUTES)
+            return [*ROUTES, SHOW] if self.name == "hanging" else list(ROUTES)
         return [route for route in ROUTES if route.decodes and (route.streams or not self.stream)]
 
 

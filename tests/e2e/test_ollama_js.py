@@ -50,6 +50,20 @@ async def test_it_chats_with_and_without_streaming() -> None:
         fleet.assert_nothing_left()
 
 
+async def test_it_generates_embeds_and_shows() -> None:
+    async with served("a", "b") as fleet:
+        generated = await play(fleet, "generate")
+        assert "Simulated" in generated["whole"]
+        assert "Simulated" in generated["text"]
+        assert generated["done"] is True
+        assert await play(fleet, "embed") == {"count": 2, "numbers": True}
+        shown = await play(fleet, "show")
+        assert shown["details"]["format"] == "gguf"
+        assert "completion" in shown["capabilities"]
+        await fleet.until_idle()
+        fleet.assert_nothing_left()
+
+
 async def test_it_sees_an_unknown_model_as_ollamas_own_error() -> None:
     async with served("a") as fleet:
         failed = await play(fleet, "missing")

@@ -6,7 +6,7 @@ import random
 
 from fleet.board import Board
 from fleet.config import Config, ServerSpec
-from fleet.grants import Memory, Rules
+from fleet.grants import Grant, Memory, Rules
 from fleet.ids import ModelName, RequestId, ServerId
 from fleet.names import canonical
 from fleet.queue import Ticket
@@ -55,4 +55,13 @@ def make_board(*servers: ServerState, rules: Rules | None = None, policy: Policy
     return board
 
 
-__all__ = ["Config", "make_board", "make_server", "make_spec", "make_ticket"]
+def release(board: Board, grant: Grant, now: float = 0.0) -> None:
+    """End a grant, as its lease would: ledgers, gate, news."""
+    grant.server.ledger.close(grant.number)
+    board.memory.total.close(grant.number)
+    if grant.gate is not None:
+        grant.gate.give_back()
+    board.freed(grant.server, grant.model, now)
+
+
+__all__ = ["Config", "make_board", "make_server", "make_spec", "make_ticket", "release"]

@@ -1,31 +1,15 @@
-"""The dispatcher's mind, by tables and by a state machine over everything that can happen to it."""
+"""The dispatcher's mind, by tables. Everything at once: test_board_machine.py."""
 
 from __future__ import annotations
 
-import random
-
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from fleet.board import Board
 from fleet.errors import ModelNotFound, NoServer, QueueFull, ServerNotFound
 from fleet.gate import Gate, GateState
-from fleet.grants import Grant, Rules
-from fleet.ids import ModelName
+from fleet.grants import Rules
 from fleet.names import canonical
-from fleet.queue import Ticket
-from fleet.server import Health, Order, ServerState
-from tests.fleet.builders import make_board, make_server, make_ticket
-
-
-def release(board: Board, grant: Grant, now: float = 0.0) -> None:
-    grant.server.ledger.close(grant.number)
-    board.memory.total.close(grant.number)
-    if grant.gate is not None:
-        grant.gate.give_back()
-    board.freed(grant.server, grant.model, now)
+from fleet.server import Health, Order
+from tests.fleet.builders import make_board, make_server, make_ticket, release
 
 
 def test_a_ready_server_is_granted_at_once() -> None:
@@ -184,159 +168,6 @@ def test_a_gate_that_moves_before_the_freed_slot_is_announced_leaves_the_index_r
     assert board.submit(make_ticket("m"), 0.0) is None
 
 
-MODELS = ["m", "n", "o"]
-NAMES = ["a", "b", "c"]
-
-
-class BoardMachine(RuleBasedStateMachine):
-    """Clients, servers, breakers and the operator do as they like; the invariants hold after every step."""
-
-    @initialize(slots=st.lists(st.integers(1, 3), min_size=3, max_size=3))
-    def start(self, slots: list[int]) -> None:
-        self.now = 0.0
-        pairs = zip(NAMES, slots, strict=True)
-        self.servers = {name: make_server(name, *MODELS[:2], slots=size) for name, size in pairs}
-        self.board = make_board(*self.servers.values(), rules=Rules(max_size=20, grace=2.0))
-        self.grants: list[Grant] = []
-        self.waiting: list[Ticket] = []
-        self.settled: set[int] = set()
-        self.late: list[Grant] = []
-
-    def settle(self, ticket: Ticket) -> None:
-        assert ticket.number not in self.settled, "settled twice"
-        self.settled.add(ticket.number)
-
-    def serve(self, server: ServerState) -> None:
-        for ticket, grant in self.board.serve(server, self.now):
-            self.settle(ticket)
-            self.waiting.remove(ticket)
-            self.grants.append(grant)
-
-    @rule(
-        model=st.sampled_from(MODELS),
-        priority=st.integers(-2, 2),
-        pinned=st.sampled_from([None, None, None, *NAMES]),
-        excluded=st.sets(st.sampled_from(NAMES), max_size=2),
-    )
-    def submit(self, model: str, priority: int, pinned: str | None, excluded: set[str]) -> None:
-        ticket = make_ticket(model, priority=priority, at=self.now, pinned=pinned, excluded=tuple(excluded))
-        try:
-            grant = self.board.submit(ticket, self.now)
-        except (NoServer, ModelNotFound, QueueFull, ServerNotFound):
-            self.settle(ticket)
-            return
-        if grant is None:
-            self.waiting.append(ticket)
-        else:
-            self.settle(ticket)
-            assert grant.server.id not in excluded or pinned
-            self.grants.append(grant)
-
-    @rule(data=st.data())
-    def end_one(self, data: st.DataObject) -> None:
-        if self.grants:
-            grant = self.grants.pop(data.draw(st.integers(0, len(self.grants) - 1)))
-            release(self.board, grant, self.now)
-            self.serve(grant.server)
-
-    @rule(data=st.data())
-    def one_ends_and_the_news_is_late(self, data: st.DataObject) -> None:
-        if self.grants:
-            grant = self.grants.pop(data.draw(st.integers(0, len(self.grants) - 1)))
-            grant.server.ledger.close(grant.number)
-            self.board.memory.total.close(grant.number)
-            self.late.append(grant)
-
-    @rule()
-    def late_news_arrive(self) -> None:
-        for grant in self.late:
-            if grant.gate is not None:
-                grant.gate.give_back()
-            self.board.freed(grant.server, grant.model, self.now)
-            self.serve(grant.server)
-        self.late.clear()
-
-    @rule(data=st.data())
-    def client_leaves(self, data: st.DataObject) -> None:
-        if self.waiting:
-            ticket = self.waiting.pop(data.draw(st.integers(0, len(self.waiting) - 1)))
-            self.settle(ticket)
-            self.board.withdraw(ticket)
-
-    @rule(name=st.sampled_from(NAMES), health=st.sampled_from([Health.HEALTHY, Health.UNHEALTHY]))
-    def health_changes(self, name: str, health: Health) -> None:
-        self.servers[name].judge(health, self.now, "test")
-        self.update(name)
-
-    @rule(name=st.sampled_from(NAMES), order=st.sampled_from([Order.DRAIN, Order.ACTIVATE, Order.MAINTAIN]))
-    def operator_orders(self, name: str, order: Order) -> None:
-        self.servers[name].order(order, self.now, "test")
-        self.update(name)
-
-    @rule(name=st.sampled_from(NAMES), models=st.sets(st.sampled_from(MODELS)))
-    def inventory_changes(self, name: str, models: set[str]) -> None:
-        self.servers[name].models = {canonical(model): {} for model in models}
-        self.update(name)
-
-    @rule(name=st.sampled_from(NAMES), model=st.sampled_from(MODELS), state=st.sampled_from(GateState))
-    def gate_moves(self, name: str, model: str, state: GateState) -> None:
-        server, key = self.servers[name], canonical(model)
-        gate = server.gates.setdefault(key, Gate())
-        gate.show(state, limit=2, retry_at=self.now + 10)
-        self.board.index.update_pair(server, key, self.now)
-        self.serve(server)
-
-    @rule(seconds=st.floats(0.1, 3.0))
-    def time_passes(self, seconds: float) -> None:
-        self.now += seconds
-        for ticket, _ in self.board.sweep(self.now):
-            self.settle(ticket)
-            self.waiting.remove(ticket)
-
-    def update(self, name: str) -> None:
-        self.board.index.update(self.servers[name], self.now)
-        self.serve(self.servers[name])
-
-    @invariant()
-    def in_flight_is_the_number_of_open_leases(self) -> None:
-        if hasattr(self, "board"):
-            assert sum(server.in_use for server in self.servers.values()) == len(self.grants)
-            assert self.board.memory.total.in_use == len(self.grants)
-            assert all(server.in_use <= server.ledger.capacity for server in self.servers.values())
-
-    @invariant()
-    def nobody_waits_for_a_ready_server(self) -> None:
-        if hasattr(self, "board") and not self.late:
-            for ticket in self.waiting:
-                for server in self.servers.values():
-                    if ticket.pinned:
-                        ready = server.id == ticket.pinned and server.usable and server.ledger.free >= 1
-                    else:
-                        ready = server.id not in ticket.excluded and server.ready(ticket.model)
-                    assert not ready, (ticket, server)
-
-    @invariant()
-    def the_queue_knows_exactly_who_waits(self) -> None:
-        if hasattr(self, "board"):
-            assert {t.number for t in self.board.queue.tickets()} == {t.number for t in self.waiting}
-            assert len(self.board.queue) == len(self.waiting)
-
-    @invariant()
-    def a_draw_gives_exactly_the_ready_servers(self) -> None:
-        if hasattr(self, "board") and not self.late:
-            index = self.board.index
-            for name in (*MODELS, ""):
-                model = canonical(name) if name else ModelName("")
-                drawn = {server.id for server in index.draw(model, 99, random.Random(0))}
-                assert drawn == {server.id for server in self.servers.values() if server.ready(model)}
-                routable = {server.id for server in index.routable(model)}
-                assert routable == {server.id for server in self.servers.values() if server.routable(model)}
-
-
-BoardMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
-TestBoardMachine = BoardMachine.TestCase
-
-
 def test_a_pinned_newcomer_does_not_overtake_those_who_wait() -> None:
     """It goes by the ledger, they by what the dispatcher has heard: the slot is free, the news still on its way."""
     server = make_server("a", "m", slots=1)
@@ -362,3 +193,11 @@ def test_show_needs_no_slot_and_no_open_gate() -> None:
         grant = board.submit(ticket, 0.0)
         assert grant is not None
     assert server.in_use == 0
+
+
+def test_a_pause_does_not_hold_back_show() -> None:
+    board = make_board(make_server("a", "m", slots=1))
+    board.memory.paused = True
+    ticket = make_ticket("m")
+    ticket.runs = False
+    assert board.submit(ticket, 0.0) is not None

@@ -10,11 +10,9 @@ from hypothesis import strategies as st
 from fleet.dialects import ANTHROPIC, NATIVE, OPENAI
 from fleet.endpoints import (
     ENDPOINTS,
-    PINNABLE,
     Understood,
     known_methods,
     redirect,
-    split_server,
     understand,
 )
 from fleet.errors import TooLarge
@@ -31,7 +29,7 @@ def test_every_hot_endpoint_finds_its_model(path: str) -> None:
         return
     seen = ask(path, {"model": "Llama3", "prompt": "x", "messages": [{}], "input": "x"})
     assert (seen.model, seen.asked_model, seen.cloud) == ("llama3:latest", "Llama3", False)
-    assert (seen.is_load, seen.is_unload, seen.evicts) == (False, False, False)
+    assert not seen.is_unload
     assert seen.embedding is ("embed" in path)
 
 
@@ -75,13 +73,8 @@ def test_who_streams(path: str, default: bool, asked: bool) -> None:
 )
 def test_loads_and_unloads(path: str, body: dict[str, object], load: bool, unload: bool) -> None:
     seen = ask(path, {"model": "m", **body})
-    assert (seen.is_load, seen.is_unload) == (load, unload)
-    assert not (seen.is_load and seen.stream)
-
-
-def test_a_request_that_evicts_its_model_is_marked() -> None:
-    assert ask("/api/chat", {"model": "m", "messages": [{}], "keep_alive": 0}).evicts
-    assert not ask("/v1/chat/completions", {"model": "m", "messages": [{}], "keep_alive": 0}).evicts
+    assert seen.is_unload is unload
+    assert not (load and seen.stream)
 
 
 @pytest.mark.parametrize("path", list(ENDPOINTS))
@@ -102,12 +95,6 @@ def test_only_show_takes_name_for_model() -> None:
 def test_cloud_models_are_marked() -> None:
     assert ask("/api/chat", {"model": "gpt-oss:20b:cloud"}).cloud
     assert ask("/api/chat", {"model": "gpt-oss:20b:cloud"}).model == "gpt-oss:20b-cloud"
-
-
-def test_runner_options_count_on_native_endpoints_only() -> None:
-    body: dict[str, object] = {"model": "m", "options": {"num_ctx": 512, "seed": 1}, "shift": False}
-    assert ask("/api/chat", body).options == {"num_ctx": 512, "shift": False}
-    assert ask("/v1/chat/completions", body).options == {}
 
 
 def test_compressed_bodies_are_read_where_ollama_reads_them() -> None:
@@ -140,31 +127,6 @@ def test_dialects_and_peculiarities() -> None:
 def test_rubbish_never_raises(body: bytes) -> None:
     for endpoint in ENDPOINTS.values():
         understand(endpoint, body, [(b"content-type", body), (b"content-encoding", body)])
-
-
-@pytest.mark.parametrize("path", PINNABLE)
-def test_six_paths_can_name_a_server(path: str) -> None:
-    assert split_server(f"{path}--server-1") == (path, "server-1")
-    assert split_server(f"{path}--a--b") == (path, "a--b")
-    assert split_server(f"{path}--gpu%2F1:11434") == (path, "gpu/1:11434")
-    assert split_server(path) == (path, None)
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/api/chat--",
-        "/api/chat--a/b",
-        "/api/embed--s1",
-        "/api/tags--s1",
-        "/API/chat--s1",
-        "--s1",
-        "",
-        "/api/chat--" + "x" * 1000,
-    ],
-)
-def test_no_other_path_names_a_server(path: str) -> None:
-    assert split_server(path) == (path, None)
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,9 @@ def test_retries_are_a_share_of_traffic_plus_a_floor() -> None:
     budget = RetryBudget(ratio=0.2, floor=2)
     for _ in range(50):
         budget.request(1.0)
-    assert sum(budget.spend(1.0) for _ in range(100)) == 12
-    assert not budget.spend(4.0)
+    assert sum(budget.spend(1.0, live=0) for _ in range(100)) == 12
+    assert not budget.spend(4.0, live=0)
     budget.refund()
-    assert budget.spend(4.0)
-    assert budget.spend(30.0)
+    assert budget.spend(4.0, live=0)
+    assert sum(budget.spend(4.0, live=50) for _ in range(100)) == 10
+    assert budget.spend(30.0, live=0)

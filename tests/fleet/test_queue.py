@@ -64,7 +64,7 @@ def test_withdrawing_twice_is_harmless() -> None:
     assert queue.remove(ticket)
     assert not queue.remove(ticket)
     assert len(queue) == 0
-    assert not queue.waits_for(M)
+    assert M not in queue.models()
 
 
 def test_tombstones_do_not_pile_up() -> None:

@@ -20,6 +20,25 @@ const scenarios = {
     }
     return { text, chunks, done };
   },
+  generate: async () => {
+    const prompt = { model: "llama3:8b", prompt: "Hi" };
+    const whole = await client.generate(prompt);
+    let text = "";
+    let done = false;
+    for await (const part of await client.generate({ ...prompt, stream: true })) {
+      text += part.response;
+      done = part.done;
+    }
+    return { whole: whole.response, text, done };
+  },
+  embed: async () => {
+    const { embeddings } = await client.embed({ model: "nomic-embed-text", input: ["a", "b"] });
+    return { count: embeddings.length, numbers: embeddings.every((row) => row.length > 0 && row.every(Number.isFinite)) };
+  },
+  show: async () => {
+    const shown = await client.show({ model: "llama3:8b" });
+    return { details: shown.details, capabilities: shown.capabilities };
+  },
   missing: async () => ({ text: (await client.chat({ ...chat, model: "x" })).message.content }),
 };
 

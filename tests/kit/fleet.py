@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -29,9 +30,15 @@ class MemoryBackends:
     def __init__(self, backends: Mapping[str, FakeBackend]) -> None:
         self.backends = backends
         self.pools: dict[str, Pool] = {}
+        self.dialled: Counter[str] = Counter()
+        """Connections tried for requests, by server; those of probes are not among them."""
 
     def pool(self, spec: ServerSpec) -> Pool:
-        pool = Pool(Endpoint.parse(spec.url), dial=self.backends[spec.id].dial)
+        async def dial() -> trio.abc.Stream:
+            self.dialled[spec.id] += 1
+            return await self.backends[spec.id].dial()
+
+        pool = Pool(Endpoint.parse(spec.url), dial=dial)
         self.pools[spec.id] = pool
         return pool
 

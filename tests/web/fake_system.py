@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from actors.views import QueueView
 from fleet.call import Call, Downstream
 from fleet.catalog import ServerCatalog
 from fleet.config import Config, ServerSpec
-from fleet.errors import NoServer
+from fleet.errors import NoServer, ShuttingDown
 from fleet.ids import ModelName, ServerId
 from fleet.server import Health, ServerState
 from tests.web.raw import Served, served
@@ -157,6 +157,16 @@ class FakeSystem:
         return self.placement(ModelName(""), 1)[0]
 
     any_server = builder
+
+    def check_open(self) -> None:
+        if self.draining:
+            raise ShuttingDown("the fleet is shutting down", retry_after=2.0)
+
+    @contextmanager
+    def watched(self, server: ServerId) -> Iterator[SimpleNamespace]:
+        """Nothing is watched here; the real one is tested with the actors."""
+        self.check_open()
+        yield SimpleNamespace(alive=lambda: None)
 
     def client(self, server: ServerId) -> FakeClient:
         return self.clients[server]

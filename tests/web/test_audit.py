@@ -111,3 +111,14 @@ async def test_nothing_of_the_body_is_logged_but_cut_names(lines: pytest.LogCapt
     text = TextFormatter().format(line)
     assert "secret" not in text
     assert "x" * 201 not in text
+
+
+async def test_a_refusal_at_the_door_leaves_a_line_without_the_body(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="web.errors"):
+        async with fleet(FakeSystem(security={"api_keys": ["a-secret-key"]})) as server:
+            wire = await server.connect()
+            await wire.send(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 14\r\n\r\nsecret prompt!")
+            assert (await wire.answer()).status == 403
+    (line,) = [record for record in caplog.records if record.message == "request refused"]
+    assert (line.__dict__["status"], line.__dict__["reason"]) == (403, "FORBIDDEN")
+    assert "secret" not in str(line.__dict__)

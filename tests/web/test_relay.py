@@ -23,13 +23,12 @@ async def test_a_chat_request_becomes_a_call() -> None:
     system = FakeSystem()
     async with fleet(system) as server:
         wire = await server.connect()
-        answer = await wire.ask("POST", "/api/chat?x=1", CHAT, "X-Priority: 3", "X-Request-Id: mine", "User-Agent: u")
+        answer = await wire.ask("POST", "/api/chat?x=1", CHAT, "X-Priority: 3", "X-Request-Id: mine")
         assert (answer.status, answer.body, answer["x-request-id"]) == (200, b"hi", "mine")
     (call,) = system.calls
     assert (call.model, call.asked_model, call.stream, call.priority) == ("m:latest", "M", True, 3)
     assert (call.method, call.target, call.endpoint, call.body) == ("POST", "/api/chat?x=1", "/api/chat", CHAT)
-    assert (call.request_id, call.user_agent, call.client) == ("mine", "u", "127.0.0.1")
-    assert call.options == {"num_ctx": 512}
+    assert (call.request_id, call.client) == ("mine", "127.0.0.1")
 
 
 async def test_a_direct_route_pins_its_server() -> None:

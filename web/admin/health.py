@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from quart import Blueprint, Response
 
@@ -13,9 +13,6 @@ from web.reading import scope
 
 if TYPE_CHECKING:
     from actors.system import System
-
-PROBE: Final = 10.0
-"""Seconds within which a health check asked for by hand must be over."""
 
 
 def own_version() -> str:

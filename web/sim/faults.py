@@ -29,7 +29,7 @@ from typing import Final
 
 import trio
 
-from fleet.simulator import Chance
+from fleet.chance import Chance
 
 _ARGUMENT: Final = {
     "refuse": "optional",

@@ -1,4 +1,7 @@
-"""Reading JSON bodies as Go does: keys in any case, the last one wins, what follows the first value is ignored."""
+"""Reading JSON bodies as Go does: keys in any case, the last one wins, what follows the first value is ignored.
+
+The fleet has a reader of its own (`fleet/gojson.py`): on purpose the simulator shares no code with what it tests.
+"""
 
 from __future__ import annotations
 
