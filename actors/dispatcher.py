@@ -26,6 +26,7 @@ from actors.messages import (
 from actors.ticket import PendingTicket
 from fleet.bans import BanKind
 from fleet.board import Board
+from fleet.config import Config
 from fleet.errors import FleetError
 from fleet.grants import Grant, Rules
 from fleet.ids import Pair, ServerId
@@ -38,9 +39,8 @@ _BATCH = 64
 """Messages handled before the event loop gets a turn."""
 
 
-def rules_of(fleet: FleetCell) -> Rules:
+def rules_of(config: Config) -> Rules:
     """The board's limits, from the configuration."""
-    config = fleet.config
     return Rules(
         ageing=config.queue.ageing_seconds,
         max_size=config.queue_size,
@@ -59,7 +59,7 @@ class Dispatcher:
         self._fleet = fleet
         now = trio.current_time()
         policy = make_policy(fleet.config, fleet.chance)
-        self.board = Board(rules_of(fleet), policy, fleet.chance, fleet.memory, now)
+        self.board = Board(rules_of(fleet.config), policy, fleet.chance, fleet.memory, now)
         self._sweep_at = math.inf
 
     async def run(self) -> None:

@@ -67,17 +67,45 @@ class TcpBackends:
 class _Gates:
     """Where breakers hang their gates: into the server's state, read by the dispatcher."""
 
-    def __init__(self, fleet: FleetCell) -> None:
-        self._fleet = fleet
+    def __init__(self, servers: Mapping[ServerId, ServerCell]) -> None:
+        self._servers = servers
 
     def set_gate(self, pair: Pair, gate: Gate | None) -> None:
-        cell = self._fleet.servers.get(pair.server)
+        cell = self._servers.get(pair.server)
         if cell is None:
             return
         if gate is None:
             cell.state.gates.pop(pair.model, None)
         else:
             cell.state.gates[pair.model] = gate
+
+
+def _make_cells(config: Config, seed: int | None) -> tuple[FleetCell, BreakerRegistry]:
+    """What outlives every actor; the breakers and the fleet know each other."""
+    servers: dict[ServerId, ServerCell] = {}
+    dispatcher = Mailbox[DispatcherMail]("dispatcher")
+    chance = random.Random(seed)
+    breakers = BreakerRegistry(
+        BreakerSettings.from_config(config.circuit_breaker),
+        gates=_Gates(servers),
+        on_change=lambda pair: dispatcher.cast(GateMoved(pair)),
+        rng=chance,
+        enabled=config.enable_circuit_breaker,
+    )
+    fleet = FleetCell(
+        config=config,
+        memory=Memory.fresh(rules_of(config)),
+        dispatcher=dispatcher,
+        breakers=breakers,
+        budget=RetryBudget(config.retry.budget_ratio, config.retry.budget_floor),
+        recorder=Recorder(),
+        servers=servers,
+        chance=chance,
+        wall=time.time,
+        hop=secrets.token_hex(8).encode(),
+    )
+    breakers.tester = ModelTester(fleet)
+    return fleet, breakers
 
 
 class System:
@@ -90,35 +118,7 @@ class System:
         """Where the front end listens, told by it; never a server of ours."""
         self._backends = backends
         self._nursery = nursery
-        self.fleet = self._make_fleet(config, seed)
-        self.breakers = self._make_breakers(config)
-        self.fleet.breakers = self.breakers
-
-    def _make_fleet(self, config: Config, seed: int | None) -> FleetCell:
-        retry = config.retry
-        fleet = FleetCell(
-            config=config,
-            memory=None,  # type: ignore[arg-type]  # set just below, from the same config
-            dispatcher=Mailbox[DispatcherMail]("dispatcher"),
-            breakers=None,  # type: ignore[arg-type]  # set by the caller
-            budget=RetryBudget(retry.budget_ratio, retry.budget_floor),
-            recorder=Recorder(),
-            chance=random.Random(seed),
-            wall=time.time,
-            hop=secrets.token_hex(8).encode(),
-        )
-        fleet.memory = Memory.fresh(rules_of(fleet))
-        return fleet
-
-    def _make_breakers(self, config: Config) -> BreakerRegistry:
-        return BreakerRegistry(
-            BreakerSettings.from_config(config.circuit_breaker),
-            gates=_Gates(self.fleet),
-            on_change=lambda pair: self.fleet.dispatcher.cast(GateMoved(pair)),
-            rng=self.fleet.chance,
-            enabled=config.enable_circuit_breaker,
-            tester=ModelTester(self.fleet),
-        )
+        self.fleet, self.breakers = _make_cells(config, seed)
 
     # ---- requests
 
