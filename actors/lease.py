@@ -87,17 +87,18 @@ class Lease:
         return self._end
 
     def close(self, end: End) -> bool:
-        """End it: slot free, one outcome to the breaker, dispatcher woken. False if it was closed before."""
+        """End it: slot free (if it held one), one outcome to the breaker, dispatcher woken. False if closed before."""
         if self._end is not None:
             return False
         self._end = end
         self.cell.leases.pop(self.number, None)
-        self.cell.state.ledger.close(self.number)
+        held_a_slot = self.cell.state.ledger.close(self.number)
         self._fleet.memory.total.close(self.number)
         if self._counts:
             self._learn(end)
             self._fleet.breakers.record(self.pair, classify(end), kind(end), self.generation)
-        self._fleet.dispatcher.cast(SlotFreed(self.pair))
+        if held_a_slot:
+            self._fleet.dispatcher.cast(SlotFreed(self.pair))
         self._fleet.ended.unpark_all()
         if self.cell.state.admin is Admin.DRAINING:
             self.cell.mailbox.cast(LeaseClosed())

@@ -92,10 +92,6 @@ class OllamaClient:
         body = {"model": model, "prompt": "ok", "stream": False, "options": options}
         return await self._call("POST", "/api/generate", body, timeout)
 
-    async def show(self, model: str, timeout: float) -> tuple[int, bytes]:
-        """/api/show: proves that the server answers for the model, loads nothing."""
-        return await self._call("POST", "/api/show", {"model": model}, timeout)
-
     @asynccontextmanager
     async def pull(self, body: Mapping[str, object]) -> AsyncIterator[AsyncIterator[Row]]:
         """A running pull: its progress records. Leaving the block cancels it (the next one resumes partial blobs)."""

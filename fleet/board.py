@@ -184,7 +184,8 @@ class Board:
         assert passed, "a chosen server's gate admits"
         server.last_granted = number
         self.index.update_slots(server)
-        self.memory.waited.add(now - ticket.enqueued)
+        if slot:
+            self.memory.waited.add(now - ticket.enqueued)
         return Grant(number, server, ticket.model, gate, self._decide(ticket, scored, now))
 
     def _decide(self, ticket: Ticket, scored: list[Scored], now: float) -> Decision:

@@ -127,3 +127,19 @@ async def test_a_recovery_test_trusted_an_old_look_at_the_servers_memory(autojum
             fleet["a"].host.server.crash(runner, trio.current_time())  # no probe has seen the model go
         await trio.sleep(320.0)
         assert not fleet["a"].host.seen("/api/generate")
+
+
+async def test_show_sped_up_the_pace_that_waiting_times_are_computed_from(autojump_clock: MockClock) -> None:
+    async with open_fleet("a") as fleet:
+        for _ in range(10):
+            await fleet.system.exchange(show(), Client())
+        await wait_all_tasks_blocked()
+        memory = fleet.system.fleet.memory
+        assert memory.rate.per_second(trio.current_time()) == 0.0
+        assert memory.waited.count == 0
+        for _ in range(3):
+            await fleet.system.exchange(chat(), Client())
+        await wait_all_tasks_blocked()
+        assert memory.rate.per_second(trio.current_time()) > 0.0
+        assert memory.waited.count == 3
+        fleet.assert_nothing_left()
