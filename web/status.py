@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
@@ -12,17 +12,20 @@ from fleet.config import Config
 PATIENCE: Final = 3.0
 """Seconds a port gets to answer."""
 STRANGER: Final = "answers, but not like a fleet: is something else using the port?"
+SILENT: Final = "takes the connection, but does not answer within {:g} s"
+# httpx calls a TLS handshake that fails, or never ends, by the same names as a port where nobody listens.
+_CONNECTED: Final = "connection.connect_tcp.complete"
 
 
 def report_status(config: Config, say: Callable[[str], None]) -> bool:
     """Ask each port for its health; True if the proxy and the orchestrator port both answer and are healthy."""
     ports = {"proxy": config.server.proxy_port, "orchestrator": config.orchestrator_port}
-    verdicts = [_ask(name, config.server.host, port, say) for name, port in ports.items()]
+    origin = f"{'https' if config.server.tls.enabled else 'http'}://{_reachable(config.server.host)}"
+    verdicts = [_ask(name, f"{origin}:{port}", say) for name, port in ports.items()]
     return all(verdicts)
 
 
-def _ask(name: str, host: str, port: int, say: Callable[[str], None]) -> bool:
-    url = f"http://{_reachable(host)}:{port}"
+def _ask(name: str, url: str, say: Callable[[str], None]) -> bool:
     verdict = _verdict(url)
     say(f"{name:<13} {url:<28} {verdict}")
     return verdict in ("ok", "healthy")
@@ -30,16 +33,27 @@ def _ask(name: str, host: str, port: int, say: Callable[[str], None]) -> bool:
 
 def _verdict(url: str) -> str:
     """The fleet's own word for its health, or what is wrong."""
+    steps: list[str] = []
     try:
-        answer = httpx.get(f"{url}/health", timeout=PATIENCE, trust_env=False).json()
-    except (httpx.ConnectError, httpx.ConnectTimeout):
-        return "not running"
+        answer = _health(url, steps)
     except httpx.TimeoutException:
-        return f"takes the connection, but does not answer within {PATIENCE:g} s"
+        return SILENT.format(PATIENCE) if _CONNECTED in steps else "not running"
     except (httpx.HTTPError, ValueError):
-        return STRANGER
+        return STRANGER if _CONNECTED in steps else "not running"
     known = isinstance(answer, dict) and "orchestrator" in answer
     return str(answer.get("status")) if known else STRANGER
+
+
+def _health(url: str, steps: list[str]) -> Any:
+    """What /health says, whoever answers. What was achieved on the way there goes into `steps`."""
+
+    def note(step: str, _: object) -> None:
+        steps.append(step)
+
+    # The certificate is not verified: this is our own machine, asked by an address that no certificate needs to name,
+    # and nothing secret is sent.
+    with httpx.Client(timeout=PATIENCE, trust_env=False, verify=False) as client:
+        return client.get(f"{url}/health", extensions={"trace": note}).json()
 
 
 def _reachable(host: str) -> str:

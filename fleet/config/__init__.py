@@ -21,6 +21,7 @@ from fleet.config.front import (
     SecuritySection,
     ServerSection,
     TimeoutsSection,
+    TlsSection,
 )
 from fleet.config.loading import Loaded, amend, load, parse_server
 from fleet.config.model import Config, checks_hosts, schema, unsafe_listener
@@ -51,6 +52,7 @@ __all__ = [
     "ServerSection",
     "ServerSpec",
     "TimeoutsSection",
+    "TlsSection",
     "Weights",
     "amend",
     "checks_hosts",

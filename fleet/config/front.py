@@ -9,12 +9,17 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model
 from fleet.config.kinds import ApiKey, Bytes, Count, Port, Says, Seconds, Section, Whole
 from fleet.config.problems import Conflicts
 from fleet.config.urls import is_host
+from fleet.peer import network_of, spelled
 
 
 def _host(value: str) -> str:
     if not is_host(value):
         raise ValueError("must be an address or a host name alone, such as 127.0.0.1; ports have keys of their own")
     return value
+
+
+def _network(value: str) -> str:
+    return spelled(network_of(value))
 
 
 def _level(value: object) -> object:
@@ -33,7 +38,42 @@ HostName = Annotated[
     Field(max_length=253, pattern=r"^(\*|[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?)$"),
     Says("* or a host name alone, such as fleet.example, without a port"),
 ]
+FilePath = Annotated[
+    str,
+    # Control characters and line ends would reach the terminal and the logs with every message about the file.
+    Field(max_length=4096, pattern=r"^[^\x00-\x1F\x7F-\x9F\u2028\u2029]*$"),
+    Says("a path of at most 4096 characters, without control characters"),
+]
+Network = Annotated[
+    str,
+    Field(max_length=64),
+    AfterValidator(_network),
+    Says("an IP address or a network, such as 10.0.0.7, 10.0.0.0/8 or fd00::/8, not a host name"),
+]
 ANY_PORT = "0 = any free port"
+
+
+class TlsSection(Section):
+    """TLS on every listener; both files or none."""
+
+    certificate: FilePath = Field(
+        "", description="Path of the PEM file with the certificate chain, the server's own certificate first."
+    )
+    key: FilePath = Field("", description="Path of the PEM file with the certificate's private key, without password.")
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the listeners speak TLS."""
+        return bool(self.certificate and self.key)
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        given = {"certificate": self.certificate, "key": self.key}
+        missing = [name for name in given if not given[name]]
+        if len(missing) == 1:
+            other = "key" if missing == ["certificate"] else "certificate"
+            raise Conflicts([(missing[0], f"is missing: server.tls.{other} is set, and TLS needs both or none")])
+        return self
 
 
 class ServerSection(Section):
@@ -49,11 +89,22 @@ class ServerSection(Section):
     request_timeout: Seconds | None = Field(
         None, description="Longest time for a whole request, in seconds; when set it overrides timeouts.total."
     )
+    tls: TlsSection = Field(TlsSection(), description="TLS on every listener; both files or none.")
+    trusted_proxies: tuple[Network, ...] = Field(
+        (), max_length=100, description="Reverse proxies whose X-Forwarded-For is believed: addresses or networks."
+    )
 
 
 class TimeoutsSection(Section):
     """Deadlines of one request, in seconds."""
 
+    head: Seconds = Field(
+        30.0, description="Until a TLS handshake, and then a request's head, is complete, in seconds; else 408."
+    )
+    keep_alive: Seconds = Field(
+        180.0,
+        description="How long an idle client connection is kept, in seconds; Go clients reuse one for 90 seconds.",
+    )
     connect: Seconds = Field(5.0, description="Until a connection to a server stands, in seconds.")
     queue: Seconds = Field(300.0, description="Longest wait in line for a free slot, in seconds.")
     first_byte: Seconds = Field(
@@ -73,6 +124,7 @@ class LimitsSection(Section):
 
     body_bytes: Bytes = Field(100 * 2**20, description="Largest request body (images are big), in bytes.")
     header_bytes: Bytes = Field(64 * 2**10, le=2**24, description="Largest request head, in bytes.")
+    headers: Count = Field(100, description="Most header fields of one request; else 431.")
     connections: Count = Field(10_000, description="Open client connections at one time.")
     decoded_bytes: Bytes = Field(20 * 2**20, description="Largest body after decompression (zstd), in bytes.")
     buffered_bytes: Bytes = Field(

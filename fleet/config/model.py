@@ -148,7 +148,8 @@ def _loops(config: Config) -> list[tuple[str, str]]:
     if config.server.host in WILDCARDS or is_loopback(config.server.host):
         hosts.add("localhost")
     ports = {config.server.proxy_port, config.server.orchestrator_port} - {0}
-    own = {normalise_url(f"http://{f'[{host}]' if ':' in host else host}:{port}") for host in hosts for port in ports}
+    places = [f"{f'[{host}]' if ':' in host else host}:{port}" for host in hosts for port in ports]
+    own = {normalise_url(f"{scheme}://{place}") for scheme in ("http", "https") for place in places}
     what = "is an address the fleet itself listens on: change one of the ports"
     return [
         (f"servers.{index}.url", what) for index, spec in enumerate(config.servers) if normalise_url(spec.url) in own

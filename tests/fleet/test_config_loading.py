@@ -41,6 +41,8 @@ def test_a_later_layer_wins_under_either_name_of_the_port() -> None:
         ("FLEET_SECURITY__RATE_LIMITING__ENABLED", "on", "security.rate_limiting.enabled", True),
         ("FLEET_CORS__ORIGINS", "http://a, http://b ,", "cors.origins", ("http://a", "http://b")),
         ("FLEET_CORS__ORIGINS", '["*", http://b]', "cors.origins", ("*", "http://b")),
+        ("FLEET_SERVER__TRUSTED_PROXIES", "::1, 10.0.0.0/8", "server.trusted_proxies", ("::1", "10.0.0.0/8")),
+        ("FLEET_TIMEOUTS__KEEP_ALIVE", "75", "timeouts.keep_alive", 75.0),
         ("LOG_LEVEL", "debug", "logging.level", "DEBUG"),
     ],
 )
@@ -51,6 +53,18 @@ def test_environment(name: str, value: str, path: str, expected: object) -> None
         at = getattr(at, step)
     assert at == expected
     assert found.origins[path] == f"environment {name}"
+
+
+def test_tls_from_the_environment_is_shown_with_its_sources() -> None:
+    env = {"FLEET_SERVER__TLS__CERTIFICATE": "/run/c.pem", "FLEET_SERVER__TLS__KEY": "/run/k.pem"}
+    found = loaded("server: {tls: {key: old.pem, certificate: old.pem}}", env)
+    assert (found.config.server.tls.certificate, found.config.server.tls.key) == ("/run/c.pem", "/run/k.pem")
+    lines = [" ".join(line.split()) for line in report(found).splitlines()]
+    assert 'server.tls.certificate = "/run/c.pem" # environment FLEET_SERVER__TLS__CERTIFICATE' in lines
+    assert 'server.tls.key = "/run/k.pem" # environment FLEET_SERVER__TLS__KEY' in lines
+    assert set(messages(None, {**env, "FLEET_SERVER__TLS__KEY": ""})) == {"server.tls.key"}
+    (half,) = problems("server:\n  tls:\n    certificate: c.pem\n")
+    assert half.source == "f.yml:2"
 
 
 def test_servers_from_the_environment() -> None:

@@ -46,6 +46,8 @@ def test_the_defaults_that_others_rely_on() -> None:
     assert (c.load_balancer.policy, c.load_balancer.candidates, c.load_balancer.decisions) == ("weighted", 16, 256)
     assert (c.circuit_breaker.open_timeout, c.circuit_breaker.half_open_timeout) == (120_000, 300_000)
     assert (c.limits.body_bytes, c.limits.decoded_bytes) == (100 * 2**20, 20 * 2**20)
+    assert (c.timeouts.head, c.timeouts.keep_alive, c.limits.headers) == (30.0, 180.0, 100)
+    assert (c.server.tls.certificate, c.server.tls.key, c.server.trusted_proxies) == ("", "", ())
     assert (c.servers, c.not_in_effect()) == ((), [])
 
 
@@ -117,6 +119,17 @@ def test_the_two_names_of_one_port() -> None:
         Config(port=1, server=ServerSection(orchestrator_port=2))
 
 
+def test_tls_is_enabled_by_its_two_files() -> None:
+    assert not Config().server.tls.enabled
+    tls = config("server: {tls: {certificate: /etc/c.pem, key: 007}}").server.tls
+    assert (tls.enabled, tls.certificate, tls.key) == (True, "/etc/c.pem", "007")
+
+
+def test_trusted_proxies_have_one_spelling() -> None:
+    text = "server: {trustedProxies: ['::1', 10.0.0.7/32, FD00:0::/8, '::ffff:10.0.0.0/104']}"
+    assert config(text).server.trusted_proxies == ("::1", "10.0.0.7", "fd00::/8", "10.0.0.0/8")
+
+
 @pytest.mark.parametrize(
     ("text", "path", "words"),
     [
@@ -131,6 +144,19 @@ def test_the_two_names_of_one_port() -> None:
         ("security: {api_keys: ['with a space']}", "security.api_keys.0", "no spaces"),
         ("server: {host: 'http://x'}", "server.host", "alone"),
         ("server: {host: '[::1]'}", "server.host", "alone"),
+        ("server: {tls: {certificate: c.pem}}", "server.tls.key", "is missing: server.tls.certificate is set"),
+        ("server: {tls: {key: k.pem}}", "server.tls.certificate", "is missing: server.tls.key is set"),
+        ("server: {tls: {certificate: c.pem, key: ''}}", "server.tls.key", "both or none"),
+        ('server: {tls: {certificate: c.pem, key: "k\\n.pem"}}', "server.tls.key", "without control characters"),
+        ("server: {trusted_proxies: [nginx]}", "server.trusted_proxies.0", "not a host name"),
+        ("server: {trusted_proxies: ['10.0.0.1:80']}", "server.trusted_proxies.0", "such as 10.0.0.7, 10.0.0.0/8"),
+        ("server: {trusted_proxies: [10.0.0.7/8]}", "server.trusted_proxies.0", "10.0.0.0/8 or 10.0.0.7?"),
+        (f"server: {{trusted_proxies: [{', '.join(['10.0.0.1'] * 101)}]}}", "server.trusted_proxies", "at most 100"),
+        (
+            "server: {tls: {certificate: c, key: k}}\nservers: [{id: a, url: 'https://127.0.0.1:5100'}]",
+            "servers.0.url",
+            "itself listens",
+        ),
         ("cors: {origins: ['https://x/']}", "cors.origins.0", "trailing slash"),
         ("servers: [{id: .., url: 'http://x'}]", "servers.0.id", "first a letter"),
         ("servers: [{id: a, url: 'http://x', tags: ['']}]", "servers.0.tags.0", "1 to 64"),

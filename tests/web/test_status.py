@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
 import trio
+import trustme
 
 from fleet.config import Config
 from tests.kit.served import served
 from web.bind import bind
 from web.status import report_status
 
+TLS = {"certificate": "c.pem", "key": "k.pem"}
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
 
 
-def configured(proxy: int, orchestrator: int, host: str = "127.0.0.1") -> Config:
-    return Config.model_validate({"server": {"host": host, "proxy_port": proxy, "orchestrator_port": orchestrator}})
+def configured(proxy: int, orchestrator: int, host: str = "127.0.0.1", tls: dict[str, str] | None = None) -> Config:
+    server = {"host": host, "proxy_port": proxy, "orchestrator_port": orchestrator, "tls": tls or {}}
+    return Config.model_validate({"server": server})
 
 
 async def status(config: Config) -> tuple[bool, list[str]]:
@@ -102,6 +106,54 @@ async def test_a_port_that_takes_connections_and_says_nothing_is_not_called_a_st
     async with stranger(silent) as port:
         good, said = await status(configured(port, free_port()))
     assert (good, "does not answer within 0.1 s" in said[0]) == (False, True)
+
+
+def spoken_securely(handler: Callable[[trio.SSLStream[trio.SocketStream]], Awaitable[None]]) -> Handler:
+    """The handler behind TLS, with a certificate that nobody trusts and that names another host."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("elsewhere.example").configure_cert(context)
+
+    async def secured(stream: trio.SocketStream) -> None:
+        secure = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+        try:
+            await handler(secure)
+        except trio.BrokenResourceError:  # whoever asked spoke no TLS
+            await trio.aclose_forcefully(stream)
+
+    return secured
+
+
+async def healthy(stream: trio.abc.Stream) -> None:
+    await stream.receive_some(65536)
+    body = b'{"orchestrator":{},"status":"ok"}'
+    await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+    await stream.aclose()
+
+
+async def test_with_tls_the_ports_are_asked_by_https_whatever_the_certificate_says() -> None:
+    async with stranger(spoken_securely(healthy)) as port:
+        good, said = await status(configured(port, free_port(), tls=TLS))
+    assert (good, said[0].split()[1:]) == (False, [f"https://127.0.0.1:{port}", "ok"])
+    assert said[1].endswith("not running")
+
+
+async def test_a_port_that_speaks_the_other_protocol_is_a_stranger() -> None:
+    async with stranger(healthy) as plain, stranger(spoken_securely(healthy)) as secure:
+        _, said = await status(configured(plain, free_port(), tls=TLS))
+        assert "is something else using the port?" in said[0]
+        _, said = await status(configured(secure, free_port()))
+        assert "is something else using the port?" in said[0]
+
+
+async def test_a_handshake_that_never_ends_is_not_called_not_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("web.status.PATIENCE", 0.1)
+
+    async def silent(stream: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    async with stranger(silent) as port:
+        _, said = await status(configured(port, free_port(), tls=TLS))
+    assert "does not answer within 0.1 s" in said[0]
 
 
 HOSTS = [("0.0.0.0", "http://127.0.0.1"), ("::", "http://[::1]"), ("::1", "http://[::1]")]
