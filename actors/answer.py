@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-import trio
-
 from fleet.call import Call, ClientGone, Downstream, Headers
 from fleet.errors import FleetError
 from fleet.headers import downstream_headers
@@ -24,6 +22,7 @@ class Answer:
 
     Last words (`end_with`, `send_whole`, `break_off`) are written while no lease is open and nobody watches, so they
     have `patience` seconds; a client that does not take them by then is cut off. After the end, nothing is written.
+    `raw`: see `Downstream`.
     """
 
     def __init__(self, call: Call, down: Downstream, patience: float) -> None:
@@ -46,19 +45,19 @@ class Answer:
         self.status = response.status
         await self._down.start(response.status, [*headers, *extra])
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, raw: bytes = b"") -> None:
         """Pass on a piece of the body, as it came unless it is re-framed."""
         if self._reframe is not None:
-            data = self._reframe.feed(data)
+            data, raw = self._reframe.feed(data), b""
         if data:
             self._last = data
-            await self._down.write(data)
+            await self._down.write(data, raw)
 
-    async def end_with(self, data: bytes) -> None:
+    async def end_with(self, data: bytes, raw: bytes = b"") -> None:
         """The last piece (or nothing), and the end."""
         if self._reframe is not None:
-            data = self._reframe.feed(data) + self._reframe.finish()
-        await self._last_words(data, clean=True)
+            data, raw = self._reframe.feed(data) + self._reframe.finish(), b""
+        await self._last_words(data, raw)
 
     async def send_whole(self, response: UpstreamResponse, body: bytes, extra: Headers) -> None:
         """A complete answer that was held back."""
@@ -74,24 +73,20 @@ class Answer:
             return
         sse = self._reframe is not None
         record = self.call.dialect.stream_error(error, request_id=self.call.request_id, sse=sse)
-        await self._last_words(self._separator(sse) + record, clean=True)
+        await self._last_words(self._separator(sse) + record)
 
     async def abort(self) -> None:
         """End so that the client notices that something is missing."""
-        await self._last_words(b"", clean=False)
+        if not self._ended:
+            self._ended = True
+            with contextlib.suppress(ClientGone):
+                await self._down.abort()
 
-    async def _last_words(self, data: bytes, *, clean: bool) -> None:
-        if self._ended:
-            return
-        self._ended = True
-        with contextlib.suppress(ClientGone):
-            with trio.move_on_after(self._patience):
-                if data:
-                    await self._down.write(data)
-                if clean:
-                    await self._down.finish()
-                    return
-            await self._down.abort()
+    async def _last_words(self, data: bytes, raw: bytes = b"") -> None:
+        if not self._ended:
+            self._ended = True
+            with contextlib.suppress(ClientGone):
+                await self._down.finish(data, raw, self._patience)
 
     def _separator(self, sse: bool) -> bytes:
         """Closes a record that was cut in the middle, so that the error does not melt into it."""

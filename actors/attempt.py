@@ -26,13 +26,15 @@ _LAST_WORDS: Final = 1.0
 _CONTINUE_WAIT: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class UpstreamRequest:
     """What to ask of a backend.
 
     `target` is path and query, appended to the endpoint's base path. `headers` are clean: no host, content-length or
     transfer-encoding. An iterable body is sent chunked unless `content_length` (bytes) is given; it stays the caller's,
-    who closes it. `expect_continue`: ask before sending the body, and send it anyway after a second of silence.
+    who closes it. `expect_continue`: ask before sending the body, and send it anyway after `continue_wait` seconds of
+    silence. `lines` are complete header lines that go beside `headers`; `host` replaces the endpoint's own.
+    `upgrade`: a 101 is an answer too.
     """
 
     method: str
@@ -41,6 +43,10 @@ class UpstreamRequest:
     body: bytes | AsyncIterable[bytes]
     content_length: int | None = None
     expect_continue: bool = False
+    continue_wait: float = _CONTINUE_WAIT
+    lines: bytes = b""
+    host: bytes | None = None
+    upgrade: bool = False
 
     @property
     def replayable(self) -> bool:
@@ -53,7 +59,8 @@ class UpstreamRequest:
         if self.expect_continue:
             lines = b"expect: 100-continue\r\n" + lines
         target = endpoint.base_path + self.target
-        return request_head(self.method, target, endpoint.host_header, self.headers, lines)
+        host = endpoint.host_header if self.host is None else self.host
+        return request_head(self.method, target, host, self.headers, self.lines + lines)
 
     def _framing_lines(self) -> bytes:
         if isinstance(self.body, bytes):
@@ -78,7 +85,7 @@ class Attempt:
         self._link = link
         self._request = request
         self._address = address
-        self._reader = HeadReader()
+        self._reader = HeadReader(upgrade=request.upgrade)
         self._go = trio.Event()
         self._source_error: Exception | None = None
         self.sent = False
@@ -160,7 +167,7 @@ class Attempt:
 
     async def _may_send(self) -> None:
         if self._request.expect_continue:
-            with trio.move_on_after(_CONTINUE_WAIT):
+            with trio.move_on_after(self._request.continue_wait):
                 await self._go.wait()
 
     async def _stream(self, pieces: AsyncIterable[bytes]) -> None:

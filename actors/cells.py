@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from actors.mailbox import Mailbox
-from actors.messages import DispatcherMail, ServerMail
+from actors.messages import DispatcherMail, LeaseOpened, ServerMail
 from actors.ticket import PendingTicket
 from fleet.bans import Bans
 from fleet.grants import Memory
@@ -50,6 +50,14 @@ class ServerCell:
     probed: trio.Event = field(default_factory=trio.Event)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     rounds: int = 0
+    watched: bool = False
+    """Whether the server's actor looks at leases and transfers once a second; it stops when there are none."""
+
+    def watch(self) -> None:
+        """Something was opened on the server."""
+        if not self.watched:
+            self.watched = True
+            self.mailbox.cast(LeaseOpened())
 
 
 @dataclass(slots=True, eq=False)

@@ -6,6 +6,8 @@ the slot, the permit of a half-open breaker and the backend connection.
 
 from __future__ import annotations
 
+import math
+
 import trio
 
 from actors.answer import Answer, whereabouts
@@ -21,7 +23,6 @@ from fleet.dialects import missing_model_text
 from fleet.errors import (
     BackendBroke,
     BackendError,
-    FirstByteTimeout,
     FleetError,
     ModelNotFound,
     NoServer,
@@ -30,7 +31,7 @@ from fleet.errors import (
     ShuttingDown,
     TotalTimeout,
 )
-from fleet.headers import upstream_headers
+from fleet.headers import own_headers, passing
 from fleet.ids import ServerId
 from fleet.outcomes import ClientLeft, Completed, End, Failed, Refused, Revoked, kind, retryable_elsewhere
 
@@ -42,6 +43,7 @@ class Exchange:
         self._fleet = fleet
         self._call = call
         self._answer = Answer(call, down, fleet.config.timeouts.write)
+        self._passing = call.passing or passing(call.headers)
         self._attempts = 0
         self._excluded: frozenset[ServerId] = frozenset()
         self._saved: Saved | None = None
@@ -57,13 +59,10 @@ class Exchange:
         """The whole life. Raises FleetError only while nothing has been sent; cancelled: everything is released."""
         if self._fleet.draining:
             raise ShuttingDown("the fleet is shutting down", details="try again in a moment", retry_after=2.0)
-        refuse_loop(self._fleet, self._call)
+        refuse_loop(self._fleet, self._passing.hops)
         self._fleet.budget.request(self._enqueued)
         try:
-            with trio.move_on_at(self._deadline) as budget:
-                await self._failover()
-            if budget.cancelled_caught:
-                await self._out_of_time()
+            await self._failover()
         except ClientGone:
             self._outcome = "client_left"
         except FleetError as error:
@@ -82,6 +81,8 @@ class Exchange:
         while True:
             try:
                 end = await self._queue_and_attempt()
+            except TotalTimeout:
+                raise
             except FleetError as refusal:
                 if self._failure is not None and refusal is not self._failure:
                     self._fleet.budget.refund()  # the retry that was paid for found nobody to try
@@ -131,26 +132,34 @@ class Exchange:
 
     async def _wait(self, ticket: PendingTicket) -> Lease:
         """The lease, or what the dispatcher refused with; QueueTimeout when all waiting together takes too long."""
-        began = trio.current_time()
-        limit = self._fleet.config.timeouts.queue
-        with trio.move_on_after(max(0.0, limit - self._queued)):
-            await ticket.event.wait()
-        self._queued += trio.current_time() - began
+        if ticket.open:  # nearly always it was granted in our own turn
+            began = trio.current_time()
+            limit = self._fleet.config.timeouts.queue - self._queued
+            with trio.move_on_at(min(began + limit, self._deadline)):
+                await ticket.event.wait()
+            self._queued += trio.current_time() - began
         if ticket.refusal is not None:
             raise ticket.refusal
         if ticket.lease is None:
-            raise QueueTimeout(
-                f"no slot became free within {limit:g} s",
-                details="the fleet is busy; try again later, or raise timeouts.queue",
-                retry_after=5.0,
-            )
+            raise self._waited_too_long()
         self._attempts += 1
         return ticket.lease
+
+    def _waited_too_long(self) -> FleetError:
+        if trio.current_time() >= self._deadline:
+            return self._out_of_time()
+        limit = self._fleet.config.timeouts.queue
+        return QueueTimeout(
+            f"no slot became free within {limit:g} s",
+            details="the fleet is busy; try again later, or raise timeouts.queue",
+            retry_after=5.0,
+        )
 
     def _settle(self, ticket: PendingTicket) -> None:
         """Whatever happened: a granted lease is closed, a waiting ticket withdrawn. Synchronous."""
         if ticket.lease is not None:
-            ticket.lease.close(self._end_of_cancelled(ticket.lease))
+            if ticket.lease.end is None:
+                ticket.lease.close(self._end_of_cancelled())
             assert ticket.lease.end is not None
             self._outcome = kind(ticket.lease.end)
         elif ticket.open:
@@ -158,21 +167,11 @@ class Exchange:
             self._fleet.tickets.pop(ticket.number, None)
             self._fleet.dispatcher.cast(Withdrawn(ticket))
 
-    def _end_of_cancelled(self, lease: Lease) -> End:
-        """How an attempt ended that nobody closed: the client left, or the request used up its total time.
-
-        A client that leaves with the final record in its hands has got everything. A backend is to blame for the
-        total time only if this attempt alone was longer than a first byte may take.
-        """
-        now = trio.current_time()
+    def _end_of_cancelled(self) -> End:
+        """How an attempt ended that nobody closed. A client that leaves with the final record has got everything."""
         if self._passage is not None and self._passage.stats.finished:
             return Completed(self._answer.status)
-        if now < self._deadline:
-            return ClientLeft()
-        if lease.first_byte is None and now - lease.started >= self._fleet.config.timeouts.first_byte:
-            text = f"server '{lease.pair.server}' did not answer within the total time"
-            return Failed(FirstByteTimeout(text, Phase.HEADERS))
-        return Revoked("total timeout")
+        return ClientLeft()
 
     async def _attempt(self, lease: Lease) -> End:
         """One backend request under one lease; the lease is closed when this returns."""
@@ -194,19 +193,23 @@ class Exchange:
                 response.release()
         end = lease.end
         assert end is not None, "closed by the passage, above, or revoked"
-        await self._break_off_if_cut(end)
+        if not isinstance(end, Completed):
+            await self._break_off_if_cut(end)
         return end
 
     async def _open(self, lease: Lease) -> UpstreamResponse:
-        call, timeouts = self._call, self._fleet.config.timeouts
-        spec = lease.cell.state.spec
-        key = spec.api_key.get_secret_value() if spec.api_key else None
-        headers = upstream_headers(call.headers, api_key=key, request_id=call.request_id, hop=self._fleet.hop)
-        request = UpstreamRequest(call.method, call.target, headers, call.body, call.content_length)
+        """Send the request and wait for the head. What limits that is watched from outside, like all of the lease."""
+        call, config = self._call, self._fleet.config
         # A generation that comes in one piece has no early first byte: only the total time limits it.
         early = call.stream or call.embedding or not call.runs
-        first_byte = timeouts.first_byte if early else self._fleet.config.total_timeout
-        response = await lease.cell.pool.open(request, connect_timeout=timeouts.connect, first_byte_timeout=first_byte)
+        lease.limit(self._deadline, config.timeouts.first_byte if early else math.inf)
+        spec = lease.cell.state.spec
+        key = spec.api_key.get_secret_value() if spec.api_key else None
+        headers = own_headers(self._passing, api_key=key, request_id=call.request_id, hop=self._fleet.hop)
+        request = UpstreamRequest(
+            call.method, call.target, headers, call.body, call.content_length, lines=self._passing.lines
+        )
+        response = await lease.cell.pool.open(request, connect_timeout=config.timeouts.connect)
         lease.connection = response
         lease.beat = trio.current_time()
         lease.streaming = True
@@ -220,13 +223,9 @@ class Exchange:
             case ClientLeft(stalled=True):
                 await self._answer.abort()
 
-    async def _out_of_time(self) -> None:
+    def _out_of_time(self) -> TotalTimeout:
         total = self._fleet.config.total_timeout
-        error = TotalTimeout(f"the request took longer than {total:g} s", details="see timeouts.total")
-        self._outcome = "total_timeout"
-        if not self._answer.started:
-            raise error
-        await self._answer.break_off(error)
+        return TotalTimeout(f"the request took longer than {total:g} s", details="see timeouts.total")
 
     # ---- deciding
 
@@ -245,7 +244,7 @@ class Exchange:
 
         A stale inventory is our mistake, not load on a failing fleet: it costs no budget.
         """
-        if not self._could_go_on() or not retryable_elsewhere(end):
+        if not self._could_go_on() or not retryable_elsewhere(end) or trio.current_time() >= self._deadline:
             return False
         if isinstance(end, Refused) and end.missing:
             return True
@@ -255,6 +254,8 @@ class Exchange:
         match end:
             case Failed(error=error):
                 return error
+            case Revoked() if trio.current_time() >= self._deadline:
+                return self._out_of_time()
             case Revoked(why=why) if self._fleet.draining:
                 return ShuttingDown(f"the request was stopped: {why}", retry_after=2.0)
             case Revoked(why=why):

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import orjson
 
 from fleet.errors import BackendError, LoopDetected, Phase
-from fleet.headers import MOST_HOPS, hops
+from fleet.headers import MOST_HOPS
 from fleet.ids import ServerId
 
 if TYPE_CHECKING:
     from actors.cells import FleetCell
     from actors.transport import UpstreamResponse
-    from fleet.call import Call
 
 HOLD: Final = 64 * 1024
 """Most bytes of an answer that are held back."""
@@ -36,15 +35,21 @@ class Saved:
         return other is None or _BETTER.get(self.response.status, 0) > _BETTER.get(other.response.status, 0)
 
 
-async def hold(response: UpstreamResponse, most: int, beat: Callable[[], None]) -> bytes:
-    """Body bytes until the end or until at least `most` are there; `beat` is called whenever some came."""
-    pieces = [await response.receive()]
-    held = len(pieces[0])
+async def hold(response: UpstreamResponse, most: int, beat: Callable[[], None]) -> tuple[bytes, bytes]:
+    """Body bytes until the end or until at least `most` are there, and `raw` if one read gave them all.
+
+    `beat` is called whenever some came.
+    """
+    first = await response.receive()
+    if response.complete or len(first) >= most:
+        return first, response.raw
+    pieces = [first]
+    held = len(first)
     while pieces[-1] and held < most and not response.complete:
         beat()
         pieces.append(await response.receive())
         held += len(pieces[-1])
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return b"".join(pieces), b""
 
 
 def before_first_byte(error: BackendError) -> BackendError:
@@ -59,10 +64,9 @@ def name_server(error: BackendError, address: str, server: ServerId) -> None:
     error.message = error.message.replace(address, f"server '{server}'")
 
 
-def refuse_loop(fleet: FleetCell, call: Call) -> None:
-    """Raises LoopDetected when the request has been here before, or through too many fleets."""
-    seen = hops(call.headers)
-    if fleet.hop in seen or len(seen) >= MOST_HOPS:
+def refuse_loop(fleet: FleetCell, seen: Sequence[bytes]) -> None:
+    """Raises LoopDetected when a request that came through these fleets has been here before, or through too many."""
+    if seen and (fleet.hop in seen or len(seen) >= MOST_HOPS):
         raise LoopDetected(
             "this request has come through this fleet before", details="a server of it is the fleet itself"
         )

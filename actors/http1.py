@@ -35,84 +35,107 @@ def request_head(method: str, target: str, host: bytes, headers: Headers, framin
     head = b"".join(lines)
     # Counting line ends finds every smuggled line for next to nothing.
     expected = len(headers) + 3 + framing.count(b"\n")
-    if head.count(b"\n") != expected or head.count(b"\r") != expected or " " in target or not target.startswith("/"):
+    if (
+        head.count(b"\n") != expected
+        or head.count(b"\r") != expected
+        or " " in target
+        or not (target == "*" or target.startswith("/"))
+    ):
         raise BadRequest("The request head is malformed.")
     return head
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class ResponseHead:
-    """Status line and header fields; names are in lower case, values trimmed."""
+    """Status line and header fields; names are in lower case, values trimmed. The rest is what some fields say."""
 
     status: int
     reason: str
     http_version: str
     headers: list[tuple[bytes, bytes]]
+    length: int | None = None
+    connection: bytes = b""
+    coding: bytes = b""
 
     @property
     def interim(self) -> bool:
-        """1xx: another head follows."""
-        return self.status < 200
+        """1xx: another head follows, except after 101."""
+        return self.status < 200 and self.status != 101
 
     @property
     def keep_alive(self) -> bool:
         """Whether the server promises to read another request from this connection."""
-        return self.http_version == "1.1" and b"close" not in self._tokens(b"connection")
+        return self.http_version == "1.1" and (not self.connection or b"close" not in _tokens(self.connection))
 
     def framing(self, method: str) -> Framing:
         """How the body that follows is delimited. Raises `WireError` for a transfer coding nobody asked for."""
-        if method == "HEAD" or self.status in (204, 304):
+        if method == "HEAD" or self.status in (101, 204, 304):
             return NoBody()
-        if codings := self._tokens(b"transfer-encoding"):
-            if codings != [b"chunked"]:
+        if self.coding:
+            if _tokens(self.coding) != [b"chunked"]:
                 raise WireError("unknown transfer coding")
             return Chunked()
-        for name, value in self.headers:
-            if name == b"content-length":
-                return Length(int(value))  # one number of digits: llhttp has looked
-        return UntilClose()
+        return UntilClose() if self.length is None else Length(self.length)
 
-    def _tokens(self, wanted: bytes) -> list[bytes]:
-        values = [value for name, value in self.headers if name == wanted]
-        return [token.strip().lower() for value in values for token in value.split(b",")] if values else []
+
+def _tokens(value: bytes) -> list[bytes]:
+    return [token.strip() for token in value.lower().split(b",")]
 
 
 class _Collector:
     """What httptools calls while it reads a head."""
 
-    __slots__ = ("fields", "reason")
+    __slots__ = ("coding", "connection", "fields", "length", "reason")
 
     def __init__(self) -> None:
         self.fields: list[tuple[bytes, bytes]] = []
         self.reason = b""
+        self.length: int | None = None
+        self.connection = self.coding = b""
 
     def on_status(self, reason: bytes) -> None:
         self.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((name.lower(), value.rstrip(b" \t")))
+        name, value = name.lower(), value.rstrip(b" \t")
+        self.fields.append((name, value))
+        if name == b"content-length":
+            self.length = int(value)  # one number of digits: llhttp has looked
+        elif name == b"connection":
+            self.connection = self.connection + b"," + value if self.connection else value
+        elif name == b"transfer-encoding":
+            self.coding = self.coding + b"," + value if self.coding else value
 
 
-def parse_head(data: bytes) -> ResponseHead:
-    """Read exactly one head, its empty line included. Raises `WireError` for anything that is not one."""
+def parse_head(data: bytes, *, upgrade: bool = False) -> ResponseHead:
+    """Read exactly one head, its empty line included. Raises `WireError` for anything that is not one.
+
+    `upgrade`: whether a 101 was asked for.
+    """
     seen = _Collector()
     parser = httptools.HttpResponseParser(seen)
     try:
         parser.feed_data(data)
-    except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserError as error:
         raise WireError("invalid response head") from error
     status = parser.get_status_code()
-    if len(seen.fields) > FIELD_LIMIT or status == 101:
-        raise WireError("unwanted upgrade" if status == 101 else "too many header fields")
-    return ResponseHead(status, seen.reason.decode("latin-1"), parser.get_http_version(), seen.fields)
+    if status == 101 and not upgrade:
+        raise WireError("unwanted upgrade")
+    if len(seen.fields) > FIELD_LIMIT:
+        raise WireError("too many header fields")
+    reason, version = seen.reason.decode("latin-1"), parser.get_http_version()
+    return ResponseHead(status, reason, version, seen.fields, seen.length, seen.connection, seen.coding)
 
 
 class HeadReader:
     """Collects reads until a final head is complete, skipping interim ones."""
 
-    __slots__ = ("_data", "_interims", "continued")
+    __slots__ = ("_data", "_interims", "_upgrade", "continued")
 
-    def __init__(self) -> None:
+    def __init__(self, *, upgrade: bool = False) -> None:
+        self._upgrade = upgrade
         self._data = b""
         self._interims = 0
         self.continued = False
@@ -127,7 +150,8 @@ class HeadReader:
         self._data = self._data + data if self._data else data
         while (end := self._data.find(b"\r\n\r\n", 0, HEAD_LIMIT)) >= 0:
             self._check_start()
-            head, self._data = parse_head(self._data[: end + 4]), self._data[end + 4 :]
+            head = parse_head(self._data[: end + 4], upgrade=self._upgrade)
+            self._data = self._data[end + 4 :]
             if not head.interim:
                 return head, self._data
             self._skip(head)

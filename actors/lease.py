@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -35,8 +36,8 @@ class Lease:
     """One open attempt. In-flight is the number of these; there is no counter.
 
     `beat` is when something last moved, and `waiting` on whom it waits since: the server's actor looks at both once a
-    second and revokes what has stalled. That keeps timers off the relay path and works even while the writing task is
-    stuck in a shielded send.
+    second (and at the deadlines), and revokes what has stalled. That keeps timers off the relay path and works even
+    while the writing task is stuck in a shielded send.
     """
 
     __slots__ = (
@@ -47,7 +48,9 @@ class Lease:
         "cell",
         "chunks",
         "connection",
+        "deadline",
         "first_byte",
+        "first_byte_by",
         "generation",
         "grant",
         "number",
@@ -75,7 +78,15 @@ class Lease:
         self.waiting = Waiting.BACKEND
         self.streaming = False
         self.chunks = 0
+        self.deadline = math.inf
+        self.first_byte_by = math.inf
         cell.leases[self.number] = self
+        cell.watch()
+
+    def limit(self, deadline: float, first_byte: float) -> None:
+        """When the whole request ends, and how many seconds its head may take from now on; the actor looks at both."""
+        self.deadline = deadline
+        self.first_byte_by = self.started + first_byte
 
     @property
     def request_id(self) -> RequestId:
@@ -91,17 +102,21 @@ class Lease:
         if self._end is not None:
             return False
         self._end = end
-        self.cell.leases.pop(self.number, None)
-        held_a_slot = self.cell.state.ledger.close(self.number)
-        self._fleet.memory.total.close(self.number)
+        fleet, cell = self._fleet, self.cell
+        state = cell.state
+        cell.leases.pop(self.number, None)
+        held_a_slot = state.ledger.close(self.number)
+        fleet.memory.total.close(self.number)
         if self._counts:
-            self._learn(end)
-            self._fleet.breakers.record(self.pair, classify(end), kind(end), self.generation)
+            signal = classify(end)
+            self._learn(signal)
+            fleet.breakers.record(self.pair, signal, kind(end), self.generation)
         if held_a_slot:
-            self._fleet.dispatcher.cast(SlotFreed(self.pair))
-        self._fleet.ended.unpark_all()
-        if self.cell.state.admin is Admin.DRAINING:
-            self.cell.mailbox.cast(LeaseClosed())
+            fleet.dispatcher.cast(SlotFreed(self.pair))
+        if fleet.ended:
+            fleet.ended.unpark_all()
+        if state.admin is Admin.DRAINING:
+            cell.mailbox.cast(LeaseClosed())
         return True
 
     @property
@@ -121,12 +136,11 @@ class Lease:
                 self.connection.abort()
             self.scope.cancel()
 
-    def _learn(self, end: End) -> None:
+    def _learn(self, signal: Signal) -> None:
         """Statistics for scoring. A failure's time is never averaged in: who fails fast must not look fast.
 
         Nor is that of an answer in one piece, whose first byte is its last.
         """
-        signal = classify(end)
         if signal is Signal.NEUTRAL:
             return
         stats = self.cell.state.stats_of(self.pair.model)

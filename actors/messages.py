@@ -145,7 +145,7 @@ ServerMail = Probed | SetAdmin | LeaseOpened | LeaseClosed | ModelMissing
 # ---- to the recorder
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Record:
     """One finished request. From: exchange. Bound: the recorder's own; what does not fit is counted as dropped."""
 

@@ -40,13 +40,13 @@ class Passage:
         """
         if response.status >= 400:
             return await self._refused(response, extra, may_keep)
-        held = await hold(response, 1 if self._call.stream else HOLD, self._beat)
+        held, raw = await hold(response, 1 if self._call.stream else HOLD, self._beat)
         self.lease.first_byte = trio.current_time()
         await self._answer.start(response, extra)
-        await self._relay(response, held)
+        await self._relay(response, held, raw)
         return None
 
-    async def _relay(self, response: UpstreamResponse, data: bytes) -> None:
+    async def _relay(self, response: UpstreamResponse, data: bytes, raw: bytes) -> None:
         """Piece by piece, watched by the tap. Nothing here allocates a task, a scope or a parsed object per piece."""
         answer, lease, now = self._answer, self.lease, trio.current_time
         tap = self._call.dialect.tap(stream=self._call.stream)
@@ -57,13 +57,14 @@ class Passage:
             if response.complete:
                 break
             lease.waiting, lease.beat = Waiting.CLIENT, now()
-            await answer.write(data)
+            await answer.write(data, raw)
             lease.waiting, lease.beat = Waiting.BACKEND, now()
             data = await response.receive()
+            raw = response.raw
         tap.close()
         lease.close(self._judge(response.status))
         response.release()
-        await answer.end_with(data)
+        await answer.end_with(data, raw)
 
     def _judge(self, status: int) -> End:
         stats = self.stats
@@ -81,7 +82,7 @@ class Passage:
         self, response: UpstreamResponse, extra: Headers, may_keep: Callable[[Refused], bool]
     ) -> Saved | None:
         """An error status: kept back if another server may do better, else passed on untouched."""
-        body = await hold(response, HOLD, self._beat)
+        body, _ = await hold(response, HOLD, self._beat)
         text = error_text(body)
         missing = response.status == 404 and text is not None and self.lease.pair.model != ANY_MODEL
         end = Refused(response.status, text or "", missing)

@@ -1,6 +1,8 @@
 """History off the hot path: one log line and one ring entry per request. The data path never waits for it.
 
-The channel is bounded; what does not fit is counted as dropped. Later this is where statistics are aggregated.
+The channel is bounded; what does not fit is counted as dropped. Records are digested a batch at a time, so that the
+actor is not woken for every request; whoever looks at `recent` sees the latest all the same. Later this is where
+statistics are aggregated.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ log = logging.getLogger("fleet.request")
 
 _BACKLOG = 4096
 _KEEP = 1000
+_REST = 0.05
+"""Seconds between two batches."""
 
 
 class Recorder:
@@ -24,9 +28,15 @@ class Recorder:
 
     def __init__(self) -> None:
         self._send, self._receive = trio.open_memory_channel[Record](_BACKLOG)
-        self.recent: deque[Record] = deque(maxlen=_KEEP)
+        self._recent: deque[Record] = deque(maxlen=_KEEP)
         self.seen = 0
         self.dropped = 0
+
+    @property
+    def recent(self) -> deque[Record]:
+        """The last requests, oldest first."""
+        self.flush()
+        return self._recent
 
     def note(self, record: Record) -> None:
         """Hand over one record; dropped and counted when the recorder is behind."""
@@ -39,15 +49,17 @@ class Recorder:
         """Digest records until cancelled; a crash loses the record in hand at the most."""
         while True:
             self.digest(await self._receive.receive())
+            self.flush()
+            await trio.sleep(_REST)
 
     def digest(self, record: Record) -> None:
         self.seen += 1
-        self.recent.append(record)
+        self._recent.append(record)
         if log.isEnabledFor(logging.INFO):
             log.info("%s %s", record.endpoint, record.outcome, extra=_rounded(record))
 
     def flush(self) -> None:
-        """Digest what is left, at the end."""
+        """Digest what there is."""
         while True:
             try:
                 self.digest(self._receive.receive_nowait())

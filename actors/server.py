@@ -19,7 +19,7 @@ from actors.messages import (
     ServerMail,
     SetAdmin,
 )
-from fleet.errors import IdleTimeout, Phase
+from fleet.errors import FirstByteTimeout, IdleTimeout, Phase
 from fleet.ids import ModelName
 from fleet.names import canonical
 from fleet.outcomes import ClientLeft, Failed, Revoked
@@ -56,7 +56,7 @@ class ServerActor:
                 self._end_drain()
 
     def _recover(self, now: float) -> None:
-        if self._cell.leases or self._cell.transfers:
+        if self._cell.watched:
             self._watch_at = now + _WATCH_EVERY
         if self._cell.state.admin in (Admin.DRAINING, Admin.MAINTENANCE):
             self._start_drain(now)
@@ -157,10 +157,18 @@ class ServerActor:
             self._check(lease, now)
         for running in list(self._cell.transfers):
             running.check(now, self._fleet.config)
-        self._watch_at = now + _WATCH_EVERY if self._cell.leases or self._cell.transfers else math.inf
+        self._cell.watched = bool(self._cell.leases or self._cell.transfers)
+        self._watch_at = now + _WATCH_EVERY if self._cell.watched else math.inf
 
     def _check(self, lease: Lease, now: float) -> None:
         timeouts = self._fleet.config.timeouts
+        if now >= lease.deadline:
+            lease.revoke(Revoked("total timeout"))
+            return
+        if not lease.streaming and now >= lease.first_byte_by:
+            text = f"server '{self._cell.state.id}' sent no response headers within {timeouts.first_byte:g} s"
+            lease.revoke(Failed(FirstByteTimeout(text, Phase.HEADERS)))
+            return
         silent = now - lease.beat
         if lease.waiting is Waiting.CLIENT:
             if silent >= timeouts.write:

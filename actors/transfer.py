@@ -6,7 +6,6 @@ They may take hours and gigabytes, so nothing limits the whole; what stands stil
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager
 
@@ -15,12 +14,11 @@ import trio
 from actors.answer import Answer, whereabouts
 from actors.cells import FleetCell, ServerCell
 from actors.held import name_server, refuse_loop
-from actors.messages import LeaseOpened
 from actors.transport import UpstreamRequest
 from fleet.call import Call, ClientGone, Downstream
 from fleet.config import Config
 from fleet.errors import BackendError, FleetError, IdleTimeout, NoServer, Phase, ShuttingDown
-from fleet.headers import upstream_headers
+from fleet.headers import hops, own_headers, passing
 from fleet.ids import ServerId
 
 
@@ -94,7 +92,7 @@ async def transfer(fleet: FleetCell, cell: ServerCell, call: Call, down: Downstr
 
     Removing the server or stopping the fleet ends it; the client then sees a broken answer.
     """
-    refuse_loop(fleet, call)
+    refuse_loop(fleet, hops(call.headers))
     answer = Answer(call, down, fleet.config.timeouts.write)
     try:
         with watched(fleet, cell) as running:
@@ -116,7 +114,7 @@ def watched(fleet: FleetCell, cell: ServerCell) -> Iterator[Transfer]:
     check_open(fleet)
     running = Transfer(cell.state.id)
     cell.transfers.add(running)
-    cell.mailbox.cast(LeaseOpened())
+    cell.watch()
     try:
         with running.scope:
             yield running
@@ -139,19 +137,22 @@ def check_open(fleet: FleetCell) -> None:
 async def _forward(fleet: FleetCell, cell: ServerCell, call: Call, answer: Answer, running: Transfer) -> None:
     spec = cell.state.spec
     key = spec.api_key.get_secret_value() if spec.api_key else None
-    headers = upstream_headers(call.headers, api_key=key, request_id=call.request_id, hop=fleet.hop)
+    seen = call.passing or passing(call.headers)
+    headers = own_headers(seen, api_key=key, request_id=call.request_id, hop=fleet.hop)
     body = call.body if isinstance(call.body, bytes) else _Watched(call.body, running)
     if isinstance(body, bytes):
         running.moved(_Stage.THINKING)
     # Who asks before sending gigabytes wants the server's own answer: a blob that exists already is not sent again.
     asks_first = any(name == b"expect" for name, _ in call.headers)
-    request = UpstreamRequest(call.method, call.target, headers, body, call.content_length, expect_continue=asks_first)
-    response = await cell.pool.open(request, connect_timeout=fleet.config.timeouts.connect, first_byte_timeout=math.inf)
+    request = UpstreamRequest(
+        call.method, call.target, headers, body, call.content_length, expect_continue=asks_first, lines=seen.lines
+    )
+    response = await cell.pool.open(request, connect_timeout=fleet.config.timeouts.connect)
     try:
         await answer.start(response, whereabouts(cell.state.id))
         while data := await response.receive():
             running.moved(_Stage.READING)
-            await answer.write(data)
+            await answer.write(data, response.raw if not response.complete else b"")
             running.moved(_Stage.ANSWERING)
         await answer.end_with(b"")
     finally:

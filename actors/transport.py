@@ -10,6 +10,7 @@ wire format, `link` moves the bytes, `trouble` has the words for what goes wrong
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import Callable
 from typing import Final
@@ -70,7 +71,7 @@ class Pool:
         return len(self._open)
 
     async def open(
-        self, request: UpstreamRequest, *, connect_timeout: float, first_byte_timeout: float
+        self, request: UpstreamRequest, *, connect_timeout: float, first_byte_timeout: float = math.inf
     ) -> UpstreamResponse:
         """Send `request`, wait for the response's head.
 
@@ -84,8 +85,9 @@ class Pool:
         connection is closed.
         """
         opening = request.head(self.endpoint)
-        if request.replayable and (link := self._reuse()) is not None:
-            attempt, since = Attempt(link, request, self.endpoint.address), self._clock()
+        since = self._clock()
+        if request.replayable and (link := self._reuse(since)) is not None:
+            attempt = Attempt(link, request, self.endpoint.address)
             try:
                 return await self._ask(link, attempt, opening, request.method, first_byte_timeout)
             except BackendBroke:
@@ -105,7 +107,10 @@ class Pool:
 
     def sweep(self) -> None:
         """Close what has been idle for too long. Happens with every request; a quiet pool may be swept by its owner."""
-        oldest = self._clock() - self._idle_seconds
+        self._sweep(self._clock())
+
+    def _sweep(self, now: float) -> None:
+        oldest = now - self._idle_seconds
         while self._idle and self._idle[0][1] <= oldest:
             self._idle.pop(0)[0].abort()
 
@@ -114,6 +119,9 @@ class Pool:
     ) -> UpstreamResponse:
         self._open.add(link)
         try:
+            if first_byte_timeout == math.inf:
+                head, rest = await attempt.head(opening)
+                return UpstreamResponse(self, link, head, rest, method, reusable=attempt.sent)
             with trio.move_on_after(first_byte_timeout):
                 head, rest = await attempt.head(opening)
                 return UpstreamResponse(self, link, head, rest, method, reusable=attempt.sent)
@@ -155,8 +163,8 @@ class Pool:
     def _gone(self) -> BackendUnreachable:
         return BackendUnreachable(f"{self.endpoint.address} is no longer in use.", Phase.CONNECT)
 
-    def _reuse(self) -> Link | None:
-        self.sweep()
+    def _reuse(self, now: float) -> Link | None:
+        self._sweep(now)
         while self._idle:
             link, _ = self._idle.pop()
             if not link.stale():
@@ -168,7 +176,6 @@ class Pool:
         if link not in self._open:  # the pool was closed meanwhile
             return
         self._open.discard(link)
-        self.sweep()
         self._idle.append((link, self._clock()))
         if len(self._idle) > self._max_idle:
             self._idle.pop(0)[0].abort()
@@ -190,6 +197,7 @@ class UpstreamResponse:
         "_reusable",
         "headers",
         "http_version",
+        "raw",
         "reason",
         "status",
     )
@@ -205,6 +213,7 @@ class UpstreamResponse:
         self._rest = rest
         self._reusable = reusable and head.keep_alive
         self._done = False
+        self.raw = b""
 
     @property
     def framing(self) -> Kind:
@@ -219,14 +228,34 @@ class UpstreamResponse:
     async def receive(self) -> bytes:
         """The next body bytes, de-chunked: all that one read (of at most 64 KiB) gave; empty at the end.
 
-        Raises `BackendBroke` (phase BODY) on a reset, an early end, bad framing, or after `abort`. Cancelled: nothing
-        is lost; the caller aborts or goes on.
+        `raw` is then the same piece in whole chunks, as it came, or empty. Raises `BackendBroke` (phase BODY) on a
+        reset, an early end, bad framing, or after `abort`. Cancelled: nothing is lost; the caller aborts or goes on.
         """
-        return await self._pull(self._framing.decode)
+        framing = self._framing
+        reads = 0
+        try:
+            while not framing.complete:
+                data = self._rest or await self._link.receive()
+                if not data:
+                    framing.end_of_stream()
+                    continue
+                self._rest = b""
+                reads += 1
+                piece = framing.decode(data)
+                if piece or framing.complete:
+                    self.raw = framing.raw if reads == 1 else b""
+                    return piece
+        except BROKEN as error:
+            self.abort()
+            raise broke(self._pool.endpoint.address, Phase.BODY, error) from error
+        self.raw = b""
+        return b""
 
-    async def receive_raw(self) -> bytes:
-        """Like `receive`, but the bytes as they came, chunk framing and trailers included, none from behind the end."""
-        return await self._pull(self._framing.watch)
+    def take_over(self) -> tuple[Link, bytes]:
+        """After a 101: the connection, the caller's from here on, and what has come on it already."""
+        self._done = True
+        self._pool._open.discard(self._link)
+        return self._link, self._rest
 
     def abort(self) -> None:
         """Close the connection now, so that the server stops working. From any task."""
@@ -242,19 +271,3 @@ class UpstreamResponse:
             return
         self._done = True
         self._pool._give_back(self._link)
-
-    async def _pull(self, feed: Callable[[bytes], bytes]) -> bytes:
-        framing = self._framing
-        try:
-            while not framing.complete:
-                data = self._rest or await self._link.receive()
-                if data:
-                    self._rest = b""
-                    if piece := feed(data):
-                        return piece
-                else:
-                    framing.end_of_stream()
-        except BROKEN as error:
-            self.abort()
-            raise broke(self._pool.endpoint.address, Phase.BODY, error) from error
-        return b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -10,20 +11,24 @@ from fleet.ids import ANY_MODEL, ModelName, RequestId, ServerId
 
 if TYPE_CHECKING:
     from fleet.dialects.base import Dialect
+    from fleet.headers import Passing
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Header fields in order, names in lower case."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Call:
     """One client request, read and understood, ready to be queued. Its body is forwarded byte for byte.
+
+    Nobody changes one after it was made (not frozen, because that would triple the cost of making one).
 
     `target` is path and query as the backend shall see them (without the backend's base path). `model` is canonical,
     or `ANY_MODEL` when any server may answer; `asked_model` is the client's own spelling. `stream` says whether the
     answer comes in pieces. `sse` asks for native NDJSON to be re-framed as server-sent events.
     `runs` is False for what no model runner answers (/api/show): it needs no slot and proves nothing about the model.
     `pinned` names the only server allowed. `content_length` belongs to an iterable body (None: chunked).
+    `passing`: what of the headers goes on to a backend, if that has been worked out.
     """
 
     request_id: RequestId
@@ -43,6 +48,7 @@ class Call:
     client: str = ""
     content_length: int | None = None
     runs: bool = True
+    passing: Passing | None = None
 
     @property
     def replayable(self) -> bool:
@@ -51,17 +57,28 @@ class Call:
 
 
 class Downstream(Protocol):
-    """Where the answer goes. Two small implementations: one for ASGI, one for the edge.
+    """Where the answer goes. Two small implementations: `web.downstream` for ASGI, `web.edge.downstream` for the edge.
 
     The exchange calls `start` once, `write` any number of times, then `finish` or `abort`. A client that is gone shows
     as cancellation of the exchange, or as `ClientGone` out of any of them.
+
+    `raw`, where it is given, is the same piece in whole HTTP/1.1 chunks, as the server sent it (the last chunk
+    included at the end): whoever chunks anyway may pass that on instead.
     """
 
-    async def start(self, status: int, headers: Headers) -> None: ...
+    @property
+    def started(self) -> bool:
+        """Whether `start` was called: nothing else can be answered any more."""
+        ...
 
-    async def write(self, data: bytes) -> None: ...
+    async def start(self, status: int, headers: Headers) -> None:
+        """The head; it may wait for the first piece and leave together with it."""
 
-    async def finish(self) -> None: ...
+    async def write(self, data: bytes, raw: bytes = b"") -> None:
+        """One piece of the body; returns when the client's side has taken it."""
+
+    async def finish(self, last: bytes = b"", raw: bytes = b"", patience: float = math.inf) -> None:
+        """The last piece and the end; a client that does not take them within `patience` seconds is cut off."""
 
     async def abort(self) -> None:
         """End abnormally: the client must notice that the answer is cut (no terminator, connection closed)."""

@@ -106,7 +106,7 @@ _PARAMETER_ROUTES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Understood:
     """What a request to a hot endpoint asks for.
 

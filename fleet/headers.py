@@ -6,8 +6,7 @@ Field lists are untrusted: names and values that could split a header are droppe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from fleet.call import Headers
 from fleet.ids import RequestId
@@ -68,18 +67,35 @@ def hops(headers: Headers) -> list[bytes]:
     return [hop.strip() for hop in (field(headers, HOP) or b"").split(b",") if hop.strip()]
 
 
-def upstream_headers(headers: Headers, *, api_key: str | None, request_id: str, hop: bytes = b"") -> list[Field]:
-    """What a backend gets to see of the client's header fields, without Host and framing.
+def connection_fields(headers: Headers) -> frozenset[bytes]:
+    """The names of fields that are about one connection alone and are never passed on by any proxy."""
+    return _HOP_BY_HOP | {b"proxy-connection"} | frozenset(_named_by_connection(list(headers)))
+
+
+class Passing(NamedTuple):
+    """What of a client's header fields goes on to a backend: as complete lines, and the fleets they came through."""
+
+    lines: bytes
+    hops: tuple[bytes, ...]
+
+
+def passing(headers: Headers) -> Passing:
+    """Work out once what every attempt of a request sends."""
+    kept = _pass(headers, _NOT_UPSTREAM, _NOT_UPSTREAM_PREFIXES)
+    return Passing(b"".join([b"%b: %b\r\n" % pair for pair in kept]), tuple(hops(headers)))
+
+
+def own_headers(seen: Passing, *, api_key: str | None, request_id: str, hop: bytes = b"") -> list[Field]:
+    """What we say to a backend ourselves, beside the lines that are passed on.
 
     `api_key` is the backend's own key; the client's credentials are never passed on. `hop` names this fleet.
     """
-    kept = _pass(headers, _NOT_UPSTREAM, _NOT_UPSTREAM_PREFIXES)
-    kept.append((b"x-request-id", request_id.encode("ascii", "ignore")))
+    own = [(b"x-request-id", request_id.encode("ascii", "ignore"))]
     if hop:
-        kept.append((HOP, b",".join([*hops(headers)[:MOST_HOPS], hop])))
+        own.append((HOP, b",".join([*seen.hops[:MOST_HOPS], hop])))
     if api_key:
-        kept.append((b"authorization", b"Bearer " + _UNSAFE.sub(b"", api_key.encode("utf-8", "ignore"))))
-    return kept
+        own.append((b"authorization", b"Bearer " + _UNSAFE.sub(b"", api_key.encode("utf-8", "ignore"))))
+    return own
 
 
 def downstream_headers(headers: Headers, *, verbatim: bool = True, request_id: str = "") -> list[Field]:
@@ -89,8 +105,8 @@ def downstream_headers(headers: Headers, *, verbatim: bool = True, request_id: s
     otherwise it is dropped. `request_id` is added if given.
     """
     kept = _pass(headers, _NOT_DOWNSTREAM, _NOT_DOWNSTREAM_PREFIXES)
-    lengths = [value.strip() for key, value in kept if key == b"content-length"]
-    if not verbatim or len(lengths) > 1 or any(not length.isdigit() for length in lengths):
+    lengths = [value for key, value in kept if key == b"content-length"]
+    if lengths and not (verbatim and len(lengths) == 1 and lengths[0].strip().isdigit()):
         kept = [item for item in kept if item[0] != b"content-length"]
     if request_id:
         kept.append((b"x-request-id", request_id.encode("ascii", "ignore")))
@@ -119,23 +135,20 @@ def priority_of(headers: Headers) -> int:
 
 
 def _pass(headers: Headers, dropped: frozenset[bytes], prefixes: tuple[bytes, ...]) -> list[Field]:
-    named = _named_by_connection(headers)
+    lowered = [(name.lower(), value) for name, value in headers]
+    named = _named_by_connection(lowered)
     return [
         (name, value)
-        for name, value in _lowered(headers)
+        for name, value in lowered
         if name not in dropped and name not in named and not name.startswith(prefixes) and _sane(name, value)
     ]
 
 
-def _lowered(headers: Headers) -> Iterable[Field]:
-    return ((name.lower(), value) for name, value in headers)
-
-
 def _sane(name: bytes, value: bytes) -> bool:
-    return _NAME.fullmatch(name) is not None and _UNSAFE.search(value) is None
+    return _UNSAFE.search(value) is None and _NAME.fullmatch(name) is not None
 
 
-def _named_by_connection(headers: Headers) -> set[bytes]:
+def _named_by_connection(lowered: list[Field]) -> set[bytes] | tuple[()]:
     """Connection may name further fields that belong to this hop only."""
-    lists = [value for name, value in _lowered(headers) if name == b"connection"]
-    return {name.strip().lower() for value in lists for name in value.split(b",")}
+    lists = [value for name, value in lowered if name == b"connection"]
+    return {name.strip().lower() for value in lists for name in value.split(b",")} if lists else ()

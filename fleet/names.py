@@ -67,6 +67,7 @@ def parse(raw: str) -> Name | None:
     return _split(base, cloud)
 
 
+@lru_cache(maxsize=4096)
 def canonical(raw: str) -> ModelName:
     """The one form that stands for all spellings of a model; `ANY_MODEL` if the name is invalid.
 

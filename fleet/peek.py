@@ -1,7 +1,8 @@
 """What routing needs to know of a request body: the model, whether to stream, the options that reload a runner.
 
 The proxy must see the same `model` as the server behind it, or it would route by one model and run another; so this
-rests on `fleet.gojson`, which reads JSON as Ollama does. A chat request takes some 5 us, 8 MiB of prompt 2 to 5 ms.
+rests on `fleet.gojson`, which reads JSON as Ollama does. Nearly every body is plain, though: keys as documented, none
+twice, nothing behind the object; of those msgspec's view is the same and takes a fifth of the time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 import msgspec
 
 from fleet.duration import go_seconds
-from fleet.gojson import Unreadable, decode_text, members
+from fleet.gojson import MEMBERS, SMALL, Unreadable, decode_text, members
 
 NAME_BYTES: Final = 4096
 """A longer `model` (or other name) is unreadable: no valid name comes near."""
@@ -81,12 +82,17 @@ class _Runner(msgspec.Struct, gc=False):
     draft_num_predict: msgspec.Raw = msgspec.Raw()
 
 
+_ESCAPED_LETTER: Final = b"\\u00"
+_plain = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _runner = msgspec.json.Decoder(_Runner)
 _number = msgspec.json.Decoder(float)
 
 
 def peek(body: bytes) -> Peek:
     """Read a body. Never raises; anything Ollama would refuse gives `Peek(readable=False)`."""
+    plain = _peek_plain(body)
+    if plain is not None:
+        return plain
     found = Peek()
     try:
         for key, value in members(body, _READERS):
@@ -95,6 +101,26 @@ def peek(body: bytes) -> Peek:
     except (Unreadable, RecursionError, ValueError):  # ValueError: a number beyond a double, which Go refuses too
         return Peek(readable=False)
     return found
+
+
+def _peek_plain(body: bytes) -> Peek | None:
+    """What a plain body says; None for one that has to be read as Go does, in order and without regard to case."""
+    if len(body) > SMALL or _ESCAPED_LETTER in body:
+        return None
+    found = Peek()
+    try:
+        given = _plain.decode(body)
+        for key, raw in given.items():
+            read = _READERS.get(key)
+            if read is not None:
+                if body.count(b'"%b"' % key.encode()) > 1:  # here twice, or inside something else
+                    return None
+                read(found, bytes(raw))
+            elif not key.isascii() or key.lower() in _READERS:
+                return None
+    except (Unreadable, RecursionError, ValueError):
+        return None
+    return found if len(given) <= MEMBERS else None
 
 
 def _text_into(attribute: str) -> Callable[[Peek, bytes], None]:

@@ -6,6 +6,7 @@ Names, numbers and addresses only, never a body.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
@@ -121,21 +122,30 @@ class _Seen:
             return "cut"
         return "failed" if self.status >= 400 or last_line.startswith(b'{"error"') else "done"
 
+    @property
+    def started(self) -> bool:
+        return self._down.started
+
     async def start(self, status: int, headers: Headers) -> None:
         self.status = status
         length = field(headers, b"content-length") or b""
         self._left = int(length) if length.isdigit() else -1
         await self._down.start(status, headers)
 
-    async def write(self, data: bytes) -> None:
-        self._last = data[-_LINE:]
-        self._left -= len(data)
-        await self._down.write(data)
+    async def write(self, data: bytes, raw: bytes = b"") -> None:
+        self._seen(data)
+        await self._down.write(data, raw)
 
-    async def finish(self) -> None:
+    async def finish(self, last: bytes = b"", raw: bytes = b"", patience: float = math.inf) -> None:
+        self._seen(last)
         self._finished = True
-        await self._down.finish()
+        await self._down.finish(last, raw, patience)
 
     async def abort(self) -> None:
         self._finished = False
         await self._down.abort()
+
+    def _seen(self, data: bytes) -> None:
+        if data:
+            self._last = data[-_LINE:]
+            self._left -= len(data)

@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-_BACKLOG: Final = 1024
+_BACKLOG: Final = 4096
 _USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", None)
 _DEAD_PEER_MS: Final = 60_000
 _TAKEN: Final[dict[int | None, str]] = {
@@ -36,12 +36,13 @@ class Bound:
     host: str
     port: int
     setting: str
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
         """How a client would write it."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{self.scheme}://{host}:{self.port}"
 
     def listeners(self) -> list[trio.SocketListener]:
         """The sockets as Trio wants them; they belong to Trio from here on."""
@@ -53,7 +54,7 @@ class Bound:
             sock.close()
 
 
-def bind(host: str, port: int, setting: str) -> Bound:
+def bind(host: str, port: int, setting: str, scheme: str = "http") -> Bound:
     """Listen on every address that `host` means; port 0 picks a free one.
 
     Raises PortTaken or HostUnusable with one sentence naming the address and the setting; OSError for anything else.
@@ -68,7 +69,7 @@ def bind(host: str, port: int, setting: str) -> Bound:
         for sock in sockets:
             sock.close()
         raise _explained(error, host, port, setting) from error
-    return Bound(tuple(sockets), host, sockets[0].getsockname()[1], setting)
+    return Bound(tuple(sockets), host, sockets[0].getsockname()[1], setting, scheme)
 
 
 def _explained(error: Exception, host: str, port: int, setting: str) -> Exception:

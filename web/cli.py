@@ -83,6 +83,7 @@ def check(config: ConfigFile = None) -> None:
     loaded = _load(config, {})
     typer.echo(report(loaded))
     _refuse_unsafe(loaded.config)
+    _refuse_unusable_tls(loaded.config)
 
 
 @app.command(
@@ -164,8 +165,20 @@ def _refuse_unsafe(config: Config) -> None:
         raise typer.Exit(BAD_CONFIG)
 
 
+def _refuse_unusable_tls(config: Config) -> None:
+    from web.serve import secured
+    from web.tls import TlsUnusable
+
+    try:
+        secured(config)
+    except TlsUnusable as error:
+        typer.echo(f"fleet: {error}", err=True)
+        raise typer.Exit(BAD_CONFIG) from None
+
+
 def _run(config: Config, source: str = "defaults", *, demo: bool) -> int:
     from web.bind import HostUnusable, PortTaken
+    from web.tls import TlsUnusable
 
     try:
         if demo:
@@ -178,7 +191,7 @@ def _run(config: Config, source: str = "defaults", *, demo: bool) -> int:
     except PortTaken as error:
         typer.echo(f"fleet: {error}", err=True)
         return PORT_TAKEN
-    except HostUnusable as error:
+    except (HostUnusable, TlsUnusable) as error:
         typer.echo(f"fleet: {error}", err=True)
         return BAD_CONFIG
 

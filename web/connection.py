@@ -75,12 +75,7 @@ class FleetConnection(TrioASGIHTTPConnection):
         except ClientGone:
             raise
         except Exception as crash:
-            asker = errors.asker_of(self.scope)
-            error = errors.expected(crash) or errors.unexpected(crash, asker)
-            if down.started:
-                log.warning("response cut short: %s (%s) request=%s", error.message, error.reason, asker.request_id)
-                return
-            await errors.send(error, asker, down)
+            await errors.make_good(crash, errors.asker_of(self.scope), down)
 
 
 async def converse(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, cast
 
 import h11
@@ -39,7 +40,7 @@ class AsgiDownstream:
         self.started = True
         await self._put({"type": "http.response.start", "status": status, "headers": fields})
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, raw: bytes = b"") -> None:
         """Send a piece; what exceeds the announced length is dropped (an error record has no place there)."""
         if self._left is not None:
             data = data[: self._left]
@@ -47,9 +48,12 @@ class AsgiDownstream:
         if data:
             await self._put({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def finish(self) -> None:
-        """The answer is whole."""
-        self.finished = not self._left
+    async def finish(self, last: bytes = b"", raw: bytes = b"", patience: float = math.inf) -> None:
+        """Send the last piece; the answer is whole."""
+        with trio.move_on_after(patience):
+            if last:
+                await self.write(last)
+            self.finished = not self._left
         await trio.lowlevel.checkpoint()
 
     async def abort(self) -> None:

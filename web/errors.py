@@ -167,3 +167,13 @@ async def send(error: FleetError, asker: Asker, down: Downstream) -> None:
     await down.start(status, headers)
     await down.write(body)
     await down.finish()
+
+
+async def make_good(crash: Exception, asker: Asker, down: Downstream) -> None:
+    """Answer with what went wrong if that is still possible; else the answer stays visibly cut."""
+    error = expected(crash) or unexpected(crash, asker)
+    if down.started:
+        log.warning("response cut short: %s (%s) request=%s", error.message, error.reason, asker.request_id)
+        await down.abort()
+        return
+    await send(error, asker, down)

@@ -5,33 +5,20 @@ Whatever is refused here never reaches a view. Nothing here reads a body.
 
 from __future__ import annotations
 
-import socket
-import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
 import trio
 
-from fleet.config import Config, checks_hosts
-from fleet.errors import BadRequest, FleetError, Forbidden
-from fleet.headers import field, request_id_of
-from fleet.hosts import is_local
-from web import access, crossorigin, errors, target
+from fleet.errors import FleetError, Forbidden
+from fleet.headers import field
+from web import errors, target
 from web.body import HeldBody
 from web.connection import converse
+from web.doorman import Doorman, Guarded, Judged
 from web.downstream import AsgiDownstream
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
-
-
-class Guarded(Protocol):
-    """What the guard asks of the system."""
-
-    @property
-    def config(self) -> Config: ...
-
-    @property
-    def draining(self) -> bool: ...
 
 
 class Guard:
@@ -40,7 +27,7 @@ class Guard:
     def __init__(self, app: Asgi, system: Guarded) -> None:
         self._app = app
         self._system = system
-        self._own_name = socket.gethostname().lower()
+        self._doorman = Doorman(system)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -51,13 +38,11 @@ class Guard:
             await self._app(scope, receive, send)
 
     async def _http(self, scope: Any, receive: Any, send: Any) -> None:
-        asker, decision, error = self._judged(scope, scope["method"])
-        out = Outgoing(send, asker.request_id, decision.fields, closing=self._system.draining)
+        judged = self._judged(scope, scope["method"])
+        out = Outgoing(send, judged.asker.request_id, judged.decision.fields, closing=self._system.draining)
         into = out.incoming(receive)
-        if decision.status is not None:
-            await self._reply(scope, into, out, _bare(decision.status))
-        elif error is not None:
-            await self._reply(scope, into, out, _failure(error, asker))
+        if judged.refused:
+            await self._reply(scope, into, out, judged.answer)
         else:
             await self._app(scope, into, out)
 
@@ -67,10 +52,12 @@ class Guard:
         await converse(scope, body, receive, send, answer)
 
     async def _websocket(self, scope: Any, receive: Any, send: Any) -> None:
-        asker, decision, error = self._judged(scope, "WEBSOCKET")
-        if decision.status is not None or error is not None:
+        judged = self._judged(scope, "WEBSOCKET")
+        asker = judged.asker
+        if judged.refused:
             await receive()
-            await _turn_away(send, error or Forbidden("pages of this origin may not call the fleet"), asker)
+            error = judged.refusal or Forbidden("pages of this origin may not call the fleet")
+            await _turn_away(send, error, asker)
             return
 
         async def checked(message: Any) -> None:
@@ -82,37 +69,11 @@ class Guard:
 
         await self._app(scope, receive, checked)
 
-    def _judged(self, scope: Any, method: str) -> tuple[errors.Asker, crossorigin.Decision, FleetError | None]:
-        """Who asks, what the answer has to carry, and why it is a refusal; the Host comes first of all."""
+    def _judged(self, scope: Any, method: str) -> Judged:
         host = target.settle(scope)
-        asker = self._note(scope)
-        if host is None:
-            return asker, crossorigin.NOTHING, BadRequest("the request target is neither a path nor an http URL")
-        if not self._is_ours(host):
-            return asker, crossorigin.NOTHING, errors.ForeignHost()
-        origins = self._system.config.cors.origins
-        decision = crossorigin.decide(method, scope["path"], host, scope["headers"], origins)
-        return asker, decision, self._refusal(scope, method)
-
-    def _is_ours(self, host: str) -> bool:
-        config = self._system.config
-        if not checks_hosts(config):
-            return True
-        return is_local(host, (self._own_name, *(name.lower() for name in config.security.allowed_hosts)))
-
-    def _note(self, scope: Any) -> errors.Asker:
-        headers = scope["headers"]
-        agent = (field(headers, b"user-agent") or b"").decode("latin-1")
-        request_id = request_id_of(headers, uuid.uuid4().hex[:16])
-        asker = errors.asker(scope["path"], request_id, self._system.config.compat.native_errors, agent)
-        scope[errors.SCOPE_KEY] = asker
-        return asker
-
-    def _refusal(self, scope: Any, method: str) -> FleetError | None:
-        security = self._system.config.security
-        if not security.keys_required or access.is_open(method, scope["path"]):
-            return None
-        return access.refusal(scope["path"], scope["headers"], security.api_keys)
+        judged = self._doorman.judge(method, scope["path"], host, scope["headers"])
+        scope[errors.SCOPE_KEY] = judged.asker
+        return judged
 
 
 async def _turn_away(send: Any, error: FleetError, asker: errors.Asker) -> None:
@@ -160,18 +121,3 @@ class Outgoing:
             return message
 
         return guarded
-
-
-def _bare(status: int) -> Callable[[AsgiDownstream], Awaitable[None]]:
-    async def answer(down: AsgiDownstream) -> None:
-        await down.start(status, [] if status == 204 else [(b"content-length", b"0")])
-        await down.finish()
-
-    return answer
-
-
-def _failure(error: FleetError, asker: errors.Asker) -> Callable[[AsgiDownstream], Awaitable[None]]:
-    async def answer(down: AsgiDownstream) -> None:
-        await errors.send(error, asker, down)
-
-    return answer

@@ -6,18 +6,16 @@ A view reads and understands; the waiting, choosing and streaming is the exchang
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 from quart import Blueprint
 
 from fleet.endpoints import ENDPOINTS, PINNABLE, Endpoint
-from fleet.errors import ServerNotFound
-from fleet.ids import ServerId
+from fleet.ids import RequestId, ServerId
+from web import errors
 from web.connection import Relay
-from web.errors import CloudDisabled
-from web.fanout import unload
-from web.reading import hot_call
+from web.hot import hints_of, work_of
+from web.reading import client, scope, whole_body
 
 if TYPE_CHECKING:
     from actors.system import System
@@ -27,29 +25,18 @@ def blueprint(system: System) -> Blueprint:
     """Routes of every hot endpoint."""
     routes = Blueprint("inference", __name__)
     for path, endpoint in ENDPOINTS.items():
-        routes.add_url_rule(path, path, _balanced(system, endpoint), methods=["POST"])
+        routes.add_url_rule(path, path, _view(system, endpoint), methods=["POST"])
     for path in PINNABLE:
-        routes.add_url_rule(f"{path}--<server>", f"{path}--", _direct(system, ENDPOINTS[path]), methods=["POST"])
+        routes.add_url_rule(f"{path}--<server>", f"{path}--", _view(system, ENDPOINTS[path]), methods=["POST"])
     return routes
 
 
-def _balanced(system: System, endpoint: Endpoint) -> Callable[[], Awaitable[Relay]]:
-    async def view() -> Relay:
-        seen, call = await hot_call(endpoint, system.config.limits.decoded_bytes)
-        if seen.cloud and not system.known(seen.model):
-            raise CloudDisabled
-        if seen.is_unload and (holders := system.reachable_holders(seen.model)):
-            return Relay(partial(unload, system, holders, call))
-        return Relay(partial(system.exchange, call))
-
-    return view
-
-
-def _direct(system: System, endpoint: Endpoint) -> Callable[[str], Awaitable[Relay]]:
-    async def view(server: str) -> Relay:
-        if ServerId(server) not in system.servers:
-            raise ServerNotFound(f"no server is called {server[:100]}")
-        _, call = await hot_call(endpoint, system.config.limits.decoded_bytes, ServerId(server))
-        return Relay(partial(system.exchange, call))
+def _view(system: System, endpoint: Endpoint) -> Callable[..., Awaitable[Relay]]:
+    async def view(server: str | None = None) -> Relay:
+        here = scope()
+        pinned = None if server is None else ServerId(server)
+        hints = hints_of(endpoint, here["query_string"], here["headers"], pinned)
+        request_id = RequestId(errors.asker_of(here).request_id)
+        return Relay(work_of(system, hints, await whole_body(), request_id, client()))
 
     return view

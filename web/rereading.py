@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -66,28 +67,29 @@ class LastHeld:
         self._kept = b""
         self.ended = False
 
+    @property
+    def started(self) -> bool:
+        return self._down.started
+
     async def start(self, status: int, headers: Headers) -> None:
         await self._down.start(status, headers)
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, raw: bytes = b"") -> None:
         free, self._kept = _split(self._kept + data)
         if free:
             await self._down.write(free)
 
-    async def finish(self) -> None:
+    async def finish(self, last: bytes = b"", raw: bytes = b"", patience: float = math.inf) -> None:
         await self._ready()
         self.ended = True
-        await self._let_go()
-        await self._down.finish()
+        kept, self._kept = self._kept + last, b""
+        await self._down.finish(kept, patience=patience)
 
     async def abort(self) -> None:
-        await self._let_go()
-        await self._down.abort()
-
-    async def _let_go(self) -> None:
         kept, self._kept = self._kept, b""
         if kept:
             await self._down.write(kept)
+        await self._down.abort()
 
 
 def _split(data: bytes) -> tuple[bytes, bytes]:

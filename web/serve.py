@@ -7,17 +7,25 @@ Second signal: now. And if the event loop itself hangs, a timer thread ends the 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from web.app import create_app
-from web.listen import Bound, Door, bind, serve_apps
+from web.bind import Bound, bind
+from web.connection import TERMS_KEY
+from web.edge.acceptor import Edge, serve_edge
+from web.inner import Inner, private_socket
+from web.listen import serve_apps
+from web.tls import server_context
 
 if TYPE_CHECKING:
     from actors.system import System
@@ -28,6 +36,8 @@ log = logging.getLogger("fleet.serve")
 HARD_EXIT_AFTER: Final = 15.0
 """Seconds beyond `drain_timeout` after which the process is ended from outside the event loop."""
 HARD_EXIT_CODE: Final = 70
+_ROOM: Final = 1024
+"""Bytes of a head that the edge may add to a client's."""
 _LAST_WORDS: Final = 2.0
 """Seconds responses get once their requests were revoked, to write their error records."""
 
@@ -39,7 +49,7 @@ def bind_all(config: Config) -> list[Bound]:
     bound: list[Bound] = []
     try:
         for port, setting in wanted:
-            bound.append(bind(server.host, port, setting))
+            bound.append(bind(server.host, port, setting, "https" if server.tls.enabled else "http"))
     except BaseException:
         for each in bound:
             each.close()
@@ -58,12 +68,13 @@ async def serve(
 ) -> None:
     """Serve the application on its ports until `stop`; then drain, for `drain_timeout` or until `hurry`.
 
-    Reports the URLs, the proxy's first. Raises PortTaken. Cancelled: everything ends at once.
+    Reports the URLs, the proxy's first. Raises PortTaken, TlsUnusable. Cancelled: everything ends at once.
     """
+    tls = secured(config)
     listeners = list(bound) if bound is not None else bind_all(config)
     closing = trio.Event()
     async with trio.open_nursery() as nursery:
-        urls = await nursery.start(_listen, config, system, listeners, closing)
+        urls = await nursery.start(_listen, config, system, listeners, tls, closing)
         system.own_urls = urls
         task_status.started(urls)
         await stop.wait()
@@ -71,20 +82,41 @@ async def serve(
         closing.set()
 
 
+def secured(config: Config) -> ssl.SSLContext | None:
+    """What the listeners need for TLS, None without. Raises TlsUnusable."""
+    files = config.server.tls
+    return server_context(files.certificate, files.key) if files.enabled else None
+
+
 async def _listen(
     config: Config,
     system: System,
     listeners: Sequence[Bound],
+    tls: ssl.SSLContext | None,
     closing: trio.Event,
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
+    """The edge on the ports, and behind it the app on its private socket, which outlives it."""
+    app = create_app(system)
+    with private_socket() as inner:
+        async with trio.open_nursery() as nursery:
+            done = trio.Event()
+            await nursery.start(partial(_serve_app, config, app, inner, done))
+            edge = Edge(system, inner, app.config[TERMS_KEY], tls)
+            await serve_edge(listeners, edge, stop=closing, drain_timeout=_LAST_WORDS, task_status=task_status)
+            done.set()
+
+
+async def _serve_app(
+    config: Config, app: Any, inner: Inner, stop: trio.Event, task_status: trio.TaskStatus[list[str]]
+) -> None:
     await serve_apps(
-        listeners,
-        create_app(system),
-        stop=closing,
+        [inner.bound],
+        app,
+        stop=stop,
         drain_timeout=_LAST_WORDS,
-        header_bytes=config.limits.header_bytes,
-        door=Door(config.limits.connections),
+        header_bytes=config.limits.header_bytes + _ROOM,
+        idle=math.inf,
         task_status=task_status,
     )
 
@@ -119,10 +151,11 @@ class Setting:
 
 
 def run(config: Config, say: Callable[[str], None], *, source: str, setting: Setting | None = None) -> int:
-    """Run the fleet until a signal ends it; the exit code. Raises PortTaken before anything is started.
+    """Run the fleet until a signal ends it; the exit code. Raises TlsUnusable, PortTaken before anything is started.
 
     `source` names the configuration file, for the operator.
     """
+    secured(config)
     bound = bind_all(config)
     return trio.run(_main, config, bound, say, source, setting or Setting())
 

@@ -22,12 +22,18 @@ def settle(scope: Any) -> str | None:
     raw = scope["raw_path"]
     if raw.startswith(b"/") or (raw == b"*" and scope.get("method") == "OPTIONS"):
         return host
-    absolute = _ABSOLUTE.fullmatch(raw)
-    if absolute is None:
+    split = split_absolute(raw)
+    if split is None:
         return None
-    scope["raw_path"] = absolute[2] or b"/"
+    meant, scope["raw_path"] = split
     scope["path"] = unquote(scope["raw_path"].decode("ascii"))
-    return absolute[1].decode("latin-1")
+    return meant.decode("latin-1")
+
+
+def split_absolute(target: bytes) -> tuple[bytes, bytes] | None:
+    """Host, and path with query, of a target that is a whole URL; None for anything else."""
+    absolute = _ABSOLUTE.fullmatch(target)
+    return (absolute[1], absolute[2] or b"/") if absolute is not None else None
 
 
 def _take_host(scope: Any) -> str:

@@ -219,8 +219,9 @@ async def test_recorder_lags_or_crashes(
             assert client.complete
         await trio.sleep(1.0)
         assert recorder.seen == 2
+        record = recorder.recent[0]
         for _ in range(5000):
-            recorder.note(recorder.recent[0])
+            recorder.note(record)
         assert recorder.dropped > 0
 
 

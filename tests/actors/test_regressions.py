@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -289,7 +290,7 @@ async def test_a_client_that_left_during_a_retry_was_recorded_as_a_refusal(autoj
 
 async def test_a_client_that_closed_with_everything_in_its_hands_counted_as_left(autojump_clock: MockClock) -> None:
     class Hasty(Client):
-        async def finish(self) -> None:
+        async def finish(self, last: bytes = b"", raw: bytes = b"", patience: float = math.inf) -> None:
             await trio.sleep_forever()
 
     async with open_fleet("a") as fleet:

@@ -28,8 +28,8 @@ def cut(data: bytes, at: set[int]) -> list[bytes]:
     return [data[a:b] for a, b in itertools.pairwise(edges) if a < b]
 
 
-def run(framing: Framing, reads: list[bytes], *, raw: bool = False) -> bytes:
-    return b"".join((framing.watch if raw else framing.decode)(data) for data in reads)
+def run(framing: Framing, reads: list[bytes]) -> bytes:
+    return b"".join(framing.decode(data) for data in reads)
 
 
 @given(BODIES, EXTENSIONS, TRAILERS, st.sets(st.integers(1, 400)), st.binary(max_size=5))
@@ -38,28 +38,70 @@ def test_chunks_cut_anywhere_give_the_same_body(
 ) -> None:
     wire = chunked(pieces, extension, trailer)
     reads = cut(wire + behind, at)
-    plain, raw = Chunked(), Chunked()
-    seen = watched = b""
+    framing = Chunked()
+    seen = b""
     for data in reads:  # as the response does: nothing is fed to a complete message
-        if not plain.complete:
-            seen += plain.decode(data)
-            watched += raw.watch(data)
-    assert (seen, watched) == (b"".join(pieces), wire)
-    assert plain.complete
-    assert raw.complete
-    assert plain.extra == raw.extra
+        if not framing.complete:
+            piece = framing.decode(data)
+            seen += piece
+            check_raw(framing, data, piece)
+    assert seen == b"".join(pieces)
+    assert framing.complete
     if len(reads) == 1:
-        assert plain.extra == bool(behind)
+        assert framing.extra == len(behind)
+
+
+def check_raw(framing: Chunked, data: bytes, piece: bytes) -> None:
+    """What may be passed on as it came says the same to whoever reads it, and nothing else."""
+    if framing.raw:
+        again = Chunked()
+        assert data.startswith(framing.raw)
+        assert again.decode(framing.raw) == piece
+        assert again.complete == framing.complete
+        assert not again.extra
 
 
 def test_every_single_boundary_of_a_chunked_body() -> None:
     wire = chunked([b"hello", b"x" * 17], b";q", b"t: 1\r\n")
     for edge in range(len(wire) + 1):
-        for raw, expected in ((False, b"hello" + b"x" * 17), (True, wire)):
+        framing = Chunked()
+        assert run(framing, [part for part in (wire[:edge], wire[edge:]) if part]) == b"hello" + b"x" * 17
+        assert framing.complete
+        assert not framing.extra
+
+
+def test_a_zero_in_the_middle_is_the_end_and_what_follows_is_extra() -> None:
+    for data in (b"3\r\nabc\r\n0\r\n\r\n3\r\nabc\r\n", b"0\r\n\r\n3\r\nabc\r\n"):
+        for _ in range(2):  # the second time, the sizes are known
             framing = Chunked()
-            assert run(framing, [part for part in (wire[:edge], wire[edge:]) if part], raw=raw) == expected
+            framing.decode(data)
             assert framing.complete
-            assert not framing.extra
+            assert framing.extra == len(b"3\r\nabc\r\n")
+
+
+@pytest.mark.parametrize("content", [b"\r\n", b"a\r\nb", b"\r\n\r\n", b"0\r\n\r\n", b"1\r\na\r\n"])
+def test_contents_that_look_like_framing_are_contents(content: bytes) -> None:
+    wire = chunked([content, content], b"", b"")
+    for _ in range(2):
+        framing = Chunked()
+        assert framing.decode(wire) == content * 2
+        assert framing.complete
+
+
+def test_plain_chunks_may_be_passed_on_as_they_came_and_nothing_else() -> None:
+    plain = chunked([b"abc", b"defg"], b"", b"")
+    Chunked().decode(plain)  # now their sizes are known
+    for wire, raw in (
+        (plain, plain),
+        (plain[:8], plain[:8]),
+        (plain[:-1], b""),
+        (chunked([b"abc"], b";a=b", b""), b""),
+        (chunked([b"abc"], b"", b"t: 1\r\n"), b""),
+        (plain + b"x", b""),
+    ):
+        framing = Chunked()
+        framing.decode(wire)
+        assert framing.raw == raw
 
 
 @given(st.binary(min_size=1, max_size=200), st.sets(st.integers(1, 200)))

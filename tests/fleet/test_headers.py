@@ -4,13 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.headers import downstream_headers, field, priority_of, request_id_of, upstream_headers
+from fleet.call import Headers
+from fleet.headers import downstream_headers, field, own_headers, passing, priority_of, request_id_of
 
 KEPT = [(b"content-type", b"application/json"), (b"user-agent", b"ollama/0.33"), (b"accept", b"*/*")]
 
 
 def up(*headers: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-    return upstream_headers(headers, api_key=None, request_id="r1")
+    return upstream(headers, api_key=None, request_id="r1")
+
+
+def upstream(headers: Headers, *, api_key: str | None, request_id: str) -> list[tuple[bytes, bytes]]:
+    """Everything a backend would see, as fields."""
+    seen = passing(headers)
+    lines = [line.split(b": ", 1) for line in seen.lines.splitlines()]
+    return [*((name, value) for name, value in lines), *own_headers(seen, api_key=api_key, request_id=request_id)]
 
 
 def test_what_concerns_the_model_goes_upstream() -> None:
@@ -41,7 +49,7 @@ def test_fields_named_by_connection_stay_here() -> None:
 
 
 def test_a_backends_own_key_replaces_the_clients() -> None:
-    headers = upstream_headers([(b"authorization", b"Bearer client")], api_key="k\r\nx: y", request_id="r")
+    headers = upstream([(b"authorization", b"Bearer client")], api_key="k\r\nx: y", request_id="r")
     assert headers == [(b"x-request-id", b"r"), (b"authorization", b"Bearer kx: y")]
 
 

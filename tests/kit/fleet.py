@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -109,6 +110,7 @@ class Client:
         self.finished = False
         self.aborted = False
         self.gone = False
+        self.started = False
         self.first = trio.Event()
         self._reading = trio.Event()
         self._reading.set()
@@ -122,19 +124,25 @@ class Client:
 
     async def start(self, status: int, headers: Headers) -> None:
         await trio.lowlevel.checkpoint()
+        self.started = True
         self.status = status
         self.headers = {name.decode(): value.decode() for name, value in headers}
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, raw: bytes = b"") -> None:
         await self._reading.wait()
         if self.gone:
             raise ClientGone
         self.body += data
         self.first.set()
 
-    async def finish(self) -> None:
+    async def finish(self, last: bytes = b"", raw: bytes = b"", patience: float = math.inf) -> None:
         await trio.lowlevel.checkpoint()
-        self.finished = True
+        with trio.move_on_after(patience):
+            if last:
+                await self.write(last)
+            self.finished = True
+            return
+        self.aborted = True
 
     async def abort(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -33,7 +33,7 @@ class Served:
 
     @property
     def address(self) -> tuple[str, int]:
-        host, port = self.url.removeprefix("http://").split(":")
+        host, port = self.url.partition("://")[2].split(":")
         return host, int(port)
 
     def client(self, **headers: str) -> httpx.AsyncClient:

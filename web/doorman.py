@@ -1,0 +1,97 @@
+"""Who may come in, and what every answer has to carry: judged by the request's head alone, the same in both lanes."""
+
+from __future__ import annotations
+
+import random
+import socket
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from fleet.call import Downstream, Headers
+from fleet.config import Config, checks_hosts
+from fleet.errors import BadRequest, FleetError
+from fleet.headers import field, request_id_of
+from fleet.hosts import is_local
+from fleet.ids import RequestId
+from web import access, crossorigin, errors
+
+
+class Guarded(Protocol):
+    """What a doorman asks of the system."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def draining(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """`refusal` or `decision.status`: answer with that and go no further. `decision.fields` go on every answer."""
+
+    asker: errors.Asker
+    decision: crossorigin.Decision
+    refusal: FleetError | None
+
+    def as_of(self, request_id: RequestId) -> Judged:
+        """The same about another request with this head; its answer carries the id."""
+        decision = replace(self.decision, fields=((b"x-request-id", request_id.encode()), *self.decision.fields))
+        return replace(self, asker=replace(self.asker, request_id=request_id), decision=decision)
+
+    @property
+    def refused(self) -> bool:
+        return self.refusal is not None or self.decision.status is not None
+
+    async def answer(self, down: Downstream) -> None:
+        """Tell the client that it was refused (or has its preflight)."""
+        if (status := self.decision.status) is None:
+            assert self.refusal is not None
+            await errors.send(self.refusal, self.asker, down)
+            return
+        await down.start(status, [] if status == 204 else [(b"content-length", b"0")])
+        await down.finish()
+
+
+class Doorman:
+    """Reads the configuration anew for every request."""
+
+    def __init__(self, system: Guarded) -> None:
+        self._system = system
+        self._own_name = socket.gethostname().lower()
+
+    def judge(self, method: str, path: str, host: str | None, headers: Headers) -> Judged:
+        """What to do about one request; `host` is None for a bad target. The Host comes first of all."""
+        asker = self._asker(path, headers)
+        if host is None:
+            bad = BadRequest("the request target is neither a path nor an http URL")
+            return Judged(asker, crossorigin.NOTHING, bad)
+        if not self._is_ours(host):
+            return Judged(asker, crossorigin.NOTHING, errors.ForeignHost())
+        decision = crossorigin.decide(method, path, host, headers, self._system.config.cors.origins)
+        return Judged(asker, decision, self._refusal(method, path, headers))
+
+    def _is_ours(self, host: str) -> bool:
+        config = self._system.config
+        if not checks_hosts(config):
+            return True
+        return is_local(host, (self._own_name, *(name.lower() for name in config.security.allowed_hosts)))
+
+    def _asker(self, path: str, headers: Headers) -> errors.Asker:
+        agent = (field(headers, b"user-agent") or b"").decode("latin-1")
+        request_id = request_id_of(headers, new_request_id())
+        return errors.asker(path, request_id, self._system.config.compat.native_errors, agent)
+
+    def _refusal(self, method: str, path: str, headers: Headers) -> FleetError | None:
+        security = self._system.config.security
+        if not security.keys_required or access.is_open(method, path):
+            return None
+        return access.refusal(path, headers, security.api_keys)
+
+
+_numbers = random.Random(random.SystemRandom().getrandbits(128))
+
+
+def new_request_id() -> RequestId:
+    """Sixteen hexadecimal digits. They tell requests apart; nothing is guarded by them, so they need not be secret."""
+    return RequestId(f"{_numbers.getrandbits(64):016x}")

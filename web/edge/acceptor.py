@@ -1,0 +1,181 @@
+"""Accepting connections and looking after them: in batches, within the limit, until told to stop."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from fleet.peer import TrustedProxies
+from web.body import Terms
+from web.edge import leaving, refusal
+from web.edge.coldlane import ColdLane
+from web.edge.connection import Connection
+from web.edge.head import Heads
+from web.edge.hotlane import HotLane
+
+if TYPE_CHECKING:
+    from actors.system import System
+    from fleet.config import Config
+    from web.bind import Bound
+    from web.inner import Inner
+
+log = logging.getLogger(__name__)
+
+_BATCH: Final = 64
+"""Connections accepted before the event loop gets a turn: one at a time would starve thousands that come at once, and
+all of them at once would starve everybody else."""
+_SWEEP: Final = 1.0
+_EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+_PAUSE: Final = 0.1
+_TURNING_AWAY: Final = 256
+"""Refused clients that get the time to read why; those over it are closed at once."""
+
+
+class Edge:
+    """What all connections share. `closing`: no further request on any connection."""
+
+    def __init__(self, system: System, inner: Inner, terms: Terms, tls: ssl.SSLContext | None) -> None:
+        self._system = system
+        self.terms = terms
+        self.tls = tls
+        self.hot = HotLane(system)
+        self.cold = ColdLane(inner)
+        self.heads = Heads(system.config.limits.headers)
+        self.proxies = TrustedProxies(system.config.server.trusted_proxies)
+        self.leaving = leaving.make()
+        self.closing = False
+        self.connections: set[Connection] = set()
+        self._turned_away = 0
+
+    @property
+    def config(self) -> Config:
+        return self._system.config
+
+    @property
+    def draining(self) -> bool:
+        return self._system.draining or self.closing
+
+    def enter(self, sock: socket.socket, address: object, nursery: trio.Nursery) -> None:
+        """Serve one client, or tell it that there is no room."""
+        if len(self.connections) < self.config.limits.connections:
+            peer = address[0] if isinstance(address, tuple) else ""
+            connection = Connection(self, sock, peer)
+            self.connections.add(connection)
+            nursery.start_soon(self._serve, connection, name="client")
+        elif self._turned_away < _TURNING_AWAY:
+            nursery.start_soon(self._turn_away, sock, name="refused client")
+        else:
+            sock.close()
+
+    async def _serve(self, connection: Connection) -> None:
+        try:
+            await connection.run()
+        finally:
+            self.connections.discard(connection)
+
+    async def _turn_away(self, sock: socket.socket) -> None:
+        """Say so without reading more than it takes for the client to see it."""
+        self._turned_away += 1
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        try:
+            with trio.move_on_after(1):
+                if self.tls is None:
+                    await stream.send_all(refusal.too_many())
+                await stream.send_eof()
+                while await stream.receive_some(65536):
+                    pass
+        except trio.BrokenResourceError:
+            pass
+        finally:
+            self._turned_away -= 1
+            await trio.aclose_forcefully(stream)
+
+    async def sweep(self) -> None:
+        """Close connections that have been idle for too long: one look a second at all, no timer for each."""
+        while True:
+            await trio.sleep(_SWEEP)
+            oldest = trio.current_time() - self.config.timeouts.keep_alive
+            for connection in [each for each in self.connections if each.idle and each.since <= oldest]:
+                connection.life.cancel()
+
+    def close(self) -> None:
+        """No further request: idle connections end now, the others after their answer."""
+        self.closing = True
+        for connection in list(self.connections):
+            if connection.idle:
+                connection.life.cancel()
+
+
+async def serve_edge(
+    listeners: Sequence[Bound],
+    edge: Edge,
+    *,
+    stop: trio.Event,
+    drain_timeout: float,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve on several addresses until `stop` is set and what was running has ended.
+
+    Reports the URLs once connections are accepted. After `stop`, answers get `drain_timeout` seconds to end.
+    Cancelled: everything ends at once. No client can make it raise.
+    """
+    sockets = [sock for bound in listeners for sock in bound.sockets]
+    try:
+        async with trio.open_nursery() as around:
+            around.start_soon(edge.leaving.run)
+            around.start_soon(edge.sweep)
+            async with trio.open_nursery() as connections:
+                accepting = trio.CancelScope()
+                connections.start_soon(_accept_all, edge, sockets, accepting, connections)
+                task_status.started([bound.url for bound in listeners])
+                await stop.wait()
+                accepting.cancel()
+                edge.close()
+                connections.cancel_scope.deadline = trio.current_time() + drain_timeout
+            around.cancel_scope.cancel()
+    finally:
+        edge.cold.close()
+        for sock in sockets:
+            sock.close()
+
+
+async def _accept_all(
+    edge: Edge, sockets: Sequence[socket.socket], scope: trio.CancelScope, connections: trio.Nursery
+) -> None:
+    with scope:
+        async with trio.open_nursery() as nursery:
+            for sock in sockets:
+                nursery.start_soon(_accept, edge, sock, connections)
+
+
+async def _accept(edge: Edge, listener: socket.socket, connections: trio.Nursery) -> None:
+    quiet_until = -math.inf
+    while True:
+        await trio.lowlevel.wait_readable(listener)
+        try:
+            for _ in range(_BATCH):
+                sock, address = listener.accept()
+                _tune(sock)
+                edge.enter(sock, address, connections)
+        except BlockingIOError:
+            continue
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                continue  # that client is gone already
+            if trio.current_time() >= quiet_until:
+                log.error("cannot accept connections: %s", error.strerror)
+                quiet_until = trio.current_time() + 60.0
+            await trio.sleep(_PAUSE)
+
+
+def _tune(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

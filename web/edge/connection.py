@@ -1,0 +1,158 @@
+"""One client connection, from accept to close: request after request, each on its lane, in one task.
+
+Nothing here is done per chunk. The client's leaving is noticed from outside (`web.edge.leaving`) and cancels the task
+wherever it is; a half-closed connection has left, except that a harmless GET may still be answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from actors.link import Link, SocketLink
+from actors.trouble import BROKEN
+from fleet.call import ClientGone
+from fleet.errors import FleetError
+from fleet.headers import field, request_id_of
+from web import errors
+from web.doorman import new_request_id
+from web.edge import refusal
+from web.edge.downstream import EdgeDownstream
+from web.edge.head import BadHead, RequestHead
+from web.edge.intake import LINGER, Body, Intake
+from web.edge.secure import shake_hands
+
+if TYPE_CHECKING:
+    from web.edge.acceptor import Edge
+
+log = logging.getLogger(__name__)
+
+_GRACE: Final = 1.0
+"""Seconds in which a client that has closed its sending side may still get the answer to a GET."""
+_HARMLESS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class Connection:
+    """`busy` is False while nothing of a next request has come; `since` is when that began."""
+
+    __slots__ = ("_edge", "_gone", "_harmless", "_intake", "_link", "_peer", "_socket", "life", "since")
+
+    def __init__(self, edge: Edge, sock: socket.socket, peer: str) -> None:
+        self._edge = edge
+        self._socket = sock
+        self._peer = peer
+        self._link: Link | None = None
+        self._intake: Intake | None = None
+        self._gone = False
+        self._harmless = False
+        self.life = trio.CancelScope()
+        self.since = trio.current_time()
+
+    @property
+    def idle(self) -> bool:
+        return self._intake is not None and not self._intake.busy
+
+    async def run(self) -> None:
+        """Serve until either side closes. Raises nothing but Cancelled."""
+        self._edge.leaving.watch(self._socket, self._left)
+        try:
+            with self.life:
+                await self._serve()
+        except (*BROKEN, ClientGone, EOFError):
+            pass
+        except Exception as crash:
+            log.error("connection closed after an error in it", exc_info=crash)
+        finally:
+            self._edge.leaving.forget(self._socket)
+            if self._link is not None:
+                self._link.abort()
+            self._socket.close()
+
+    def _left(self, reset: bool) -> None:
+        """The client has closed its side, or all of the connection."""
+        self._gone = True
+        if reset or not (self._harmless or self.idle):
+            self.life.cancel()
+        elif self._harmless:
+            self.life.deadline = trio.current_time() + _GRACE
+
+    async def _serve(self) -> None:
+        edge, config = self._edge, self._edge.config
+        link = await shake_hands(self._socket, edge.tls, config.timeouts.head) if edge.tls else SocketLink(self._socket)
+        self._link = link
+        intake = self._intake = Intake(link, edge.heads, config.limits.header_bytes, config.timeouts.head)
+        while not edge.closing:
+            try:
+                got = await intake.head()
+            except BadHead as bad:
+                await link.send_all(refusal.answer(bad))
+                break
+            if got is None:
+                return
+            if not await self._one(link, intake, *got):
+                break
+            self.since = trio.current_time()
+        await self._linger(link)
+
+    async def _one(self, link: Link, intake: Intake, head: RequestHead, length: int | None) -> bool:
+        """One request; whether another may follow on this connection."""
+        body = Body(intake, head, length, self._edge.terms)
+        down = EdgeDownstream(link, head, body)
+        if self._edge.draining:
+            down.keep_alive = False
+        try:
+            await self._answer(link, intake, head, body, down)
+        finally:
+            body.release()
+        if down.ends_by_close and not down.whole:  # a plain close would look like the end of the answer
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            return self._closed(link)
+        return down.keep_alive and down.whole and (body.complete or await body.discard())
+
+    def _closed(self, link: Link) -> bool:
+        link.abort()
+        return False
+
+    async def _answer(self, link: Link, intake: Intake, head: RequestHead, body: Body, down: EdgeDownstream) -> None:
+        edge = self._edge
+        known = edge.hot.prepared(head)
+        if known is not None:
+            if not self._gone:
+                await edge.hot.serve(known, body, down, self._client(head))
+            return
+        self._harmless = head.method in _HARMLESS
+        try:
+            if head.upgrade:
+                await edge.cold.upgrade(head, intake, link, down, self._client(head))
+            else:
+                await edge.cold.serve(head, body, down, self._client(head))
+        except FleetError as error:
+            await self._refuse(error, head, down)
+        finally:
+            self._harmless = False
+
+    async def _refuse(self, error: FleetError, head: RequestHead, down: EdgeDownstream) -> None:
+        """What went wrong on the way to the app, in the words of the path's dialect."""
+        agent = (field(head.headers, b"user-agent") or b"").decode("latin-1")
+        request_id = request_id_of(head.headers, new_request_id())
+        path = head.target.partition(b"?")[0].decode("ascii")
+        down.fields = ((b"x-request-id", request_id.encode()),)
+        asker = errors.asker(path, request_id, self._edge.config.compat.native_errors, agent)
+        await errors.make_good(error, asker, down)
+
+    def _client(self, head: RequestHead) -> str:
+        return self._edge.proxies.client_in(self._peer, head.headers)
+
+    async def _linger(self, link: Link) -> None:
+        """Close so that the client gets to read the last answer: bytes that nobody reads would reset the connection."""
+        if not isinstance(link, SocketLink):
+            return
+        with trio.move_on_after(LINGER):
+            self._socket.shutdown(socket.SHUT_WR)
+            while await link.receive():
+                pass

@@ -1,0 +1,95 @@
+"""A hot request, understood and handed to the fleet: the same in both lanes, which differ in reading and writing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fleet.call import Call, Downstream, Headers
+from fleet.dialects import NATIVE
+from fleet.endpoints import Endpoint, Kind, understand
+from fleet.errors import ServerNotFound
+from fleet.headers import Passing, passing, priority_of
+from fleet.ids import RequestId, ServerId
+from web.errors import CloudDisabled
+from web.fanout import unload
+
+if TYPE_CHECKING:
+    from actors.system import System
+
+Work = Callable[[Downstream], Awaitable[None]]
+"""Does everything and answers; raises FleetError only before it has started the downstream."""
+
+# A quality of nothing: "anything but this".
+_ZERO = re.compile(rb"\s*q\s*=\s*0(\.0*)?\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What the head of a hot request says about how to serve it."""
+
+    endpoint: Endpoint
+    target: str
+    headers: Headers
+    pinned: ServerId | None
+    passing: Passing
+    priority: int
+    events: bool
+    """Whether a native stream is wanted as server-sent events."""
+
+
+def hints_of(endpoint: Endpoint, query: bytes, headers: Headers, pinned: ServerId | None = None) -> Hints:
+    """Read the head of a request to `endpoint`, or to its variant for one server."""
+    target = endpoint.path + ("?" + query.decode("ascii") if query else "")
+    events = endpoint.dialect is NATIVE and _wants_events(headers)
+    return Hints(endpoint, target, headers, pinned, passing(headers), priority_of(headers), events)
+
+
+def work_of(system: System, hints: Hints, body: bytes, request_id: RequestId, client: str) -> Work:
+    """What to do about a request whose body is `body`.
+
+    Raises CloudDisabled, ServerNotFound, and TooLarge for a body that is too large once it is decompressed.
+    """
+    if hints.pinned is not None and hints.pinned not in system.servers:
+        raise ServerNotFound(f"no server is called {hints.pinned[:100]}")
+    endpoint = hints.endpoint
+    seen = understand(endpoint, body, hints.headers, system.config.limits.decoded_bytes)
+    call = Call(
+        request_id=request_id,
+        dialect=endpoint.dialect,
+        method="POST",
+        target=hints.target,
+        headers=hints.headers,
+        body=body,
+        endpoint=endpoint.path,
+        model=seen.model,
+        asked_model=seen.asked_model,
+        stream=seen.stream,
+        sse=seen.stream and hints.events,
+        embedding=seen.embedding,
+        priority=hints.priority,
+        pinned=hints.pinned,
+        client=client,
+        runs=endpoint.kind is not Kind.SHOW,
+        passing=hints.passing,
+    )
+    if hints.pinned is None:
+        if seen.cloud and not system.known(seen.model):
+            raise CloudDisabled
+        if seen.is_unload and (holders := system.reachable_holders(seen.model)):
+            return partial(unload, system, holders, call)
+    return partial(system.exchange, call)
+
+
+def _wants_events(headers: Headers) -> bool:
+    """Native streams are NDJSON unless the client asks for server-sent events, and not for NDJSON too."""
+    accepted = b",".join(value for name, value in headers if name == b"accept").lower()
+    wanted = {kind.strip() for kind, *parameters in _parted(accepted) if not any(map(_ZERO.fullmatch, parameters))}
+    return b"text/event-stream" in wanted and b"application/x-ndjson" not in wanted
+
+
+def _parted(accepted: bytes) -> list[list[bytes]]:
+    return [each.split(b";") for each in accepted.split(b",")]
