@@ -29,6 +29,7 @@ log = logging.getLogger("fleet.breaker")
 MAX_BREAKERS: Final = 10_000
 PAUSE: Final = 300.0
 """Seconds for which a pair whose breaker kept crashing goes without one."""
+_HARMLESS: Final = (Signal.SUCCESS, Signal.NEUTRAL)
 
 
 class GateBoard(Protocol):
@@ -87,11 +88,16 @@ class BreakerRegistry:
         """An attempt on this pair ended; called once per lease. `generation` is the gate's at admission, 0 without."""
         cell = self._cells.get(pair)
         if cell is None:
-            if signal in (Signal.SUCCESS, Signal.NEUTRAL) or not self._wanted(pair):
+            if signal in _HARMLESS or not self._wanted(pair):
                 return
             cell = self._birth(pair)
-        if cell is not None:
-            cell.mailbox.cast(Record(signal, kind, generation, trio.current_time()))
+        if cell is None:
+            return
+        now = trio.current_time()
+        # A success that only counts needs no actor, unless one has mail that came before.
+        if signal is Signal.SUCCESS and cell.mailbox.resting and cell.breaker.absorb(now, generation):
+            return
+        cell.mailbox.cast(Record(signal, kind, generation, now))
 
     def alive(self, pair: Pair) -> None:
         """An attempt on this pair has just moved; matters only while its breaker is half-open."""

@@ -38,7 +38,9 @@ class RecoveryTester(Protocol):
 class Cell:
     """What must outlive a crash of the actor: machine, gate, mail, and the memory of earlier crashes.
 
-    Writer: the actor; the registry makes and ends it. `scope` ends the task, restarts and all.
+    Writer: the actor; the registry makes and ends it, and while the actor rests lets it absorb successes. `saved` is
+    taken before each message, so that a crash loses none but the message in hand. `scope` ends the task, restarts and
+    all.
     """
 
     breaker: Breaker
@@ -122,6 +124,7 @@ class BreakerActor:
             # A deadline that has passed already wins over waiting mail, so a busy mailbox holds up no timer.
             with trio.move_on_at(self._wake_at()):
                 message = await cell.mailbox.receive()
+            cell.saved = snapshot(cell.breaker)
             self._handle(message, trio.current_time())
             if cell.breaker.quiet(trio.current_time()) and not cell.mailbox.depth:
                 # Nothing was awaited since the decision, so no message can slip in.
@@ -140,7 +143,6 @@ class BreakerActor:
             self._announce(before)
         if self._may_test() and cell.test_at <= now:
             self._start_test()
-        cell.saved = snapshot(cell.breaker)
         if changed:
             self._on_change(cell.breaker.pair)
 

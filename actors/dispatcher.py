@@ -14,7 +14,6 @@ from actors.messages import (
     BanPair,
     DispatcherMail,
     GateMoved,
-    LeaseOpened,
     LiftBan,
     PauseQueue,
     ServerChanged,
@@ -34,6 +33,8 @@ from fleet.queue import Ticket
 from fleet.scoring import make_policy
 
 log = logging.getLogger("fleet.dispatcher")
+
+OtherMail = Withdrawn | ServerChanged | ServerGone | GateMoved | BanPair | LiftBan | PauseQueue
 
 _BATCH = 64
 """Messages handled before the event loop gets a turn."""
@@ -61,27 +62,36 @@ class Dispatcher:
         policy = make_policy(fleet.config, fleet.chance)
         self.board = Board(rules_of(fleet.config), policy, fleet.chance, fleet.memory, now)
         self._sweep_at = math.inf
+        self._rest = trio.CancelScope()
 
     async def run(self) -> None:
-        """Serve the mailbox until cancelled. A crash loses the message in hand at the most; tickets are re-queued."""
+        """Serve the mailbox until cancelled. A crash loses the message in hand at the most; tickets are re-queued.
+
+        At rest, which is nearly always, messages are handled in the sender's turn: then this task only keeps the time.
+        """
         self._recover(trio.current_time())
         mailbox = self._fleet.dispatcher
         while True:
             message: DispatcherMail | None = None
-            with trio.move_on_at(min(self._sweep_at, self._fleet.bans.next_expiry())):
-                message = await mailbox.receive()
+            with trio.move_on_at(min(self._sweep_at, self._fleet.bans.next_expiry())) as self._rest:
+                message = await mailbox.receive(self._at_once)
             now = trio.current_time()
             if message is None:
                 self._tick(now)
             # A batch per turn: among hundreds of busy streams, a turn of the event loop is what a grant costs.
-            for _ in range(_BATCH):
-                if message is None:
-                    break
+            handled = 0
+            while message is not None:
                 self._handle(message, now)
-                message = mailbox.receive_nowait()
-            else:
-                if message is not None:
-                    self._handle(message, now)
+                handled += 1
+                message = mailbox.receive_nowait() if handled < _BATCH else None
+
+    def _at_once(self, message: DispatcherMail) -> None:
+        self._handle(message, trio.current_time())
+
+    def _wake_by(self, when: float) -> None:
+        """A message that is handled while the task rests may bring its next deadline forward."""
+        if when < self._rest.deadline:
+            self._rest.deadline = when
 
     def _recover(self, now: float) -> None:
         """After a crash (or at the start): slots are recounted from the open leases, every server is announced, every
@@ -102,13 +112,18 @@ class Dispatcher:
                 self._refuse(ticket, FleetError("internal error while dispatching this request"))
 
     def _handle(self, message: DispatcherMail, now: float) -> None:
+        """One message. The two that every request sends are asked for first: a match costs more than their handling."""
+        if isinstance(message, Submitted):
+            self._submit(message.ticket, now)
+        elif isinstance(message, SlotFreed):
+            self._freed(message.pair, now)
+        else:
+            self._handle_other(message, now)
+
+    def _handle_other(self, message: OtherMail, now: float) -> None:
         match message:
-            case Submitted(ticket):
-                self._submit(ticket, now)
             case Withdrawn(ticket):
                 self.board.withdraw(ticket)
-            case SlotFreed(pair):
-                self._freed(pair, now)
             case ServerChanged(server):
                 self._changed(server, now)
             case ServerGone(server):
@@ -140,6 +155,7 @@ class Dispatcher:
             self._grant(ticket, grant, now)
             return
         self._sweep_at = min(self._sweep_at, now + self.board.rules.grace / 2)
+        self._wake_by(self._sweep_at)
 
     def _refuse(self, ticket: PendingTicket, refusal: FleetError) -> None:
         self._fleet.tickets.pop(ticket.number, None)
@@ -160,8 +176,6 @@ class Dispatcher:
         assert ticket.call is not None
         ticket.grant(Lease(self._fleet, cell, grant, ticket.call, now))
         self._fleet.tickets.pop(ticket.number, None)
-        if len(cell.leases) == 1:
-            cell.mailbox.cast(LeaseOpened())
 
     # ---- servers
 
@@ -220,6 +234,7 @@ class Dispatcher:
         kind = BanKind.COOLDOWN if message.cooldown else BanKind.BAN
         if not self._fleet.bans.add(message.pair, message.reason, now, kind=kind, until=message.until):
             log.error("no room for another ban", extra={"server": message.pair.server, "model": message.pair.model})
+        self._wake_by(message.until)
         self._pair_moved(message.pair, now)
 
     def _note_bans(self, server: ServerId, now: float) -> None:

@@ -6,7 +6,7 @@ is paused or the fleet-wide cap is reached.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from fleet.chance import Chance
@@ -14,19 +14,17 @@ from fleet.errors import FleetError, ModelNotFound, NoServer, QueueFull, ServerN
 from fleet.gate import GateState
 from fleet.grants import Decision, Grant, Memory, Rules
 from fleet.ids import ANY_MODEL, ModelName, ServerId
-from fleet.queue import Line, Queue, Ticket
+from fleet.queue import Entry, Line, Queue, Ticket
 from fleet.rate import ServiceRate
 from fleet.routing import Index
-from fleet.scoring import Parts, Policy
+from fleet.scoring import Policy, Scored
 from fleet.server import Health, ServerState
 
-_TIE = 1e-9
+_TIE: Final = 1e-9
 """Scores closer than this are equal."""
 
 _MOST_RATES: Final = 4096
 """Models with a pace of their own, before those that nobody lists any more are forgotten."""
-
-Scored = tuple[ServerState, Parts]
 
 
 class Board:
@@ -52,13 +50,14 @@ class Board:
         """
         if not ticket.runs and (answering := self._answering(ticket)):
             return self._take(ticket, self._rank(answering, ticket.model), now, slot=False)
+        if not self.blocked and not (len(self.queue) and self._others_first(ticket)):
+            candidates = self._candidates(ticket)
+            if candidates:
+                return self._take(ticket, self._rank(candidates, ticket.model), now)
         if ticket.pinned:
             self._check_pinned(ticket)
         elif not self.index.accepts(ticket.model, ticket.excluded):
             self._check_hope(ticket, now)
-        candidates = [] if self.blocked or self._others_first(ticket) else self._candidates(ticket)
-        if candidates:
-            return self._take(ticket, self._rank(candidates, ticket.model), now)
         self._admit(ticket, now)
         return None
 
@@ -69,16 +68,23 @@ class Board:
     def freed(self, server: ServerState, model: ModelName, now: float) -> None:
         """A lease ended; its ledger entries are gone already. The caller goes on with `serve` or `serve_anywhere`."""
         self.memory.rate.note(now)
-        if self.index.knows(model):
-            self.memory.rates.setdefault(model, ServiceRate()).note(now)
-        if len(self.memory.rates) > _MOST_RATES:
-            self.memory.rates = {m: rate for m, rate in self.memory.rates.items() if self.index.knows(m)}
+        rate = self.memory.rates.get(model)
+        if rate is not None:
+            rate.note(now)
+        elif self.index.knows(model):
+            self._new_rate(model).note(now)
 
-    def serve(self, server: ServerState, now: float) -> Iterator[tuple[Ticket, Grant]]:
+    def serve(self, server: ServerState, now: float) -> Iterable[tuple[Ticket, Grant]]:
         """Hand out whatever this server can take now.
 
         The caller uses each grant, or undoes it, before it asks for the next.
         """
+        if len(self.queue):
+            return self._serve_all(server, now)
+        self.index.update_slots(server)
+        return ()
+
+    def _serve_all(self, server: ServerState, now: float) -> Iterator[tuple[Ticket, Grant]]:
         while given := self._next_for(server, now):
             yield given
         self.index.update_slots(server)
@@ -104,21 +110,27 @@ class Board:
             self.queue.remove(ticket)
         return refused
 
+    def _new_rate(self, model: ModelName) -> ServiceRate:
+        if len(self.memory.rates) >= _MOST_RATES:
+            self.memory.rates = {m: rate for m, rate in self.memory.rates.items() if self.index.knows(m)}
+        rate = self.memory.rates[model] = ServiceRate()
+        return rate
+
     # ---- choosing
 
     def _next_for(self, server: ServerState, now: float) -> tuple[Ticket, Grant] | None:
         if self.blocked or not len(self.queue) or server.ledger.free < 1 or not server.usable:
             return None
-        heads = [head for head in (self.queue.best_pinned(server.id), *self._heads(server)) if head]
-        return self._serve(min(heads, key=_rank_of)[2], [server], now) if heads else None
+        head = self._first_for(server)
+        return self._serve(head[2], [server], now) if head is not None else None
 
     def _next_anywhere(self, now: float) -> tuple[Ticket, Grant] | None:
         if self.blocked:
             return None
-        heads = [head for line in self.queue.lines() if (head := line.head()) and self._candidates(head[2], 1)]
+        heads = [line.head() for line in self.queue.lines() if self._candidates(line.head()[2], 1)]
         if not heads:
             return None
-        ticket = min(heads, key=_rank_of)[2]
+        ticket = min(heads)[2]
         return self._serve(ticket, self._candidates(ticket), now)
 
     def _others_first(self, ticket: Ticket) -> bool:
@@ -127,12 +139,10 @@ class Board:
         Tickets that go by the index cannot overtake (it hears the same news); pinned ones, and all under a fleet-wide
         cap, go by the ledgers and could.
         """
-        if not len(self.queue):
-            return False
         if self.rules.max_in_flight is not None:
-            return any((head := line.head()) and self._candidates(head[2], 1) for line in self.queue.lines())
+            return any(self._candidates(line.head()[2], 1) for line in self.queue.lines())
         server = self.index.servers.get(ticket.pinned) if ticket.pinned else None
-        return server is not None and bool(self.queue.best_pinned(server.id) or any(self._heads(server)))
+        return server is not None and self._first_for(server) is not None
 
     def _candidates(self, ticket: Ticket, most: int | None = None) -> Sequence[ServerState]:
         """Ready servers that the ticket accepts, up to the bound."""
@@ -149,10 +159,14 @@ class Board:
         return [server for server in listing if server.usable][: self.rules.candidates]
 
     def _rank(self, candidates: Sequence[ServerState], model: ModelName) -> list[Scored]:
-        """All candidates with their parts, the winner first: the best score, and among equals any."""
-        scored = [(server, self.policy.score(server, model)) for server in candidates]
-        if len(scored) == 1:
-            return scored
+        """All candidates with their parts, the winner first: the best score, and among equals any.
+
+        One that is alone wins unscored.
+        """
+        if len(candidates) == 1:
+            return [(candidates[0], ())]
+        score = self.policy.score
+        scored = [(server, score(server, model)) for server in candidates]
         totals = [sum(parts) for _, parts in scored]
         top = max(totals) - _TIE
         winners = [at for at, total in enumerate(totals) if total >= top]
@@ -160,11 +174,20 @@ class Board:
         scored[0], scored[at] = scored[at], scored[0]
         return scored
 
-    def _heads(self, server: ServerState) -> list[tuple[float, int, Ticket] | None]:
-        """The first in each line that this server could serve now; walks waiting models or its own, the fewer."""
+    def _first_for(self, server: ServerState) -> Entry | None:
+        """The first of all whom this server could serve now; walks waiting models or its own, the fewer.
+
+        Whether it is ready for a model is asked only for who would be first: few are, whatever the order.
+        """
         waiting, own = self.queue.models(), self.index.models_of(server.id)
         few, many = (waiting, own) if len(waiting) <= len(own) else (own, waiting)
-        return [self.queue.best(m, server.id) for m in few if m in many and server.ready(m)]
+        first = self.queue.best_pinned(server.id)
+        for model in few:
+            if model in many:
+                head = self.queue.best(model, server.id, first)
+                if head is not first and server.ready(model):
+                    first = head
+        return first
 
     def _serve(self, ticket: Ticket, candidates: Sequence[ServerState], now: float) -> tuple[Ticket, Grant]:
         self.queue.remove(ticket)
@@ -172,29 +195,22 @@ class Board:
 
     def _take(self, ticket: Ticket, scored: list[Scored], now: float, *, slot: bool = True) -> Grant:
         """Reserve, in the same step as the choice. Without `slot`, ledgers and gate do not know of it."""
-        server = scored[0][0]
-        self.memory.numbers += 1
-        number = self.memory.numbers
-        entered = not slot or (
-            server.ledger.open(number, ticket.model) and self.memory.total.open(number, ticket.model)
-        )
-        gate = server.gates.get(ticket.model) if slot and not ticket.pinned else None
-        passed = gate is None or gate.take()
-        assert entered, "a chosen server has a free slot"
-        assert passed, "a chosen server's gate admits"
+        memory, model, server = self.memory, ticket.model, scored[0][0]
+        number = memory.numbers = memory.numbers + 1
         server.last_granted = number
-        self.index.update_slots(server)
-        if slot:
-            self.memory.waited.add(now - ticket.enqueued)
-        return Grant(number, server, ticket.model, gate, self._decide(ticket, scored, now))
-
-    def _decide(self, ticket: Ticket, scored: list[Scored], now: float) -> Decision:
-        candidates = tuple((server.id, parts) for server, parts in scored)
         waited = now - ticket.enqueued
-        chosen = candidates[0][0]
-        decision = Decision(now, ticket.request_id, ticket.model, self.policy.name, chosen, waited, candidates)
-        self.memory.decisions.append(decision)
-        return decision
+        gate = None
+        if slot:
+            gate = server.gates.get(model) if server.gates and not ticket.pinned else None
+            entered = server.ledger.open(number, model) and memory.total.open(number, model)
+            passed = gate is None or gate.take()
+            assert entered, "a chosen server has a free slot"
+            assert passed, "a chosen server's gate admits"
+            self.index.update_slots(server)
+            memory.waited.add(waited)
+        decision = Decision(now, ticket.request_id, model, self.policy.name, waited, scored)
+        memory.decisions.append(decision)
+        return Grant(number, server, model, gate, decision)
 
     # ---- refusing
 
@@ -270,7 +286,3 @@ def _state_of(server: ServerState, model: ModelName) -> str:
     if server.usable:
         return f"{server.id}: circuit breaker {_BREAKER_WORDS[server.gate_state(model)]}"
     return f"{server.id}: {server.health.value}, {server.admin.value} ({server.why})"
-
-
-def _rank_of(head: tuple[float, int, Ticket]) -> tuple[float, int]:
-    return head[0], head[1]

@@ -40,6 +40,8 @@ LOOKS: Final = 4
 """How often per `half_open_timeout` a half-open breaker looks whether its trials hang."""
 MEMORY: Final = 10
 """Strikes are forgotten after this many error windows without another failure: old news prove nothing."""
+_SUCCESS: Final = Signal.SUCCESS  # a module's name is found faster than an enum's member
+_CLOSED: Final = State.CLOSED
 _WEIGHT: Final = {Signal.SUCCESS: 0.0, Signal.SOFT_FAILURE: 0.5, Signal.FAILURE: 1.0}
 
 
@@ -94,6 +96,8 @@ class Breaker:
         A straggler, admitted before the last change of state, is counted in the totals and proves nothing else. In
         the breaker's first life nothing came before, so everything counts. No `generation` means "of today".
         """
+        if signal is _SUCCESS and self.absorb(now, generation):
+            return False
         self._count(signal, kind, now)
         if self.state is State.OPEN or self._is_straggler(generation):
             return False
@@ -103,6 +107,20 @@ class Breaker:
             changed |= self._succeed(now) if signal is Signal.SUCCESS else self._strike(_WEIGHT[signal], kind, now)
         self._arm()
         return changed
+
+    def absorb(self, now: float, generation: int | None = None) -> bool:
+        """Digest a success that changes nothing but counts; False (and nothing done) if it might change more.
+
+        So it is while closed, with no strikes to wipe out: nearly always, and the reason why a success is cheap.
+        """
+        if self.state is not _CLOSED or self.run.length or self._is_straggler(generation):
+            return False
+        self.total += 1
+        self.total_successes += 1
+        self.successes += 1
+        self.last_success = now
+        self.window.add(0.0, now, self.settings.error_rate_window)
+        return True
 
     def tick(self, now: float) -> bool:
         """Do what is due at `wake_at`; True if the gate changed."""

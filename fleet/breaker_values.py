@@ -156,10 +156,12 @@ class ErrorWindow:
     def add(self, weight: float, now: float, span: float) -> None:
         """Count one result; `weight` is how much of a failure it was (0, 0.5, 1)."""
         self.prune(now, span)
-        if not self.buckets or now >= self.buckets[-1][0] + span / 12:
-            self.buckets.append([now, 0, 0])
-        self.buckets[-1][1] += 1
-        self.buckets[-1][2] += weight
+        buckets = self.buckets
+        if not buckets or now >= buckets[-1][0] + span / 12:
+            buckets.append([now, 0, 0])
+        newest = buckets[-1]
+        newest[1] += 1
+        newest[2] += weight
 
     def prune(self, now: float, span: float) -> None:
         """Let go of what is too old."""

@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fleet.gate import Gate
 from fleet.ids import ModelName, RequestId, ServerId
 from fleet.ledger import Ledger
 from fleet.rate import ServiceRate
-from fleet.scoring import Parts
+from fleet.scoring import Parts, Scored
 from fleet.server import ServerState
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Decision:
-    """Why a request went where it went. `candidates`: the ready servers looked at, the chosen one first, with parts."""
+    """Why a request went where it went, as it was found; put into words only when somebody asks.
+
+    `scored`: the ready servers looked at, the chosen one first, with the parts of their scores. One that was alone was
+    compared with nobody, so it has no parts. Nobody changes a decision or a grant after it was made (they are not
+    frozen, because that would triple the cost of making one).
+    """
 
     at: float
     request_id: RequestId
     model: ModelName
     policy: str
-    chosen: ServerId
     waited: float
-    candidates: tuple[tuple[ServerId, Parts], ...]
+    scored: Sequence[Scored]
+
+    @property
+    def chosen(self) -> ServerId:
+        return self.scored[0][0].id
+
+    @property
+    def candidates(self) -> tuple[tuple[ServerId, Parts], ...]:
+        """Who was looked at, by name."""
+        return tuple((server.id, parts) for server, parts in self.scored)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Grant:
     """A slot taken: entered in both ledgers under `number`, with a permit of the gate when that is half-open."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 from fleet.chance import Chance
@@ -11,13 +11,16 @@ T = TypeVar("T")
 
 
 class IndexedSet(Generic[T]):
-    """A list of members plus where each stands: add, discard and contains in O(1)."""
+    """A list of members plus where each stands: add, discard and contains in O(1).
 
-    __slots__ = ("_items", "_where")
+    `places` may be read by anybody: `item in places` costs a third of `item in` the set itself.
+    """
+
+    __slots__ = ("_items", "places")
 
     def __init__(self) -> None:
         self._items: list[T] = []
-        self._where: dict[T, int] = {}
+        self.places: dict[T, int] = {}
 
     def __len__(self) -> int:
         return len(self._items)
@@ -26,25 +29,30 @@ class IndexedSet(Generic[T]):
         return iter(self._items)
 
     def __contains__(self, item: object) -> bool:
-        return item in self._where
+        return item in self.places
 
     def add(self, item: T) -> None:
-        if item not in self._where:
-            self._where[item] = len(self._items)
+        if item not in self.places:
+            self.places[item] = len(self._items)
             self._items.append(item)
 
     def discard(self, item: T) -> None:
-        at = self._where.pop(item, None)
+        at = self.places.pop(item, None)
         if at is None:
             return
         last = self._items.pop()
         if at < len(self._items):
             self._items[at] = last
-            self._where[last] = at
+            self.places[last] = at
 
-    def from_anywhere(self, chance: Chance) -> Iterator[T]:
+    def from_anywhere(self, chance: Chance) -> Iterable[T]:
         """All members, starting at a random one (they stand in no particular order). No changes meanwhile."""
         size = len(self._items)
-        start = int(chance.random() * size)
-        for step in range(size):
-            yield self._items[(start + step) % size]
+        return self._from(int(chance.random() * size)) if size > 1 else self._items
+
+    def _from(self, start: int) -> Iterator[T]:
+        items = self._items
+        for at in range(start, len(items)):
+            yield items[at]
+        for at in range(start):
+            yield items[at]

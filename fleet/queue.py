@@ -43,6 +43,10 @@ class Ticket:
         return Terms(self.model, None, self.excluded)
 
 
+Entry = tuple[float, int, Ticket]
+"""A ticket as it stands in line: its rank, its number (no two are equal, so tickets are never compared), itself."""
+
+
 class Terms(NamedTuple):
     """What makes tickets equal in the eyes of every server."""
 
@@ -53,25 +57,30 @@ class Terms(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Line:
-    """One heap of tickets with equal terms. Who is not in `members` any more is a tombstone."""
+    """One heap of tickets with equal terms. Who is not in `members` any more is a tombstone; none is at the head.
+
+    A line with nobody in it does not exist: `head` is there whenever the line is.
+    """
 
     terms: Terms
-    heap: list[tuple[float, int, Ticket]] = field(default_factory=list)
+    heap: list[Entry] = field(default_factory=list)
     members: set[int] = field(default_factory=set)
 
-    def head(self) -> tuple[float, int, Ticket] | None:
-        """The next ticket with its rank; tombstones before it are dropped."""
-        while self.heap and self.heap[0][1] not in self.members:
-            heapq.heappop(self.heap)
-        return self.heap[0] if self.heap else None
+    def head(self) -> Entry:
+        """The next ticket with its rank."""
+        return self.heap[0]
 
     def tickets(self) -> list[Ticket]:
         """All members, in order."""
-        return [entry[2] for entry in sorted(self.heap, key=_order) if entry[1] in self.members]
+        return [entry[2] for entry in sorted(self.heap) if entry[1] in self.members]
 
-    def compact(self) -> None:
-        if len(self.heap) > _COMPACT_ABOVE and len(self.members) * 2 < len(self.heap):
-            self.heap = [entry for entry in self.heap if entry[1] in self.members]
+    def tidy(self) -> None:
+        """Drop the tombstones at the head, and all of them once they are more than half."""
+        heap, members = self.heap, self.members
+        while heap[0][1] not in members:
+            heapq.heappop(heap)
+        if len(heap) > _COMPACT_ABOVE and len(members) * 2 < len(heap):
+            self.heap = [entry for entry in heap if entry[1] in members]
             heapq.heapify(self.heap)
 
 
@@ -103,9 +112,10 @@ class Queue:
         """Let a ticket wait. A ticket that waits already stays where it is."""
         if ticket.number in self._where:
             return
-        line = self._where[ticket.number] = self._line(ticket.terms)
-        line.members.add(ticket.number)
-        heapq.heappush(line.heap, (self.rank(ticket), ticket.number, ticket))
+        number = ticket.number
+        line = self._where[number] = self._line(ticket.terms)
+        line.members.add(number)
+        heapq.heappush(line.heap, (self.rank(ticket), number, ticket))
 
     def remove(self, ticket: Ticket) -> bool:
         """Take a ticket out, whether granted, refused or withdrawn; False if it does not wait here."""
@@ -114,7 +124,7 @@ class Queue:
             return False
         line.members.discard(ticket.number)
         if line.members:
-            line.compact()
+            line.tidy()
         else:
             self._drop(line.terms)
         return True
@@ -123,17 +133,16 @@ class Queue:
         """Models somebody waits for (pinned tickets apart)."""
         return self._by_model.keys()
 
-    def best(self, model: ModelName, server: ServerId) -> tuple[float, int, Ticket] | None:
-        """The first in line for the model among those that accept this server."""
-        best = None
-        for terms, line in self._by_model.get(model, _NO_LINES).items():
-            if server not in terms.excluded:
-                head = line.head()
-                if head is not None and (best is None or head[:2] < best[:2]):
-                    best = head
+    def best(self, model: ModelName, server: ServerId, than: Entry | None = None) -> Entry | None:
+        """The first in line for the model among those that accept this server; `than` unless it is ahead of that."""
+        best = than
+        for line in self._by_model.get(model, _NO_LINES).values():
+            head = line.heap[0]
+            if (best is None or head < best) and server not in line.terms.excluded:
+                best = head
         return best
 
-    def best_pinned(self, server: ServerId) -> tuple[float, int, Ticket] | None:
+    def best_pinned(self, server: ServerId) -> Entry | None:
         """The first of those that want this server and no other."""
         line = self._pinned.get(server)
         return line.head() if line else None
@@ -147,16 +156,17 @@ class Queue:
     def tickets(self) -> list[Ticket]:
         """Everybody who waits, in the order in which they would be served by one server that could serve all."""
         entries = [entry for line in self.lines() for entry in line.heap if entry[1] in line.members]
-        return [entry[2] for entry in sorted(entries, key=_order)]
+        return [entry[2] for entry in sorted(entries)]
 
     def waiting_of(self, model: ModelName) -> int:
         return sum(len(line.members) for line in self._by_model.get(model, {}).values())
 
     def _line(self, terms: Terms) -> Line:
         if terms.pinned is not None:
-            return self._pinned.setdefault(terms.pinned, Line(terms))
+            return self._pinned.get(terms.pinned) or self._pinned.setdefault(terms.pinned, Line(terms))
         assert terms.model is not None
-        return self._by_model.setdefault(terms.model, {}).setdefault(terms, Line(terms))
+        lines = self._by_model.setdefault(terms.model, {})
+        return lines.get(terms) or lines.setdefault(terms, Line(terms))
 
     def _drop(self, terms: Terms) -> None:
         if terms.pinned is not None:
@@ -167,7 +177,3 @@ class Queue:
         del lines[terms]
         if not lines:
             del self._by_model[terms.model]
-
-
-def _order(entry: tuple[float, int, Ticket]) -> tuple[float, int]:
-    return entry[0], entry[1]

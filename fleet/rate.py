@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Final
+
+_KEEP: Final = 32
+"""Completions from which the pace is taken."""
 
 
 @dataclass(slots=True)
@@ -13,13 +17,10 @@ class ServiceRate:
     What it is wrong about: it reports the pace of the past; when work stops, the pace sinks only as time passes.
     """
 
-    keep: int = 32
-    _ends: deque[float] = field(default_factory=deque)
+    _ends: deque[float] = field(default_factory=lambda: deque(maxlen=_KEEP))
 
     def note(self, now: float) -> None:
         self._ends.append(now)
-        if len(self._ends) > self.keep:
-            self._ends.popleft()
 
     def per_second(self, now: float) -> float:
         """0 while fewer than two completions are known."""

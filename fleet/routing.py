@@ -52,10 +52,11 @@ class Index:
 
     def update_slots(self, server: ServerState) -> None:
         """Take note of a slot taken or freed."""
-        if server.ledger.free >= 1:
-            self._free.add(server)
-        else:
+        ledger = server.ledger
+        if ledger.capacity - len(ledger.numbers) < 1:
             self._free.discard(server)
+        elif server not in self._free.places:
+            self._free.add(server)
 
     def remove(self, server: ServerState, now: float) -> None:
         """Forget a server."""
@@ -69,11 +70,14 @@ class Index:
     ) -> list[ServerState]:
         """Up to `most` ready servers, from a random place on."""
         routable = self._routable.get(model, _NONE)
-        few, many = (routable, self._free) if len(routable) <= len(self._free) else (self._free, routable)
+        few, many = routable, self._free
+        if len(few.places) > len(many.places):
+            few, many = many, few
+        wanted = many.places
         drawn: list[ServerState] = []
         for server in few.from_anywhere(chance):
             # Asked of the server itself too: what its actor or a breaker has just changed may not be announced yet.
-            if server in many and server.id not in excluded and server.ready(model):
+            if server in wanted and (not excluded or server.id not in excluded) and server.ready(model):
                 drawn.append(server)
                 if len(drawn) == most:
                     break

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fleet.chance import Chance
+from fleet.ewma import PairStats
 from fleet.gate import GateState
 from fleet.ids import ModelName
 from fleet.server import ServerState
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from fleet.config import Config, Weights
 
 Parts = tuple[float, ...]
+Scored = tuple[ServerState, Parts]
 
 _TYPICAL_FIRST_BYTE = 5.0
 """Seconds to the first byte at which the latency part is one half."""
@@ -27,6 +29,10 @@ _TYPICAL_SPEED = 50.0
 """Tokens per second at which the throughput part is one half."""
 _TYPICAL_FREE = 4.0
 """Free slots at which the capacity part is one half."""
+
+
+_NEW: Final = PairStats.fresh()
+"""What is known of a pair that has served nothing yet. Never written."""
 
 
 class Policy(Protocol):
@@ -52,28 +58,24 @@ class Weighted:
 
     def score(self, server: ServerState, model: ModelName) -> Parts:
         latency, success_rate, load, capacity, breaker, residency, throughput, priority = self._weights
-        stats = server.stats.get(model)
+        stats = server.stats.get(model, _NEW)
+        first_byte, success, speed = stats.first_byte.value, stats.success.value, stats.speed.value
         ledger = server.ledger
-        free = ledger.free
+        total = ledger.capacity
+        free = total - len(ledger.numbers)
+        if free < 0:
+            free = 0
         return (
-            latency * _latency(stats.first_byte.value) if stats else latency,
-            success_rate * _squared(stats.success.value) if stats else success_rate,
-            load * free / ledger.capacity,
+            latency if first_byte is None else latency * _TYPICAL_FIRST_BYTE / (_TYPICAL_FIRST_BYTE + first_byte),
+            # Squared, so that a server that fails every tenth request loses a fifth, not a tenth.
+            success_rate if success is None else success_rate * success * success,
+            load * free / total,
             capacity * free / (free + _TYPICAL_FREE),
             breaker if model not in server.gates else breaker * _breaker(server.gates[model].state),
             residency if model in server.resident else residency * _loading(server, model),
-            throughput * _throughput(stats.speed.value) if stats else throughput * 0.5,
+            throughput * (0.5 if speed is None else speed / (speed + _TYPICAL_SPEED)),
             priority * _squash(server.spec.priority),
         )
-
-
-def _latency(first_byte: float | None) -> float:
-    return 1.0 if first_byte is None else _TYPICAL_FIRST_BYTE / (_TYPICAL_FIRST_BYTE + first_byte)
-
-
-def _squared(success: float | None) -> float:
-    """Squared, so that a server that fails every tenth request loses a fifth, not a tenth."""
-    return 1.0 if success is None else success * success
 
 
 def _breaker(state: GateState) -> float:
@@ -83,10 +85,6 @@ def _breaker(state: GateState) -> float:
 def _loading(server: ServerState, model: ModelName) -> float:
     """0.9 while our own requests make the server load a model that it does not report as loaded yet, else 0."""
     return 0.9 if server.ledger.of_model(model) else 0.0
-
-
-def _throughput(speed: float | None) -> float:
-    return 0.5 if speed is None else speed / (speed + _TYPICAL_SPEED)
 
 
 @functools.cache  # priorities are few: -100 to 100

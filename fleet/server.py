@@ -61,11 +61,16 @@ MOVES: Final = {
 """An order that is not in the table for the present state changes nothing."""
 
 
+_HEALTHY: Final = Health.HEALTHY  # a module's name is found faster than an enum's member
+_ACTIVE: Final = Admin.ACTIVE
+
+
 @dataclass(slots=True, eq=False)
 class ServerState:
     """Everything the fleet knows of one server. Times are on the caller's monotonic clock, in seconds."""
 
     spec: ServerSpec
+    id: ServerId = field(init=False)
     health: Health = Health.UNKNOWN
     admin: Admin = Admin.ACTIVE
     added: float = 0.0
@@ -85,11 +90,8 @@ class ServerState:
     last_granted: int = 0
 
     def __post_init__(self) -> None:
+        self.id = self.spec.id
         self.ledger = Ledger(self.spec.max_concurrency)
-
-    @property
-    def id(self) -> ServerId:
-        return self.spec.id
 
     @property
     def in_use(self) -> int:
@@ -98,7 +100,7 @@ class ServerState:
     @property
     def usable(self) -> bool:
         """Healthy and active: may be given work."""
-        return self.health is Health.HEALTHY and self.admin is Admin.ACTIVE
+        return self.health is _HEALTHY and self.admin is _ACTIVE
 
     def routable(self, model: ModelName) -> bool:
         """Whether this server could serve the model if it had a free slot."""
@@ -109,12 +111,16 @@ class ServerState:
         )
 
     def ready(self, model: ModelName) -> bool:
-        """Whether this server can take a request for the model right now."""
-        return self.ledger.free >= 1 and self.routable(model) and self.admits(model)
+        """Whether this server can take a request for the model right now: a free slot, routable, the gate admits.
 
-    def admits(self, model: ModelName) -> bool:
-        gate = self.gates.get(model)
-        return gate is None or gate.admits
+        Written out, because it is asked of every candidate for every request.
+        """
+        ledger = self.ledger
+        if ledger.capacity - len(ledger.numbers) < 1 or self.health is not _HEALTHY or self.admin is not _ACTIVE:
+            return False
+        if model != ANY_MODEL and (model not in self.models or model in self.barred):
+            return False
+        return not self.gates or (gate := self.gates.get(model)) is None or gate.admits
 
     def gate_state(self, model: ModelName) -> GateState:
         gate = self.gates.get(model)

@@ -155,3 +155,21 @@ async def test_an_error_that_meets_cancellation_stays_inside(
     await trio.sleep(1)
     assert len(bench.registry) == 0
     assert [record.getMessage() for record in caplog.records] == ["breaker llama3:8b on s1 ended with an error"]
+
+
+@pytest.mark.usefixtures("poison")
+async def test_successes_absorbed_while_the_actor_rested_outlive_its_crash(
+    autojump_clock: MockClock, bench: Bench
+) -> None:
+    await bench.fail(times=1)
+    bench.registry.record(A, OK, "completed")
+    await wait_all_tasks_blocked()
+    bench.registry.record(A, OK, "completed")
+    view = bench.registry.get(A)
+    assert view is not None
+    assert view.total_request_count == 3  # without a turn of the actor
+    bench.registry.record(A, FAIL, "poison")
+    await trio.sleep(1)
+    view = bench.registry.get(A)
+    assert view is not None
+    assert (view.total_request_count, view.success_count) == (3, 2)

@@ -73,9 +73,9 @@ async def test_a_waiter_that_leaves_as_its_slot_is_freed_leaks_nothing(autojump_
             await wait_all_tasks_blocked()
             (lease,) = fleet.cell("a").leases.values()
             (ticket,) = fleet.system.fleet.tickets.values()
-            lease.close(ClientLeft())  # SlotFreed is in the mailbox ...
-            ticket.withdrawn = True  # ... before Withdrawn, as when the waiter's task runs first
+            ticket.withdrawn = True
             fleet.system.fleet.tickets.clear()
+            lease.close(ClientLeft())  # SlotFreed arrives before Withdrawn
             fleet.system.fleet.dispatcher.cast(Withdrawn(ticket))
             await wait_all_tasks_blocked()
             assert fleet.system.fleet.memory.total.in_use == 0

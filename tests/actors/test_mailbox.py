@@ -71,6 +71,116 @@ async def test_a_closed_mailbox_swallows_what_comes_later() -> None:
     assert mailbox.depth == 0
 
 
+class Handler:
+    """An actor that lends its handler while it rests, and notes who handled what."""
+
+    def __init__(self) -> None:
+        self.mailbox = Mailbox[int]("test")
+        self.at_once: list[int] = []
+        self.read: list[int] = []
+        self.failures: list[str] = []
+
+    async def run(self) -> None:
+        while True:
+            try:
+                self.read.append(await self.mailbox.receive(self.handle))
+            except ValueError as failure:
+                self.failures.append(str(failure))
+                await trio.sleep(1)  # restarted after a while
+
+    def handle(self, message: int) -> None:
+        if message < 0:
+            self.mailbox.cast(message * 100)
+            raise ValueError(f"no {message}")
+        self.at_once.append(message)
+        if message >= 10:
+            self.mailbox.cast(message // 10)
+
+
+@pytest.fixture
+async def handler(nursery: trio.Nursery) -> Handler:
+    handler = Handler()
+    nursery.start_soon(handler.run)
+    await wait_all_tasks_blocked()
+    return handler
+
+
+async def test_an_actor_at_rest_handles_messages_in_the_senders_turn(handler: Handler) -> None:
+    assert handler.mailbox.resting
+    handler.mailbox.cast(1)
+    handler.mailbox.cast(2)
+    assert (handler.at_once, handler.mailbox.depth) == ([1, 2], 0)
+
+
+async def test_what_a_handler_sends_to_its_own_actor_waits_until_that_is_awake(handler: Handler) -> None:
+    handler.mailbox.cast(30)
+    assert not handler.mailbox.resting
+    handler.mailbox.cast(4)
+    assert handler.at_once == [30]
+    await wait_all_tasks_blocked()
+    assert (handler.at_once, handler.read) == ([30], [3, 4])
+    handler.mailbox.cast(5)
+    assert handler.at_once == [30, 5]
+
+
+async def test_a_handler_that_fails_crashes_its_actor_and_not_the_sender(
+    autojump_clock: MockClock, handler: Handler
+) -> None:
+    """Only the message in hand is lost: what came behind it is there for the next incarnation."""
+    handler.mailbox.cast(-1)
+    handler.mailbox.cast(2)
+    assert (handler.at_once, handler.failures) == ([], [])
+    await wait_all_tasks_blocked()
+    assert handler.failures == ["no -1"]
+    await trio.sleep(2)
+    assert handler.read == [-100, 2]
+    assert handler.mailbox.resting
+
+
+async def test_who_is_cancelled_by_its_own_handler_loses_nothing(nursery: trio.Nursery) -> None:
+    mailbox, scope = Mailbox[int]("test"), trio.CancelScope()
+
+    def handle(message: int) -> None:
+        scope.cancel()
+        mailbox.cast(message + 1)
+        raise ValueError("and it fails, too")
+
+    async def read() -> None:
+        with scope:
+            await mailbox.receive(handle)
+
+    nursery.start_soon(read)
+    await wait_all_tasks_blocked()
+    mailbox.cast(1)
+    await wait_all_tasks_blocked()
+    assert scope.cancelled_caught
+    with pytest.raises(ValueError, match="too"):
+        await mailbox.receive()
+    assert await mailbox.receive() == 2
+
+
+async def test_a_mailbox_has_one_reader(handler: Handler) -> None:
+    with pytest.raises(trio.BusyResourceError):
+        await handler.mailbox.receive()
+
+
+async def test_a_reader_hears_that_its_mailbox_is_closed(nursery: trio.Nursery) -> None:
+    mailbox, heard = Mailbox[int]("test"), trio.Event()
+
+    async def read() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await mailbox.receive()
+        heard.set()
+
+    nursery.start_soon(read)
+    await wait_all_tasks_blocked()
+    mailbox.close()
+    await wait_all_tasks_blocked()
+    assert heard.is_set()
+    with pytest.raises(trio.ClosedResourceError):
+        await mailbox.receive()
+
+
 async def test_a_promise_is_answered_once() -> None:
     promise = Promise[int]()
     before = promise.settled

@@ -154,6 +154,14 @@ def test_every_decision_is_explained_by_its_parts() -> None:
     assert all(len(parts) == len(board.policy.parts) for _, parts in decision.candidates)
 
 
+def test_a_server_that_is_the_only_one_ready_is_compared_with_nobody() -> None:
+    board = make_board(make_server("a", "m"))
+    grant = board.submit(make_ticket("m", at=1.0), 3.0)
+    assert grant is not None
+    assert grant.decision is board.memory.decisions[-1]
+    assert (grant.decision.candidates, grant.decision.waited) == ((("a", ()),), 2.0)
+
+
 def test_a_gate_that_moves_before_the_freed_slot_is_announced_leaves_the_index_right() -> None:
     server = make_server("a", "m", "n", slots=1)
     board = make_board(server)

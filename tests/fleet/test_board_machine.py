@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -44,7 +44,7 @@ class BoardMachine(RuleBasedStateMachine):
     def serve(self, server: ServerState) -> None:
         self.hand_out(self.board.serve(server, self.now))
 
-    def hand_out(self, given: Iterator[tuple[Ticket, Grant]]) -> None:
+    def hand_out(self, given: Iterable[tuple[Ticket, Grant]]) -> None:
         for ticket, grant in given:
             self.settle(ticket)
             self.waiting.remove(ticket)

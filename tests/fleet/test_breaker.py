@@ -346,3 +346,23 @@ def test_a_fresh_breaker_keeps_the_verdict_of_its_gate(state: State, forced_by: 
     assert (new.gate.state, new.gate.permits, new.gate.generation) == before
     assert (new.state, new.forced_by, new.total) == (state, forced_by, 0)
     assert (new.wake_at == math.inf) is (forced_by is not None or state is State.CLOSED)
+
+
+def test_a_success_is_absorbed_while_there_is_nothing_to_wipe_out() -> None:
+    machine = breaker()
+    machine.record(FAIL, "other", 0.0)
+    assert not machine.absorb(1.0)  # it wipes out a strike
+    machine.record(OK, "completed", 1.0)
+    wakes = machine.wake_at
+    assert machine.absorb(2.0)
+    assert (machine.total, machine.total_successes, machine.last_success) == (3, 2, 2.0)
+    assert (machine.window.results, machine.window.failures) == (3, 1)
+    assert machine.wake_at == wakes
+
+
+def test_nothing_is_absorbed_unless_closed_nor_from_an_earlier_life() -> None:
+    machine = opened()
+    assert not machine.absorb(1.0)
+    machine.reset(2.0)
+    assert not machine.absorb(3.0, generation=0)
+    assert machine.absorb(3.0, generation=machine.gate.generation)

@@ -57,6 +57,19 @@ def test_a_pinned_ticket_stands_in_its_servers_line_only() -> None:
     assert head[2] is pinned
 
 
+def test_the_best_of_several_lines_is_asked_for_with_the_best_so_far() -> None:
+    queue = Queue(30.0)
+    tried, fresh = make_ticket(at=1.0, excluded=("a",)), make_ticket(at=2.0)
+    for ticket in (tried, fresh):
+        queue.push(ticket)
+    head = queue.best(M, A)
+    assert head is not None
+    assert head[2] is fresh
+    ahead = (1.5, 0, make_ticket())
+    assert queue.best(M, A, ahead) is ahead
+    assert queue.best(M, ServerId("b"), ahead) == (1.0, tried.number, tried)
+
+
 def test_withdrawing_twice_is_harmless() -> None:
     queue = Queue(30.0)
     ticket = make_ticket()

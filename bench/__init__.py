@@ -1,0 +1,1 @@
+"""The benchmark: the fleet against other proxies, every figure a ratio from one run. See README.md."""
