@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 from fleet.call import Call, ClientGone, Downstream, Headers
 from fleet.errors import FleetError
-from fleet.headers import downstream_headers
 from fleet.ids import ServerId
 from fleet.reframe import NdjsonToSse
 
@@ -37,13 +35,17 @@ class Answer:
 
     async def start(self, response: UpstreamResponse, extra: Headers) -> None:
         """Send the head: the backend's status and fields, plus ours. Failover is over from here on."""
-        headers = downstream_headers(response.headers, request_id=self.call.request_id)
+        headers = response.passing
+        own = [(b"x-request-id", self.call.request_id.encode()), *extra]
         if self.call.sse and response.status == 200 and _is_ndjson(headers):
             self._reframe = NdjsonToSse()
-            headers = [field for field in headers if field[0] not in (b"content-type", b"content-length")] + [_SSE]
+            headers = tuple(field for field in headers if field[0] != b"content-type")
+            own.append(_SSE)
+        elif response.length is not None:
+            own.append((b"content-length", b"%d" % response.length))
         self.started = True
         self.status = response.status
-        await self._down.start(response.status, [*headers, *extra])
+        await self._down.start(response.status, [*headers, *own])
 
     async def write(self, data: bytes, raw: bytes = b"") -> None:
         """Pass on a piece of the body, as it came unless it is re-framed."""
@@ -69,24 +71,25 @@ class Answer:
         if not self.started:
             return
         if not self.call.stream:
-            await self.abort()
+            self.cut()
             return
         sse = self._reframe is not None
         record = self.call.dialect.stream_error(error, request_id=self.call.request_id, sse=sse)
         await self._last_words(self._separator(sse) + record)
 
-    async def abort(self) -> None:
-        """End so that the client notices that something is missing."""
-        if not self._ended:
-            self._ended = True
-            with contextlib.suppress(ClientGone):
-                await self._down.abort()
+    def cut(self) -> None:
+        """End so that the client notices that something is missing; who waits for it to read wakes up."""
+        self._ended = True
+        self._down.cut()
 
     async def _last_words(self, data: bytes, raw: bytes = b"") -> None:
-        if not self._ended:
-            self._ended = True
-            with contextlib.suppress(ClientGone):
-                await self._down.finish(data, raw, self._patience)
+        if self._ended:
+            return
+        self._ended = True
+        try:
+            await self._down.finish(data, raw, self._patience)
+        except ClientGone:
+            return
 
     def _separator(self, sse: bool) -> bytes:
         """Closes a record that was cut in the middle, so that the error does not melt into it."""

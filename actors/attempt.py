@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from actors.endpoint import Endpoint
-from actors.http1 import HeadReader, ResponseHead, request_head
+from actors.http1 import Found, HeadReader, request_head
 from actors.link import Link
 from actors.trouble import BROKEN, broke
 from fleet.call import Headers
@@ -55,12 +55,11 @@ class UpstreamRequest:
 
     def head(self, endpoint: Endpoint) -> bytes:
         """The bytes before the body. Raises `BadRequest` if a field or the target would break out of its line."""
-        lines = self._framing_lines()
+        lines = self.lines + self._framing_lines()
         if self.expect_continue:
-            lines = b"expect: 100-continue\r\n" + lines
-        target = endpoint.base_path + self.target
+            lines += b"expect: 100-continue\r\n"
         host = endpoint.host_header if self.host is None else self.host
-        return request_head(self.method, target, host, self.headers, self.lines + lines)
+        return request_head(self.method, endpoint.base_path + self.target, host, self.headers, lines)
 
     def _framing_lines(self) -> bytes:
         if isinstance(self.body, bytes):
@@ -77,25 +76,20 @@ class _SendFailed(Exception):
 
 
 class Attempt:
-    """One request on one connection. After `head`: `sent` says whether all of the request went out."""
+    """One request on one connection. `sent`: all of the request went out; `answered`: the server has sent a byte."""
 
-    __slots__ = ("_address", "_go", "_link", "_reader", "_request", "_source_error", "sent")
+    __slots__ = ("_address", "_go", "_link", "_request", "_source_error", "answered", "sent")
 
     def __init__(self, link: Link, request: UpstreamRequest, address: str) -> None:
         self._link = link
         self._request = request
         self._address = address
-        self._reader = HeadReader(upgrade=request.upgrade)
-        self._go = trio.Event()
+        self._go = trio.Event() if request.expect_continue else None
         self._source_error: Exception | None = None
         self.sent = False
+        self.answered = False
 
-    @property
-    def answered(self) -> bool:
-        """Whether the server has sent any byte."""
-        return self._reader.started
-
-    async def head(self, opening: bytes) -> tuple[ResponseHead, bytes]:
+    async def head(self, opening: bytes) -> Found:
         """Send `opening` (the head) and the body; the response's head, and what was read behind it.
 
         Raises `BackendBroke` with phase SEND or HEADERS; what an iterable body raises passes through; `BadRequest` if
@@ -114,28 +108,27 @@ class Attempt:
         self.sent = True
         return await self._read()
 
-    async def _read(self) -> tuple[ResponseHead, bytes]:
-        reader = self._reader
+    async def _read(self) -> Found:
+        reader = HeadReader(upgrade=self._request.upgrade)
         try:
             while data := await self._link.receive():
+                self.answered = True
                 if found := reader.feed(data):
                     return found
-                if reader.continued:
+                if self._go is not None and reader.continued:
                     self._go.set()
         except BROKEN as error:
             raise self._broke(error) from error
         raise self._broke()
 
-    async def _last_words(self, error: Exception) -> tuple[ResponseHead, bytes]:
+    async def _last_words(self, error: Exception) -> Found:
         """Sending failed: a server that refused us may have said why before it closed."""
         with trio.move_on_after(_LAST_WORDS):
             return await self._read()
         raise self._broke(error) from error
 
-    async def _send_and_read(
-        self, unsent: memoryview, body: bytes | AsyncIterable[bytes]
-    ) -> tuple[ResponseHead, bytes]:
-        answer: tuple[ResponseHead, bytes] | BackendBroke | None = None
+    async def _send_and_read(self, unsent: memoryview, body: bytes | AsyncIterable[bytes]) -> Found:
+        answer: Found | BackendBroke | None = None
         async with trio.open_nursery() as nursery:
             reading = trio.CancelScope()
             nursery.start_soon(self._upload, unsent, body, reading)
@@ -147,7 +140,7 @@ class Attempt:
             nursery.cancel_scope.cancel()
         return self._outcome(answer)
 
-    def _outcome(self, answer: tuple[ResponseHead, bytes] | BackendBroke | None) -> tuple[ResponseHead, bytes]:
+    def _outcome(self, answer: Found | BackendBroke | None) -> Found:
         if isinstance(answer, tuple):
             return answer
         # Whoever failed first has stopped the other: after a failure of the source there is no answer.
@@ -166,7 +159,7 @@ class Attempt:
             reading.cancel()
 
     async def _may_send(self) -> None:
-        if self._request.expect_continue:
+        if self._go is not None:
             with trio.move_on_after(self._request.continue_wait):
                 await self._go.wait()
 

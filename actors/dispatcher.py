@@ -86,7 +86,7 @@ class Dispatcher:
                 message = mailbox.receive_nowait() if handled < _BATCH else None
 
     def _at_once(self, message: DispatcherMail) -> None:
-        self._handle(message, trio.current_time())
+        self._handle(message, self._fleet.now())
 
     def _wake_by(self, when: float) -> None:
         """A message that is handled while the task rests may bring its next deadline forward."""

@@ -48,7 +48,7 @@ class Exchange:
         self._excluded: frozenset[ServerId] = frozenset()
         self._saved: Saved | None = None
         self._failure: FleetError | None = None
-        self._enqueued = trio.current_time()
+        self._enqueued = fleet.now()
         self._deadline = self._enqueued + fleet.config.total_timeout
         self._queued = 0.0
         self._passage: Passage | None = None
@@ -100,7 +100,9 @@ class Exchange:
         ticket = self._submit()
         self._outcome = "client_left"  # unless something else is known when this is left
         try:
-            lease = await self._wait(ticket)
+            if ticket.open:  # nearly always it was settled in our own turn
+                await self._wait(ticket)
+            lease = self._granted(ticket)
             end = await self._attempt(lease)
         finally:
             self._settle(ticket)
@@ -116,28 +118,30 @@ class Exchange:
         call = self._call
         number = self._fleet.next_number()
         ticket = PendingTicket(
-            number=number,
-            request_id=call.request_id,
-            model=call.model,
-            priority=call.priority,
-            enqueued=self._enqueued,
-            pinned=call.pinned,
-            excluded=self._excluded,
-            runs=call.runs,
-            call=call,
+            number,
+            call.request_id,
+            call.model,
+            call.priority,
+            self._enqueued,
+            call.pinned,
+            self._excluded,
+            call.runs,
+            call,
         )
         self._fleet.tickets[number] = ticket
         self._fleet.dispatcher.cast(Submitted(ticket))
         return ticket
 
-    async def _wait(self, ticket: PendingTicket) -> Lease:
-        """The lease, or what the dispatcher refused with; QueueTimeout when all waiting together takes too long."""
-        if ticket.open:  # nearly always it was granted in our own turn
-            began = trio.current_time()
-            limit = self._fleet.config.timeouts.queue - self._queued
-            with trio.move_on_at(min(began + limit, self._deadline)):
-                await ticket.event.wait()
-            self._queued += trio.current_time() - began
+    async def _wait(self, ticket: PendingTicket) -> None:
+        """Wait until the dispatcher settles it, or all waiting together takes too long."""
+        began = self._fleet.now()
+        limit = self._fleet.config.timeouts.queue - self._queued
+        with trio.move_on_at(min(began + limit, self._deadline)):
+            await ticket.settled()
+        self._queued += self._fleet.now() - began
+
+    def _granted(self, ticket: PendingTicket) -> Lease:
+        """The lease; raises what the dispatcher refused with, QueueTimeout or TotalTimeout."""
         if ticket.refusal is not None:
             raise ticket.refusal
         if ticket.lease is None:
@@ -157,11 +161,12 @@ class Exchange:
 
     def _settle(self, ticket: PendingTicket) -> None:
         """Whatever happened: a granted lease is closed, a waiting ticket withdrawn. Synchronous."""
-        if ticket.lease is not None:
-            if ticket.lease.end is None:
-                ticket.lease.close(self._end_of_cancelled())
-            assert ticket.lease.end is not None
-            self._outcome = kind(ticket.lease.end)
+        lease = ticket.lease
+        if lease is not None:
+            if lease.end is None:
+                lease.close(self._end_of_cancelled())
+            assert lease.end is not None
+            self._outcome = kind(lease.end)
         elif ticket.open:
             ticket.withdrawn = True
             self._fleet.tickets.pop(ticket.number, None)
@@ -178,18 +183,18 @@ class Exchange:
         response: UpstreamResponse | None = None
         passage = self._passage = Passage(self._fleet, self._call, self._answer, lease)
         try:
-            with lease.scope:
-                response = await self._open(lease)
-                saved = await passage.run(response, self._our_headers(lease.pair.server), self._may_keep)
-                if saved is not None and saved.outranks(self._saved):
-                    self._saved = saved
+            lease.answer = self._answer
+            response = await self._open(lease)
+            saved = await passage.run(response, self._our_headers(lease.pair.server), self._may_keep)
+            if saved is not None and saved.outranks(self._saved):
+                self._saved = saved
         except BackendError as error:
             name_server(error, lease.cell.pool.endpoint.address, lease.pair.server)
             lease.close(Failed(error if self._answer.started else before_first_byte(error)))
         except ClientGone:
             lease.close(ClientLeft())
         finally:
-            if response is not None:
+            if response is not None and not response.done:
                 response.release()
         end = lease.end
         assert end is not None, "closed by the passage, above, or revoked"
@@ -209,9 +214,9 @@ class Exchange:
         request = UpstreamRequest(
             call.method, call.target, headers, call.body, call.content_length, lines=self._passing.lines
         )
-        response = await lease.cell.pool.open(request, connect_timeout=config.timeouts.connect)
+        response = await lease.cell.pool.open(request, connect_timeout=config.timeouts.connect, holder=lease)
         lease.connection = response
-        lease.beat = trio.current_time()
+        lease.beat = self._fleet.now()
         lease.streaming = True
         return response
 
@@ -221,7 +226,7 @@ class Exchange:
             case Failed() | Revoked():
                 await self._answer.break_off(self._error_of(end))
             case ClientLeft(stalled=True):
-                await self._answer.abort()
+                self._answer.cut()
 
     def _out_of_time(self) -> TotalTimeout:
         total = self._fleet.config.total_timeout
@@ -275,7 +280,7 @@ class Exchange:
 
     def _note(self) -> None:
         """One record for history and log; never a word of prompt or answer."""
-        passage, now = self._passage, trio.current_time()
+        passage, now = self._passage, self._fleet.now()
         lease = passage.lease if passage else None
         first = lease.first_byte - self._enqueued if lease is not None and lease.first_byte is not None else None
         self._fleet.recorder.note(

@@ -6,7 +6,7 @@ a length beside chunking are errors, not puzzles. Bodies are the business of `ac
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
 from typing import Final
 
 import httptools
@@ -14,11 +14,18 @@ import httptools
 from actors.framing import Chunked, Framing, Length, NoBody, UntilClose, WireError
 from fleet.call import Headers
 from fleet.errors import BadRequest
+from fleet.headers import downstream_headers
 
 HEAD_LIMIT: Final = 65_536
 """Bytes of one response head."""
 FIELD_LIMIT: Final = 100
 _START: Final = b"HTTP/1."
+_BODILESS: Final = frozenset((101, 204, 304))
+_LENGTH_LINE = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*(?=\r\n)", re.IGNORECASE)
+_DATE_LINE = re.compile(rb"\r\ndate:[ -~]{1,64}(?=\r\n)", re.IGNORECASE)
+_KEPT_HEADS: Final = 256
+_KEPT_BYTES: Final = 2048
+_known: dict[bytes, ResponseHead] = {}
 
 
 def request_head(method: str, target: str, host: bytes, headers: Headers, framing: bytes) -> bytes:
@@ -27,12 +34,11 @@ def request_head(method: str, target: str, host: bytes, headers: Headers, framin
     `framing` is any number of complete header lines. Raises `BadRequest` if anything else would break out of its line.
     """
     try:
-        lines = [f"{method} {target} HTTP/1.1\r\nhost: ".encode("ascii") + host + b"\r\n"]
+        first = f"{method} {target} HTTP/1.1\r\nhost: ".encode("ascii")
     except UnicodeEncodeError as error:
         raise BadRequest("The request target has characters outside ASCII.") from error
-    lines += [b"%b: %b\r\n" % field for field in headers]
-    lines += (framing, b"\r\n")
-    head = b"".join(lines)
+    own = b"".join([b"%b: %b\r\n" % field for field in headers])
+    head = b"%b%b\r\n%b%b\r\n" % (first, host, own, framing)
     # Counting line ends finds every smuggled line for next to nothing.
     expected = len(headers) + 3 + framing.count(b"\n")
     if (
@@ -45,37 +51,43 @@ def request_head(method: str, target: str, host: bytes, headers: Headers, framin
     return head
 
 
-@dataclass(slots=True, eq=False)
 class ResponseHead:
-    """Status line and header fields; names are in lower case, values trimmed. The rest is what some fields say."""
+    """Status line and fields of a response, without Content-Length and Date; names in lower case, values trimmed.
 
-    status: int
-    reason: str
-    http_version: str
-    headers: list[tuple[bytes, bytes]]
-    length: int | None = None
-    connection: bytes = b""
-    coding: bytes = b""
+    What is left is the same for thousands of answers, so one that is small is read once and shared. Nobody changes it.
+    """
 
-    @property
-    def interim(self) -> bool:
-        """1xx: another head follows, except after 101."""
-        return self.status < 200 and self.status != 101
+    __slots__ = ("coding", "fields", "http_version", "keep_alive", "passing", "reason", "status")
 
-    @property
-    def keep_alive(self) -> bool:
+    def __init__(self, status: int, reason: str, http_version: str, seen: _Collector) -> None:
+        self.status = status
+        self.reason = reason
+        self.http_version = http_version
+        self.fields = tuple(seen.fields)
+        self.coding = seen.coding
+        self.keep_alive = http_version == "1.1" and b"close" not in _tokens(seen.connection)
         """Whether the server promises to read another request from this connection."""
-        return self.http_version == "1.1" and (not self.connection or b"close" not in _tokens(self.connection))
+        self.passing = tuple(downstream_headers(self.fields))
+        """What of the fields a client gets to see."""
 
-    def framing(self, method: str) -> Framing:
+    def framing(self, method: str, length: int | None) -> Framing:
         """How the body that follows is delimited. Raises `WireError` for a transfer coding nobody asked for."""
-        if method == "HEAD" or self.status in (101, 204, 304):
+        if method == "HEAD" or self.status in _BODILESS:
             return NoBody()
         if self.coding:
             if _tokens(self.coding) != [b"chunked"]:
                 raise WireError("unknown transfer coding")
             return Chunked()
-        return UntilClose() if self.length is None else Length(self.length)
+        return UntilClose() if length is None else Length(length)
+
+
+Found = tuple[ResponseHead, int | None, bytes]
+"""A head, its Content-Length, and what was read behind it."""
+
+
+def content_length(length: int) -> tuple[bytes, bytes]:
+    """The field that says so."""
+    return b"content-length", b"%d" % length
 
 
 def _tokens(value: bytes) -> list[bytes]:
@@ -85,12 +97,11 @@ def _tokens(value: bytes) -> list[bytes]:
 class _Collector:
     """What httptools calls while it reads a head."""
 
-    __slots__ = ("coding", "connection", "fields", "length", "reason")
+    __slots__ = ("coding", "connection", "fields", "reason")
 
     def __init__(self) -> None:
         self.fields: list[tuple[bytes, bytes]] = []
         self.reason = b""
-        self.length: int | None = None
         self.connection = self.coding = b""
 
     def on_status(self, reason: bytes) -> None:
@@ -100,18 +111,36 @@ class _Collector:
         name, value = name.lower(), value.rstrip(b" \t")
         self.fields.append((name, value))
         if name == b"content-length":
-            self.length = int(value)  # one number of digits: llhttp has looked
-        elif name == b"connection":
+            raise WireError("more than one Content-Length, or a strange one")
+        if name == b"connection":
             self.connection = self.connection + b"," + value if self.connection else value
         elif name == b"transfer-encoding":
             self.coding = self.coding + b"," + value if self.coding else value
 
 
-def parse_head(data: bytes, *, upgrade: bool = False) -> ResponseHead:
-    """Read exactly one head, its empty line included. Raises `WireError` for anything that is not one.
+def read_head(data: bytes) -> tuple[ResponseHead, int | None]:
+    """Read exactly one head, its empty line included, and its Content-Length. Raises `WireError` for anything else."""
+    length = None
+    if (stated := _LENGTH_LINE.search(data)) is not None:
+        # What is left must not have another one; the parser of a head without a length finds it.
+        length = int(stated[1])
+        data = data[: stated.start()] + data[stated.end() :]
+    if (date := _DATE_LINE.search(data)) is not None:
+        data = data[: date.start()] + data[date.end() :]
+    head = _known.get(data)
+    if head is None:
+        head = parse_head(data)
+        if len(data) <= _KEPT_BYTES:
+            if len(_known) >= _KEPT_HEADS:
+                _known.clear()
+            _known[data] = head
+    if length is not None and head.coding:
+        raise WireError("both Content-Length and Transfer-Encoding")
+    return head, length
 
-    `upgrade`: whether a 101 was asked for.
-    """
+
+def parse_head(data: bytes) -> ResponseHead:
+    """Read a head from which the one good Content-Length has been taken out. Raises `WireError`."""
     seen = _Collector()
     parser = httptools.HttpResponseParser(seen)
     try:
@@ -120,13 +149,9 @@ def parse_head(data: bytes, *, upgrade: bool = False) -> ResponseHead:
         pass
     except httptools.HttpParserError as error:
         raise WireError("invalid response head") from error
-    status = parser.get_status_code()
-    if status == 101 and not upgrade:
-        raise WireError("unwanted upgrade")
     if len(seen.fields) > FIELD_LIMIT:
         raise WireError("too many header fields")
-    reason, version = seen.reason.decode("latin-1"), parser.get_http_version()
-    return ResponseHead(status, reason, version, seen.fields, seen.length, seen.connection, seen.coding)
+    return ResponseHead(parser.get_status_code(), seen.reason.decode("latin-1"), parser.get_http_version(), seen)
 
 
 class HeadReader:
@@ -140,25 +165,24 @@ class HeadReader:
         self._interims = 0
         self.continued = False
 
-    @property
-    def started(self) -> bool:
-        """Whether the server has said anything at all."""
-        return bool(self._data or self._interims)
-
-    def feed(self, data: bytes) -> tuple[ResponseHead, bytes] | None:
+    def feed(self, data: bytes) -> Found | None:
         """Take what one read gave; the final head and the bytes behind it once it is there. Raises `WireError`."""
-        self._data = self._data + data if self._data else data
-        while (end := self._data.find(b"\r\n\r\n", 0, HEAD_LIMIT)) >= 0:
-            self._check_start()
-            head = parse_head(self._data[: end + 4], upgrade=self._upgrade)
-            self._data = self._data[end + 4 :]
-            if not head.interim:
-                return head, self._data
+        data = self._data + data if self._data else data
+        while (end := data.find(b"\r\n\r\n", 0, HEAD_LIMIT)) >= 0:
+            if not data.startswith(_START):
+                raise WireError("not HTTP/1")
+            head, length = read_head(data[: end + 4])
+            data = data[end + 4 :]
+            if head.status >= 200 or (head.status == 101 and self._upgrade):
+                return head, length, data
             self._skip(head)
+        self._data = data
         self._check_start()
         return None
 
     def _skip(self, interim: ResponseHead) -> None:
+        if interim.status == 101:
+            raise WireError("unwanted upgrade")
         self.continued = self.continued or interim.status == 100
         self._interims += 1
         if self._interims > FIELD_LIMIT:

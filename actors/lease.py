@@ -6,8 +6,6 @@ import enum
 import math
 from typing import TYPE_CHECKING, Protocol
 
-import trio
-
 from actors.messages import LeaseClosed, SlotFreed
 from fleet.ids import Pair, RequestId
 from fleet.outcomes import End, Signal, classify, kind
@@ -19,10 +17,16 @@ if TYPE_CHECKING:
     from fleet.grants import Grant
 
 
-class Connection(Protocol):
-    """The part of an upstream response that a lease needs: to cut it off."""
+class Abortable(Protocol):
+    """What a lease needs of the way to the backend, at whatever stage: to cut it off, which wakes who waits for it."""
 
     def abort(self) -> None: ...
+
+
+class Cuttable(Protocol):
+    """What a lease needs of the answer: to cut it off, which wakes who waits for the client to read."""
+
+    def cut(self) -> None: ...
 
 
 class Waiting(enum.Enum):
@@ -43,6 +47,7 @@ class Lease:
     __slots__ = (
         "_end",
         "_fleet",
+        "answer",
         "beat",
         "call",
         "cell",
@@ -55,7 +60,6 @@ class Lease:
         "grant",
         "number",
         "pair",
-        "scope",
         "started",
         "streaming",
         "waiting",
@@ -70,8 +74,8 @@ class Lease:
         self.number = grant.number
         self.pair = Pair(cell.state.id, grant.model)
         self.generation = grant.gate.generation if grant.gate is not None else 0
-        self.scope = trio.CancelScope()
-        self.connection: Connection | None = None
+        self.answer: Cuttable | None = None
+        self.connection: Abortable | None = None
         self.started = now
         self.first_byte: float | None = None
         self.beat = now
@@ -96,6 +100,11 @@ class Lease:
     def end(self) -> End | None:
         """How it ended; None while it is open."""
         return self._end
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody wants the backend's answer any more."""
+        return self._end is not None
 
     def close(self, end: End) -> bool:
         """End it: slot free (if it held one), one outcome to the breaker, dispatcher woken. False if closed before."""
@@ -130,11 +139,15 @@ class Lease:
         return listed or self.grant.gate is not None
 
     def revoke(self, end: End) -> None:
-        """Take the slot back now: closes the lease, cuts the backend off, cancels the exchange's attempt."""
+        """Take the slot back now: closes the lease and cuts off what the exchange waits for, so that it goes on.
+
+        No cancel scope is needed for that: an attempt waits for its backend or for its client, and both can be cut.
+        """
         if self.close(end):
             if self.connection is not None:
                 self.connection.abort()
-            self.scope.cancel()
+            if self.waiting is Waiting.CLIENT and self.answer is not None:
+                self.answer.cut()
 
     def _learn(self, signal: Signal) -> None:
         """Statistics for scoring. A failure's time is never averaged in: who fails fast must not look fast.

@@ -41,14 +41,14 @@ class Passage:
         if response.status >= 400:
             return await self._refused(response, extra, may_keep)
         held, raw = await hold(response, 1 if self._call.stream else HOLD, self._beat)
-        self.lease.first_byte = trio.current_time()
+        self.lease.first_byte = self._fleet.now()
         await self._answer.start(response, extra)
         await self._relay(response, held, raw)
         return None
 
     async def _relay(self, response: UpstreamResponse, data: bytes, raw: bytes) -> None:
         """Piece by piece, watched by the tap. Nothing here allocates a task, a scope or a parsed object per piece."""
-        answer, lease, now = self._answer, self.lease, trio.current_time
+        answer, lease, now = self._answer, self.lease, self._fleet.now
         tap = self._call.dialect.tap(stream=self._call.stream)
         self.stats = tap.stats
         while data:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
@@ -58,7 +58,8 @@ class TcpBackends:
     """Real backends."""
 
     def pool(self, spec: ServerSpec) -> Pool:
-        return Pool(Endpoint.parse(spec.url))
+        clock = trio.lowlevel.current_clock().current_time
+        return Pool(Endpoint.parse(spec.url), max_idle=max(64, spec.max_concurrency), clock=clock)
 
     def client(self, spec: ServerSpec) -> OllamaClient:
         return OllamaClient(spec)
@@ -122,9 +123,9 @@ class System:
 
     # ---- requests
 
-    async def exchange(self, call: Call, down: Downstream) -> None:
+    def exchange(self, call: Call, down: Downstream) -> Coroutine[Any, Any, None]:
         """The whole life of one inference request; see `Exchange.run`."""
-        await Exchange(self.fleet, call, down).run()
+        return Exchange(self.fleet, call, down).run()
 
     async def relay_to(self, server: ServerId, call: Call, down: Downstream) -> None:
         """Forward one management call to one server; see `transfer`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -23,7 +23,7 @@ class PendingTicket(Ticket):
     """
 
     call: Call | None = None
-    event: trio.Event = field(default_factory=trio.Event)
+    event: trio.Event | None = None
     lease: Lease | None = None
     refusal: FleetError | None = None
     withdrawn: bool = False
@@ -33,10 +33,20 @@ class PendingTicket(Ticket):
         """Whether nobody has settled it."""
         return self.lease is None and self.refusal is None and not self.withdrawn
 
+    async def settled(self) -> None:
+        """Returns once it was granted or refused; most are before anybody asks."""
+        if self.event is None:
+            self.event = trio.Event()
+        await self.event.wait()
+
     def grant(self, lease: Lease) -> None:
         self.lease = lease
-        self.event.set()
+        self._tell()
 
     def refuse(self, refusal: FleetError) -> None:
         self.refusal = refusal
-        self.event.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.event is not None:
+            self.event.set()

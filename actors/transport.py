@@ -13,14 +13,14 @@ from __future__ import annotations
 import math
 import ssl
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
 from actors.attempt import Attempt, UpstreamRequest
 from actors.endpoint import Endpoint
 from actors.framing import Kind, WireError
-from actors.http1 import ResponseHead
+from actors.http1 import Found, content_length
 from actors.link import Dial, Link, adopt, connect
 from actors.trouble import BROKEN, NO_CONNECTION, broke, unreachable
 from fleet.errors import BackendBroke, BackendUnreachable, ConnectTimeout, FirstByteTimeout, Phase
@@ -30,6 +30,33 @@ __all__ = ["Endpoint", "Pool", "UpstreamRequest", "UpstreamResponse"]
 # A server that closes an idle connection just as we use it does so at once. One that dies later may have started to
 # work, and asking again would double the work.
 _REDIAL_WITHIN: Final = 0.25
+
+
+class Abortable(Protocol):
+    """Something under way that can be given up, from any task."""
+
+    def abort(self) -> None: ...
+
+
+class Holder(Protocol):
+    """Who may give up a request from another task: by aborting `connection`, which is what stands at the moment."""
+
+    connection: Abortable | None
+
+    @property
+    def given_up(self) -> bool: ...
+
+
+class _Dialling:
+    """A connection that does not stand yet."""
+
+    __slots__ = ("_scope",)
+
+    def __init__(self, scope: trio.CancelScope) -> None:
+        self._scope = scope
+
+    def abort(self) -> None:
+        self._scope.cancel()
 
 
 class Pool:
@@ -71,7 +98,12 @@ class Pool:
         return len(self._open)
 
     async def open(
-        self, request: UpstreamRequest, *, connect_timeout: float, first_byte_timeout: float = math.inf
+        self,
+        request: UpstreamRequest,
+        *,
+        connect_timeout: float,
+        first_byte_timeout: float = math.inf,
+        holder: Holder | None = None,
     ) -> UpstreamResponse:
         """Send `request`, wait for the response's head.
 
@@ -80,20 +112,27 @@ class Pool:
         that turns out to be dead it is sent once more on a fresh one; streamed bodies always get a fresh one.
 
         Raises `BackendUnreachable`, `ConnectTimeout`, `FirstByteTimeout`, `BackendBroke` (phase SEND or HEADERS),
-        `OutOfDescriptors`,
-        `BadRequest` for a request that cannot be written down, and whatever an iterable body raises. Cancelled: the
-        connection is closed.
+        `OutOfDescriptors`, `BadRequest` for a request that cannot be written down, and whatever an iterable body
+        raises. Cancelled: the connection is closed. `holder` is kept informed of what to `abort` to the same effect;
+        what is raised then is one of the above.
         """
         opening = request.head(self.endpoint)
         since = self._clock()
         if request.replayable and (link := self._reuse(since)) is not None:
             attempt = Attempt(link, request, self.endpoint.address)
+            if holder is not None:
+                holder.connection = link
             try:
                 return await self._ask(link, attempt, opening, request.method, first_byte_timeout)
             except BackendBroke:
-                if attempt.answered or self._closed or self._clock() - since > _REDIAL_WITHIN:
+                if (
+                    (holder is not None and holder.given_up)
+                    or attempt.answered
+                    or self._closed
+                    or self._clock() - since > _REDIAL_WITHIN
+                ):
                     raise
-        link = await self._dial(connect_timeout)
+        link = await self._dial(connect_timeout, holder)
         attempt = Attempt(link, request, self.endpoint.address)
         return await self._ask(link, attempt, opening, request.method, first_byte_timeout)
 
@@ -120,11 +159,11 @@ class Pool:
         self._open.add(link)
         try:
             if first_byte_timeout == math.inf:
-                head, rest = await attempt.head(opening)
-                return UpstreamResponse(self, link, head, rest, method, reusable=attempt.sent)
+                found = await attempt.head(opening)
+                return UpstreamResponse(self, link, found, method, reusable=attempt.sent)
             with trio.move_on_after(first_byte_timeout):
-                head, rest = await attempt.head(opening)
-                return UpstreamResponse(self, link, head, rest, method, reusable=attempt.sent)
+                found = await attempt.head(opening)
+                return UpstreamResponse(self, link, found, method, reusable=attempt.sent)
             raise FirstByteTimeout(
                 f"{self.endpoint.address} sent no response headers within {first_byte_timeout:g} s.", Phase.HEADERS
             )
@@ -135,12 +174,17 @@ class Pool:
             self._drop(link)
             raise
 
-    async def _dial(self, connect_timeout: float) -> Link:
+    async def _dial(self, connect_timeout: float, holder: Holder | None) -> Link:
         if self._closed:
             raise self._gone()
         try:
-            with trio.move_on_after(connect_timeout):
-                return self._admit(await self._connect())
+            with trio.move_on_after(connect_timeout) as dialling:
+                if holder is not None:
+                    holder.connection = _Dialling(dialling)
+                link = self._admit(await self._connect())
+                if holder is not None:
+                    holder.connection = link
+                return link
         except NO_CONNECTION as error:
             raise unreachable(self.endpoint.address, error) from error
         raise ConnectTimeout(f"{self.endpoint.address} took no connection in {connect_timeout:g} s.", Phase.CONNECT)
@@ -186,34 +230,46 @@ class Pool:
 
 
 class UpstreamResponse:
-    """A response whose head has come. Ends with `release` or `abort`, always; both are synchronous and idempotent."""
+    """A response whose head has come. Ends with `release` or `abort`, always; both are synchronous and idempotent.
+
+    `done`: one of them was called.
+    """
 
     __slots__ = (
-        "_done",
         "_framing",
         "_link",
         "_pool",
         "_rest",
         "_reusable",
-        "headers",
-        "http_version",
+        "done",
+        "head",
+        "length",
         "raw",
-        "reason",
         "status",
     )
 
-    def __init__(self, pool: Pool, link: Link, head: ResponseHead, rest: bytes, method: str, *, reusable: bool) -> None:
+    def __init__(self, pool: Pool, link: Link, found: Found, method: str, *, reusable: bool) -> None:
+        head, length, rest = found
         self.status = head.status
-        self.reason = head.reason
-        self.headers = head.headers
-        self.http_version = head.http_version
+        self.head = head
         self._pool = pool
         self._link = link
-        self._framing = head.framing(method)
+        self.length = length
+        self._framing = head.framing(method, length)
         self._rest = rest
         self._reusable = reusable and head.keep_alive
-        self._done = False
+        self.done = False
         self.raw = b""
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The fields, names in lower case, without Date."""
+        return [*self.head.fields] if self.length is None else [*self.head.fields, content_length(self.length)]
+
+    @property
+    def passing(self) -> tuple[tuple[bytes, bytes], ...]:
+        """What of the fields a client gets to see, without Content-Length."""
+        return self.head.passing
 
     @property
     def framing(self) -> Kind:
@@ -253,21 +309,21 @@ class UpstreamResponse:
 
     def take_over(self) -> tuple[Link, bytes]:
         """After a 101: the connection, the caller's from here on, and what has come on it already."""
-        self._done = True
+        self.done = True
         self._pool._open.discard(self._link)
         return self._link, self._rest
 
     def abort(self) -> None:
         """Close the connection now, so that the server stops working. From any task."""
-        if not self._done:
-            self._done = True
+        if not self.done:
+            self.done = True
             self._pool._drop(self._link)
 
     def release(self) -> None:
         """Back to the pool if the message is complete and the connection fit for another; else like `abort`."""
         framing = self._framing
-        if self._done or not (framing.complete and self._reusable) or framing.extra or self._rest:
+        if self.done or not (framing.complete and self._reusable) or framing.extra or self._rest:
             self.abort()
             return
-        self._done = True
+        self.done = True
         self._pool._give_back(self._link)

@@ -59,7 +59,7 @@ class Call:
 class Downstream(Protocol):
     """Where the answer goes. Two small implementations: `web.downstream` for ASGI, `web.edge.downstream` for the edge.
 
-    The exchange calls `start` once, `write` any number of times, then `finish` or `abort`. A client that is gone shows
+    The exchange calls `start` once, `write` any number of times, then `finish` or `cut`. A client that is gone shows
     as cancellation of the exchange, or as `ClientGone` out of any of them.
 
     `raw`, where it is given, is the same piece in whole HTTP/1.1 chunks, as the server sent it (the last chunk
@@ -80,8 +80,11 @@ class Downstream(Protocol):
     async def finish(self, last: bytes = b"", raw: bytes = b"", patience: float = math.inf) -> None:
         """The last piece and the end; a client that does not take them within `patience` seconds is cut off."""
 
-    async def abort(self) -> None:
-        """End abnormally: the client must notice that the answer is cut (no terminator, connection closed)."""
+    def cut(self) -> None:
+        """End abnormally: the client must notice that the answer is cut (no terminator, connection closed).
+
+        From any task: whoever waits in `write` or `finish` wakes up with ClientGone.
+        """
 
 
 class ClientGone(Exception):

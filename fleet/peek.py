@@ -111,9 +111,10 @@ def _peek_plain(body: bytes) -> Peek | None:
     try:
         given = _plain.decode(body)
         for key, raw in given.items():
-            read = _READERS.get(key)
-            if read is not None:
-                if body.count(b'"%b"' % key.encode()) > 1:  # here twice, or inside something else
+            known = _PLAIN_READERS.get(key)
+            if known is not None:
+                read, token = known
+                if body.count(token) > 1:  # here twice, or inside something else
                     return None
                 read(found, bytes(raw))
             elif not key.isascii() or key.lower() in _READERS:
@@ -213,3 +214,5 @@ _READERS: Final[dict[str, Callable[[Peek, bytes], None]]] = {
     "files": _read_files,
     "adapters": _read_adapters,
 }
+_PLAIN_READERS: Final = {key: (read, b'"%b"' % key.encode()) for key, read in _READERS.items()}
+"""Readers, and each key as it stands in a body."""

@@ -141,9 +141,9 @@ class _Seen:
         self._finished = True
         await self._down.finish(last, raw, patience)
 
-    async def abort(self) -> None:
+    def cut(self) -> None:
         self._finished = False
-        await self._down.abort()
+        self._down.cut()
 
     def _seen(self, data: bytes) -> None:
         if data:

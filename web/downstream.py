@@ -28,6 +28,8 @@ class AsgiDownstream:
         self._body = body
         self._head_only = head_only
         self._left: int | None = None
+        self._cut = False
+        self._putting = trio.CancelScope()
         self.started = False
         self.finished = False
 
@@ -56,10 +58,11 @@ class AsgiDownstream:
             self.finished = not self._left
         await trio.lowlevel.checkpoint()
 
-    async def abort(self) -> None:
+    def cut(self) -> None:
         """The answer is cut: its end will not be sent, and the connection closes instead."""
         self.finished = False
-        await trio.lowlevel.checkpoint()
+        self._cut = True
+        self._putting.cancel()
 
     async def close(self) -> None:
         """Send the end, if there was one to send."""
@@ -67,10 +70,15 @@ class AsgiDownstream:
             await self._put({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _put(self, message: dict[str, Any]) -> None:
+        if self._cut:
+            raise ClientGone
         try:
-            await self._send(cast(Any, message))
+            with trio.CancelScope() as self._putting:
+                await self._send(cast(Any, message))
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, h11.LocalProtocolError) as gone:
             raise ClientGone from gone
+        if self._putting.cancelled_caught:
+            raise ClientGone
 
 
 def _length(headers: Headers) -> int | None:

@@ -174,6 +174,6 @@ async def make_good(crash: Exception, asker: Asker, down: Downstream) -> None:
     error = expected(crash) or unexpected(crash, asker)
     if down.started:
         log.warning("response cut short: %s (%s) request=%s", error.message, error.reason, asker.request_id)
-        await down.abort()
+        down.cut()
         return
     await send(error, asker, down)

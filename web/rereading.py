@@ -85,11 +85,8 @@ class LastHeld:
         kept, self._kept = self._kept + last, b""
         await self._down.finish(kept, patience=patience)
 
-    async def abort(self) -> None:
-        kept, self._kept = self._kept, b""
-        if kept:
-            await self._down.write(kept)
-        await self._down.abort()
+    def cut(self) -> None:
+        self._down.cut()
 
 
 def _split(data: bytes) -> tuple[bytes, bytes]:

@@ -6,6 +6,7 @@ Second signal: now. And if the event loop itself hangs, a timer thread ends the 
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -13,7 +14,7 @@ import signal
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,6 +37,8 @@ log = logging.getLogger("fleet.serve")
 HARD_EXIT_AFTER: Final = 15.0
 """Seconds beyond `drain_timeout` after which the process is ended from outside the event loop."""
 HARD_EXIT_CODE: Final = 70
+_GC: Final = (20_000, 20, 20)
+"""Allocations between two collections of the young, and how many of each kind before the next kind."""
 _ROOM: Final = 1024
 """Bytes of a head that the edge may add to a client's."""
 _LAST_WORDS: Final = 2.0
@@ -64,17 +67,19 @@ async def serve(
     stop: trio.Event,
     hurry: trio.Event | None = None,
     bound: Sequence[Bound] | None = None,
+    inner: Inner | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the application on its ports until `stop`; then drain, for `drain_timeout` or until `hurry`.
 
+    `bound` and `inner` are where to listen, if that is open already; whoever opened `inner` removes it.
     Reports the URLs, the proxy's first. Raises PortTaken, TlsUnusable. Cancelled: everything ends at once.
     """
     tls = secured(config)
     listeners = list(bound) if bound is not None else bind_all(config)
     closing = trio.Event()
     async with trio.open_nursery() as nursery:
-        urls = await nursery.start(_listen, config, system, listeners, tls, closing)
+        urls = await nursery.start(_listen, config, system, listeners, inner, tls, closing)
         system.own_urls = urls
         task_status.started(urls)
         await stop.wait()
@@ -92,17 +97,18 @@ async def _listen(
     config: Config,
     system: System,
     listeners: Sequence[Bound],
+    inner: Inner | None,
     tls: ssl.SSLContext | None,
     closing: trio.Event,
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
     """The edge on the ports, and behind it the app on its private socket, which outlives it."""
     app = create_app(system)
-    with private_socket() as inner:
+    with private_socket() if inner is None else nullcontext(inner) as behind:
         async with trio.open_nursery() as nursery:
             done = trio.Event()
-            await nursery.start(partial(_serve_app, config, app, inner, done))
-            edge = Edge(system, inner, app.config[TERMS_KEY], tls)
+            await nursery.start(partial(_serve_app, config, app, behind, done))
+            edge = Edge(system, behind, app.config[TERMS_KEY], tls)
             await serve_edge(listeners, edge, stop=closing, drain_timeout=_LAST_WORDS, task_status=task_status)
             done.set()
 
@@ -157,7 +163,18 @@ def run(config: Config, say: Callable[[str], None], *, source: str, setting: Set
     """
     secured(config)
     bound = bind_all(config)
+    _rarely_collect()
     return trio.run(_main, config, bound, say, source, setting or Setting())
+
+
+def _rarely_collect() -> None:
+    """What is loaded by now stays, so no garbage collection need look at it again; and requests leave few cycles.
+
+    Collecting as often as Python does by default would take every twentieth microsecond of a busy fleet.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC)
 
 
 async def _main(

@@ -18,7 +18,7 @@ from hypercorn.config import Config as HyperConfig
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Response
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ConnectionState
@@ -77,6 +77,8 @@ class Http1Only(H11Protocol):
         headers = [*event.headers, *self.config.response_headers("h11")]
         if not any(name == b"x-request-id" for name, _ in headers):
             headers.append(_new_request_id())
+        if isinstance(self.connection, H11WSConnection):
+            headers.append((b"connection", b"close"))  # a refused handshake is this connection's last request
         status = event.status_code
         await self._send_h11_event(h11.Response(status_code=status, headers=headers, reason=_reason(status)))
 
@@ -203,8 +205,8 @@ class Connection(TCPServer):
             with trio.move_on_after(self.write_timeout):
                 await self.stream.send_all(data)
                 sent = True
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return False
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+            return False  # busy: the reader is about to close, because the client has left
         finally:
             if not sent:
                 # Hypercorn shields its sends and so waits for ever for a client that stopped reading

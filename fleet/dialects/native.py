@@ -165,12 +165,16 @@ def _from_tail(line: bytes) -> _Record | None:
 
 def _note(stats: Statistics, record: _Record) -> None:
     stats.finished = True
-    stats.prompt_tokens = _count(record.prompt_eval_count)
-    stats.output_tokens = _count(record.eval_count)
-    stats.load_seconds = _seconds(record.load_duration)
-    stats.prompt_seconds = _seconds(record.prompt_eval_duration)
-    stats.output_seconds = _seconds(record.eval_duration)
-    stats.total_seconds = _seconds(record.total_duration)
+    stats.prompt_tokens = _sane(record.prompt_eval_count)
+    stats.output_tokens = _sane(record.eval_count)
+    for name, nanoseconds in (
+        ("load_seconds", record.load_duration),
+        ("prompt_seconds", record.prompt_eval_duration),
+        ("output_seconds", record.eval_duration),
+        ("total_seconds", record.total_duration),
+    ):
+        if nanoseconds is not None and 0 <= nanoseconds < 2**63:
+            setattr(stats, name, nanoseconds / 1e9)
 
 
 def _error_text(line: bytes) -> str:
@@ -180,9 +184,5 @@ def _error_text(line: bytes) -> str:
         return one_line(line[:512].decode("utf-8", "replace"))
 
 
-def _count(value: int | None) -> int | None:
+def _sane(value: int | None) -> int | None:
     return value if value is not None and 0 <= value < 2**53 else None
-
-
-def _seconds(nanoseconds: int | None) -> float | None:
-    return nanoseconds / 1e9 if nanoseconds is not None and 0 <= nanoseconds < 2**63 else None

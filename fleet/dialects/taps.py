@@ -35,10 +35,11 @@ class LineTap:
 
     def feed(self, data: bytes) -> None:
         """Look at the next piece of the body."""
-        if not self._line and data.endswith(b"\n") and self.quiet(data):
-            self.stats.chunks += self.count(data)
-            return
         start = 0
+        if not self._line and data.endswith(b"\n"):
+            start = self._quiet_until(data)
+            if start:
+                self.stats.chunks += self.count(data if start == len(data) else data[:start])
         while (newline := data.find(b"\n", start)) >= 0:
             self._append(data, start, newline)
             self._finish_line()
@@ -50,9 +51,10 @@ class LineTap:
         if self._line:
             self._finish_line()
 
-    def quiet(self, lines: bytes) -> bool:
-        """Whether these whole lines need only be counted."""
-        return not self._has_mark(lines)
+    def _quiet_until(self, lines: bytes) -> int:
+        """How far these whole lines need only be counted: up to the first with a mark in it."""
+        marks = [at for mark in self.marks if lines.rfind(mark) >= 0 and (at := lines.find(mark)) >= 0]
+        return lines.rfind(b"\n", 0, min(marks)) + 1 if marks else len(lines)
 
     def count(self, lines: bytes) -> int:
         """Records in some whole, quiet lines."""
@@ -92,9 +94,26 @@ class LineTap:
 class DocumentTap(LineTap):
     """Keeps the end of an answer that is one JSON object, however it is laid out."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._single = b""
+
     def feed(self, data: bytes) -> None:
-        """Look at the next piece of the body."""
+        """Look at the next piece of the body; nearly always it is the only one."""
+        if not self._line and not self._single and len(data) <= TAIL:
+            self._single = data
+            return
+        if self._single:
+            single, self._single = self._single, b""
+            self._append(single, 0, len(single))
         self._append(data, 0, len(data))
+
+    def close(self) -> None:
+        """The body ended."""
+        if self._single:
+            self.line(self._single, self._single[:HEAD], marked=self._has_mark(self._single), complete=True)
+        else:
+            super().close()
 
     def count(self, lines: bytes) -> int:
         """One answer is one record."""
@@ -108,9 +127,9 @@ class SseTap(LineTap):
         super().__init__()
         self._event = b""
 
-    def quiet(self, lines: bytes) -> bool:
-        """Whether these whole lines need only be counted."""
-        return not self._event and not self._has_mark(lines)
+    def _quiet_until(self, lines: bytes) -> int:
+        """Within a marked event, every line counts for something."""
+        return 0 if self._event else super()._quiet_until(lines)
 
     def count(self, lines: bytes) -> int:
         """`data:` lines; `[DONE]` is a mark, so it is not among them."""

@@ -19,7 +19,8 @@ class Response:
     status = 200
 
     def __init__(self, content_type: bytes) -> None:
-        self.headers = [(b"content-type", content_type)]
+        self.passing = ((b"content-type", content_type),)
+        self.length = None
 
 
 async def broken(

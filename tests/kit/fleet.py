@@ -144,9 +144,10 @@ class Client:
             return
         self.aborted = True
 
-    async def abort(self) -> None:
-        await trio.lowlevel.checkpoint()
-        self.aborted = True
+    def cut(self) -> None:
+        """As a connection that is closed: who waits for us to read, wakes up."""
+        self.aborted = self.gone = True
+        self._reading.set()
 
     @property
     def records(self) -> list[dict[str, Any]]:

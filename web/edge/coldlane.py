@@ -75,7 +75,7 @@ class ColdLane:
                 data = await response.receive()
             await down.finish(data, response.raw)
         except BackendError:  # the app cut its answer, and the client has to see that
-            await down.abort()
+            down.cut()
         finally:
             response.release()
 

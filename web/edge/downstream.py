@@ -139,9 +139,11 @@ class EdgeDownstream:
         self.whole = not self._left
         self.keep_alive = self.keep_alive and self.whole
 
-    async def abort(self) -> None:
+    def cut(self) -> None:
         """The answer is cut: its end will not be sent, and the connection closes instead."""
         self.keep_alive = False
+        if self._torn:  # somebody waits for the client to read
+            self._link.abort()
 
     @property
     def ends_by_close(self) -> bool:

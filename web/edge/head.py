@@ -14,7 +14,7 @@ import httptools
 from fleet.call import Headers
 
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n")
-_OTHER_VERSION = re.compile(rb"[^\r\n]* HTTP/[0-9](\.[0-9]+)?\r\n")
+_OTHER_VERSION = re.compile(rb"[^\r\n]* HTTP/(?!1\.[01]\r)[0-9](\.[0-9]+)?\r\n")
 _LENGTH_LINE = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*(?=\r\n)", re.IGNORECASE)
 _KEPT_HEADS: Final = 512
 _KEPT_BYTES: Final = 4096

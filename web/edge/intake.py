@@ -107,24 +107,18 @@ class Body:
         self.length = length
         self._held = 0
         self._invitable = head.expecting
-        self._framing: Framing = Chunked() if head.chunked else Length(length or 0)
-
-    @property
-    def complete(self) -> bool:
-        """Whether the last byte has been read."""
-        return self._framing.complete
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is no body, said by the head alone."""
-        return not self.length and self._framing.kind == "length"
+        self._late = False
+        self._chunked = head.chunked
+        self._framing: Framing | None = None
+        self.complete = self.empty = not (length or head.chunked)
+        """Whether the last byte has been read; whether there is no body at all, said by the head alone."""
 
     @property
     def nearly_here(self) -> bool:
         """Whether the rest is not worth closing the connection over."""
         if self.complete:
             return True
-        return not self._invitable and self.length is not None and self.length <= SHORT
+        return not (self._invitable or self._late) and self.length is not None and self.length <= SHORT
 
     async def whole(self, limit: int) -> bytes:
         """All of it. Raises TooLarge, RequestTimeout, BodyBudget, BadRequest (bad chunks), EOFError (client closed)."""
@@ -133,8 +127,8 @@ class Body:
             if length > limit:
                 raise TooLarge("the request body is larger than limits.body_bytes allows")
             if (body := self._intake.take(length)) is not None:
+                self.complete = True
                 self._count(length)
-                self._framing.decode(body)
                 return body
         return await self._gathered(limit)
 
@@ -147,6 +141,7 @@ class Body:
                     raise TooLarge("the request body is larger than limits.body_bytes allows")
                 whole.write(piece)
             return whole.getvalue()
+        self._late = True
         raise RequestTimeout(
             f"the request body did not come in within {self._terms.total:g} s", details="see timeouts.total"
         )
@@ -156,19 +151,22 @@ class Body:
 
     async def __anext__(self) -> bytes:
         """The next piece. Raises as `whole` does. Cancelled: no byte is lost."""
-        if self._framing.complete:
+        if self.complete:
             raise StopAsyncIteration
         if self._invitable:
             self._invitable = False
             await self._intake.invite()
         with trio.move_on_after(self._terms.idle):
             return await self._piece()
+        self._late = True
         raise RequestTimeout(
             f"no byte of the request body came in for {self._terms.idle:g} s", details="see timeouts.body_idle"
         )
 
     async def _piece(self) -> bytes:
         framing = self._framing
+        if framing is None:
+            framing = self._framing = Chunked() if self._chunked else Length(self.length or 0)
         while not framing.complete:
             data = await self._intake.more()
             if not data:
@@ -177,6 +175,7 @@ class Body:
                 piece = framing.decode(data)
             except WireError as error:
                 raise BadRequest("the request body is not valid chunks") from error
+            self.complete = framing.complete
             if framing.extra:
                 self._intake.give_back(data[-framing.extra :])
             if piece:
