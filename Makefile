@@ -5,8 +5,10 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c 'import sys; sys.exit(sys.ve
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= config.yml
+ARGS ?=
+SECONDS ?= 10
 
-.PHONY: run demo test check format status clean constraints
+.PHONY: run demo test check format status bench profile clean constraints
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (Debian: apt install python3-venv)"; exit 1; }
@@ -40,6 +42,17 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+.bench/%: bench/%.c bench/*.h
+	@command -v $(CC) >/dev/null || { echo "a C compiler is needed: apt-get install gcc libc6-dev"; exit 1; }
+	@mkdir -p .bench
+	$(CC) -O2 -Wall -Wextra -o $@ $<
+
+bench: $(VENV)/.runtime .bench/backend .bench/load  ## the fleet against other proxies; ARGS="--quick" for a look
+	$(BIN)/python -m bench.run $(ARGS)
+
+profile: $(VENV)/.runtime .bench/backend .bench/load  ## flame graph of the fleet under load: .bench/profile.svg
+	$(BIN)/python -m bench.profile $(SECONDS)
+
 status: $(VENV)/.runtime  ## what runs on our ports, and is it healthy
 	$(BIN)/fleet status --config $(CONFIG)
 
@@ -48,5 +61,5 @@ constraints: $(VENV)/.test  ## refresh the pinned versions (names and versions o
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --no-annotate --quiet --all-extras pyproject.toml --strip-extras -o constraints.txt
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build *.egg-info tests/js/node_modules
+	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build *.egg-info tests/js/node_modules
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +
