@@ -211,9 +211,11 @@ def _split(data: bytes) -> list[bytes] | None:
     parts = data.split(b"\r\n")
     contents = parts[1::2]
     try:
-        sizes = [_sizes[size] for size in parts[:-1:2]]
+        sizes = list(map(_sizes.__getitem__, parts[:-1:2]))
     except KeyError:
         return None
-    if parts[-1] or not len(parts) & 1 or sizes != [len(content) for content in contents] or 0 in sizes[:-1]:
+    if parts[-1] or not (len(parts) & 1 and contents) or sizes != list(map(len, contents)):
+        return None
+    if sizes.count(0) > (not sizes[-1]):
         return None
     return contents

@@ -90,6 +90,13 @@ def _naive(folder: Path, servers: Sequence[str]) -> Launch:
     )
 
 
+def _bare(folder: Path, servers: Sequence[str]) -> Launch:
+    """Knows one server only."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench.bare", str(port), servers[0]]
+    return Launch(command, _at(port), {"PYTHONPATH": str(install.ROOT)})
+
+
 # Quiet, nothing fetched from elsewhere, and no key to check: it lives for minutes, on loopback, before fake servers.
 LITELLM_SETTINGS = {
     "LITELLM_LOG": "ERROR",
@@ -118,11 +125,12 @@ CONTENDERS = (
     Contender("haproxy", _haproxy, install.program("haproxy")),
     Contender("fleet", _fleet, install.fleet),
     Contender("quart", _quart, install.fleet, patience=5),
+    Contender("bare", _bare),
     Contender("naive", _naive),
     Contender("litellm", _litellm, install.litellm, dialects=("openai",), patience=60),
     Contender("olla", _olla, install.olla, dialects=("ollama",), prefix="/olla/ollama"),
 )
-QUICK = ("direct", "nginx", "haproxy", "fleet", "naive")
+QUICK = ("direct", "nginx", "haproxy", "fleet", "bare", "naive")
 
 
 def peer(text: str) -> Contender:

@@ -174,8 +174,8 @@ class Bench:
             reason = "has no such routes"
         elif contender.name in scenario.too_slow:
             reason = "too slow: most streams would time out"
-        elif contender.url and scenario.bed.fail_one_in:
-            reason = "peers know one server only"
+        elif (contender.url or contender.name == "bare") and scenario.bed.fail_one_in:
+            reason = "knows one server only"
         if reason:
             self.results.skip(scenario.name, contender.name, reason)
         return reason is None

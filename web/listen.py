@@ -6,8 +6,6 @@ is cancelled, readers that do not read included.
 
 from __future__ import annotations
 
-import logging
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -18,52 +16,10 @@ from hypercorn.trio.worker_context import WorkerContext
 from web.bind import Bound, HostUnusable, PortTaken, bind
 from web.tcp import Connection, hyper_config, wrap
 
-__all__ = ["Bound", "Door", "HostUnusable", "PortTaken", "bind", "serve_apps"]
-
-log = logging.getLogger(__name__)
+__all__ = ["Bound", "HostUnusable", "PortTaken", "bind", "serve_apps"]
 
 IDLE: Final = 180.0
 """Seconds an idle connection is kept; more than the 90 s for which Go clients reuse one."""
-
-_FULL: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\n"
-    b"Retry-After: 1\r\nX-Fleet-Error: TOO_MANY_CONNECTIONS\r\nX-Request-Id: %s\r\nConnection: close\r\n"
-    b"Content-Length: %d\r\n\r\n%s"
-)
-_FULL_BODY: Final = b'{"error":"too many connections, please try again"}'
-
-
-class Door:
-    """Counts open connections over all listeners that share it, and refuses what is over the limit."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.open = 0
-
-    async def enter(self, stream: trio.SocketStream, serve: Callable[[], Any]) -> None:
-        """Serve one connection if there is room; else say so and close."""
-        if self.open >= self.limit:
-            await _turn_away(stream)
-            return
-        self.open += 1
-        try:
-            await serve()
-        finally:
-            self.open -= 1
-
-
-async def _turn_away(stream: trio.SocketStream) -> None:
-    """Answer 503 without reading more than it takes for the client to see it."""
-    try:
-        with trio.move_on_after(1):
-            await stream.send_all(_FULL % (uuid.uuid4().hex[:16].encode(), len(_FULL_BODY), _FULL_BODY))
-            await stream.send_eof()
-            while await stream.receive_some(65536):
-                pass
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass
-    finally:
-        await trio.aclose_forcefully(stream)
 
 
 async def serve_apps(
@@ -74,7 +30,6 @@ async def serve_apps(
     drain_timeout: float,
     header_bytes: int = 1 << 20,
     idle: float = IDLE,
-    door: Door | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve one ASGI app on several addresses until `stop` is set and what was running has ended.
@@ -92,9 +47,8 @@ async def serve_apps(
 
         async def handle(stream: trio.SocketStream) -> None:
             connection = Connection(called, config, context, {}, stream)  # type: ignore[arg-type]
-            await guest.enter(stream, connection.run)
+            await connection.run()
 
-        guest = door or Door(2**62)
         async with trio.open_nursery() as connections:
             accepting = await connections.start(_accept, listeners, handle, connections)
             task_status.started([bound.url for bound in listeners])

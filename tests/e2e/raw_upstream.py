@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
+from typing import Any
 
 import trio
 
 from actors.system import open_system
 from fleet.config import Config
 from fleet.ids import ServerId
-from tests.kit.served import Served
-from web.serve import serve
+from tests.kit.served import Served, front_end
 
 _ROW = {"name": "m:latest", "model": "m:latest", "size": 1, "digest": "0" * 64, "modified_at": "2026-01-01T00:00:00Z"}
 _KNOWN = {
@@ -81,16 +80,15 @@ async def _some(stream: trio.SocketStream) -> bytes:
 
 
 @asynccontextmanager
-async def in_front_of_raw() -> AsyncIterator[tuple[Served, RawUpstream]]:
-    """The product with one such backend."""
+async def in_front_of_raw(**more: Any) -> AsyncIterator[tuple[Served, RawUpstream]]:
+    """The product with one such backend; `more` configuration, if any."""
     upstream = RawUpstream()
     async with trio.open_nursery() as nursery:
         port = await nursery.start(upstream.serve)
         ports = {"proxy_port": 0, "orchestrator_port": 0}
-        config = Config.model_validate({"servers": [{"id": "raw", "url": f"http://127.0.0.1:{port}"}], "server": ports})
-        async with open_system(config, seed=1) as system, trio.open_nursery() as serving:
-            urls = await serving.start(partial(serve, config, system=system, stop=trio.Event()))
+        servers = [{"id": "raw", "url": f"http://127.0.0.1:{port}"}]
+        config = Config.model_validate({"servers": servers, "server": ports, **more})
+        async with open_system(config, seed=1) as system, front_end(config, system, {}) as handle:
             await system.probe(ServerId("raw"), 5.0)
-            yield Served(urls[0], urls[-1], system, {}), upstream
-            serving.cancel_scope.cancel()
+            yield handle, upstream
         nursery.cancel_scope.cancel()

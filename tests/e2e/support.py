@@ -10,12 +10,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import psutil
+import pytest
 import trio
 
 from fleet.simulator import Stage
+from tests.kit.lanes import EDGE, QUART
+from tests.kit.lanes import connect as connect
 from tests.kit.raw import parse, read_all, request_bytes
 from tests.kit.served import Served
 from web.sim.host import Seen, SimHost
+
+PROXY, ORCHESTRATOR = (lambda fleet: fleet.url), (lambda fleet: fleet.orchestrator_url)
+every_door = pytest.mark.parametrize(
+    ("lane", "port"),
+    [(EDGE, PROXY), (EDGE, ORCHESTRATOR), (QUART, PROXY)],
+    indirect=["lane"],
+    ids=["proxy", "orchestrator", "quart"],
+)
+"""A test of all ways in: both ports of the edge, and the app behind them."""
 
 MODELS = "llama3:8b:4.7GB,tiny:latest:1GB,nomic-embed-text:latest:274MB,whisper:latest:1GB"
 CHAT = "llama3:8b"
@@ -44,15 +56,6 @@ class Answer:
     @property
     def text(self) -> str:
         return self.body.decode()
-
-
-def where(url: str) -> tuple[str, int]:
-    host, _, port = url.removeprefix("http://").partition(":")
-    return host, int(port)
-
-
-async def connect(url: str) -> trio.SocketStream:
-    return await trio.open_tcp_stream(*where(url))
 
 
 async def ask(

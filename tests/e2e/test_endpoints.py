@@ -6,9 +6,9 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
-import pytest
 import trio
 import zstandard
 
@@ -26,6 +26,7 @@ from tests.e2e.support import (
     ask,
     connect,
     events,
+    every_door,
     first_answer,
     form,
     inference_seen,
@@ -33,18 +34,18 @@ from tests.e2e.support import (
     understood,
     until,
 )
+from tests.kit.lanes import both_lanes
 from tests.kit.served import QUICK, Served, served
 from tests.kit.tcp import sim_server
 from web.sim.host import Seen
 
-PORTS: list[Callable[[Served], str]] = [lambda fleet: fleet.url, lambda fleet: fleet.orchestrator_url]
-both_ports = pytest.mark.parametrize("port", PORTS, ids=["proxy", "orchestrator"])
 SIMULATED = "Simulated"
+SWIFT = replace(QUICK, tokens_per_second=5000.0, prefill_per_second=1e6)
 
 
 @asynccontextmanager
 async def product(**config: Any) -> AsyncIterator[Served]:
-    async with served("a", models=MODELS, **config) as fleet:
+    async with served("a", models=MODELS, profile=SWIFT, **config) as fleet:
         yield fleet
         await fleet.until_idle()
         fleet.assert_nothing_left()
@@ -59,7 +60,7 @@ def last_seen(fleet: Served) -> Seen:
     return inference_seen(fleet.sims["a"].host)[-1]
 
 
-@both_ports
+@every_door
 async def test_generate_and_chat_stream_ndjson_unless_told_not_to(port: Callable[[Served], str]) -> None:
     async with product() as fleet:
         for path, more in (("/api/generate", {"prompt": "Hi"}), ("/api/chat", {"messages": TURN})):
@@ -79,7 +80,7 @@ async def test_generate_and_chat_stream_ndjson_unless_told_not_to(port: Callable
             assert SIMULATED in streamed
 
 
-@both_ports
+@every_door
 async def test_native_streams_become_events_for_who_asks_for_them(port: Callable[[Served], str]) -> None:
     async with product() as fleet:
         for route in ROUTES[:2]:
@@ -94,7 +95,7 @@ async def test_native_streams_become_events_for_who_asks_for_them(port: Callable
                 assert usual.headers["content-type"] == "application/x-ndjson"
 
 
-@both_ports
+@every_door
 async def test_embeddings_and_show(port: Callable[[Served], str]) -> None:
     async with product() as fleet:
         many = await ask(port(fleet), "POST", "/api/embed", {"model": EMBED, "input": ["a", "b"]})
@@ -110,7 +111,7 @@ async def test_embeddings_and_show(port: Callable[[Served], str]) -> None:
             assert "completion" in shown.json()["capabilities"]
 
 
-@both_ports
+@every_door
 async def test_openai_and_anthropic_routes(port: Callable[[Served], str]) -> None:
     async with product() as fleet:
         for route in ROUTES:
@@ -131,7 +132,7 @@ async def test_openai_and_anthropic_routes(port: Callable[[Served], str]) -> Non
                 assert answer.headers["cache-control"] == "no-cache"
 
 
-@both_ports
+@every_door
 async def test_the_query_of_messages_goes_on(port: Callable[[Served], str]) -> None:
     async with product() as fleet:
         body = {"model": CHAT, "messages": TURN, "max_tokens": 9}
@@ -140,7 +141,7 @@ async def test_the_query_of_messages_goes_on(port: Callable[[Served], str]) -> N
         assert last_seen(fleet).header("anthropic-version") == "2023-06-01"
 
 
-@both_ports
+@every_door
 async def test_a_transcription_is_a_form_whose_model_may_come_last(port: Callable[[Served], str]) -> None:
     async with product() as fleet:
         body = form(audio=bytes(range(256)) * 100)
@@ -165,7 +166,7 @@ async def test_a_transcription_is_a_form_whose_model_may_come_last(port: Callabl
         assert answer.status == 404
 
 
-@both_ports
+@every_door
 async def test_compressed_bodies_are_understood_and_go_on_compressed(port: Callable[[Served], str]) -> None:
     async with product() as fleet:
         for route in ROUTES:
@@ -183,9 +184,9 @@ async def test_compressed_bodies_are_understood_and_go_on_compressed(port: Calla
         assert answer.status == 413
 
 
-@both_ports
+@every_door
 async def test_load_and_unload_requests(port: Callable[[Served], str]) -> None:
-    async with served("a", "b", "c", models=MODELS) as fleet:
+    async with served("a", "b", "c", models=MODELS, profile=SWIFT) as fleet:
         hosts = [sim.host for sim in fleet.sims.values()]
         for path, more in (("/api/generate", {}), ("/api/generate", {"prompt": ""}), ("/api/chat", {"messages": []})):
             loaded = await ask(port(fleet), "POST", path, {"model": CHAT, "stream": True, **more})
@@ -201,9 +202,9 @@ async def test_load_and_unload_requests(port: Callable[[Served], str]) -> None:
         assert (cold.status, cold.json()["done_reason"]) == (200, "unload")
 
 
-@both_ports
+@every_door
 async def test_a_server_can_be_addressed_on_the_six_routes(port: Callable[[Served], str]) -> None:
-    async with served("a", "b", models=MODELS) as fleet:
+    async with served("a", "b", models=MODELS, profile=SWIFT) as fleet:
         for route in ROUTES:
             if "--" not in route.path:
                 continue
@@ -229,6 +230,7 @@ def without_times(body: bytes) -> bytes:
     )
 
 
+@both_lanes
 async def test_bodies_go_both_ways_byte_for_byte() -> None:
     async with product() as fleet:
         odd = (
@@ -251,6 +253,7 @@ async def test_bodies_go_both_ways_byte_for_byte() -> None:
                 assert proxied.headers["content-type"] == direct.headers["content-type"]
 
 
+@both_lanes
 async def test_not_a_byte_of_an_answer_is_changed() -> None:
     pieces = [
         b'{"message":{"content":"\\u2028 \xe2\x82\xac"},"done":false}\n',
@@ -276,6 +279,7 @@ async def test_not_a_byte_of_an_answer_is_changed() -> None:
         assert (await ask(fleet.url, "POST", "/api/embed", {"model": "m"})).body == plain
 
 
+@both_lanes
 async def test_a_server_sees_its_own_host_and_nothing_that_was_meant_for_us() -> None:
     private = (
         "Authorization: Bearer secret",
@@ -309,6 +313,7 @@ async def test_a_server_sees_its_own_host_and_nothing_that_was_meant_for_us() ->
             assert seen.header("user-agent") == "GitHubCopilotChat/1.0"
 
 
+@both_lanes
 async def test_a_servers_own_key_is_sent_to_it() -> None:
     async with product() as fleet, sim_server(MODELS, QUICK, id="other") as other:
         added = {"id": "keyed", "url": other.url, "apiKey": "its-own-key"}
@@ -320,6 +325,7 @@ async def test_a_servers_own_key_is_sent_to_it() -> None:
             assert inference_seen(other.host)[-1].header("authorization") == "Bearer its-own-key"
 
 
+@both_lanes
 async def test_request_ids_are_kept_if_sane_and_come_back() -> None:
     async with product() as fleet:
         route = ROUTES[1]
@@ -337,8 +343,9 @@ async def test_request_ids_are_kept_if_sane_and_come_back() -> None:
             assert answer.headers["x-request-id"] == "mine"
 
 
+@both_lanes
 async def test_answers_say_who_made_them_after_how_many_attempts_and_how_long_they_queued() -> None:
-    async with served("a", "b", models=MODELS) as fleet:
+    async with served("a", "b", models=MODELS, profile=SWIFT) as fleet:
         fleet.sims["a"].host.faults.set("reset-before-headers")
         for _ in range(2):
             answer = await ask(fleet.url, "POST", "/api/chat", ROUTES[1].fields)
@@ -361,6 +368,7 @@ async def test_answers_say_who_made_them_after_how_many_attempts_and_how_long_th
         assert answers[0].headers["x-fleet-attempts"] == "1"
 
 
+@both_lanes
 async def test_an_http_1_0_client_gets_unframed_answers() -> None:
     async with product() as fleet:
         for route in (*ROUTES[:2], ROUTES[4]):
@@ -372,6 +380,7 @@ async def test_an_http_1_0_client_gets_unframed_answers() -> None:
         assert (await ask(fleet.url, "GET", "/", version="1.0")).body == b"Ollama is running"
 
 
+@both_lanes
 async def test_one_connection_serves_many_requests_one_after_the_other() -> None:
     async with product() as fleet, await connect(fleet.url) as stream:
         for _ in range(3):

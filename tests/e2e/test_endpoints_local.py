@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import trio
 
 from tests.e2e.support import (
@@ -16,17 +15,16 @@ from tests.e2e.support import (
     Answer,
     ask,
     connect,
+    every_door,
     inference_seen,
     read_to_the_end,
     understood,
     until,
 )
+from tests.kit.lanes import both_lanes
 from tests.kit.raw import read_until, request_bytes
 from tests.kit.served import Served, served
 from web.sim.host import SimHost
-
-PORTS: list[Callable[[Served], str]] = [lambda fleet: fleet.url, lambda fleet: fleet.orchestrator_url]
-both_ports = pytest.mark.parametrize("port", PORTS, ids=["proxy", "orchestrator"])
 
 
 def hosts(fleet: Served) -> list[SimHost]:
@@ -43,7 +41,7 @@ async def until_listed(url: str, name: str, there: bool = True) -> None:
             await trio.sleep(0.01)
 
 
-@both_ports
+@every_door
 async def test_root_version_tags_and_ps(port: Callable[[Served], str]) -> None:
     async with served("a", "b", models=MODELS) as fleet:
         url = port(fleet)
@@ -73,7 +71,7 @@ async def test_root_version_tags_and_ps(port: Callable[[Served], str]) -> None:
         assert status == {"cloud": {"disabled": True, "source": "env"}}
 
 
-@both_ports
+@every_door
 async def test_v1_models(port: Callable[[Served], str]) -> None:
     async with served("a", models=MODELS) as fleet:
         listed = (await ask(port(fleet), "GET", "/v1/models")).json()
@@ -85,6 +83,7 @@ async def test_v1_models(port: Callable[[Served], str]) -> None:
         assert (gone.status, gone.json()["error"]["message"]) == (404, "model 'none:latest' not found")
 
 
+@both_lanes
 async def test_an_empty_fleet_answers_like_an_empty_ollama() -> None:
     async with served() as fleet:
         assert (await ask(fleet.url, "GET", "/")).status == 200
@@ -95,7 +94,7 @@ async def test_an_empty_fleet_answers_like_an_empty_ollama() -> None:
         assert (await ask(fleet.url, "GET", "/health/ready")).status == 503
 
 
-@both_ports
+@every_door
 async def test_unknown_paths_and_methods_are_answered_in_ollamas_words(port: Callable[[Served], str]) -> None:
     async with served("a", models=MODELS) as fleet:
         for method, path in (
@@ -125,7 +124,7 @@ async def test_unknown_paths_and_methods_are_answered_in_ollamas_words(port: Cal
             assert (answer.status, answer.headers["location"]) == (status, f"{path}?x=1")
 
 
-@both_ports
+@every_door
 async def test_browsers_get_ollamas_cors_answers(port: Callable[[Served], str]) -> None:
     async with served("a", models=MODELS, cors={"origins": ["https://chat.example"]}) as fleet:
         for origin in ("http://localhost:3000", "https://chat.example", "app://obsidian.md"):
@@ -152,7 +151,7 @@ async def test_browsers_get_ollamas_cors_answers(port: Callable[[Served], str]) 
         assert "access-control-allow-origin" not in (await ask(port(fleet), "GET", "/api/tags")).headers
 
 
-@both_ports
+@every_door
 async def test_a_pull_fills_one_server_then_all_holders(port: Callable[[Served], str]) -> None:
     async with served("a", "b", models=MODELS) as fleet:
         answer = await ask(port(fleet), "POST", "/api/pull", {"model": "newone:1b"})
@@ -172,7 +171,7 @@ async def test_a_pull_fills_one_server_then_all_holders(port: Callable[[Served],
         assert (whole.status, whole.json()) == (500, {"error": "pull model manifest: file does not exist"})
 
 
-@both_ports
+@every_door
 async def test_push_copy_and_delete(port: Callable[[Served], str]) -> None:
     async with served("a", "b", models=MODELS) as fleet:
         pushed = await ask(port(fleet), "POST", "/api/push", {"model": CHAT})
@@ -197,7 +196,7 @@ async def test_push_copy_and_delete(port: Callable[[Served], str]) -> None:
         assert isinstance(lost.json()["error"], str)
 
 
-@both_ports
+@every_door
 async def test_blobs_then_create_on_one_builder(port: Callable[[Served], str]) -> None:
     data = bytes(range(256)) * 40_000
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
@@ -241,6 +240,7 @@ async def post_in_pieces(url: str, path: str, *headers: str, data: bytes, wait: 
             return understood(await read_to_the_end(stream))
 
 
+@both_lanes
 async def test_a_chunked_upload_is_streamed_and_hashed() -> None:
     data = b"0123456789abcdef" * 1_000_000
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
@@ -250,6 +250,7 @@ async def test_a_chunked_upload_is_streamed_and_hashed() -> None:
         assert fleet.sims["a"].host.seen(f"/api/blobs/{digest}")[0].body_size == len(data)
 
 
+@both_lanes
 async def test_an_upload_that_is_not_needed_is_answered_before_it_was_sent() -> None:
     digest = "sha256:" + hashlib.sha256(b"known").hexdigest()
     async with served("a", models=MODELS) as fleet:
@@ -266,6 +267,7 @@ async def test_an_upload_that_is_not_needed_is_answered_before_it_was_sent() -> 
     await until(lambda: fleet.system.in_flight == 0)
 
 
+@both_lanes
 async def test_100_continue_is_said_before_a_body_that_is_wanted() -> None:
     data = b"x" * 1_000_000
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
@@ -285,7 +287,7 @@ async def test_100_continue_is_said_before_a_body_that_is_wanted() -> None:
         assert inference_seen(fleet.sims["a"].host)[-1].header("expect") is None
 
 
-@both_ports
+@every_door
 async def test_what_belongs_to_one_account_is_refused(port: Callable[[Served], str]) -> None:
     async with served("a", models=MODELS) as fleet:
         for method, path in (
@@ -299,7 +301,7 @@ async def test_what_belongs_to_one_account_is_refused(port: Callable[[Served], s
         assert (cloud.status, cloud.json()) == (403, {"error": "ollama cloud is disabled: remote model is unavailable"})
 
 
-@both_ports
+@every_door
 async def test_the_admin_api(port: Callable[[Served], str]) -> None:
     async with served("a", "b", models=MODELS) as fleet:
         root = "/api/orchestrator"
@@ -334,7 +336,7 @@ async def test_the_admin_api(port: Callable[[Served], str]) -> None:
         assert (unknown.status, unknown.json()["success"]) == (404, False)
 
 
-@both_ports
+@every_door
 async def test_api_keys_guard_everything_but_probes(port: Callable[[Served], str]) -> None:
     security = {"require_api_key": True, "api_keys": ["correct-horse"]}
     async with served("a", models=MODELS, security=security) as fleet:

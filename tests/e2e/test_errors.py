@@ -26,9 +26,11 @@ from tests.e2e.support import (
     read_to_the_end,
     until,
 )
+from tests.kit.lanes import both_lanes
 from tests.kit.raw import chunks
 from tests.kit.served import Served, served
 
+pytestmark = both_lanes
 OLLAMA_AGENTS = ["ollama/0.33.0 (amd64 linux) Go/go1.26", "ollama-python/0.6.3 (x86_64)", "ollama-js/0.6.4 (x64 linux)"]
 OTHER_AGENTS = ["curl/8.5", "python-httpx/0.28", ""]
 NATIVE_PATHS = ["/api/chat", "/api/generate", "/api/embed", "/api/embeddings"]
@@ -59,10 +61,9 @@ async def send(fleet: Served, route: Route, *headers: str, stream: bool = False)
         async with await connect(fleet.url) as wire:
             await wire.send_all(head + b"\r\n" + more + rest)
             raw = await read_to_the_end(wire)
-    status, _, _ = raw.partition(b"\r\n")
     head, _, body = raw.partition(b"\r\n\r\n")
     pairs = (line.partition(":") for line in head.decode().split("\r\n")[1:])
-    return Answer(int(status.split()[1]), {key.lower(): value.strip() for key, _, value in pairs}, body, raw)
+    return Answer(int(raw.split()[1]), {key.lower(): value.strip() for key, _, value in pairs}, body, raw)
 
 
 def native_text(answer: Answer) -> str:
@@ -120,46 +121,48 @@ OUR_ERRORS: list[tuple[str, int, str, str, dict[str, Any], Trouble]] = [
     ("waiting", 504, "TIMEOUT", "QUEUE_TIMEOUT", {"timeouts": {"queue": 0.05}}, full),
     ("draining", 503, "SERVICE_UNAVAILABLE", "SHUTTING_DOWN", {}, draining),
     ("broken", 502, "SERVICE_UNAVAILABLE", "BACKEND_BROKE", {"enable_circuit_breaker": False}, dead),
-    (
-        "silent",
-        504,
-        "TIMEOUT",
-        "TOTAL_TIMEOUT",
-        {"timeouts": {"total": 0.1}, "enable_circuit_breaker": False},
-        hanging,
-    ),
+    ("silent", 504, "TIMEOUT", "TOTAL_TIMEOUT", {"timeouts": {"total": 0.1}, "enable_circuit_breaker": False}, hanging),
 ]
+
+
+ASKERS = [
+    *((path, agent) for path in NATIVE_PATHS for agent in (*OLLAMA_AGENTS, *OTHER_AGENTS)),
+    *((path, agent) for path in V1_PATHS for agent in (OLLAMA_AGENTS[0], "OpenAI/Python 2.0")),
+    ("/v1/messages", "Anthropic/Python"),
+]
+
+
+def is_shaped(path: str, agent: str, answer: Answer, code: str, reason: str) -> None:
+    if path == "/v1/messages":
+        kind = {503: "overloaded_error", 504: "timeout_error"}.get(answer.status, "api_error")
+        assert anthropic_object(answer)["type"] == kind
+    elif path in V1_PATHS:
+        error = openai_object(answer)
+        assert (error["type"], error["code"]) == ("api_error", reason.lower())
+    elif agent in OLLAMA_AGENTS:
+        native_text(answer)
+    else:
+        error = native_object(answer)
+        assert (error["code"], error["reason"], one_line(error["message"])) == (code, reason, True)
 
 
 @pytest.mark.parametrize(("status", "code", "reason", "config", "trouble"), [row[1:] for row in OUR_ERRORS])
 async def test_every_dialect_and_agent_gets_our_errors_in_its_own_shape(
     status: int, code: str, reason: str, config: dict[str, Any], trouble: Trouble
 ) -> None:
-    async with served("a", models=MODELS, **config) as fleet:
+    async with served("a", models=MODELS, slots=len(ASKERS), **config) as fleet:
         trouble(fleet)
 
-        async def check(path: str, *headers: str) -> Answer:
-            answer = await send(fleet, route_of(path), *headers)
-            assert answer.status == status, (path, answer.raw)
-            assert answer.headers["x-fleet-error"] == reason
-            if status in (429, 503):
-                assert int(answer.headers["retry-after"]) >= 1
+        async def check(path: str, agent: str) -> None:
+            answer = await send(fleet, route_of(path), f"User-Agent: {agent}")
+            assert (answer.status, answer.headers["x-fleet-error"]) == (status, reason), (path, answer.raw)
+            assert status != 503 or int(answer.headers["retry-after"]) >= 1
             assert answer.headers["x-request-id"]
-            return answer
+            is_shaped(path, agent, answer, code, reason)
 
-        for path in NATIVE_PATHS:
-            for agent in OLLAMA_AGENTS:
-                native_text(await check(path, f"User-Agent: {agent}"))
-            for agent in OTHER_AGENTS:
-                error = native_object(await check(path, f"User-Agent: {agent}"))
-                assert (error["code"], error["reason"]) == (code, reason)
-                assert one_line(error["message"])
-        for path in V1_PATHS:
-            for agent in (OLLAMA_AGENTS[0], "OpenAI/Python 2.0"):
-                error = openai_object(await check(path, f"User-Agent: {agent}"))
-                assert (error["type"], error["code"]) == ("api_error", reason.lower())
-        error = anthropic_object(await check("/v1/messages", "User-Agent: Anthropic/Python"))
-        assert error["type"] == {503: "overloaded_error", 504: "timeout_error"}.get(status, "api_error")
+        async with trio.open_nursery() as nursery:
+            for path, agent in ASKERS:
+                nursery.start_soon(check, path, agent)
         await until(lambda: is_idle(fleet))
         fleet.assert_nothing_left()
 
@@ -366,9 +369,8 @@ async def test_a_native_stream_cut_within_a_record_has_no_blank_line_before_its_
 @pytest.mark.parametrize("cut", [b'data: {"x"', b'data: {"x":1}\n', b'data: {"x":1}\n\n'])
 async def test_an_event_stream_cut_within_an_event_has_its_error_in_an_event_of_its_own(cut: bytes) -> None:
     async with in_front_of_raw() as (fleet, upstream):
-        upstream.answer = [
-            HEAD.replace(b"application/x-ndjson", b"text/event-stream") + b"%x\r\n%s\r\n" % (len(cut), cut)
-        ]
+        head = HEAD.replace(b"application/x-ndjson", b"text/event-stream")
+        upstream.answer = [head + b"%x\r\n%s\r\n" % (len(cut), cut)]
         body = {"model": "m", "messages": TURN, "stream": True}
         answer = await ask(fleet.url, "POST", "/v1/chat/completions", body)
         *_, last = [block.strip() for block in answer.body.split(b"\n\n") if block.strip()]

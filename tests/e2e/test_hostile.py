@@ -27,6 +27,7 @@ from tests.e2e.support import (
     understood,
     until,
 )
+from tests.kit.lanes import both_lanes
 from tests.kit.raw import request_bytes
 from tests.kit.served import Served, served
 
@@ -105,6 +106,7 @@ async def test_a_huge_head_is_refused(size: int) -> None:
         assert answer == b"" or b" 431 " in answer[:20]
 
 
+@both_lanes
 async def test_a_large_head_within_the_limit_is_taken() -> None:
     async with besieged() as fleet:
         answer = await ask(fleet.url, "POST", CHAT_ROUTE.path, CHAT_ROUTE.fields, "X-Big: " + "x" * 50_000)
@@ -147,6 +149,7 @@ async def test_a_body_up_to_the_limit_is_taken_and_one_over_it_refused() -> None
         assert isinstance(over.json()["error"], str)
 
 
+@both_lanes
 @pytest.mark.parametrize("path", ["/api/chat", "/api/pull", "/v1/messages", "/api/orchestrator/servers/add"])
 async def test_a_body_over_the_limit_is_refused_before_it_was_sent(path: str) -> None:
     async with besieged(limits={"body_bytes": 10_000}) as fleet:
@@ -162,12 +165,14 @@ async def test_a_body_over_the_limit_is_refused_before_it_was_sent(path: str) ->
         assert (await ask(fleet.url, "POST", "/api/chat", filled(10_000))).status == 200
 
 
+@both_lanes
 async def test_a_blob_may_be_larger_than_the_limit_of_bodies() -> None:
     async with besieged(limits={"body_bytes": 10_000}) as fleet:
         answer = await ask(fleet.url, "POST", "/api/blobs/sha256:" + "0" * 64, b"x" * 1_000_000)
         assert (answer.status, answer.json()["error"].split(",")[0]) == (400, "digest mismatch")
 
 
+@both_lanes
 async def test_a_client_that_stalls_within_its_body_holds_no_slot() -> None:
     async with besieged(slots=1) as fleet:
         streams = [await connect(fleet.url) for _ in range(20)]
@@ -179,6 +184,7 @@ async def test_a_client_that_stalls_within_its_body_holds_no_slot() -> None:
             await stream.aclose()
 
 
+@both_lanes
 async def test_a_client_that_leaves_within_its_body_was_never_there() -> None:
     async with besieged() as fleet:
         async with await connect(fleet.url) as stream:
@@ -191,6 +197,7 @@ async def test_a_client_that_leaves_within_its_body_was_never_there() -> None:
         assert not inference_seen(fleet.sims["a"].host)
 
 
+@both_lanes
 async def test_an_upload_that_stalls_or_ends_early_leaves_no_blob() -> None:
     async with besieged() as fleet:
         host = fleet.sims["a"].host
@@ -218,6 +225,7 @@ async def test_a_client_that_stops_reading_loses_its_lease_after_the_write_limit
         stream.close()
 
 
+@both_lanes
 async def test_pipelined_requests_are_answered_in_order() -> None:
     async with besieged() as fleet:
         requests = [request_bytes("GET", "/api/version"), CHAT_ROUTE.request(), request_bytes("GET", "/nowhere")]

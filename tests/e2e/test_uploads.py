@@ -6,7 +6,10 @@ import hashlib
 
 import trio
 
+from tests.kit.lanes import both_lanes, connect
 from tests.kit.served import served
+
+pytestmark = both_lanes
 
 
 async def test_an_existing_blob_is_not_uploaded_again() -> None:
@@ -15,8 +18,7 @@ async def test_an_existing_blob_is_not_uploaded_again() -> None:
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
     async with served("a") as fleet, fleet.client() as http:
         assert (await http.post(f"/api/blobs/{digest}", content=data)).status_code == 201
-        stream = await trio.open_tcp_stream(*fleet.address)
-        async with stream:
+        async with await connect(fleet.url) as stream:
             head = f"POST /api/blobs/{digest} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000000\r\n"
             await stream.send_all(head.encode() + b"Expect: 100-continue\r\n\r\n")
             with trio.fail_after(5):

@@ -1,4 +1,7 @@
-"""The whole product over real sockets: simulated servers, the fleet, the front end, all on free ports."""
+"""The whole product over real sockets: simulated servers, the fleet, the front end, all on free ports.
+
+Its URLs are those of the lane that the test has chosen (`tests.kit.lanes`).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from actors.system import System, open_system
 from fleet.config import Config
 from fleet.ids import ServerId
 from fleet.simulator import Profile
+from tests.kit.lanes import EDGE, QUART, UNIX, base_url, current, socket_path
 from tests.kit.tcp import TcpSim, sim_server
+from web.inner import private_socket
 from web.serve import serve
 
 MODELS = "llama3:8b:4.7GB,tiny:latest:1GB,nomic-embed-text:latest:274MB"
@@ -22,7 +27,7 @@ QUICK = Profile(load_seconds=0.05, slots=4, tokens_per_second=400.0, prefill_per
 
 
 class Served:
-    """URLs and handles of a running product."""
+    """URLs and handles of a running product. `lanes` are the URLs of both lanes, whichever the test has chosen."""
 
     def __init__(self, url: str, orchestrator_url: str, system: System, sims: dict[str, TcpSim]) -> None:
         self.url = url
@@ -30,6 +35,7 @@ class Served:
         self.system = system
         self.sims = sims
         self.stop = trio.Event()
+        self.lanes: dict[str, str] = {}
 
     @property
     def address(self) -> tuple[str, int]:
@@ -37,7 +43,8 @@ class Served:
         return host, int(port)
 
     def client(self, **headers: str) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=20.0, headers=headers)
+        where, transport = base_url(self.url), httpx.AsyncHTTPTransport(uds=socket_path(self.url))
+        return httpx.AsyncClient(base_url=where, transport=transport, trust_env=False, timeout=20.0, headers=headers)
 
     async def until_idle(self, within: float = 5.0) -> None:
         """Wait until no request is open; fails when that takes longer."""
@@ -55,6 +62,21 @@ class Served:
 
 
 @asynccontextmanager
+async def front_end(config: Config, system: System, sims: dict[str, TcpSim]) -> AsyncIterator[Served]:
+    """The front end of a running system, with both its lanes."""
+    with private_socket() as inner:
+        async with trio.open_nursery() as nursery:
+            stop = trio.Event()
+            urls = await nursery.start(partial(serve, config, system=system, stop=stop, inner=inner))
+            lanes = {EDGE: urls[0], QUART: UNIX + inner.path}
+            chosen = urls if current() == EDGE else [lanes[QUART]]
+            handle = Served(chosen[0], chosen[-1], system, sims)
+            handle.stop, handle.lanes = stop, lanes
+            yield handle
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
 async def served(
     *servers: str,
     models: str = MODELS,
@@ -68,12 +90,7 @@ async def served(
         specs = [{"id": name, "url": sim.url, "max_concurrency": slots} for name, sim in sims.items()]
         ports = {"proxy_port": 0, "orchestrator_port": 0, **config.pop("server", {})}
         full = Config.model_validate({"servers": specs, "server": ports, **config})
-        async with open_system(full, seed=1) as system, trio.open_nursery() as nursery:
-            stop = trio.Event()
-            urls = await nursery.start(partial(serve, full, system=system, stop=stop))
+        async with open_system(full, seed=1) as system, front_end(full, system, sims) as handle:
             for name in servers:
                 await system.probe(ServerId(name), 5.0)
-            handle = Served(urls[0], urls[-1], system, sims)
-            handle.stop = stop
             yield handle
-            nursery.cancel_scope.cancel()

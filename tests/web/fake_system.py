@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,14 +12,19 @@ import trio
 
 from actors.system import System
 from actors.views import QueueView
-from fleet.call import Call, Downstream
+from fleet.call import Call, Downstream, Headers
 from fleet.catalog import ServerCatalog
 from fleet.config import Config, ServerSpec
 from fleet.errors import NoServer, ShuttingDown
 from fleet.ids import ModelName, ServerId
 from fleet.server import Health, ServerState
-from tests.web.raw import Served, served
+from tests.kit.lanes import QUART, UNIX, current
+from tests.web.raw import Served, running, served
 from web.app import create_app
+from web.bind import bind
+from web.connection import TERMS_KEY
+from web.edge.acceptor import Edge, serve_edge
+from web.inner import private_socket
 
 Answering = Callable[[Call, Downstream], Awaitable[None]]
 
@@ -28,6 +34,20 @@ async def say_hi(call: Call, down: Downstream) -> None:
     await down.start(200, [(b"content-type", b"application/json"), (b"content-length", b"2")])
     await down.write(b"hi")
     await down.finish()
+
+
+class _Signed:
+    """Puts the request id on the answer, as the exchange does."""
+
+    def __init__(self, call: Call, down: Downstream) -> None:
+        self._call = call
+        self._down = down
+
+    async def start(self, status: int, headers: Headers) -> None:
+        await self._down.start(status, [(b"x-request-id", self._call.request_id.encode()), *headers])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._down, name)
 
 
 class FakeClient:
@@ -121,7 +141,7 @@ class FakeSystem:
     async def _run(self, call: Call, down: Downstream) -> None:
         self.open += 1
         try:
-            await self.answering(call, down)
+            await self.answering(call, cast(Downstream, _Signed(call, down)))
         finally:
             self.open -= 1
             self.ended.set()
@@ -211,7 +231,15 @@ class FakeSystem:
 
 
 @asynccontextmanager
-async def fleet(system: FakeSystem, **settings: Any) -> AsyncIterator[Served]:
-    """The whole application over a fake system, on a real socket."""
-    async with served(create_app(system.handle), **settings) as server:
-        yield server
+async def fleet(system: FakeSystem) -> AsyncIterator[Served]:
+    """The front end over a fake system, on a real socket: the edge before the app, or the app alone."""
+    app = create_app(system.handle)
+    with private_socket() as inner:
+        async with served(app, [inner.bound], UNIX + inner.path) as behind:
+            if current() == QUART:
+                yield behind
+                return
+            bound = bind("127.0.0.1", 0, "test")
+            edge = Edge(system.handle, inner, app.config[TERMS_KEY], None)
+            async with running(partial(serve_edge, [bound], edge), bound.url) as server:
+                yield server

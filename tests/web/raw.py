@@ -2,51 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import h11
+import pytest
 import trio
 
-from web.listen import bind, serve_apps
+import web.connection
+import web.edge.connection
+import web.edge.intake
+from tests.kit.lanes import connect
+from web.bind import Bound, bind
+from web.listen import serve_apps
 
 
 @asynccontextmanager
-async def served(app: Any, **settings: Any) -> AsyncIterator[Served]:
-    """Serve an app on a free port of loopback; on the way out everything must end within five seconds."""
-    bound = bind("127.0.0.1", 0, "test")
-    stop = trio.Event()
-    settings.setdefault("drain_timeout", 1.0)
+async def served(
+    app: Any,
+    listeners: Sequence[Bound] | None = None,
+    url: str = "",
+    *,
+    drain_timeout: float = 1.0,
+    **settings: Any,
+) -> AsyncIterator[Served]:
+    """Serve an app with Hypercorn, on a free port of loopback unless told where."""
+    bound = listeners or [bind("127.0.0.1", 0, "test")]
+    async with running(partial(serve_apps, bound, app, **settings), url or bound[0].url, drain_timeout) as server:
+        yield server
+
+
+@asynccontextmanager
+async def running(serve: Callable[..., Awaitable[None]], url: str, drain_timeout: float = 1.0) -> AsyncIterator[Served]:
+    """Serve; on the way out everything must end within five seconds."""
+    here = Served(url, trio.Event())
 
     async def run(task_status: trio.TaskStatus[Any]) -> None:
-        await serve_apps([bound], app, stop=stop, task_status=task_status, **settings)
+        await serve(stop=here.stop, drain_timeout=drain_timeout, task_status=task_status)
         here.stopped.set()
 
-    here = Served(bound.port, bound.url, stop)
     async with trio.open_nursery() as nursery:
         await nursery.start(run)
         try:
             yield here
         finally:
             here.hang_up()
-            stop.set()
+            here.stop.set()
         with trio.fail_after(5):
             await here.stopped.wait()
+
+
+def lingering(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """How long either lane listens to the rest of a body that nobody wants."""
+    for module in (web.connection, web.edge.connection, web.edge.intake):
+        monkeypatch.setattr(module, "LINGER", seconds)
 
 
 class Served:
     """A running server."""
 
-    def __init__(self, port: int, url: str, stop: trio.Event) -> None:
-        self.port = port
+    def __init__(self, url: str, stop: trio.Event) -> None:
         self.url = url
         self.stop = stop
         self.stopped = trio.Event()
         self._wires: list[Wire] = []
 
     async def connect(self) -> Wire:
-        wire = Wire(await trio.open_tcp_stream("127.0.0.1", self.port))
+        wire = Wire(await connect(self.url))
         self._wires.append(wire)
         return wire
 

@@ -17,9 +17,12 @@ from fleet.dialects import NATIVE
 from fleet.ids import ModelName, Pair, RequestId, ServerId
 from fleet.server import Admin, Health
 from fleet.simulator import Profile
+from tests.kit.lanes import both_lanes
 from tests.kit.served import served
 from tests.web.fake_system import FakeSystem, fleet
 from tests.web.raw import Served
+
+pytestmark = both_lanes
 
 ROOT = "/api/orchestrator"
 SLOW = Profile(load_seconds=0.0, slots=4, tokens_per_second=20.0)

@@ -14,9 +14,12 @@ import zstandard
 import web.connection
 from fleet.call import Call, Downstream
 from fleet.errors import BodyBudget, RequestTimeout
+from tests.kit.lanes import both_lanes
 from tests.web.fake_system import FakeSystem, fleet
-from tests.web.raw import Served, Wire, head
+from tests.web.raw import Served, Wire, head, lingering
 from web.body import Budget, HeldBody, Terms
+
+pytestmark = both_lanes
 
 CHAT = b'{"model":"m","messages":[{"role":"user","content":"x"}]}'
 
@@ -62,7 +65,7 @@ async def test_a_silent_upload_is_given_up(autojump_clock: trio.testing.MockCloc
 
 
 async def test_a_silent_upload_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web.connection, "LINGER", 0.05)
+    lingering(monkeypatch, 0.05)
 
     async def reading(call: Call, down: Downstream) -> None:
         assert not isinstance(call.body, bytes)

@@ -6,12 +6,17 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import anthropic
+import httpx
+import httpx2
 import ollama
 import openai
 import pytest
 import trio
 
+from tests.kit.lanes import base_url, both_lanes, socket_path
 from tests.kit.served import Served, served
+
+pytestmark = both_lanes
 
 T = TypeVar("T")
 
@@ -20,7 +25,7 @@ clients: list[ollama.Client] = []
 
 
 def ollama_client(fleet: Served) -> ollama.Client:
-    clients.append(ollama.Client(fleet.url))
+    clients.append(ollama.Client(base_url(fleet.url), transport=httpx.HTTPTransport(uds=socket_path(fleet.url))))
     return clients[-1]
 
 
@@ -154,7 +159,8 @@ async def hold_one(fleet: Served) -> None:
 
 
 def openai_client(fleet: Served) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{fleet.url}/v1", api_key="none", max_retries=0)
+    http = httpx2.Client(transport=httpx2.HTTPTransport(uds=socket_path(fleet.url)))
+    return openai.OpenAI(base_url=f"{base_url(fleet.url)}/v1", api_key="none", max_retries=0, http_client=http)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -198,7 +204,8 @@ async def test_openai_sees_its_own_errors() -> None:
 
 
 def anthropic_client(fleet: Served) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=fleet.url, api_key="none", max_retries=0)
+    http = httpx2.Client(transport=httpx2.HTTPTransport(uds=socket_path(fleet.url)))
+    return anthropic.Anthropic(base_url=base_url(fleet.url), api_key="none", max_retries=0, http_client=http)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import trio
 
-import web.connection
 from fleet.call import Call, Downstream
+from tests.kit.lanes import both_lanes
 from tests.web.fake_system import FakeSystem, fleet
-from tests.web.raw import head
+from tests.web.raw import head, lingering
+
+pytestmark = both_lanes
 
 SECURE: dict[str, Any] = {"api_keys": ["a-secret-key-0123456789"]}
 KEY = "Authorization: Bearer a-secret-key-0123456789"
@@ -139,7 +141,7 @@ async def test_a_body_announced_too_long_is_refused_without_reading_it() -> None
 
 
 async def test_a_chunked_body_is_refused_as_soon_as_it_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web.connection, "LINGER", 0.2)
+    lingering(monkeypatch, 0.2)
     async with fleet(FakeSystem(limits=SMALL)) as server:
         wire = await server.connect()
         await wire.send(head("POST", "/api/chat", "Transfer-Encoding: chunked", "User-Agent: ollama/1"))
@@ -150,7 +152,7 @@ async def test_a_chunked_body_is_refused_as_soon_as_it_is_too_long(monkeypatch: 
 
 
 async def test_a_slow_body_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web.connection, "LINGER", 0.1)
+    lingering(monkeypatch, 0.1)
     async with fleet(FakeSystem(timeouts={"body_idle": 0.1})) as server:
         wire = await server.connect()
         await wire.send(head("POST", "/api/chat", length=100) + b"{")
@@ -170,7 +172,7 @@ async def test_an_early_answer_to_an_unread_body_leaves_the_connection_usable() 
 
 
 async def test_an_early_answer_ends_a_long_upload(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web.connection, "LINGER", 0.2)
+    lingering(monkeypatch, 0.2)
 
     async def known_already(call: Call, down: Downstream) -> None:
         await down.start(200, [(b"content-length", b"0")])

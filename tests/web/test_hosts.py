@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.kit.lanes import both_lanes
 from tests.web.fake_system import FakeSystem, fleet
 from tests.web.raw import Answer, Served, Wire, head
+
+pytestmark = both_lanes
 
 KEYS = {"api_keys": ["a-secret-key-0123456789"]}
 EVIL = "evil.example:11435"

@@ -10,8 +10,11 @@ import trio
 
 from fleet.ids import ServerId
 from fleet.server import Admin, Health
+from tests.kit.lanes import both_lanes
 from tests.web.fake_system import FakeSystem, fleet
 from tests.web.raw import Answer, head
+
+pytestmark = both_lanes
 
 B = ServerId("b")
 LAYER = "sha256:" + "1" * 64

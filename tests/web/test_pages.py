@@ -7,7 +7,10 @@ import json
 import pytest
 
 from fleet.server import Health
+from tests.kit.lanes import both_lanes
 from tests.web.fake_system import FakeSystem, fleet
+
+pytestmark = both_lanes
 
 PAGES = [
     # method, path, status, body, other fields

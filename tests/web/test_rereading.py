@@ -12,10 +12,13 @@ import trio.testing
 from fleet.call import Call, Downstream
 from fleet.ids import ModelName, ServerId
 from tests.kit.fleet import Client, chat
+from tests.kit.lanes import both_lanes
 from tests.kit.served import Served, served
 from tests.web.fake_system import FakeSystem, fleet
 from tests.web.raw import Wire
 from web.rereading import LastHeld, held
+
+pytestmark = both_lanes
 
 SUCCESS = b'{"status":"success"}\n'
 NEVER = {"interval": 3600}

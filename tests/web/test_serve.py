@@ -44,7 +44,7 @@ async def start(
         await serve(system.config, system=system.handle, stop=stop, hurry=hurry, task_status=task_status)
 
     urls: list[str] = await nursery.start(run)
-    return [Served(int(url.rpartition(":")[2]), url, stop) for url in urls]
+    return [Served(url, stop) for url in urls]
 
 
 async def test_both_ports_serve_the_same_application() -> None:

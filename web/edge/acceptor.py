@@ -142,17 +142,19 @@ async def serve_edge(
             around.cancel_scope.cancel()
     finally:
         edge.cold.close()
-        for sock in sockets:
-            sock.close()
 
 
 async def _accept_all(
     edge: Edge, sockets: Sequence[socket.socket], scope: trio.CancelScope, connections: trio.Nursery
 ) -> None:
-    with scope:
-        async with trio.open_nursery() as nursery:
-            for sock in sockets:
-                nursery.start_soon(_accept, edge, sock, connections)
+    try:
+        with scope:
+            async with trio.open_nursery() as nursery:
+                for sock in sockets:
+                    nursery.start_soon(_accept, edge, sock, connections)
+    finally:
+        for sock in sockets:  # at once: who comes now is refused, and need not wait for our end
+            sock.close()
 
 
 async def _accept(edge: Edge, listener: socket.socket, connections: trio.Nursery) -> None:

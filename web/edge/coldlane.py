@@ -7,6 +7,7 @@ the app sends in whole chunks goes on as it is. Who asked is said in a field tha
 from __future__ import annotations
 
 import math
+import socket
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -26,17 +27,15 @@ if TYPE_CHECKING:
     from web.edge.intake import Body, Intake
 
 _OURS: Final = frozenset((b"host", b"content-length", b"expect", PEER))
-_CONNECT: Final = 5.0
+_CONNECT: Final = 30.0
+_TURN: Final = 0.002
 
 
 class ColdLane:
     """Relays to one app."""
 
     def __init__(self, inner: Inner) -> None:
-        async def dial() -> trio.abc.Stream:
-            return await trio.open_unix_socket(inner.path)
-
-        self._pool = Pool(Endpoint.parse("http://fleet.internal"), dial=dial, max_idle=32)
+        self._pool = Pool(Endpoint.parse("http://fleet.internal"), dial=_Dialling(inner.path), max_idle=32)
 
     async def serve(self, head: RequestHead, body: Body, down: EdgeDownstream, client: str) -> None:
         """Relay one request and its answer.
@@ -82,6 +81,38 @@ class ColdLane:
     def close(self) -> None:
         """End what is still open."""
         self._pool.close()
+
+
+class _Dialling:
+    """Connections to the app.
+
+    By hand, because a Unix socket whose backlog is full refuses instead of waiting, and Trio takes that for success.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._waiting = trio.Lock()
+
+    async def __call__(self) -> trio.abc.Stream:
+        """One more. Raises OSError."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            if not self._connected(sock):
+                async with self._waiting:  # one of us looks for room, the others let the app accept
+                    while not self._connected(sock):  # noqa: ASYNC110 (nobody tells when there is room)
+                        await trio.sleep(_TURN)
+            return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        except BaseException:
+            sock.close()
+            raise
+
+    def _connected(self, sock: socket.socket) -> bool:
+        try:
+            sock.connect(self._path)
+        except (BlockingIOError, ConnectionRefusedError):  # how Linux and the BSDs say that the backlog is full
+            return False
+        return True
 
 
 def _request(

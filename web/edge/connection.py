@@ -6,6 +6,7 @@ wherever it is; a half-closed connection has left, except that a harmless GET ma
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import struct
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from actors.link import Link, SocketLink
+from actors.link import Link
 from actors.trouble import BROKEN
 from fleet.call import ClientGone
 from fleet.errors import FleetError
@@ -24,7 +25,7 @@ from web.edge import refusal
 from web.edge.downstream import EdgeDownstream
 from web.edge.head import BadHead, RequestHead
 from web.edge.intake import LINGER, Body, Intake
-from web.edge.secure import shake_hands
+from web.edge.secure import PlainLink, TlsLink, shake_hands
 
 if TYPE_CHECKING:
     from web.edge.acceptor import Edge
@@ -38,9 +39,9 @@ _RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Connection:
-    """`busy` is False while nothing of a next request has come; `since` is when that began."""
+    """`life` cancels all of it, from outside; `since` is when the last request ended."""
 
-    __slots__ = ("_edge", "_gone", "_harmless", "_intake", "_link", "_peer", "_socket", "life", "since")
+    __slots__ = ("_edge", "_gone", "_harmless", "_intake", "_link", "_peer", "_socket", "_unread", "life", "since")
 
     def __init__(self, edge: Edge, sock: socket.socket, peer: str) -> None:
         self._edge = edge
@@ -50,6 +51,7 @@ class Connection:
         self._intake: Intake | None = None
         self._gone = False
         self._harmless = False
+        self._unread = False
         self.life = trio.CancelScope()
         self.since = trio.current_time()
 
@@ -63,15 +65,18 @@ class Connection:
         try:
             with self.life:
                 await self._serve()
-        except (*BROKEN, ClientGone, EOFError):
+        except ClientGone:
+            self._reset()
+        except (*BROKEN, EOFError):
             pass
         except Exception as crash:
             log.error("connection closed after an error in it", exc_info=crash)
         finally:
-            self._edge.leaving.forget(self._socket)
             if self._link is not None:
                 self._link.abort()
-            self._socket.close()
+            else:
+                self._edge.leaving.forget(self._socket)
+                self._socket.close()
 
     def _left(self, reset: bool) -> None:
         """The client has closed its side, or all of the connection."""
@@ -83,21 +88,32 @@ class Connection:
 
     async def _serve(self) -> None:
         edge, config = self._edge, self._edge.config
-        link = await shake_hands(self._socket, edge.tls, config.timeouts.head) if edge.tls else SocketLink(self._socket)
-        self._link = link
+        link = self._link = await self._linked()
         intake = self._intake = Intake(link, edge.heads, config.limits.header_bytes, config.timeouts.head)
         while not edge.closing:
             try:
                 got = await intake.head()
             except BadHead as bad:
-                await link.send_all(refusal.answer(bad))
+                with trio.move_on_after(LINGER):
+                    await link.send_all(refusal.answer(bad))
+                self._unread = True
                 break
             if got is None:
                 return
             if not await self._one(link, intake, *got):
                 break
             self.since = trio.current_time()
-        await self._linger(link)
+        with trio.move_on_after(LINGER):
+            if self._unread or link.stale():
+                await self._linger(link)
+            elif isinstance(link, TlsLink):
+                await link.end()
+
+    async def _linked(self) -> Link:
+        edge = self._edge
+        if edge.tls is None:
+            return PlainLink(self._socket, edge.leaving)
+        return await shake_hands(self._socket, edge.tls, edge.config.timeouts.head, edge.leaving)
 
     async def _one(self, link: Link, intake: Intake, head: RequestHead, length: int | None) -> bool:
         """One request; whether another may follow on this connection."""
@@ -110,22 +126,31 @@ class Connection:
         finally:
             body.release()
         if down.ends_by_close and not down.whole:  # a plain close would look like the end of the answer
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            return self._closed(link)
-        return down.keep_alive and down.whole and (body.complete or await body.discard())
+            self._reset()
+            link.abort()
+            return False
+        going_on = down.keep_alive and down.whole and (body.complete or await body.discard())
+        self._unread = not body.complete
+        return going_on
 
-    def _closed(self, link: Link) -> bool:
-        link.abort()
-        return False
+    def _reset(self) -> None:
+        """The close to come throws away what the client has not taken."""
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
     async def _answer(self, link: Link, intake: Intake, head: RequestHead, body: Body, down: EdgeDownstream) -> None:
         edge = self._edge
         known = edge.hot.prepared(head)
+        harmless = known is None and head.method in _HARMLESS
+        if self._gone:  # it left with its last byte, and nobody will tell us again
+            if not harmless:
+                return
+            self.life.deadline = min(self.life.deadline, trio.current_time() + _GRACE)
         if known is not None:
-            if not self._gone:
-                await edge.hot.serve(known, body, down, self._client(head))
+            await edge.hot.serve(known, body, down, self._client(head))
             return
-        self._harmless = head.method in _HARMLESS
+        self._harmless = harmless
+        down.patience = edge.config.timeouts.write
         try:
             if head.upgrade:
                 await edge.cold.upgrade(head, intake, link, down, self._client(head))
@@ -150,9 +175,6 @@ class Connection:
 
     async def _linger(self, link: Link) -> None:
         """Close so that the client gets to read the last answer: bytes that nobody reads would reset the connection."""
-        if not isinstance(link, SocketLink):
-            return
-        with trio.move_on_after(LINGER):
-            self._socket.shutdown(socket.SHUT_WR)
-            while await link.receive():
-                pass
+        self._socket.shutdown(socket.SHUT_WR)
+        while await link.receive():
+            pass

@@ -35,7 +35,9 @@ class EdgeDownstream:
     """Start, write, finish or abort, as the protocol says; then `whole` and `keep_alive` say what comes next.
 
     `fields` go on the answer unless it has them. `keep_alive` may be turned off until the start; it goes off by itself
-    when a long request body is still coming in then. Any method raises ClientGone once the client cannot be reached.
+    when a long request body is still coming in then. `patience` is for how many seconds any write may wait for the
+    client; where a lease is watched, that is the lease's business. Any method raises ClientGone once the client cannot
+    be reached.
     """
 
     __slots__ = (
@@ -49,6 +51,7 @@ class EdgeDownstream:
         "_torn",
         "fields",
         "keep_alive",
+        "patience",
         "started",
         "status",
         "whole",
@@ -65,6 +68,7 @@ class EdgeDownstream:
         self._torn = False
         self.fields: Headers = ()
         self.keep_alive = head.keep_alive
+        self.patience = math.inf
         self.started = False
         self.whole = False
         self.status = 0
@@ -74,7 +78,7 @@ class EdgeDownstream:
         self.started = True
         self.status = status
         self.keep_alive = self.keep_alive and self._body.nearly_here
-        lines = [status_line(status), _date()]
+        lines = [status_line(status), date_line()]
         length = None
         for name, value in headers:
             if name == b"content-length":
@@ -134,7 +138,7 @@ class EdgeDownstream:
             out += _LAST_CHUNK
         if out:
             sent = await self._try(out)
-            if sent < len(out) and not await self._rest(memoryview(out)[sent:], patience):
+            if sent < len(out) and not await self._rest(memoryview(out)[sent:], min(patience, self.patience)):
                 return
         self.whole = not self._left
         self.keep_alive = self.keep_alive and self.whole
@@ -147,8 +151,8 @@ class EdgeDownstream:
 
     @property
     def ends_by_close(self) -> bool:
-        """Whether a close would look like the end of the answer."""
-        return self.started and not (self._chunking or self._bodiless or self._left is not None)
+        """Whether a close would look like the end of the answer, or leave what a client does not take to the kernel."""
+        return self._torn or (self.started and not (self._chunking or self._bodiless or self._left is not None))
 
     def _framed_piece(self, data: bytes, raw: bytes) -> bytes:
         """The bytes to send for a piece, the head before them if it has not left."""
@@ -165,8 +169,8 @@ class EdgeDownstream:
 
     async def _send(self, data: bytes) -> None:
         sent = await self._try(data)
-        if sent < len(data):
-            await self._rest(memoryview(data)[sent:], math.inf)
+        if sent < len(data) and not await self._rest(memoryview(data)[sent:], self.patience):
+            raise ClientGone
 
     async def _try(self, data: bytes) -> int:
         if self._torn:
@@ -196,7 +200,7 @@ _made = 0
 _line = b""
 
 
-def _date() -> bytes:
+def date_line() -> bytes:
     """The Date field of this second."""
     global _made, _line
     now = int(time.time())

@@ -75,6 +75,7 @@ class HotLane:
         if judged.refused:
             mine = judged.as_of(request_id)
             down.fields = mine.decision.fields
+            down.patience = self._system.config.timeouts.write
             await mine.answer(down)
             return
         try:
@@ -87,6 +88,7 @@ class HotLane:
         except Exception as crash:
             mine = judged.as_of(request_id)
             down.fields = mine.decision.fields
+            down.patience = self._system.config.timeouts.write
             await errors.make_good(crash, mine.asker, down)
 
 

@@ -7,17 +7,20 @@ caretaker's to end (`web.edge.caretaker`), not ours.
 from __future__ import annotations
 
 import io
+import re
 from typing import Final
 
 import trio
 
 from actors.framing import Chunked, Framing, Length, WireError
 from actors.link import Link
+from actors.trouble import BROKEN
 from fleet.errors import BadRequest, RequestTimeout, TooLarge
 from web.body import Terms
-from web.edge.head import BadHead, Heads, RequestHead
+from web.edge.head import NOT_HTTP, BadHead, Heads, RequestHead
 
 _END: Final = b"\r\n\r\n"
+_OPENING = re.compile(rb"[A-Z\r]")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 SHORT: Final = 2**20
 """The rest of a body of at most this many bytes is read and thrown away rather than closing the connection."""
@@ -62,6 +65,8 @@ class Intake:
         data = bytearray(self._data)
         with trio.move_on_after(self._head_seconds):
             while True:
+                if data and not _OPENING.match(data):  # TLS on a plain port: its client waits for us to say something
+                    raise BadHead(400, NOT_HTTP)
                 looked = max(0, len(data) - 3)
                 if len(data) >= self._head_bytes:
                     raise BadHead(431, "the request head is larger than limits.header_bytes allows")
@@ -153,11 +158,14 @@ class Body:
         """The next piece. Raises as `whole` does. Cancelled: no byte is lost."""
         if self.complete:
             raise StopAsyncIteration
-        if self._invitable:
-            self._invitable = False
-            await self._intake.invite()
-        with trio.move_on_after(self._terms.idle):
-            return await self._piece()
+        try:
+            if self._invitable:
+                self._invitable = False
+                await self._intake.invite()
+            with trio.move_on_after(self._terms.idle):
+                return await self._piece()
+        except BROKEN as gone:
+            raise EOFError from gone
         self._late = True
         raise RequestTimeout(
             f"no byte of the request body came in for {self._terms.idle:g} s", details="see timeouts.body_idle"

@@ -11,13 +11,13 @@ from typing import Final
 import orjson
 
 from web.doorman import new_request_id
-from web.edge.downstream import status_line
+from web.edge.downstream import date_line, status_line
 from web.edge.head import BadHead
 
 log = logging.getLogger(__name__)
 
 _HEAD: Final = (
-    b"%bcontent-type: application/json; charset=utf-8\r\ncontent-length: %d\r\nx-request-id: %b\r\n"
+    b"%b%bcontent-type: application/json; charset=utf-8\r\ncontent-length: %d\r\nx-request-id: %b\r\n"
     b"connection: close\r\n%b\r\n%b"
 )
 
@@ -38,4 +38,4 @@ def too_many() -> bytes:
 
 def _whole(status: int, text: str, request_id: str, fields: bytes) -> bytes:
     body = orjson.dumps({"error": text})
-    return _HEAD % (status_line(status), len(body), request_id.encode(), fields, body)
+    return _HEAD % (status_line(status), date_line(), len(body), request_id.encode(), fields, body)

@@ -1,0 +1,203 @@
+"""What costs what: a short answer through the whole fast lane, measured again with one stage after the other left out.
+
+`python -m bench.stages`. No sockets and no waiting: links that always have bytes stand in for both sides, so what is
+measured is our own code and nothing of the kernel's or of the event loop's. Microseconds, the best of many short runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+import trio
+
+import web.edge.hotlane
+from actors.exchange import Exchange
+from actors.lease import Lease
+from actors.link import Link
+from actors.ollama_client import OllamaClient
+from actors.passage import Passage
+from actors.system import TcpBackends, open_system
+from actors.transport import Endpoint, Pool
+from bench.processes import say
+from bench.scenarios import REQUESTS
+from fleet.call import Downstream, Headers
+from fleet.config import Config, ServerSpec
+from fleet.ids import ServerId
+from fleet.outcomes import Completed
+from web.body import Terms
+from web.edge.acceptor import Edge
+from web.edge.connection import Connection
+from web.edge.intake import Intake
+from web.inner import Inner
+
+REQUEST = REQUESTS["short"].wire()
+BODY = b'{"model":"m0","message":{"role":"assistant","content":"%b"},"done":true,"eval_count":150,"eval_duration":9}'
+ANSWER = BODY % (b"Machine learning finds patterns in data. " * 5)
+FIELDS = [
+    (b"content-type", b"application/json"),
+    (b"content-length", b"%d" % len(ANSWER)),
+    (b"x-request-id", b"1" * 16),
+]
+RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(ANSWER) + ANSWER
+RUNS, PER_RUN = 60, 100
+DONE = Completed(200)
+
+
+class EndlessLink:
+    """Always has the same bytes, so many times; takes everything."""
+
+    def __init__(self, data: bytes, times: float) -> None:
+        self._data = data
+        self._left = times
+
+    async def receive(self) -> bytes:
+        self._left -= 1
+        return self._data if self._left >= 0 else b""
+
+    async def send_first(self, data: bytes) -> int:
+        return len(data)
+
+    async def send_all(self, data: bytes | memoryview) -> None: ...
+
+    def stale(self) -> bool:
+        return False
+
+    def abort(self) -> None: ...
+
+
+class EndlessPool(Pool):
+    """Every connection answers at once."""
+
+    async def _connect(self) -> Link:
+        return EndlessLink(RESPONSE, float("inf"))
+
+
+class Control:
+    """The control plane of a server that is always well."""
+
+    async def tags(self, limit: float) -> list[dict[str, object]]:
+        return [{"name": "m0:latest", "model": "m0:latest"}]
+
+    async def ps(self, limit: float) -> list[dict[str, object]]:
+        return []
+
+    async def version(self, limit: float) -> str:
+        return "0.0.0"
+
+    async def aclose(self) -> None: ...
+
+
+class Backends(TcpBackends):
+    """A server that needs no server."""
+
+    def pool(self, spec: ServerSpec) -> Pool:
+        return EndlessPool(Endpoint.parse(spec.url), clock=trio.lowlevel.current_clock().current_time)
+
+    def client(self, spec: ServerSpec) -> OllamaClient:
+        return cast(OllamaClient, Control())
+
+
+async def serve(edge: Edge, times: int) -> None:
+    """So many requests on one connection."""
+    link = EndlessLink(REQUEST, times)
+    connection = Connection(edge, cast(Any, None), "127.0.0.1")
+    intake = Intake(link, edge.heads, 65_536, 30.0)
+    while (got := await intake.head()) is not None:
+        await connection._one(link, intake, *got)
+
+
+# ---- leaving out
+
+
+class Canned:
+    """An answer that has come already."""
+
+    status, length, raw, complete, done = 200, len(ANSWER), b"", True, True
+    passing = (FIELDS[0],)
+
+    async def receive(self) -> bytes:
+        return ANSWER
+
+    def release(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+async def _open(exchange: Exchange, lease: Lease) -> Canned:
+    return Canned()
+
+
+async def _pass(passage: Passage, response: Canned, extra: Headers, may_keep: object) -> None:
+    passage.lease.close(DONE)
+    await passage._answer.start(cast(Any, response), extra)
+    await passage._answer.end_with(ANSWER)
+
+
+async def _close_only(passage: Passage, response: Canned, extra: Headers, may_keep: object) -> None:
+    passage.lease.close(DONE)
+    passage._answer.started = True
+
+
+async def _answered(exchange: Exchange) -> None:
+    await _fixed(exchange._answer._down)
+
+
+async def _fixed(down: Downstream) -> None:
+    await down.start(200, FIELDS)
+    await down.finish(ANSWER)
+
+
+async def _silent(down: Downstream) -> None: ...
+
+
+STEPS: tuple[tuple[str, object, str, object], ...] = (
+    ("connection to the server: write and read heads, pool", Exchange, "_open", _open),
+    ("hold, tap (tokens, statistics), judgement", Passage, "run", _pass),
+    ("answer: choose and write fields, frame, send", Passage, "run", _close_only),
+    ("record for history and log", Exchange, "_note", lambda exchange: None),
+    ("exchange: queue, choice, lease, release, breaker", Exchange, "run", _answered),
+    ("understand the body: model, stream, options", web.edge.hotlane, "work_of", lambda *call: _fixed),
+    ("a fixed answer, written", web.edge.hotlane, "work_of", lambda *call: _silent),
+)
+"""What a stage is, and what takes its place when it is left out; each step on top of those before."""
+
+
+async def once(edge: Edge) -> float:
+    """Microseconds per request, the best of many short runs: whatever else the machine does only ever adds."""
+    await serve(edge, PER_RUN)
+    best = float("inf")
+    for _ in range(RUNS):
+        began = time.thread_time_ns()
+        await serve(edge, PER_RUN)
+        best = min(best, (time.thread_time_ns() - began) / PER_RUN / 1000)
+        await trio.lowlevel.checkpoint()
+    return best
+
+
+async def main() -> None:
+    async with trio.open_nursery() as nursery:
+        config = Config.model_validate({"servers": [{"id": "a", "url": "http://127.0.0.1:1", "max_concurrency": 100}]})
+        async with open_system(config, backends=Backends()) as system:
+            await system.probe(ServerId("a"), 5.0)
+            logging.getLogger("fleet.request").setLevel(logging.WARNING)  # as a busy fleet would be run
+            edge = Edge(system, cast(Inner, SimpleNamespace(path="")), Terms(), None)
+            await report(edge)
+        nursery.cancel_scope.cancel()
+
+
+async def report(edge: Edge) -> None:
+    whole = before = await once(edge)
+    for name, owner, attribute, instead in STEPS:
+        setattr(owner, attribute, instead)
+        now = await once(edge)
+        say(f"{name:60} {before - now:6.1f} us")
+        before = now
+    say(f"{'read the request, judge its head, know its body':60} {before:6.1f} us")
+    say(f"{'all of it':60} {whole:6.1f} us")
+
+
+if __name__ == "__main__":
+    trio.run(main)
