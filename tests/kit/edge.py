@@ -258,6 +258,8 @@ async def _request(stream: trio.SocketStream, data: bytes, deaf_to: bytes) -> tu
             needed = int(found[1]) if found else 0
             if head.split(b" ", 2)[1].startswith(deaf_to):
                 await trio.sleep_forever()
+            if b"\r\nexpect: 100-continue" in head.lower():
+                await stream.send_all(b"HTTP/1.1 100 Continue\r\n\r\n")
         if needed is not None and len(rest) >= needed:
             return head, rest[:needed], rest[needed:]
         piece = await stream.receive_some(65536)
