@@ -106,7 +106,7 @@ async def serve(edge: Edge, times: int) -> None:
     connection = Connection(edge, cast(Any, None), "127.0.0.1")
     intake = Intake(link, edge.heads, 65_536, 30.0)
     while (got := await intake.head()) is not None:
-        await connection._one(link, intake, *got)
+        await connection._one(cast(Any, link), intake, *got)
 
 
 # ---- leaving out

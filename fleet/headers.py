@@ -30,6 +30,8 @@ _NOT_UPSTREAM: Final = _HOP_BY_HOP | {
     b"accept-encoding",  # the tap cannot read compressed bytes, and Ollama does not compress anyway
     b"x-priority",
     b"x-request-id",  # set anew, from the sane one
+    b"forwarded",  # the client's word on where it comes from: a fleet behind us, which trusts us, would believe it
+    b"x-real-ip",
 }
 _NOT_DOWNSTREAM: Final = _HOP_BY_HOP | {
     b"date",  # the front end writes its own
@@ -39,7 +41,7 @@ _NOT_DOWNSTREAM: Final = _HOP_BY_HOP | {
     b"strict-transport-security",
     b"x-request-id",
 }
-_NOT_UPSTREAM_PREFIXES: Final = (b"proxy-", b"x-fleet-", b"access-control-")
+_NOT_UPSTREAM_PREFIXES: Final = (b"proxy-", b"x-fleet-", b"access-control-", b"x-forwarded-")
 _NOT_DOWNSTREAM_PREFIXES: Final = (b"proxy-", b"x-fleet-", b"access-control-")  # CORS is answered by us
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

@@ -13,7 +13,8 @@ import trio
 
 _BACKLOG: Final = 4096
 _USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", None)
-_DEAD_PEER_MS: Final = 60_000
+DEAD_PEER: Final = 60.0
+"""Seconds after which a peer that acknowledges nothing counts as gone."""
 _TAKEN: Final[dict[int | None, str]] = {
     errno.EADDRINUSE: "another program is listening there",
     errno.EACCES: "the operating system does not allow it",
@@ -54,15 +55,16 @@ class Bound:
             sock.close()
 
 
-def bind(host: str, port: int, setting: str, scheme: str = "http") -> Bound:
+def bind(host: str, port: int, setting: str, scheme: str = "http", *, dead_peer: float = DEAD_PEER) -> Bound:
     """Listen on every address that `host` means; port 0 picks a free one.
 
+    `dead_peer`: seconds in which a client acknowledges nothing, or takes nothing, before its connection is reset.
     Raises PortTaken or HostUnusable with one sentence naming the address and the setting; OSError for anything else.
     """
     sockets: list[socket.socket] = []
     try:
         for family, where in _addresses(host, port):
-            sockets.append(_listen(family, where))
+            sockets.append(_listen(family, where, dead_peer))
             if port == 0:
                 break  # one port number for all would need luck
     except (OSError, UnicodeError) as error:
@@ -90,7 +92,7 @@ def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[s
     return sorted(wanted, key=lambda one: one[0] != socket.AF_INET)
 
 
-def _listen(family: socket.AddressFamily, where: tuple[str, int]) -> socket.socket:
+def _listen(family: socket.AddressFamily, where: tuple[str, int], dead_peer: float) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix" and sys.platform != "cygwin":
@@ -99,7 +101,7 @@ def _listen(family: socket.AddressFamily, where: tuple[str, int]) -> socket.sock
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if _USER_TIMEOUT is not None:
             # inherited by accepted sockets: a peer that vanished is noticed although nothing is being read from it
-            sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, _DEAD_PEER_MS)
+            sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, int(dead_peer * 1000))
         sock.bind(where)
         sock.listen(_BACKLOG)
         sock.setblocking(False)

@@ -178,6 +178,7 @@ def _refuse_unusable_tls(config: Config) -> None:
 
 def _run(config: Config, source: str = "defaults", *, demo: bool) -> int:
     from web.bind import HostUnusable, PortTaken
+    from web.inner import NoPlace
     from web.tls import TlsUnusable
 
     try:
@@ -191,7 +192,7 @@ def _run(config: Config, source: str = "defaults", *, demo: bool) -> int:
     except PortTaken as error:
         typer.echo(f"fleet: {error}", err=True)
         return PORT_TAKEN
-    except (HostUnusable, TlsUnusable) as error:
+    except (HostUnusable, NoPlace, TlsUnusable) as error:
         typer.echo(f"fleet: {error}", err=True)
         return BAD_CONFIG
 

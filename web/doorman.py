@@ -54,7 +54,7 @@ class Judged:
 
 
 class Doorman:
-    """Reads the configuration anew for every request."""
+    """Judges by the configuration of the moment; the edge keeps a verdict for as long as that stays the same."""
 
     def __init__(self, system: Guarded) -> None:
         self._system = system

@@ -12,14 +12,33 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
+
+import trio
 
 from web.bind import Bound
 
 PEER: Final = b"x-fleet-peer"
 """The field in which the edge says who asks; it removes a client's own."""
 _BACKLOG: Final = 1024
+_PLACES: Final = (None, "/tmp")
+"""Where the directory may lie; None is the system's default, which TMPDIR may have made too long for a socket."""
+
+
+class NoPlace(Exception):
+    """The private socket can be made nowhere. The message is one sentence for the operator."""
+
+
+class _Hatch:
+    """A way in without the file system. Nothing is buffered: what is sent has been taken, so no socket is forgotten."""
+
+    def __init__(self) -> None:
+        self.send, self.receive = trio.open_memory_channel[socket.socket](0)
+
+    def close(self) -> None:
+        self.send.close()
+        self.receive.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +47,63 @@ class Inner:
 
     path: str
     bound: Bound
+    _hatch: _Hatch = field(default_factory=_Hatch)
+
+    @property
+    def arriving(self) -> trio.MemoryReceiveChannel[socket.socket]:
+        """Connections that came past the listener: who serves `bound` serves them too, and closes this at the end."""
+        return self._hatch.receive
+
+    async def hand_over(self) -> socket.socket:
+        """A connection to the app that needs no path. Raises OSError and BrokenResourceError when nobody serves it."""
+        ours, theirs = socket.socketpair()
+        try:
+            ours.setblocking(False)
+            theirs.setblocking(False)
+            await self._hatch.send.send(theirs)
+        except BaseException:
+            ours.close()
+            theirs.close()
+            raise
+        return ours
+
+    def close(self) -> None:
+        """Neither way in stays open."""
+        self._hatch.close()
+        with contextlib.suppress(OSError):
+            self.bound.close()
 
 
 @contextmanager
 def private_socket() -> Iterator[Inner]:
-    """A listening Unix socket in a fresh private directory; both are gone afterwards. Raises OSError."""
-    directory = tempfile.mkdtemp(prefix="fleet-")  # 0700 by its own promise
-    path = os.path.join(directory, "app.sock")
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    """A listening Unix socket in a fresh private directory; both are gone afterwards. Raises NoPlace."""
+    path, sock = _opened()
+    inner = Inner(path, Bound((sock,), "localhost", 0, "the private socket"))
     try:
+        yield inner
+    finally:
+        inner.close()
+        shutil.rmtree(os.path.dirname(path), ignore_errors=True)
+
+
+def _opened() -> tuple[str, socket.socket]:
+    why = ""
+    for place in _PLACES:
+        try:
+            return _listening(place)
+        except OSError as error:
+            why = error.strerror or str(error)
+    raise NoPlace(f"cannot make the private socket ({why}); set TMPDIR to a short path that can be written to")
+
+
+def _listening(place: str | None) -> tuple[str, socket.socket]:
+    directory = tempfile.mkdtemp(prefix="fleet-", dir=place)  # 0700 by its own promise
+    path = os.path.join(directory, "app.sock")
+    with contextlib.ExitStack() as undoing:
+        undoing.callback(shutil.rmtree, directory, ignore_errors=True)
+        sock = undoing.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         sock.bind(path)
         sock.listen(_BACKLOG)
         sock.setblocking(False)
-        yield Inner(path, Bound((sock,), "localhost", 0, "the private socket"))
-    finally:
-        with contextlib.suppress(OSError):
-            sock.close()
-        shutil.rmtree(directory, ignore_errors=True)
+        undoing.pop_all()
+    return path, sock

@@ -6,6 +6,7 @@ is cancelled, readers that do not read included.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -30,10 +31,12 @@ async def serve_apps(
     drain_timeout: float,
     header_bytes: int = 1 << 20,
     idle: float = IDLE,
+    arriving: trio.MemoryReceiveChannel[socket.socket] | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve one ASGI app on several addresses until `stop` is set and what was running has ended.
 
+    `arriving` brings connections that come by no listener; it is closed when no more are served.
     Reports the URLs once connections are accepted. After `stop`, responses get `drain_timeout` seconds to end.
     Cancelled: everything ends at once. No client can make it raise.
     """
@@ -50,7 +53,7 @@ async def serve_apps(
             await connection.run()
 
         async with trio.open_nursery() as connections:
-            accepting = await connections.start(_accept, listeners, handle, connections)
+            accepting = await connections.start(_accept, listeners, arriving, handle, connections)
             task_status.started([bound.url for bound in listeners])
             await stop.wait()
             accepting.cancel()
@@ -62,6 +65,7 @@ async def serve_apps(
 
 async def _accept(
     listeners: Sequence[Bound],
+    arriving: trio.MemoryReceiveChannel[socket.socket] | None,
     handle: Callable[[trio.SocketStream], Any],
     connections: trio.Nursery,
     task_status: trio.TaskStatus[trio.CancelScope],
@@ -71,6 +75,8 @@ async def _accept(
         async with trio.open_nursery() as nursery:
             sockets = [listener for bound in listeners for listener in bound.listeners()]
             await nursery.start(_listeners, handle, sockets, connections)
+            if arriving is not None:
+                nursery.start_soon(_take_in, arriving, handle, connections)
             task_status.started(scope)
 
 
@@ -81,3 +87,13 @@ async def _listeners(
     task_status: trio.TaskStatus[Any],
 ) -> None:
     await trio.serve_listeners(handle, sockets, handler_nursery=connections, task_status=task_status)
+
+
+async def _take_in(
+    arriving: trio.MemoryReceiveChannel[socket.socket],
+    handle: Callable[[trio.SocketStream], Any],
+    connections: trio.Nursery,
+) -> None:
+    async with arriving:
+        async for sock in arriving:
+            connections.start_soon(handle, trio.SocketStream(trio.socket.from_stdlib_socket(sock)))

@@ -15,14 +15,16 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from web.app import create_app
-from web.bind import Bound, bind
+from web.bind import DEAD_PEER, Bound, bind
 from web.connection import TERMS_KEY
+from web.descriptors import most_clients
 from web.edge.acceptor import Edge, serve_edge
 from web.inner import Inner, private_socket
 from web.listen import serve_apps
@@ -39,6 +41,8 @@ HARD_EXIT_AFTER: Final = 15.0
 HARD_EXIT_CODE: Final = 70
 _GC: Final = (20_000, 20, 20)
 """Allocations between two collections of the young, and how many of each kind before the next kind."""
+_MARGIN: Final = 30.0
+"""Seconds beyond `timeouts.write` in which the system leaves a client alone that does not read: ours to judge first."""
 _ROOM: Final = 1024
 """Bytes of a head that the edge may add to a client's."""
 _LAST_WORDS: Final = 2.0
@@ -49,10 +53,12 @@ def bind_all(config: Config) -> list[Bound]:
     """Open every port of the application. Raises PortTaken; no socket stays open then."""
     server = config.server
     wanted = [(server.proxy_port, "server.proxy_port"), (config.orchestrator_port, "server.orchestrator_port")]
+    scheme = "https" if server.tls.enabled else "http"
+    dead_peer = max(DEAD_PEER, config.timeouts.write + _MARGIN)
     bound: list[Bound] = []
     try:
         for port, setting in wanted:
-            bound.append(bind(server.host, port, setting, "https" if server.tls.enabled else "http"))
+            bound.append(bind(server.host, port, setting, scheme, dead_peer=dead_peer))
     except BaseException:
         for each in bound:
             each.close()
@@ -68,23 +74,26 @@ async def serve(
     hurry: trio.Event | None = None,
     bound: Sequence[Bound] | None = None,
     inner: Inner | None = None,
+    most: float = math.inf,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the application on its ports until `stop`; then drain, for `drain_timeout` or until `hurry`.
 
     `bound` and `inner` are where to listen, if that is open already; whoever opened `inner` removes it.
-    Reports the URLs, the proxy's first. Raises PortTaken, TlsUnusable. Cancelled: everything ends at once.
+    `most` clients are let in at one time, whatever `limits.connections` says.
+    Reports the URLs, the proxy's first. Raises PortTaken, TlsUnusable, NoPlace. Cancelled: everything ends at once.
     """
     tls = secured(config)
-    listeners = list(bound) if bound is not None else bind_all(config)
     closing = trio.Event()
-    async with trio.open_nursery() as nursery:
-        urls = await nursery.start(_listen, config, system, listeners, inner, tls, closing)
-        system.own_urls = urls
-        task_status.started(urls)
-        await stop.wait()
-        await _drain(system, config.drain_timeout, trio.Event() if hurry is None else hurry)
-        closing.set()
+    with private_socket() if inner is None else nullcontext(inner) as behind:
+        listeners = list(bound) if bound is not None else bind_all(config)
+        async with trio.open_nursery() as nursery:
+            urls = await nursery.start(_listen, config, system, listeners, behind, tls, most, closing)
+            system.own_urls = urls
+            task_status.started(urls)
+            await stop.wait()
+            await _drain(system, config.drain_timeout, trio.Event() if hurry is None else hurry)
+            closing.set()
 
 
 def secured(config: Config) -> ssl.SSLContext | None:
@@ -97,20 +106,20 @@ async def _listen(
     config: Config,
     system: System,
     listeners: Sequence[Bound],
-    inner: Inner | None,
+    inner: Inner,
     tls: ssl.SSLContext | None,
+    most: float,
     closing: trio.Event,
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
     """The edge on the ports, and behind it the app on its private socket, which outlives it."""
     app = create_app(system)
-    with private_socket() if inner is None else nullcontext(inner) as behind:
-        async with trio.open_nursery() as nursery:
-            done = trio.Event()
-            await nursery.start(partial(_serve_app, config, app, behind, done))
-            edge = Edge(system, behind, app.config[TERMS_KEY], tls)
-            await serve_edge(listeners, edge, stop=closing, drain_timeout=_LAST_WORDS, task_status=task_status)
-            done.set()
+    async with trio.open_nursery() as nursery:
+        done = trio.Event()
+        await nursery.start(partial(_serve_app, config, app, inner, done))
+        edge = Edge(system, inner, app.config[TERMS_KEY], tls, most)
+        await serve_edge(listeners, edge, stop=closing, drain_timeout=_LAST_WORDS, task_status=task_status)
+        done.set()
 
 
 async def _serve_app(
@@ -123,6 +132,7 @@ async def _serve_app(
         drain_timeout=_LAST_WORDS,
         header_bytes=config.limits.header_bytes + _ROOM,
         idle=math.inf,
+        arriving=inner.arriving,
         task_status=task_status,
     )
 
@@ -157,14 +167,24 @@ class Setting:
 
 
 def run(config: Config, say: Callable[[str], None], *, source: str, setting: Setting | None = None) -> int:
-    """Run the fleet until a signal ends it; the exit code. Raises TlsUnusable, PortTaken before anything is started.
+    """Run the fleet until a signal ends it; the exit code.
 
+    Before anything is started it may raise TlsUnusable, NoPlace, PortTaken and HostUnusable.
     `source` names the configuration file, for the operator.
     """
     secured(config)
-    bound = bind_all(config)
-    _rarely_collect()
-    return trio.run(_main, config, bound, say, source, setting or Setting())
+    with private_socket() as inner:
+        doors = _Doors(bind_all(config), inner)
+        _rarely_collect()
+        return trio.run(_main, config, doors, say, source, setting or Setting())
+
+
+@dataclass(frozen=True, slots=True)
+class _Doors:
+    """What is open before the event loop runs, so that what is wrong with it can be said in one sentence."""
+
+    bound: Sequence[Bound]
+    inner: Inner
 
 
 def _rarely_collect() -> None:
@@ -177,21 +197,19 @@ def _rarely_collect() -> None:
     gc.set_threshold(*_GC)
 
 
-async def _main(
-    config: Config, bound: Sequence[Bound], say: Callable[[str], None], source: str, setting: Setting
-) -> int:
+async def _main(config: Config, doors: _Doors, say: Callable[[str], None], source: str, setting: Setting) -> int:
     stop, hurry = trio.Event(), trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(_watch_signals, stop, hurry, config.drain_timeout, say)
         async with setting.around(config) as whole:
-            await _run_system(whole, bound, say, source, setting, stop, hurry)
+            await _run_system(whole, doors, say, source, setting, stop, hurry)
         nursery.cancel_scope.cancel()
     return 0
 
 
 async def _run_system(
     config: Config,
-    bound: Sequence[Bound],
+    doors: _Doors,
     say: Callable[[str], None],
     source: str,
     setting: Setting,
@@ -201,7 +219,7 @@ async def _run_system(
     from actors.system import open_system
 
     async with open_system(config) as system, trio.open_nursery() as serving:
-        urls = await serving.start(_serve, config, system, stop, hurry, bound)
+        urls = await serving.start(_serve, config, system, stop, hurry, doors)
         say(f"proxy        {urls[0]}")
         say(f"orchestrator {urls[-1]}")
         say(f"config       {source}")
@@ -218,10 +236,19 @@ async def _serve(
     system: System,
     stop: trio.Event,
     hurry: trio.Event,
-    bound: Sequence[Bound],
+    doors: _Doors,
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
-    await serve(config, system=system, stop=stop, hurry=hurry, bound=bound, task_status=task_status)
+    await serve(
+        config,
+        system=system,
+        stop=stop,
+        hurry=hurry,
+        bound=doors.bound,
+        inner=doors.inner,
+        most=most_clients(config),
+        task_status=task_status,
+    )
 
 
 async def _watch_signals(

@@ -36,6 +36,8 @@ def test_what_concerns_the_model_goes_upstream() -> None:
         *(b"host", b"content-length", b"expect", b"origin", b"referer", b"cookie", b"authorization", b"x-api-key"),
         *(b"accept-encoding", b"x-priority", b"x-fleet-anything", b"x-request-id", b"X-API-Key", b"Host"),
         b"access-control-request-method",
+        *(b"x-forwarded-for", b"X-Forwarded-Proto", b"x-forwarded-host", b"x-forwarded-port", b"X-Real-IP"),
+        b"Forwarded",
     ],
 )
 def test_what_is_ours_or_the_connections_stays_here(name: bytes) -> None:

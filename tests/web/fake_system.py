@@ -235,11 +235,12 @@ async def fleet(system: FakeSystem) -> AsyncIterator[Served]:
     """The front end over a fake system, on a real socket: the edge before the app, or the app alone."""
     app = create_app(system.handle)
     with private_socket() as inner:
-        async with served(app, [inner.bound], UNIX + inner.path) as behind:
+        async with served(app, [inner.bound], UNIX + inner.path, arriving=inner.arriving) as behind:
             if current() == QUART:
                 yield behind
                 return
             bound = bind("127.0.0.1", 0, "test")
             edge = Edge(system.handle, inner, app.config[TERMS_KEY], None)
             async with running(partial(serve_edge, [bound], edge), bound.url) as server:
+                server.edge = edge
                 yield server

@@ -16,6 +16,7 @@ import web.edge.connection
 import web.edge.intake
 from tests.kit.lanes import connect
 from web.bind import Bound, bind
+from web.edge.acceptor import Edge
 from web.listen import serve_apps
 
 
@@ -65,6 +66,8 @@ class Served:
 
     def __init__(self, url: str, stop: trio.Event) -> None:
         self.url = url
+        self.edge: Edge | None = None
+        """Where clients come in, if that is the edge."""
         self.stop = stop
         self.stopped = trio.Event()
         self._wires: list[Wire] = []

@@ -139,7 +139,7 @@ def test_a_fleet_without_servers_started_without_a_word(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("web.serve._arm_hard_exit", lambda seconds: None)
-    config = Config.model_validate({"server": {"proxy_port": 0, "orchestrator_port": 0}})
+    config = Config.model_validate({"server": {"proxy_port": 0, "orchestrator_port": 0}, "limits": {"connections": 10}})
     said = _Stopping()
     assert run(config, said.say, source="config.yml") == 0
     assert [line.split()[0] for line in said] == ["proxy", "orchestrator", "config", "stopping:"]

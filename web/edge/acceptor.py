@@ -39,9 +39,14 @@ _TURNING_AWAY: Final = 256
 
 
 class Edge:
-    """What all connections share. `closing`: no further request on any connection."""
+    """What all connections share. `closing`: no further request on any connection.
 
-    def __init__(self, system: System, inner: Inner, terms: Terms, tls: ssl.SSLContext | None) -> None:
+    `most` is how many clients the process can have, whatever `limits.connections` says.
+    """
+
+    def __init__(
+        self, system: System, inner: Inner, terms: Terms, tls: ssl.SSLContext | None, most: float = math.inf
+    ) -> None:
         self._system = system
         self.terms = terms
         self.tls = tls
@@ -52,6 +57,7 @@ class Edge:
         self.leaving = leaving.make()
         self.closing = False
         self.connections: set[Connection] = set()
+        self._most = most
         self._turned_away = 0
 
     @property
@@ -64,12 +70,13 @@ class Edge:
 
     def enter(self, sock: socket.socket, address: object, nursery: trio.Nursery) -> None:
         """Serve one client, or tell it that there is no room."""
-        if len(self.connections) < self.config.limits.connections:
+        if len(self.connections) < min(self.config.limits.connections, self._most):
             peer = address[0] if isinstance(address, tuple) else ""
             connection = Connection(self, sock, peer)
             self.connections.add(connection)
             nursery.start_soon(self._serve, connection, name="client")
         elif self._turned_away < _TURNING_AWAY:
+            self._turned_away += 1  # here: a whole batch may come before the first of these tasks runs
             nursery.start_soon(self._turn_away, sock, name="refused client")
         else:
             sock.close()
@@ -82,7 +89,6 @@ class Edge:
 
     async def _turn_away(self, sock: socket.socket) -> None:
         """Say so without reading more than it takes for the client to see it."""
-        self._turned_away += 1
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         try:
             with trio.move_on_after(1):
@@ -103,14 +109,14 @@ class Edge:
             await trio.sleep(_SWEEP)
             oldest = trio.current_time() - self.config.timeouts.keep_alive
             for connection in [each for each in self.connections if each.idle and each.since <= oldest]:
-                connection.life.cancel()
+                connection.hang_up()
 
     def close(self) -> None:
         """No further request: idle connections end now, the others after their answer."""
         self.closing = True
         for connection in list(self.connections):
             if connection.idle:
-                connection.life.cancel()
+                connection.hang_up()
 
 
 async def serve_edge(
@@ -161,23 +167,38 @@ async def _accept(edge: Edge, listener: socket.socket, connections: trio.Nursery
     quiet_until = -math.inf
     while True:
         await trio.lowlevel.wait_readable(listener)
-        try:
-            for _ in range(_BATCH):
-                sock, address = listener.accept()
-                _tune(sock)
-                edge.enter(sock, address, connections)
-        except BlockingIOError:
+        exhausted = _accept_batch(edge, listener, connections)
+        if exhausted is None:
             continue
+        if trio.current_time() >= quiet_until:
+            log.error("cannot accept connections: %s", exhausted.strerror)
+            quiet_until = trio.current_time() + 60.0
+        await trio.sleep(_PAUSE)
+
+
+def _accept_batch(edge: Edge, listener: socket.socket, connections: trio.Nursery) -> OSError | None:
+    """Accept who waits, up to a batch; the error if this process cannot have any more."""
+    for _ in range(_BATCH):
+        try:
+            sock, address = listener.accept()
+        except BlockingIOError:
+            break
         except OSError as error:
-            if error.errno not in _EXHAUSTED:
-                continue  # that client is gone already
-            if trio.current_time() >= quiet_until:
-                log.error("cannot accept connections: %s", error.strerror)
-                quiet_until = trio.current_time() + 60.0
-            await trio.sleep(_PAUSE)
+            if error.errno in _EXHAUSTED:
+                return error
+            continue  # that client is gone already
+        if _tuned(sock):
+            edge.enter(sock, address, connections)
+    return None
 
 
-def _tune(sock: socket.socket) -> None:
-    sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+def _tuned(sock: socket.socket) -> bool:
+    """Whether the connection is fit to be served; it is closed otherwise."""
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    except OSError:  # that client is gone already
+        sock.close()
+        return False
+    return True

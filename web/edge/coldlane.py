@@ -6,6 +6,7 @@ the app sends in whole chunks goes on as it is. Who asked is said in a field tha
 
 from __future__ import annotations
 
+import logging
 import math
 import socket
 from typing import TYPE_CHECKING, Final
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from actors.transport import Endpoint, Pool, UpstreamRequest, UpstreamResponse
-from fleet.errors import BackendError, BadRequest
+from fleet.errors import BackendError, BadRequest, FleetError, Phase
 from fleet.headers import connection_fields, field
 from web.edge.tunnel import tunnel
 from web.inner import PEER, Inner
@@ -26,16 +27,28 @@ if TYPE_CHECKING:
     from web.edge.head import RequestHead
     from web.edge.intake import Body, Intake
 
+log = logging.getLogger(__name__)
+
 _OURS: Final = frozenset((b"host", b"content-length", b"expect", PEER))
 _CONNECT: Final = 30.0
 _TURN: Final = 0.002
+_LENGTH: Final = frozenset((b"content-length",))
+_LOST: Final = (FileNotFoundError, NotADirectoryError, PermissionError, ConnectionRefusedError)
+"""How a path fails on which nobody listens any more (on the BSDs the last one may also mean a full backlog)."""
+
+
+class AppUnreachable(FleetError):
+    """The app behind the edge took no connection, or gave no answer."""
+
+    status, code, reason = 503, "SERVICE_UNAVAILABLE", "APP_UNREACHABLE"
 
 
 class ColdLane:
     """Relays to one app."""
 
     def __init__(self, inner: Inner) -> None:
-        self._pool = Pool(Endpoint.parse("http://fleet.internal"), dial=_Dialling(inner.path), max_idle=32)
+        self._pool = Pool(Endpoint.parse("http://fleet.internal"), dial=_Dialling(inner), max_idle=32)
+        self._failing = False
 
     async def serve(self, head: RequestHead, body: Body, down: EdgeDownstream, client: str) -> None:
         """Relay one request and its answer.
@@ -43,7 +56,7 @@ class ColdLane:
         Raises ClientGone, EOFError (the client left within its body), and FleetError before anything was answered.
         """
         request = _request(head, b"" if body.empty else body, body.length, client)
-        await self._relay(await self._pool.open(request, connect_timeout=_CONNECT), down)
+        await self._relay(await self._open(request), down)
 
     async def upgrade(self, head: RequestHead, intake: Intake, link: Link, down: EdgeDownstream, client: str) -> None:
         """Relay a websocket's handshake and, if the app agrees, all that follows, until either side closes.
@@ -52,20 +65,38 @@ class ColdLane:
         """
         down.keep_alive = False  # what the client has sent already is frames, not a request
         request = _request(head, b"", None, client, upgrade=True)
-        response = await self._pool.open(request, connect_timeout=_CONNECT)
+        response = await self._open(request)
         if response.status != 101:
             await self._relay(response, down)
             return
         inner, begun = response.take_over()
         try:
-            await down.switch(response.headers)
-            await tunnel(intake, link, inner, begun)
+            await down.switch([pair for pair in response.headers if pair[0] not in _LENGTH])
+            await tunnel(intake, link, inner, begun, down.patience)
         finally:
             inner.abort()
 
+    async def _open(self, request: UpstreamRequest) -> UpstreamResponse:
+        """Ask the app. Raises AppUnreachable, and whatever the client's body raises."""
+        try:
+            response = await self._pool.open(request, connect_timeout=_CONNECT)
+        except BackendError as error:
+            raise self._unreachable(error) from error
+        self._failing = False
+        return response
+
+    def _unreachable(self, error: BackendError) -> AppUnreachable:
+        """The same in words for clients, who need not know how the app is reached."""
+        if not self._failing:  # one line for all requests until it answers again
+            log.warning("the app behind the edge gives no answer: %s", error.message)
+        self._failing = True
+        failed = "cannot be reached" if error.phase is Phase.CONNECT else "gave no answer"
+        return AppUnreachable(f"the fleet's own application {failed}, please try again", retry_after=1.0)
+
     async def _relay(self, response: UpstreamResponse, down: EdgeDownstream) -> None:
         try:
-            await down.start(response.status, _kept(response.headers))
+            dropped = _LENGTH if response.status == 204 else frozenset()  # RFC 9110, 8.6: no body, so no length
+            await down.start(response.status, _kept(response.headers, dropped))
             if response.framing == "chunked":
                 await down.flush()  # a stream may be silent for long
             data = await response.receive()
@@ -84,35 +115,56 @@ class ColdLane:
 
 
 class _Dialling:
-    """Connections to the app.
+    """Connections to the app: by its path, or, once that is lost (cleaners of /tmp take it), handed straight over.
 
     By hand, because a Unix socket whose backlog is full refuses instead of waiting, and Trio takes that for success.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, inner: Inner) -> None:
+        self._inner = inner
         self._waiting = trio.Lock()
+        self._lost = False
 
     async def __call__(self) -> trio.abc.Stream:
-        """One more. Raises OSError."""
+        """One more. Raises OSError and BrokenResourceError."""
+        sock = None if self._lost else await self._by_path()
+        if sock is None:
+            sock = await self._inner.hand_over()
+        return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+
+    async def _by_path(self) -> socket.socket | None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.setblocking(False)
         try:
-            if not self._connected(sock):
-                async with self._waiting:  # one of us looks for room, the others let the app accept
-                    while not self._connected(sock):  # noqa: ASYNC110 (nobody tells when there is room)
-                        await trio.sleep(_TURN)
-            return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+            sock.setblocking(False)
+            await self._connect(sock)
+        except _LOST as error:
+            sock.close()
+            self._lose(error)
+            return None
         except BaseException:
             sock.close()
             raise
+        return sock
+
+    async def _connect(self, sock: socket.socket) -> None:
+        if self._connected(sock):
+            return
+        async with self._waiting:  # one of us looks for room, the others let the app accept
+            while not self._connected(sock):  # noqa: ASYNC110 (nobody tells when there is room)
+                await trio.sleep(_TURN)
 
     def _connected(self, sock: socket.socket) -> bool:
         try:
-            sock.connect(self._path)
-        except (BlockingIOError, ConnectionRefusedError):  # how Linux and the BSDs say that the backlog is full
+            sock.connect(self._inner.path)
+        except BlockingIOError:  # the backlog is full
             return False
         return True
+
+    def _lose(self, error: OSError) -> None:
+        """For good: a path that was taken away once may come back as somebody else's."""
+        if not self._lost:
+            log.warning("the private socket is lost (%s); the app is reached without it", error.strerror)
+        self._lost = True
 
 
 def _request(

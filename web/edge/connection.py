@@ -6,15 +6,13 @@ wherever it is; a half-closed connection has left, except that a harmless GET ma
 
 from __future__ import annotations
 
-import contextlib
+import enum
 import logging
 import socket
-import struct
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from actors.link import Link
 from actors.trouble import BROKEN
 from fleet.call import ClientGone
 from fleet.errors import FleetError
@@ -25,7 +23,7 @@ from web.edge import refusal
 from web.edge.downstream import EdgeDownstream
 from web.edge.head import BadHead, RequestHead
 from web.edge.intake import LINGER, Body, Intake
-from web.edge.secure import PlainLink, TlsLink, shake_hands
+from web.edge.secure import ClientLink, PlainLink, shake_hands
 
 if TYPE_CHECKING:
     from web.edge.acceptor import Edge
@@ -35,22 +33,29 @@ log = logging.getLogger(__name__)
 _GRACE: Final = 1.0
 """Seconds in which a client that has closed its sending side may still get the answer to a GET."""
 _HARMLESS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
-_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class _Stage(enum.Enum):
+    """What a connection does, and hence what it means that the client closes its side."""
+
+    READING = "reading"
+    HARMLESS = "harmless"
+    SERVING = "serving"
 
 
 class Connection:
     """`life` cancels all of it, from outside; `since` is when the last request ended."""
 
-    __slots__ = ("_edge", "_gone", "_harmless", "_intake", "_link", "_peer", "_socket", "_unread", "life", "since")
+    __slots__ = ("_edge", "_gone", "_intake", "_link", "_peer", "_socket", "_stage", "_unread", "life", "since")
 
     def __init__(self, edge: Edge, sock: socket.socket, peer: str) -> None:
         self._edge = edge
         self._socket = sock
         self._peer = peer
-        self._link: Link | None = None
+        self._link: ClientLink | None = None
         self._intake: Intake | None = None
         self._gone = False
-        self._harmless = False
+        self._stage = _Stage.READING
         self._unread = False
         self.life = trio.CancelScope()
         self.since = trio.current_time()
@@ -61,12 +66,18 @@ class Connection:
 
     async def run(self) -> None:
         """Serve until either side closes. Raises nothing but Cancelled."""
-        self._edge.leaving.watch(self._socket, self._left)
+        try:
+            self._edge.leaving.watch(self._socket, self._left)
+        except (OSError, ValueError) as error:
+            log.warning("cannot watch over one more connection: %s", error)
+            self._socket.close()
+            return
         try:
             with self.life:
                 await self._serve()
         except ClientGone:
-            self._reset()
+            if self._link is not None:
+                self._link.reset()
         except (*BROKEN, EOFError):
             pass
         except Exception as crash:
@@ -78,12 +89,17 @@ class Connection:
                 self._edge.leaving.forget(self._socket)
                 self._socket.close()
 
+    def hang_up(self) -> None:
+        """Close an idle connection. A request that has just come in was not read, and so can be sent again."""
+        if self._link is not None:
+            self._link.abort()
+
     def _left(self, reset: bool) -> None:
-        """The client has closed its side, or all of the connection."""
+        """The client has closed its side, or all of the connection; while nothing runs, reading shows it too."""
         self._gone = True
-        if reset or not (self._harmless or self.idle):
+        if reset or self._stage is _Stage.SERVING:
             self.life.cancel()
-        elif self._harmless:
+        elif self._stage is _Stage.HARMLESS:
             self.life.deadline = trio.current_time() + _GRACE
 
     async def _serve(self) -> None:
@@ -104,18 +120,15 @@ class Connection:
                 break
             self.since = trio.current_time()
         with trio.move_on_after(LINGER):
-            if self._unread or link.stale():
-                await self._linger(link)
-            elif isinstance(link, TlsLink):
-                await link.end()
+            await self._close(link)
 
-    async def _linked(self) -> Link:
+    async def _linked(self) -> ClientLink:
         edge = self._edge
         if edge.tls is None:
             return PlainLink(self._socket, edge.leaving)
         return await shake_hands(self._socket, edge.tls, edge.config.timeouts.head, edge.leaving)
 
-    async def _one(self, link: Link, intake: Intake, head: RequestHead, length: int | None) -> bool:
+    async def _one(self, link: ClientLink, intake: Intake, head: RequestHead, length: int | None) -> bool:
         """One request; whether another may follow on this connection."""
         body = Body(intake, head, length, self._edge.terms)
         down = EdgeDownstream(link, head, body)
@@ -125,23 +138,20 @@ class Connection:
             await self._answer(link, intake, head, body, down)
         finally:
             body.release()
-        if down.ends_by_close and not down.whole:  # a plain close would look like the end of the answer
-            self._reset()
-            link.abort()
-            return False
+            self._stage = _Stage.READING
+            if down.ends_by_close and not down.whole:  # a plain close would look like the end of the answer
+                link.reset()
         going_on = down.keep_alive and down.whole and (body.complete or await body.discard())
         self._unread = not body.complete
         return going_on
 
-    def _reset(self) -> None:
-        """The close to come throws away what the client has not taken."""
-        with contextlib.suppress(OSError):
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-
-    async def _answer(self, link: Link, intake: Intake, head: RequestHead, body: Body, down: EdgeDownstream) -> None:
+    async def _answer(
+        self, link: ClientLink, intake: Intake, head: RequestHead, body: Body, down: EdgeDownstream
+    ) -> None:
         edge = self._edge
         known = edge.hot.prepared(head)
         harmless = known is None and head.method in _HARMLESS
+        self._stage = _Stage.HARMLESS if harmless else _Stage.SERVING
         if self._gone:  # it left with its last byte, and nobody will tell us again
             if not harmless:
                 return
@@ -149,7 +159,6 @@ class Connection:
         if known is not None:
             await edge.hot.serve(known, body, down, self._client(head))
             return
-        self._harmless = harmless
         down.patience = edge.config.timeouts.write
         try:
             if head.upgrade:
@@ -158,8 +167,6 @@ class Connection:
                 await edge.cold.serve(head, body, down, self._client(head))
         except FleetError as error:
             await self._refuse(error, head, down)
-        finally:
-            self._harmless = False
 
     async def _refuse(self, error: FleetError, head: RequestHead, down: EdgeDownstream) -> None:
         """What went wrong on the way to the app, in the words of the path's dialect."""
@@ -173,8 +180,13 @@ class Connection:
     def _client(self, head: RequestHead) -> str:
         return self._edge.proxies.client_in(self._peer, head.headers)
 
-    async def _linger(self, link: Link) -> None:
+    async def _close(self, link: ClientLink) -> None:
         """Close so that the client gets to read the last answer: bytes that nobody reads would reset the connection."""
-        self._socket.shutdown(socket.SHUT_WR)
-        while await link.receive():
-            pass
+        if link.closed:
+            return
+        if self._unread or link.stale():
+            self._socket.shutdown(socket.SHUT_WR)
+            while await link.receive():
+                pass
+        else:
+            await link.end()

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from actors.link import Link
+from actors.trouble import BROKEN
 from fleet.call import ClientGone, Headers
 
 if TYPE_CHECKING:
     from web.edge.head import RequestHead
     from web.edge.intake import Body
+    from web.edge.secure import ClientLink
 
 _LAST_CHUNK: Final = b"0\r\n\r\n"
-_BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 _STATUS: Final = {int(status): f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
@@ -32,7 +32,7 @@ def status_line(status: int) -> bytes:
 
 
 class EdgeDownstream:
-    """Start, write, finish or abort, as the protocol says; then `whole` and `keep_alive` say what comes next.
+    """Start, write, finish or cut, as the protocol says; then `whole` and `keep_alive` say what comes next.
 
     `fields` go on the answer unless it has them. `keep_alive` may be turned off until the start; it goes off by itself
     when a long request body is still coming in then. `patience` is for how many seconds any write may wait for the
@@ -57,7 +57,7 @@ class EdgeDownstream:
         "whole",
     )
 
-    def __init__(self, link: Link, head: RequestHead, body: Body) -> None:
+    def __init__(self, link: ClientLink, head: RequestHead, body: Body) -> None:
         self._link = link
         self._body = body
         self._old = head.old
@@ -147,7 +147,7 @@ class EdgeDownstream:
         """The answer is cut: its end will not be sent, and the connection closes instead."""
         self.keep_alive = False
         if self._torn:  # somebody waits for the client to read
-            self._link.abort()
+            self._link.reset()
 
     @property
     def ends_by_close(self) -> bool:
@@ -177,7 +177,7 @@ class EdgeDownstream:
             raise ClientGone
         try:
             return await self._link.send_first(data)
-        except _BROKEN as gone:
+        except BROKEN as gone:
             self.keep_alive = False
             raise ClientGone from gone
 
@@ -190,7 +190,7 @@ class EdgeDownstream:
         with trio.move_on_after(patience):
             try:
                 await self._link.send_all(data)
-            except _BROKEN as gone:
+            except BROKEN as gone:
                 raise ClientGone from gone
             self._torn, self.keep_alive = False, alive
         return not self._torn

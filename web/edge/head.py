@@ -31,6 +31,7 @@ class BadHead(Exception):
 
 
 NOT_HTTP: Final = "the request is not valid HTTP/1.1"
+_TOO_MANY: Final = "the request has more header fields than limits.headers allows"
 
 
 class RequestHead:
@@ -64,6 +65,10 @@ class Heads:
 
     def read(self, data: bytes) -> tuple[RequestHead, int | None]:
         """One head, its empty line included, and the Content-Length. Raises `BadHead`."""
+        # First, because reading a million fields would keep everybody waiting. The lines that are no field: the first,
+        # the empty one, and perhaps the length. (The fields of a small head are counted when they have been read.)
+        if len(data) > _KEPT_BYTES and data.count(b"\r\n") > self._most_fields + 3:
+            raise BadHead(431, _TOO_MANY)
         stated = _LENGTH_LINE.search(data)
         # What is left must not have another one; the parser of a head without a length finds it.
         rest = data if stated is None else data[: stated.start()] + data[stated.end() :]
@@ -109,7 +114,7 @@ def _fields(data: bytes, most: int) -> Headers:
     if not seen.complete:
         raise BadHead(400, NOT_HTTP)
     if len(found) > most:
-        raise BadHead(431, "the request has more header fields than limits.headers allows")
+        raise BadHead(431, _TOO_MANY)
     return tuple(found)
 
 
@@ -132,11 +137,12 @@ class _Seen:
 def _understand(head: RequestHead) -> None:
     """Fill in what the fields say about the message and its connection."""
     hosts = 0
+    said: list[bytes] = []
     for name, value in head.headers:
         if name == b"host":
             hosts += 1
         elif name == b"connection":
-            _read_connection(head, value)
+            said += [token.strip() for token in value.lower().split(b",")]
         elif name == b"transfer-encoding":
             _read_coding(head, value)
         elif name == b"content-length":
@@ -149,16 +155,9 @@ def _understand(head: RequestHead) -> None:
         raise BadHead(400, "a request must have one Host field")
     if head.method == "CONNECT":
         raise BadHead(405, "this is not a forward proxy")
-    head.upgrade = head.upgrade and head.method == "GET" and not head.old and _wants_websocket(head.headers)
-
-
-def _read_connection(head: RequestHead, value: bytes) -> None:
-    tokens = [token.strip() for token in value.lower().split(b",")]
-    head.upgrade = head.upgrade or b"upgrade" in tokens
-    if b"close" in tokens:
-        head.keep_alive = False
-    elif head.old and b"keep-alive" in tokens:
-        head.keep_alive = True
+    # in any order, in one field or several, "close" is the last word
+    head.keep_alive = b"close" not in said and (not head.old or b"keep-alive" in said)
+    head.upgrade = b"upgrade" in said and head.method == "GET" and not head.old and _wants_websocket(head.headers)
 
 
 def _read_coding(head: RequestHead, value: bytes) -> None:

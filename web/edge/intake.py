@@ -1,7 +1,7 @@
 """What a client sends, in order: heads and bodies out of one connection, nothing read ahead that nobody asked for.
 
-Waiting costs a cancel scope only where something has begun and must end in time: the wait for a next request is the
-caretaker's to end (`web.edge.caretaker`), not ours.
+Waiting costs a cancel scope only where something has begun and must end in time; who waits for a next request for too
+long is ended from outside (`Edge.sweep`).
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class Intake:
             self.busy = True
             if not self._data:
                 return None
+        else:  # or a client that pipelines what we refuse at once would keep the event loop to itself
+            await trio.lowlevel.checkpoint()
         if self._data.startswith(b"\r\n"):  # RFC 9112 2.2: an empty line in front is overlooked
             self._data = self._data[2:]
         end = self._data.find(_END, 0, self._head_bytes)
@@ -159,10 +161,10 @@ class Body:
         if self.complete:
             raise StopAsyncIteration
         try:
-            if self._invitable:
-                self._invitable = False
-                await self._intake.invite()
             with trio.move_on_after(self._terms.idle):
+                if self._invitable:
+                    self._invitable = False
+                    await self._intake.invite()
                 return await self._piece()
         except BROKEN as gone:
             raise EOFError from gone

@@ -24,7 +24,8 @@ Left = Callable[[bool], None]
 class Leaving(Protocol):
     """Watches connections. `run` calls back until cancelled; whoever closes a socket forgets it first."""
 
-    def watch(self, sock: socket.socket, left: Left) -> None: ...
+    def watch(self, sock: socket.socket, left: Left) -> None:
+        """Raises OSError when the system can watch no more, ValueError when `run` has ended."""
 
     def forget(self, sock: socket.socket) -> None: ...
 
@@ -42,8 +43,8 @@ if sys.platform == "linux":
 
         def watch(self, sock: socket.socket, left: Left) -> None:
             number = sock.fileno()
-            self._left[number] = left
             self._set.register(number, select.EPOLLRDHUP | select.EPOLLET)
+            self._left[number] = left
 
         def forget(self, sock: socket.socket) -> None:
             number = sock.fileno()
@@ -71,8 +72,8 @@ else:
 
         def watch(self, sock: socket.socket, left: Left) -> None:
             number = sock.fileno()
-            self._left[number] = left
             self._change(number, select.KQ_EV_ADD | select.KQ_EV_CLEAR)
+            self._left[number] = left
 
         def forget(self, sock: socket.socket) -> None:
             number = sock.fileno()

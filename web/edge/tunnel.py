@@ -17,13 +17,23 @@ _Receive = Callable[[], Awaitable[bytes]]
 _Send = Callable[[bytes], Awaitable[None]]
 
 
-async def tunnel(intake: Intake, client: Link, inner: Link, begun: bytes) -> None:
-    """Pass bytes on both ways; `begun` is what the inner side has said already. Returns at the first end."""
-    if begun:
-        await client.send_all(begun)
+async def tunnel(intake: Intake, client: Link, inner: Link, begun: bytes, patience: float) -> None:
+    """Pass bytes on both ways; `begun` is what the inner side has said already. Returns at the first end.
+
+    A client that does not take a piece within `patience` seconds has ended it.
+    """
+
+    async def tell(data: bytes) -> None:
+        with trio.move_on_after(patience):
+            await client.send_all(data)
+            return
+        raise trio.BrokenResourceError
+
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_pump, intake.more, inner.send_all, nursery.cancel_scope)
-        await _pump(inner.receive, client.send_all, nursery.cancel_scope)
+        if begun:
+            await tell(begun)
+        await _pump(inner.receive, tell, nursery.cancel_scope)
 
 
 async def _pump(receive: _Receive, send: _Send, done: trio.CancelScope) -> None:
