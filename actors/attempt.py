@@ -33,8 +33,8 @@ class UpstreamRequest:
     `target` is path and query, appended to the endpoint's base path. `headers` are clean: no host, content-length or
     transfer-encoding. An iterable body is sent chunked unless `content_length` (bytes) is given; it stays the caller's,
     who closes it. `expect_continue`: ask before sending the body, and send it anyway after `continue_wait` seconds of
-    silence. `lines` are complete header lines that go beside `headers`; `host` replaces the endpoint's own.
-    `upgrade`: a 101 is an answer too.
+    silence. `lines` are complete header lines that go beside `headers`, unchecked: they must come from
+    `fleet.headers.passing`. `host` replaces the endpoint's own. `upgrade`: a 101 is an answer too.
     """
 
     method: str

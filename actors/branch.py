@@ -12,6 +12,7 @@ from actors.health import run_health
 from actors.messages import ServerChanged
 from actors.server import ServerActor
 from actors.supervisor import RestartLimit, supervise
+from actors.watch import EVERY, look
 from fleet.outcomes import Revoked
 from fleet.server import Health
 
@@ -47,7 +48,18 @@ async def _run_branch(fleet: FleetCell, cell: ServerCell) -> None:
         log.error("server is given up for %g s: its actor keeps crashing", _RETRY, extra=about)
         cell.state.judge(Health.UNHEALTHY, trio.current_time(), "its actor keeps crashing")
         fleet.dispatcher.cast(ServerChanged(cell.state.id))
-    await trio.sleep(_RETRY)
+    await _rest(fleet, cell)
+
+
+async def _rest(fleet: FleetCell, cell: ServerCell) -> None:
+    """Nobody serves the mailbox for a while; what runs goes on, within the limits that it always has."""
+    until = trio.current_time() + _RETRY
+    while (now := trio.current_time()) < until:
+        try:
+            look(fleet, cell, now)
+        except Exception:  # perhaps the very thing that crashed the actor
+            log.exception("open requests cannot be looked at", extra={"server": cell.state.id})
+        await trio.sleep_until(min(now + EVERY, until))
 
 
 def cut(cell: ServerCell, why: str) -> None:

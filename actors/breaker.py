@@ -41,8 +41,8 @@ class GateBoard(Protocol):
 class BreakerRegistry:
     """Makes, finds and ends breakers. Everything but `run` is synchronous and may be called from any task.
 
-    `on_change` hears when the gate of a pair changed for the dispatcher; it must not call back. Times are
-    `trio.current_time`.
+    `on_change` hears when the gate of a pair changed for the dispatcher, which may grant leases in the same turn: what
+    it sees must be settled by then, so state changes first. It must not call back. Times are `trio.current_time`.
     """
 
     def __init__(

@@ -208,10 +208,10 @@ class BreakerActor:
         if tester is None or gate.trials_out or not self._room.enter(pair):
             return False
         gate.take()
-        if not gate.admits:
-            self._on_change(pair)
         cell.testing = True
         self._tests.start_soon(self._test, tester, pair, gate.generation)
+        if not gate.admits:
+            self._on_change(pair)
         return True
 
     def _delay_test(self, now: float) -> None:

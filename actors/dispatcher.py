@@ -174,7 +174,13 @@ class Dispatcher:
             self.board.undo(grant)
             return
         assert ticket.call is not None
-        ticket.grant(Lease(self._fleet, cell, grant, ticket.call, now))
+        try:
+            lease = Lease(self._fleet, cell, grant, ticket.call, now)
+        except Exception:  # we crash, and the ticket is queued again; slot and permit must not stay behind
+            cell.leases.pop(grant.number, None)
+            self.board.undo(grant)
+            raise
+        ticket.grant(lease)
         self._fleet.tickets.pop(ticket.number, None)
 
     # ---- servers

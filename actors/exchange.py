@@ -45,6 +45,7 @@ class Exchange:
         self._answer = Answer(call, down, fleet.config.timeouts.write)
         self._passing = call.passing or passing(call.headers)
         self._attempts = 0
+        self._paid = False  # for a retry that has not been granted a server yet
         self._excluded: frozenset[ServerId] = frozenset()
         self._saved: Saved | None = None
         self._failure: FleetError | None = None
@@ -84,7 +85,7 @@ class Exchange:
             except TotalTimeout:
                 raise
             except FleetError as refusal:
-                if self._failure is not None and refusal is not self._failure:
+                if self._paid:
                     self._fleet.budget.refund()  # the retry that was paid for found nobody to try
                 if self._saved is None:
                     raise self._in_clients_words(refusal) from refusal.__cause__
@@ -147,6 +148,7 @@ class Exchange:
         if ticket.lease is None:
             raise self._waited_too_long()
         self._attempts += 1
+        self._paid = False
         return ticket.lease
 
     def _waited_too_long(self) -> FleetError:
@@ -253,14 +255,15 @@ class Exchange:
             return False
         if isinstance(end, Refused) and end.missing:
             return True
-        return self._fleet.budget.spend(trio.current_time(), self._fleet.live)
+        self._paid = self._fleet.budget.spend(trio.current_time(), self._fleet.live)
+        return self._paid
 
     def _error_of(self, end: End) -> FleetError:
         match end:
+            case Failed() | Revoked() if trio.current_time() >= self._deadline:
+                return self._out_of_time()
             case Failed(error=error):
                 return error
-            case Revoked() if trio.current_time() >= self._deadline:
-                return self._out_of_time()
             case Revoked(why=why) if self._fleet.draining:
                 return ShuttingDown(f"the request was stopped: {why}", retry_after=2.0)
             case Revoked(why=why):

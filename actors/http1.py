@@ -57,12 +57,10 @@ class ResponseHead:
     What is left is the same for thousands of answers, so one that is small is read once and shared. Nobody changes it.
     """
 
-    __slots__ = ("coding", "fields", "http_version", "keep_alive", "passing", "reason", "status")
+    __slots__ = ("coding", "fields", "keep_alive", "passing", "status")
 
-    def __init__(self, status: int, reason: str, http_version: str, seen: _Collector) -> None:
+    def __init__(self, status: int, http_version: str, seen: _Collector) -> None:
         self.status = status
-        self.reason = reason
-        self.http_version = http_version
         self.fields = tuple(seen.fields)
         self.coding = seen.coding
         self.keep_alive = http_version == "1.1" and b"close" not in _tokens(seen.connection)
@@ -97,15 +95,11 @@ def _tokens(value: bytes) -> list[bytes]:
 class _Collector:
     """What httptools calls while it reads a head."""
 
-    __slots__ = ("coding", "connection", "fields", "reason")
+    __slots__ = ("coding", "connection", "fields")
 
     def __init__(self) -> None:
         self.fields: list[tuple[bytes, bytes]] = []
-        self.reason = b""
         self.connection = self.coding = b""
-
-    def on_status(self, reason: bytes) -> None:
-        self.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name, value = name.lower(), value.rstrip(b" \t")
@@ -151,7 +145,7 @@ def parse_head(data: bytes) -> ResponseHead:
         raise WireError("invalid response head") from error
     if len(seen.fields) > FIELD_LIMIT:
         raise WireError("too many header fields")
-    return ResponseHead(parser.get_status_code(), seen.reason.decode("latin-1"), parser.get_http_version(), seen)
+    return ResponseHead(parser.get_status_code(), parser.get_http_version(), seen)
 
 
 class HeadReader:

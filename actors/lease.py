@@ -8,19 +8,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from actors.messages import LeaseClosed, SlotFreed
 from fleet.ids import Pair, RequestId
-from fleet.outcomes import End, Signal, classify, kind
+from fleet.outcomes import ClientLeft, End, Signal, classify, kind
 from fleet.server import Admin
 
 if TYPE_CHECKING:
     from actors.cells import FleetCell, ServerCell
+    from actors.transport import Abortable
     from fleet.call import Call
     from fleet.grants import Grant
-
-
-class Abortable(Protocol):
-    """What a lease needs of the way to the backend, at whatever stage: to cut it off, which wakes who waits for it."""
-
-    def abort(self) -> None: ...
 
 
 class Cuttable(Protocol):
@@ -34,14 +29,17 @@ class Waiting(enum.Enum):
 
     BACKEND = "backend"
     CLIENT = "client"
+    HEAD = "head"
+    """The client, to take the head; it does at once, unless it has stalled."""
 
 
 class Lease:
     """One open attempt. In-flight is the number of these; there is no counter.
 
-    `beat` is when something last moved, and `waiting` on whom it waits since: the server's actor looks at both once a
-    second (and at the deadlines), and revokes what has stalled. That keeps timers off the relay path and works even
-    while the writing task is stuck in a shielded send.
+    `beat` is when something last moved, and `waiting` on whom it waits since. The server's actor looks at both once a
+    second, and whenever a limit that it has seen is due (`actors.watch`); it revokes what has stalled or is too late.
+    That keeps timers off the relay path and works even while the writing task is stuck in a shielded send.
+    `connection` is the way to the backend, at whatever stage.
     """
 
     __slots__ = (
@@ -88,7 +86,7 @@ class Lease:
         cell.watch()
 
     def limit(self, deadline: float, first_byte: float) -> None:
-        """When the whole request ends, and how many seconds its head may take from now on; the actor looks at both."""
+        """When the request ends, and how many seconds after `started` its head is due: connecting and sending count."""
         self.deadline = deadline
         self.first_byte_by = self.started + first_byte
 
@@ -107,7 +105,10 @@ class Lease:
         return self._end is not None
 
     def close(self, end: End) -> bool:
-        """End it: slot free (if it held one), one outcome to the breaker, dispatcher woken. False if closed before."""
+        """End it: slot free (if it held one), one outcome to the breaker, dispatcher woken. False if closed before.
+
+        A dispatcher at rest hands the slot on in our turn: a new lease may stand on the same cell before this returns.
+        """
         if self._end is not None:
             return False
         self._end = end
@@ -142,11 +143,14 @@ class Lease:
         """Take the slot back now: closes the lease and cuts off what the exchange waits for, so that it goes on.
 
         No cancel scope is needed for that: an attempt waits for its backend or for its client, and both can be cut.
+        As with `close`, a new lease may stand on the same cell before this returns.
         """
         if self.close(end):
             if self.connection is not None:
                 self.connection.abort()
-            if self.waiting is Waiting.CLIENT and self.answer is not None:
+            # A head that is on its way is not cut off, unless it is what has stalled: an error record can follow it.
+            stuck = self.waiting is Waiting.CLIENT or (self.waiting is Waiting.HEAD and isinstance(end, ClientLeft))
+            if stuck and self.answer is not None:
                 self.answer.cut()
 
     def _learn(self, signal: Signal) -> None:

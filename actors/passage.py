@@ -42,9 +42,16 @@ class Passage:
             return await self._refused(response, extra, may_keep)
         held, raw = await hold(response, 1 if self._call.stream else HOLD, self._beat)
         self.lease.first_byte = self._fleet.now()
-        await self._answer.start(response, extra)
+        await self._start(response, extra)
         await self._relay(response, held, raw)
         return None
+
+    async def _start(self, response: UpstreamResponse, extra: Headers) -> None:
+        """Send the head; a client that does not even take that is watched like one that does not read on."""
+        lease, now = self.lease, self._fleet.now
+        lease.waiting, lease.beat = Waiting.HEAD, now()
+        await self._answer.start(response, extra)
+        lease.waiting, lease.beat = Waiting.BACKEND, now()
 
     async def _relay(self, response: UpstreamResponse, data: bytes, raw: bytes) -> None:
         """Piece by piece, watched by the tap. Nothing here allocates a task, a scope or a parsed object per piece."""
@@ -91,7 +98,7 @@ class Passage:
         if len(body) < HOLD and may_keep(end):
             self.lease.close(end)
             return Saved(response, body, self.lease.pair.server)
-        await self._answer.start(response, extra)
+        await self._start(response, extra)
         while body and not response.complete:
             self.lease.waiting, self.lease.beat = Waiting.CLIENT, trio.current_time()
             await self._answer.write(body)

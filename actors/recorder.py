@@ -1,6 +1,6 @@
 """History off the hot path: one log line and one ring entry per request. The data path never waits for it.
 
-The channel is bounded; what does not fit is counted as dropped. Records are digested a batch at a time, so that the
+The backlog is bounded; what does not fit is counted as dropped. Records are digested a batch at a time, so that the
 actor is not woken for every request; whoever looks at `recent` sees the latest all the same. Later this is where
 statistics are aggregated.
 """
@@ -27,7 +27,8 @@ class Recorder:
     """The cell and the loop of the recorder actor. `note` is called from the data path and cannot fail."""
 
     def __init__(self) -> None:
-        self._send, self._receive = trio.open_memory_channel[Record](_BACKLOG)
+        self._backlog: deque[Record] = deque()
+        self._resting = trio.lowlevel.ParkingLot()
         self._recent: deque[Record] = deque(maxlen=_KEEP)
         self.seen = 0
         self.dropped = 0
@@ -40,15 +41,18 @@ class Recorder:
 
     def note(self, record: Record) -> None:
         """Hand over one record; dropped and counted when the recorder is behind."""
-        try:
-            self._send.send_nowait(record)
-        except trio.WouldBlock:
+        if len(self._backlog) >= _BACKLOG:
             self.dropped += 1
+            return
+        self._backlog.append(record)
+        if self._resting:
+            self._resting.unpark()
 
     async def run(self) -> None:
         """Digest records until cancelled; a crash loses the record in hand at the most."""
         while True:
-            self.digest(await self._receive.receive())
+            if not self._backlog:
+                await self._resting.park()
             self.flush()
             await trio.sleep(_REST)
 
@@ -60,11 +64,8 @@ class Recorder:
 
     def flush(self) -> None:
         """Digest what there is."""
-        while True:
-            try:
-                self.digest(self._receive.receive_nowait())
-            except trio.WouldBlock:
-                return
+        while self._backlog:
+            self.digest(self._backlog.popleft())
 
 
 def _rounded(record: Record) -> dict[str, object]:

@@ -9,7 +9,6 @@ from typing import assert_never
 import trio
 
 from actors.cells import FleetCell, ServerCell
-from actors.lease import Lease, Waiting
 from actors.messages import (
     LeaseClosed,
     LeaseOpened,
@@ -19,16 +18,13 @@ from actors.messages import (
     ServerMail,
     SetAdmin,
 )
-from fleet.errors import FirstByteTimeout, IdleTimeout, Phase
+from actors.watch import look, next_look
 from fleet.ids import ModelName
 from fleet.names import canonical
-from fleet.outcomes import ClientLeft, Failed, Revoked
+from fleet.outcomes import Revoked
 from fleet.server import Admin, Health, Order, Row
 
 log = logging.getLogger("fleet.server")
-
-_WATCH_EVERY = 1.0
-"""Seconds between two looks at the open leases."""
 
 
 class ServerActor:
@@ -51,13 +47,14 @@ class ServerActor:
             if message is not None:
                 self._handle(message, now)
             if now >= self._watch_at:
-                self._watch(now)
+                look(self._fleet, self._cell, now)
+                self._watch_at = next_look(self._cell, now) if self._cell.watched else math.inf
             if now >= self._drain_by:
                 self._end_drain()
 
     def _recover(self, now: float) -> None:
         if self._cell.watched:
-            self._watch_at = now + _WATCH_EVERY
+            self._watch_at = next_look(self._cell, now)
         if self._cell.state.admin in (Admin.DRAINING, Admin.MAINTENANCE):
             self._start_drain(now)
         self._announce()
@@ -69,7 +66,7 @@ class ServerActor:
             case SetAdmin(order, why):
                 self._order(order, why, now)
             case LeaseOpened():
-                self._watch_at = min(self._watch_at, now + _WATCH_EVERY)
+                self._watch_at = min(self._watch_at, next_look(self._cell, now))
             case LeaseClosed():
                 self._emptied(now)
             case ModelMissing(model):
@@ -149,36 +146,6 @@ class ServerActor:
         self._drain_by = math.inf
         for lease in list(self._cell.leases.values()):
             lease.revoke(Revoked("drain timeout"))
-
-    # ---- stalls
-
-    def _watch(self, now: float) -> None:
-        for lease in list(self._cell.leases.values()):
-            self._check(lease, now)
-        for running in list(self._cell.transfers):
-            running.check(now, self._fleet.config)
-        self._cell.watched = bool(self._cell.leases or self._cell.transfers)
-        self._watch_at = now + _WATCH_EVERY if self._cell.watched else math.inf
-
-    def _check(self, lease: Lease, now: float) -> None:
-        timeouts = self._fleet.config.timeouts
-        if now >= lease.deadline:
-            lease.revoke(Revoked("total timeout"))
-            return
-        if not lease.streaming and now >= lease.first_byte_by:
-            text = f"server '{self._cell.state.id}' sent no response headers within {timeouts.first_byte:g} s"
-            lease.revoke(Failed(FirstByteTimeout(text, Phase.HEADERS)))
-            return
-        silent = now - lease.beat
-        if lease.waiting is Waiting.CLIENT:
-            if silent >= timeouts.write:
-                lease.revoke(ClientLeft(stalled=True))
-            return
-        if lease.generation and lease.streaming and silent < _WATCH_EVERY:
-            self._fleet.breakers.alive(lease.pair)
-        if lease.streaming and silent >= timeouts.idle:
-            text = f"server '{self._cell.state.id}' was silent for {timeouts.idle:g} s in the middle of an answer"
-            lease.revoke(Failed(IdleTimeout(text, Phase.BODY)))
 
 
 def by_name(rows: list[Row]) -> dict[ModelName, Row]:

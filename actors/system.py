@@ -340,7 +340,7 @@ async def open_system(
         try:
             yield system
         finally:
-            system.fleet.draining = True
+            system.drain()  # before anything is revoked, or the slots would go to those who wait
             system.revoke_all("the fleet stops")
             nursery.cancel_scope.cancel()
             system.fleet.recorder.flush()

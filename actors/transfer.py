@@ -143,7 +143,7 @@ async def _forward(fleet: FleetCell, cell: ServerCell, call: Call, answer: Answe
     if isinstance(body, bytes):
         running.moved(_Stage.THINKING)
     # Who asks before sending gigabytes wants the server's own answer: a blob that exists already is not sent again.
-    asks_first = any(name == b"expect" for name, _ in call.headers)
+    asks_first = not isinstance(body, bytes) and any(name == b"expect" for name, _ in call.headers)
     request = UpstreamRequest(
         call.method, call.target, headers, body, call.content_length, expect_continue=asks_first, lines=seen.lines
     )

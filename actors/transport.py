@@ -10,7 +10,6 @@ wire format, `link` moves the bytes, `trouble` has the words for what goes wrong
 
 from __future__ import annotations
 
-import math
 import ssl
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -23,7 +22,7 @@ from actors.framing import Kind, WireError
 from actors.http1 import Found, content_length
 from actors.link import Dial, Link, adopt, connect
 from actors.trouble import BROKEN, NO_CONNECTION, broke, unreachable
-from fleet.errors import BackendBroke, BackendUnreachable, ConnectTimeout, FirstByteTimeout, Phase
+from fleet.errors import BackendBroke, BackendUnreachable, ConnectTimeout, Phase
 
 __all__ = ["Endpoint", "Pool", "UpstreamRequest", "UpstreamResponse"]
 
@@ -102,28 +101,28 @@ class Pool:
         request: UpstreamRequest,
         *,
         connect_timeout: float,
-        first_byte_timeout: float = math.inf,
         holder: Holder | None = None,
     ) -> UpstreamResponse:
         """Send `request`, wait for the response's head.
 
-        `connect_timeout` (seconds) covers lookup, TCP and TLS; `first_byte_timeout` starts when sending does and ends
-        with the head; both may be infinite. A request whose body can be sent again may use an idle connection, and if
-        that turns out to be dead it is sent once more on a fresh one; streamed bodies always get a fresh one.
+        `connect_timeout` (seconds, may be infinite) covers lookup, TCP and TLS; what comes after is limited by the
+        caller. A request whose body can be sent again may use an idle connection, and if that turns out to be dead it
+        is sent once more on a fresh one; streamed bodies always get a fresh one.
 
-        Raises `BackendUnreachable`, `ConnectTimeout`, `FirstByteTimeout`, `BackendBroke` (phase SEND or HEADERS),
-        `OutOfDescriptors`, `BadRequest` for a request that cannot be written down, and whatever an iterable body
-        raises. Cancelled: the connection is closed. `holder` is kept informed of what to `abort` to the same effect;
-        what is raised then is one of the above.
+        Raises `BackendUnreachable`, `ConnectTimeout`, `BackendBroke` (phase SEND or HEADERS), `OutOfDescriptors`,
+        `BadRequest` for a request that cannot be written down, and whatever an iterable body raises. Cancelled: the
+        connection is closed. `holder` is kept informed of what to `abort` to the same effect; what is raised then is
+        one of the above. Nothing is sent for a holder that has given up already.
         """
         opening = request.head(self.endpoint)
         since = self._clock()
+        self._check_wanted(holder)
         if request.replayable and (link := self._reuse(since)) is not None:
             attempt = Attempt(link, request, self.endpoint.address)
             if holder is not None:
                 holder.connection = link
             try:
-                return await self._ask(link, attempt, opening, request.method, first_byte_timeout)
+                return await self._ask(link, attempt, opening, request.method)
             except BackendBroke:
                 if (
                     (holder is not None and holder.given_up)
@@ -134,7 +133,7 @@ class Pool:
                     raise
         link = await self._dial(connect_timeout, holder)
         attempt = Attempt(link, request, self.endpoint.address)
-        return await self._ask(link, attempt, opening, request.method, first_byte_timeout)
+        return await self._ask(link, attempt, opening, request.method)
 
     def close(self) -> None:
         """Close every connection now, idle or in use; whoever reads from one gets `BackendBroke`. Final, idempotent."""
@@ -153,20 +152,11 @@ class Pool:
         while self._idle and self._idle[0][1] <= oldest:
             self._idle.pop(0)[0].abort()
 
-    async def _ask(
-        self, link: Link, attempt: Attempt, opening: bytes, method: str, first_byte_timeout: float
-    ) -> UpstreamResponse:
+    async def _ask(self, link: Link, attempt: Attempt, opening: bytes, method: str) -> UpstreamResponse:
         self._open.add(link)
         try:
-            if first_byte_timeout == math.inf:
-                found = await attempt.head(opening)
-                return UpstreamResponse(self, link, found, method, reusable=attempt.sent)
-            with trio.move_on_after(first_byte_timeout):
-                found = await attempt.head(opening)
-                return UpstreamResponse(self, link, found, method, reusable=attempt.sent)
-            raise FirstByteTimeout(
-                f"{self.endpoint.address} sent no response headers within {first_byte_timeout:g} s.", Phase.HEADERS
-            )
+            found = await attempt.head(opening)
+            return UpstreamResponse(self, link, found, method, reusable=attempt.sent)
         except WireError as error:
             self._drop(link)
             raise broke(self.endpoint.address, Phase.HEADERS, error) from error
@@ -181,10 +171,7 @@ class Pool:
             with trio.move_on_after(connect_timeout) as dialling:
                 if holder is not None:
                     holder.connection = _Dialling(dialling)
-                link = self._admit(await self._connect())
-                if holder is not None:
-                    holder.connection = link
-                return link
+                return self._admit(await self._connect(), holder)
         except NO_CONNECTION as error:
             raise unreachable(self.endpoint.address, error) from error
         raise ConnectTimeout(f"{self.endpoint.address} took no connection in {connect_timeout:g} s.", Phase.CONNECT)
@@ -197,12 +184,22 @@ class Pool:
             self._ssl_context = ssl.create_default_context()
         return await connect(self.endpoint, self._ssl_context if self.endpoint.tls else None)
 
-    def _admit(self, link: Link) -> Link:
-        """The pool may have been closed while we dialled."""
-        if self._closed:
+    def _admit(self, link: Link, holder: Holder | None) -> Link:
+        """While we dialled the pool may have been closed, or the holder given up: too late for a scope to tell."""
+        try:
+            if self._closed:
+                raise self._gone()
+            self._check_wanted(holder)
+        except BackendUnreachable:
             link.abort()
-            raise self._gone()
+            raise
+        if holder is not None:
+            holder.connection = link
         return link
+
+    def _check_wanted(self, holder: Holder | None) -> None:
+        if holder is not None and holder.given_up:
+            raise BackendUnreachable(f"{self.endpoint.address} is no longer wanted.", Phase.CONNECT)
 
     def _gone(self) -> BackendUnreachable:
         return BackendUnreachable(f"{self.endpoint.address} is no longer in use.", Phase.CONNECT)
@@ -257,7 +254,7 @@ class UpstreamResponse:
         self.length = length
         self._framing = head.framing(method, length)
         self._rest = rest
-        self._reusable = reusable and head.keep_alive
+        self._reusable = reusable and head.keep_alive and self._framing.kind != "close"
         self.done = False
         self.raw = b""
 

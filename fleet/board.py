@@ -87,7 +87,8 @@ class Board:
     def _serve_all(self, server: ServerState, now: float) -> Iterator[tuple[Ticket, Grant]]:
         while given := self._next_for(server, now):
             yield given
-        self.index.update_slots(server)
+        if self.index.servers.get(server.id) is server:  # who used the last grant may have found it removed
+            self.index.update_slots(server)
 
     def serve_anywhere(self, now: float) -> Iterator[tuple[Ticket, Grant]]:
         """Hand out whatever any server can take: after a pause, and whenever the fleet-wide cap matters. O(lines)."""

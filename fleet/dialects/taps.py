@@ -132,7 +132,7 @@ class SseTap(LineTap):
         return 0 if self._event else super()._quiet_until(lines)
 
     def count(self, lines: bytes) -> int:
-        """`data:` lines; `[DONE]` is a mark, so it is not among them."""
+        """`data:` lines. Where a dialect ends with `[DONE]` (OpenAI's), that is a mark and not among them."""
         return lines.count(b"\ndata:") + lines.startswith(b"data:")
 
     def line(self, line: bytes, head: bytes, *, marked: bool, complete: bool) -> None:

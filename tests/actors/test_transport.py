@@ -27,7 +27,7 @@ async def test_a_request_arrives_as_written_and_the_answer_as_sent(nursery: trio
     server = await start(nursery, handler)
     pool = Pool(Endpoint.parse(server.url + "/base/"))
     response = await ask(pool, post(b'{"a":1}', "/api/chat?x=y"))
-    assert (response.status, response.head.reason, response.head.http_version) == (404, "Not Found", "1.1")
+    assert response.status == 404
     assert response.headers == [(b"x-a", b"b"), (b"content-length", b"4")]
     assert (response.framing, await read(response), response.complete) == ("length", b"none", True)
     host = b"127.0.0.1:%d" % server.port

@@ -133,7 +133,7 @@ async def test_a_handshake_that_hangs_is_a_connect_timeout(nursery: trio.Nursery
     before = open_sockets()
     pool = Pool(Endpoint.parse(f"https://localhost:{server.port}"), ssl_context=trusting)
     with pytest.raises(ConnectTimeout):
-        await pool.open(post(), connect_timeout=0.05, first_byte_timeout=5)
+        await pool.open(post(), connect_timeout=0.05)
     await left.wait()
     await trio.testing.wait_all_tasks_blocked()
     assert open_sockets() == before

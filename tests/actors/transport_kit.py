@@ -107,9 +107,9 @@ def post(body: bytes = b"{}", target: str = "/api/chat") -> UpstreamRequest:
     return UpstreamRequest("POST", target, [(b"content-type", b"application/json")], body)
 
 
-async def ask(pool: Pool, request: UpstreamRequest | None = None, *, first_byte: float = 5) -> UpstreamResponse:
+async def ask(pool: Pool, request: UpstreamRequest | None = None) -> UpstreamResponse:
     with trio.fail_after(20):
-        return await pool.open(request or post(), connect_timeout=5, first_byte_timeout=first_byte)
+        return await pool.open(request or post(), connect_timeout=5)
 
 
 async def read(response: UpstreamResponse) -> bytes:
