@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import quart.wrappers.base
 from quart import Response, has_request_context, request, websocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from actors.system import System
     from fleet.config import Config
 
+# What Quart 0.23 raises in a websocket's view when the client has gone; before, it cancelled the view.
+_LEFT: Final = getattr(quart.wrappers.base, "ClientDisconnectedError", None)
 _TOPICS: Final = (inference, local, management, servers, health, queue, inflight, breakers)
 
 
@@ -45,6 +48,8 @@ def create_app(system: System) -> QuartTrio:
     app.register_error_handler(FleetError, _on_fleet_error)
     app.register_error_handler(HTTPException, _on_http)
     app.register_error_handler(Exception, _on_crash)
+    if _LEFT is not None:
+        app.register_error_handler(_LEFT, _on_left)
     app.asgi_app = Guard(app.asgi_app, system)  # type: ignore[method-assign]
     return app
 
@@ -69,6 +74,11 @@ async def _on_fleet_error(error: Exception) -> Response:
 
 async def _on_crash(error: Exception) -> Response:
     return _rendered(errors.unexpected(error, errors.asker_of(_scope())))
+
+
+async def _on_left(error: Exception) -> Response:
+    """A websocket's client has gone while a view read from it: nobody is to blame, and nobody will see this."""
+    return replies.nothing(499)
 
 
 async def _on_http(error: Exception) -> Response:
