@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import ClassVar, Final, Literal, Protocol
 
+from fleet.recent import Recent
+
 Kind = Literal["chunked", "length", "close", "none"]
 
 _SIZES_KEPT: Final = 4096
@@ -17,7 +19,7 @@ _TRAILER_LIMIT: Final = 65_536
 # Strict digits: int(x, 16) alone would take "+5", "0x5", "1_0" and spaces, and two parsers that disagree are a hole.
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\r\n\x00]*)?\r\n")
 
-_sizes: dict[bytes, int] = {}
+_sizes = Recent[bytes, int](_SIZES_KEPT)
 """Chunk sizes as they were written lately (plain strict digits), so that reading one again is a look into a table."""
 
 
@@ -167,7 +169,7 @@ class Chunked:
 
     def _begin(self, digits: bytes) -> None:
         size = int(digits, 16)
-        _remember(digits, size)
+        _sizes.keep(digits, size)
         if size:
             self._left = size + 2
         else:
@@ -195,12 +197,6 @@ class Chunked:
         if not line.endswith(b"\r\n") or self._trailer > _TRAILER_LIMIT:
             raise WireError("invalid trailer")
         self.complete = line == b"\r\n"
-
-
-def _remember(digits: bytes, size: int) -> None:
-    if len(_sizes) >= _SIZES_KEPT:
-        _sizes.clear()
-    _sizes[digits] = size
 
 
 def _split(data: bytes) -> list[bytes] | None:

@@ -15,17 +15,18 @@ from actors.framing import Chunked, Framing, Length, NoBody, UntilClose, WireErr
 from fleet.call import Headers
 from fleet.errors import BadRequest
 from fleet.headers import downstream_headers
+from fleet.recent import Recent
 
 HEAD_LIMIT: Final = 65_536
 """Bytes of one response head."""
 FIELD_LIMIT: Final = 100
 _START: Final = b"HTTP/1."
 _BODILESS: Final = frozenset((101, 204, 304))
-_LENGTH_LINE = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*(?=\r\n)", re.IGNORECASE)
+LENGTH_LINE = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*(?=\r\n)", re.IGNORECASE)
 _DATE_LINE = re.compile(rb"\r\ndate:[ -~]{1,64}(?=\r\n)", re.IGNORECASE)
 _KEPT_HEADS: Final = 256
 _KEPT_BYTES: Final = 2048
-_known: dict[bytes, ResponseHead] = {}
+_known = Recent[bytes, "ResponseHead"](_KEPT_HEADS)
 
 
 def request_head(method: str, target: str, host: bytes, headers: Headers, framing: bytes) -> bytes:
@@ -115,7 +116,7 @@ class _Collector:
 def read_head(data: bytes) -> tuple[ResponseHead, int | None]:
     """Read exactly one head, its empty line included, and its Content-Length. Raises `WireError` for anything else."""
     length = None
-    if (stated := _LENGTH_LINE.search(data)) is not None:
+    if (stated := LENGTH_LINE.search(data)) is not None:
         # What is left must not have another one; the parser of a head without a length finds it.
         length = int(stated[1])
         data = data[: stated.start()] + data[stated.end() :]
@@ -125,9 +126,7 @@ def read_head(data: bytes) -> tuple[ResponseHead, int | None]:
     if head is None:
         head = parse_head(data)
         if len(data) <= _KEPT_BYTES:
-            if len(_known) >= _KEPT_HEADS:
-                _known.clear()
-            _known[data] = head
+            _known.keep(data, head)
     if length is not None and head.coding:
         raise WireError("both Content-Length and Transfer-Encoding")
     return head, length

@@ -260,7 +260,10 @@ def test_a_crew_ends_with_everything_its_members_started(tmp_path: Path) -> None
         work()
     process = started[0]
     assert process.popen.returncode == -signal.SIGTERM
-    assert not [fields for fields in process.members() if fields[0] != "Z"]
+    end = time.monotonic() + 5.0  # killed is not yet gone: on a busy core it dies when it gets its turn
+    while [fields for fields in process.members() if fields[0] != "Z"]:
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 # ---- the house

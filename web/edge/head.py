@@ -11,11 +11,12 @@ from typing import Final
 
 import httptools
 
+from actors.http1 import LENGTH_LINE
 from fleet.call import Headers
+from fleet.recent import Recent
 
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n")
 _OTHER_VERSION = re.compile(rb"[^\r\n]* HTTP/(?!1\.[01]\r)[0-9](\.[0-9]+)?\r\n")
-_LENGTH_LINE = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*(?=\r\n)", re.IGNORECASE)
 _KEPT_HEADS: Final = 512
 _KEPT_BYTES: Final = 4096
 _WEBSOCKET: Final = b"websocket"
@@ -61,7 +62,7 @@ class Heads:
 
     def __init__(self, most_fields: int) -> None:
         self._most_fields = most_fields
-        self._known: dict[bytes, RequestHead] = {}
+        self._known = Recent[bytes, RequestHead](_KEPT_HEADS)
 
     def read(self, data: bytes) -> tuple[RequestHead, int | None]:
         """One head, its empty line included, and the Content-Length. Raises `BadHead`."""
@@ -69,7 +70,7 @@ class Heads:
         # the empty one, and perhaps the length. (The fields of a small head are counted when they have been read.)
         if len(data) > _KEPT_BYTES and data.count(b"\r\n") > self._most_fields + 3:
             raise BadHead(431, _TOO_MANY)
-        stated = _LENGTH_LINE.search(data)
+        stated = LENGTH_LINE.search(data)
         # What is left must not have another one; the parser of a head without a length finds it.
         rest = data if stated is None else data[: stated.start()] + data[stated.end() :]
         head = self._known.get(rest) or self._new(rest)
@@ -82,9 +83,7 @@ class Heads:
     def _new(self, data: bytes) -> RequestHead:
         head = parse(data, self._most_fields)
         if len(data) <= _KEPT_BYTES:
-            if len(self._known) >= _KEPT_HEADS:
-                self._known.clear()
-            self._known[data] = head
+            self._known.keep(data, head)
         return head
 
 
