@@ -17,26 +17,15 @@ from actors.messages import Record
 from actors.recorder import Recorder
 from actors.transport import Endpoint, Pool, UpstreamRequest
 from fleet.breaker import BreakerSettings
-from fleet.call import Call
-from fleet.errors import FleetError
 from fleet.ids import Pair, ServerId
 from fleet.outcomes import Signal
 from fleet.rate import RetryBudget
 from tests.actors.breaker_bench import PERIOD, Bench, Script
 from tests.fleet import builders
-from tests.kit.fleet import Client, Fleet, chat, open_fleet
+from tests.kit.fleet import Client, chat, error_of, open_fleet
 from tests.kit.memory import MemoryEnd, memory_pair
 
 A = ServerId("a")
-
-
-async def error_of(fleet: Fleet, call: Call, client: Client | None = None) -> str:
-    """How the exchange ends: the name of its error, or nothing."""
-    try:
-        await fleet.system.exchange(call, client or Client())
-    except FleetError as error:
-        return type(error).__name__
-    return ""
 
 
 async def drained(pool: Pool) -> None:

@@ -12,24 +12,15 @@ from actors.cells import ServerCell
 from actors.lease import Lease
 from actors.server import ServerActor
 from actors.transport import Endpoint, Pool, UpstreamRequest
-from fleet.call import Call, ClientGone, Headers
-from fleet.errors import BackendError, FleetError
+from fleet.call import ClientGone, Headers
+from fleet.errors import BackendError
 from fleet.ids import ServerId
 from fleet.outcomes import Revoked
 from tests.actors.transport_kit import OK
-from tests.kit.fleet import Client, Fleet, chat, open_fleet
+from tests.kit.fleet import Client, Fleet, chat, error_of, open_fleet
 from tests.kit.memory import MemoryEnd, memory_pair
 
 A = ServerId("a")
-
-
-async def error_of(fleet: Fleet, call: Call, client: Client | None = None) -> str:
-    """How the exchange ends: the name of its error, or nothing."""
-    try:
-        await fleet.system.exchange(call, client or Client())
-    except FleetError as error:
-        return type(error).__name__
-    return ""
 
 
 def only_lease(fleet: Fleet) -> Lease:

@@ -17,6 +17,7 @@ from actors.transport import Endpoint, Pool
 from fleet.call import Call, ClientGone, Headers
 from fleet.config import Config, ServerSpec
 from fleet.dialects import NATIVE
+from fleet.errors import FleetError
 from fleet.ids import RequestId, ServerId
 from fleet.names import canonical
 from fleet.simulator import Profile
@@ -188,3 +189,12 @@ def chat(
         priority=priority,
         pinned=ServerId(pinned) if pinned else None,
     )
+
+
+async def error_of(fleet: Fleet, call: Call, client: Client | None = None) -> str:
+    """How the exchange ends: the name of its error, or nothing."""
+    try:
+        await fleet.system.exchange(call, client or Client())
+    except FleetError as error:
+        return type(error).__name__
+    return ""

@@ -18,10 +18,12 @@ from fleet.errors import RequestTimeout
 from tests.kit.raw import read_all
 from tests.web.fake_system import FakeSystem, fleet
 from web.body import Terms
+from web.edge import coldlane
 from web.edge.connection import Connection
 from web.edge.head import Heads, parse
 from web.edge.intake import Body, Intake
 from web.edge.tunnel import tunnel
+from web.inner import PEER
 
 REFUSED = b"POST /api/chat--nobody HTTP/1.1\r\nHost: a\r\n\r\n"
 GET = b"GET /api/version HTTP/1.1\r\nHost: a\r\n"
@@ -152,3 +154,29 @@ async def test_an_invitation_had_no_time_limit(autojump_clock: trio.testing.Mock
     with pytest.raises(RequestTimeout):
         await body.whole(1000)
     assert trio.current_time() < 11.0
+
+
+async def test_what_the_app_said_behind_its_101_reaches_the_client_first() -> None:
+    said: list[bytes] = []
+
+    class Listener:
+        async def send_all(self, data: bytes) -> None:
+            said.append(data)
+
+    class Brief:
+        async def receive(self) -> bytes:
+            await trio.lowlevel.checkpoint()
+            return b"" if b"later" in said else b"later"
+
+        async def send_all(self, data: bytes) -> None: ...
+
+    intake = SimpleNamespace(more=partial(trio.sleep, float("inf")))
+    with trio.fail_after(5):
+        await tunnel(cast(Any, intake), cast(Any, Listener()), cast(Any, Brief()), b"at once", 60.0)
+    assert said == [b"at once", b"later"]
+
+
+def test_the_app_is_told_one_peer_and_that_is_ours() -> None:
+    head = parse(b"GET / HTTP/1.1\r\nHost: a\r\nX-Fleet-Peer: 6.6.6.6\r\nx-fleet-peer: 7.7.7.7\r\n\r\n")
+    request = coldlane._request(head, b"", None, "10.0.0.1")
+    assert [value for name, value in request.headers if name == PEER] == [b"10.0.0.1"]
