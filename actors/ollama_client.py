@@ -1,4 +1,4 @@
-"""The control plane to one backend: probes, copies, deletions, pulls. httpx, one client per server.
+"""The control plane to one backend: probes, copies, deletions. httpx, one client per server.
 
 One shared httpx pool is quadratic in idle connections and its pool can deadlock under cancellation; hence one client
 per server, no connection limit, no environment, and every call with a deadline of its own.
@@ -6,8 +6,7 @@ per server, no connection limit, no environment, and every call with a deadline 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -91,23 +90,6 @@ class OllamaClient:
         options = {"num_predict": 1, "temperature": 0}
         body = {"model": model, "prompt": "ok", "stream": False, "options": options}
         return await self._call("POST", "/api/generate", body, timeout)
-
-    @asynccontextmanager
-    async def pull(self, body: Mapping[str, object]) -> AsyncIterator[AsyncIterator[Row]]:
-        """A running pull: its progress records. Leaving the block cancels it (the next one resumes partial blobs)."""
-        timeout = httpx.Timeout(5.0, read=None)
-        with _border(self._name):
-            async with self._http.stream("POST", "/api/pull", json={**body, "stream": True}, timeout=timeout) as answer:
-                if answer.status_code != 200:
-                    text = (await answer.aread())[:500].decode("utf-8", "replace")
-                    raise BackendBroke(f"pull refused with {answer.status_code}: {text}", Phase.HEADERS)
-                yield self._records(answer)
-
-    async def _records(self, answer: httpx.Response) -> AsyncIterator[Row]:
-        with _border(self._name):
-            async for line in answer.aiter_lines():
-                if line.strip():
-                    yield _mapping(line.encode())
 
     async def _json(self, method: str, path: str, body: Mapping[str, object] | None, timeout: float) -> Row:
         status, content = await self._call(method, path, body, timeout)

@@ -6,7 +6,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ from actors.messages import (
 )
 from actors.ollama_client import OllamaClient
 from actors.recorder import Recorder
+from actors.records import pulling
 from actors.recovery import ModelTester
 from actors.supervisor import Policy, keep_up, supervise
 from actors.transfer import Transfer, check_open, transfer, watched
@@ -43,7 +44,7 @@ from fleet.gate import Gate
 from fleet.grants import Memory
 from fleet.ids import ModelName, Pair, ServerId
 from fleet.rate import RetryBudget
-from fleet.server import Health, Order, ServerState
+from fleet.server import Health, Order, Row, ServerState
 
 
 class Backends(Protocol):
@@ -134,6 +135,10 @@ class System:
     def watched(self, server: ServerId) -> AbstractContextManager[Transfer]:
         """A block of control work on one server that may last long; see `actors.transfer.watched`."""
         return watched(self.fleet, self.cell(server))
+
+    def pulling(self, server: ServerId, body: Mapping[str, object]) -> AbstractAsyncContextManager[AsyncIterator[Row]]:
+        """A running pull on one server; see `actors.records.pulling`."""
+        return pulling(self.cell(server), body, self.config.timeouts.connect)
 
     def check_open(self) -> None:
         """Raises ShuttingDown while the fleet drains."""

@@ -83,7 +83,7 @@ async def _one(
     async with sink:
         try:
             with system.watched(server) as running:
-                async with system.client(server).pull(wanted) as records:
+                async with system.pulling(server, wanted) as records:
                     async for record in records:
                         running.alive()
                         await sink.send((server, record))

@@ -80,16 +80,28 @@ class FakeClient:
         self.pulled.append(body)
         self.pulls += 1
         try:
-            yield self._records()
+            yield _Told(self.records, self.hang)
         finally:
             self.pulls -= 1
 
-    async def _records(self) -> AsyncIterator[Mapping[str, object]]:
-        for record in self.records:
-            await trio.lowlevel.checkpoint()
-            yield record
-        if self.hang:
+
+class _Told:
+    """Some records, and then the end, or silence."""
+
+    def __init__(self, records: Sequence[Mapping[str, object]], hang: bool) -> None:
+        self._records = iter(records)
+        self._hang = hang
+
+    def __aiter__(self) -> _Told:
+        return self
+
+    async def __anext__(self) -> Mapping[str, object]:
+        await trio.lowlevel.checkpoint()
+        for record in self._records:
+            return record
+        if self._hang:
             await trio.sleep_forever()
+        raise StopAsyncIteration
 
 
 class FakeSystem:
@@ -133,6 +145,9 @@ class FakeSystem:
     async def exchange(self, call: Call, down: Downstream) -> None:
         self.calls.append(call)
         await self._run(call, down)
+
+    def pulling(self, server: ServerId, body: Mapping[str, object]) -> Any:
+        return self.clients[server].pull(body)
 
     async def relay_to(self, server: ServerId, call: Call, down: Downstream) -> None:
         self.relayed.append((server, call))

@@ -1,0 +1,94 @@
+"""The records of a running pull, read from the data plane's own transport.
+
+A pull is left at any moment: its client goes, the server is removed, the fleet stops. A chain of async generators,
+which is what httpx makes of a body, would then be left half-way for the garbage collector. This reader leaves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from actors.transport import UpstreamRequest, UpstreamResponse
+from fleet.errors import BackendBroke, Phase
+from fleet.server import Row
+
+if TYPE_CHECKING:
+    from actors.cells import ServerCell
+
+_LONGEST: Final = 2**20
+"""Bytes of one record; Ollama's have some hundred."""
+_TOLD: Final = 500
+
+
+class Records:
+    """Record after record of an NDJSON answer, as a mapping. Raises BackendBroke for anything else."""
+
+    def __init__(self, response: UpstreamResponse) -> None:
+        self._response = response
+        self._held = bytearray()
+        self._lines: list[bytes] = []
+
+    def __aiter__(self) -> Records:
+        return self
+
+    async def __anext__(self) -> Row:
+        while True:
+            while self._lines:
+                if line := self._lines.pop(0).strip():
+                    return _mapping(line)
+            if self._response.complete:
+                raise StopAsyncIteration
+            self._take(await self._response.receive())
+
+    def _take(self, data: bytes) -> None:
+        self._held += data
+        *self._lines, rest = bytes(self._held).split(b"\n")
+        if self._response.complete:
+            self._lines.append(rest)
+            rest = b""
+        if len(rest) > _LONGEST:
+            raise BackendBroke(f"sent a record of more than {_LONGEST} bytes", Phase.BODY)
+        self._held = bytearray(rest)
+
+
+@asynccontextmanager
+async def pulling(cell: ServerCell, body: Mapping[str, object], connect_timeout: float) -> AsyncIterator[Records]:
+    """A running pull on one server: its progress records. Leaving the block cancels it; the next one resumes.
+
+    Raises BackendError. Seconds. Silence is not limited here: see `actors.transfer.watched`.
+    """
+    response = await cell.pool.open(_request(cell, body), connect_timeout=connect_timeout)
+    try:
+        if response.status != 200:
+            raise BackendBroke(f"pull refused with {response.status}: {await _text(response)}", Phase.HEADERS)
+        yield Records(response)
+    finally:
+        response.release()
+
+
+def _request(cell: ServerCell, body: Mapping[str, object]) -> UpstreamRequest:
+    headers = [(b"content-type", b"application/json")]
+    if cell.state.spec.api_key is not None:
+        headers.append((b"authorization", b"Bearer " + cell.state.spec.api_key.get_secret_value().encode()))
+    return UpstreamRequest("POST", "/api/pull", headers, orjson.dumps({**body, "stream": True}))
+
+
+async def _text(response: UpstreamResponse) -> str:
+    text = b""
+    while len(text) < _TOLD and (data := await response.receive()):
+        text += data
+    return text[:_TOLD].decode("utf-8", "replace")
+
+
+def _mapping(line: bytes) -> Row:
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise BackendBroke("answered something that is not JSON", Phase.BODY) from error
+    if not isinstance(value, dict):
+        raise BackendBroke("answered JSON that is not an object", Phase.BODY)
+    return value
