@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from actors.journal import Journal
 from actors.mailbox import Mailbox
 from actors.messages import DispatcherMail, LeaseOpened, ServerMail
 from actors.ticket import PendingTicket
@@ -79,6 +80,7 @@ class FleetCell:
     draining: bool = False
     now: Callable[[], float] = field(default_factory=lambda: trio.lowlevel.current_clock().current_time)
     """`trio.current_time` by the shortest way: it is asked several times per request."""
+    journal: Journal = field(default_factory=Journal)
     hop: bytes = b""
     """This fleet's name in the header that betrays loops."""
     ended: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
@@ -88,6 +90,14 @@ class FleetCell:
     def live(self) -> int:
         """How many requests are open: waiting for a slot or holding one."""
         return len(self.tickets) + sum(len(cell.leases) for cell in self.servers.values())
+
+    def epoch(self, moment: float) -> float:
+        """Seconds since 1970 of a moment on our clock, for what is kept or shown."""
+        return self.wall() - (self.now() - moment)
+
+    def moment(self, epoch: float) -> float:
+        """The moment on our clock of seconds since 1970; may lie before our clock began."""
+        return self.now() - (self.wall() - epoch)
 
     def next_number(self) -> int:
         self.numbers += 1

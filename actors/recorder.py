@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict
 
 import trio
@@ -30,6 +31,8 @@ class Recorder:
         self._backlog: deque[Record] = deque()
         self._resting = trio.lowlevel.ParkingLot()
         self._recent: deque[Record] = deque(maxlen=_KEEP)
+        self.listeners: list[Callable[[Record], None]] = []
+        """Told of every record, off the data path; they must not fail."""
         self.seen = 0
         self.dropped = 0
 
@@ -59,6 +62,8 @@ class Recorder:
     def digest(self, record: Record) -> None:
         self.seen += 1
         self._recent.append(record)
+        for listener in self.listeners:
+            listener(record)
         if log.isEnabledFor(logging.INFO):
             log.info("%s %s", record.endpoint, record.outcome, extra=_rounded(record))
 

@@ -17,6 +17,9 @@ from actors.breaker import BreakerRegistry
 from actors.cells import FleetCell, ServerCell
 from actors.dispatcher import Dispatcher, rules_of
 from actors.exchange import Exchange
+from actors.jobs import JobBoard
+from actors.journal import Journal
+from actors.known import Known
 from actors.mailbox import Mailbox
 from actors.messages import (
     DispatcherMail,
@@ -34,17 +37,15 @@ from actors.recovery import ModelTester
 from actors.supervisor import Policy, keep_up, supervise
 from actors.transfer import Transfer, check_open, transfer, watched
 from actors.transport import Endpoint, Pool
-from actors.views import QueueView, queue_view
 from fleet.breaker import BreakerSettings
 from fleet.call import Call, Downstream
-from fleet.catalog import ServerCatalog
 from fleet.config import Config, ServerSpec, normalise_url
-from fleet.errors import Conflict, NoServer, ServerNotFound, ShuttingDown
+from fleet.errors import Conflict, ShuttingDown
 from fleet.gate import Gate
 from fleet.grants import Memory
-from fleet.ids import ModelName, Pair, ServerId
+from fleet.ids import Pair, ServerId
 from fleet.rate import RetryBudget
-from fleet.server import Health, Order, Row, ServerState
+from fleet.server import Order, Row, ServerState
 
 
 class Backends(Protocol):
@@ -82,7 +83,7 @@ class _Gates:
             cell.state.gates[pair.model] = gate
 
 
-def _make_cells(config: Config, seed: int | None) -> tuple[FleetCell, BreakerRegistry]:
+def _make_cells(config: Config, seed: int | None, journal: Journal) -> tuple[FleetCell, BreakerRegistry]:
     """What outlives every actor; the breakers and the fleet know each other."""
     servers: dict[ServerId, ServerCell] = {}
     dispatcher = Mailbox[DispatcherMail]("dispatcher")
@@ -105,22 +106,25 @@ def _make_cells(config: Config, seed: int | None) -> tuple[FleetCell, BreakerReg
         chance=chance,
         wall=time.time,
         hop=secrets.token_hex(8).encode(),
+        journal=journal,
     )
     breakers.tester = ModelTester(fleet)
     return fleet, breakers
 
 
-class System:
+class System(Known):
     """Handle on the running fleet. Every method without `await` is synchronous and safe to call from any task."""
 
-    def __init__(self, config: Config, backends: Backends, nursery: trio.Nursery, seed: int | None) -> None:
-        self.config = config
+    def __init__(
+        self, config: Config, backends: Backends, nursery: trio.Nursery, seed: int | None, journal: Journal
+    ) -> None:
         self.started = trio.current_time()
         self.own_urls: list[str] = []
         """Where the front end listens, told by it; never a server of ours."""
         self._backends = backends
         self._nursery = nursery
-        self.fleet, self.breakers = _make_cells(config, seed)
+        self.fleet, self.breakers = _make_cells(config, seed, journal)
+        self.jobs = JobBoard(self.fleet)
 
     # ---- requests
 
@@ -143,91 +147,6 @@ class System:
     def check_open(self) -> None:
         """Raises ShuttingDown while the fleet drains."""
         check_open(self.fleet)
-
-    # ---- what is known
-
-    @property
-    def servers(self) -> Mapping[ServerId, ServerCell]:
-        return self.fleet.servers
-
-    @property
-    def draining(self) -> bool:
-        return self.fleet.draining
-
-    @property
-    def uptime(self) -> float:
-        return trio.current_time() - self.started
-
-    @property
-    def in_flight(self) -> int:
-        return sum(len(cell.leases) for cell in self.fleet.servers.values())
-
-    def cell(self, server: ServerId) -> ServerCell:
-        """One server; raises ServerNotFound."""
-        cell = self.fleet.servers.get(server)
-        if cell is None:
-            raise ServerNotFound(f"server '{server}' not found")
-        return cell
-
-    def client(self, server: ServerId) -> OllamaClient:
-        return self.cell(server).client
-
-    def catalogs(self) -> list[ServerCatalog]:
-        """Last known inventories, healthy or not."""
-        return [
-            ServerCatalog(
-                server=state.id,
-                healthy=state.health is Health.HEALTHY,
-                tags=list(state.models.values()),
-                ps=list(state.resident.values()),
-                version=state.version,
-            )
-            for state in self._states()
-        ]
-
-    def holders(self, model: ModelName) -> list[ServerId]:
-        """Usable servers that hold the model: loaded ones first, then the least busy."""
-        holding = [state for state in self._states() if state.usable and model in state.models]
-        holding.sort(key=lambda state: (model not in state.resident, -state.ledger.free))
-        return [state.id for state in holding]
-
-    def reachable_holders(self, model: ModelName) -> list[ServerId]:
-        """Healthy servers that hold the model, whatever the operator said of them (drained ones included)."""
-        return [s.id for s in self._states() if s.health is Health.HEALTHY and model in s.models]
-
-    def unreachable_holders(self, model: ModelName) -> list[ServerId]:
-        """Servers that listed the model when they last answered."""
-        return [s.id for s in self._states() if s.health is not Health.HEALTHY and model in s.models]
-
-    def known(self, model: ModelName) -> bool:
-        """Whether any server, even a dead one, lists the model."""
-        return any(model in state.models for state in self._states())
-
-    def any_server(self) -> ServerId:
-        """The usable server with the most free slots; raises NoServer."""
-        return self.placement(ModelName(""), 1)[0]
-
-    def builder(self) -> ServerId:
-        """The one server for blobs and create: the configured one, else the first usable by id, so that all agree."""
-        wanted = self.config.placement.builder
-        usable = [wanted] if wanted is not None else sorted(state.id for state in self._states() if state.usable)
-        if not usable or not self.cell(usable[0]).state.usable:
-            raise NoServer("no server can build models now", retry_after=5.0)
-        return usable[0]
-
-    def placement(self, model: ModelName, copies: int) -> list[ServerId]:
-        """Where to put a model that nobody holds: the emptiest usable servers; raises NoServer."""
-        usable = [state for state in self._states() if state.usable]
-        if not usable:
-            raise NoServer("no server is usable now", retry_after=5.0)
-        usable.sort(key=lambda state: (-state.spec.priority, len(state.models), -state.ledger.free, state.id))
-        return [state.id for state in usable[:copies]]
-
-    def queue_view(self) -> QueueView:
-        return queue_view(self.fleet)
-
-    def _states(self) -> list[ServerState]:
-        return [cell.state for cell in self.fleet.servers.values()]
 
     # ---- orders
 
@@ -318,6 +237,7 @@ class System:
             steady = Policy(restarts=20, within=60.0)
             nursery.start_soon(keep_up, "recorder", self.fleet.recorder.run)
             nursery.start_soon(partial(supervise, "dispatcher", self._run_dispatcher, steady))
+            await nursery.start(self.jobs.run)
             for spec in self.config.servers:
                 self.add_server(spec)
             task_status.started()
@@ -336,11 +256,11 @@ class System:
 
 @asynccontextmanager
 async def open_system(
-    config: Config, *, backends: Backends | None = None, seed: int | None = None
+    config: Config, *, backends: Backends | None = None, seed: int | None = None, journal: Journal | None = None
 ) -> AsyncIterator[System]:
     """Build the tree and run it while the block is open. Leaving the block revokes what is still open."""
     async with trio.open_nursery() as nursery:
-        system = System(config, backends or TcpBackends(), nursery, seed)
+        system = System(config, backends or TcpBackends(), nursery, seed, journal or Journal())
         await nursery.start(system.run)
         try:
             yield system

@@ -9,9 +9,10 @@ from typing import Final
 from pydantic import SecretStr
 
 from fleet.call import Headers
-from fleet.config import SecuritySection
+from fleet.config import Config, SecuritySection
 from fleet.errors import FleetError, Forbidden, Unauthorized
 from fleet.headers import field
+from fleet.roles import ANONYMOUS, Identity, Role
 
 _WHAT_TO_SEND: Final = "send one as `Authorization: Bearer <key>` or `X-API-Key: <key>`"
 
@@ -26,6 +27,11 @@ def is_open(method: str, path: str) -> bool:
 def is_trusted(headers: Headers, security: SecuritySection) -> bool:
     """Whether a request may see what is not for everybody: it has a valid key, or none is needed."""
     return not security.keys_required or _matches(_presented(headers), security.api_keys)
+
+
+def identity(headers: Headers, config: Config) -> Identity:
+    """Who asks; whoever comes this far has shown a valid key if one is needed."""
+    return Identity(ANONYMOUS, Role.ADMIN)
 
 
 def refusal(path: str, headers: Headers, keys: Sequence[SecretStr]) -> FleetError | None:

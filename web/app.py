@@ -13,9 +13,11 @@ from fleet.endpoints import known_methods, redirect
 from fleet.errors import FleetError
 from web import errors, inference, local, management, replies
 from web.admin import breakers, health, inflight, queue, servers
+from web.admin.table import TOPICS
 from web.body import Budget, FleetRequest, Terms
 from web.connection import TERMS_KEY, FleetConnection
 from web.guard import Guard
+from web.house import House
 
 if TYPE_CHECKING:
     from actors.system import System
@@ -33,7 +35,7 @@ class FleetApp(QuartTrio):
     request_class = FleetRequest
 
 
-def create_app(system: System) -> QuartTrio:
+def create_app(system: System, house: House | None = None) -> QuartTrio:
     """The whole application for one system, guard included: an ASGI callable for `web.listen`."""
     app = FleetApp("fleet", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = system.config.limits.body_bytes
@@ -44,6 +46,8 @@ def create_app(system: System) -> QuartTrio:
     app.url_map.merge_slashes = False
     for topic in _TOPICS:
         app.register_blueprint(topic.blueprint(system))
+    for routes in TOPICS:
+        app.register_blueprint(routes.blueprint(house or House.of(system)))
     app.before_request(_as_strict_as_ollama)
     app.register_error_handler(FleetError, _on_fleet_error)
     app.register_error_handler(HTTPException, _on_http)

@@ -23,6 +23,7 @@ from fleet.config.front import (
     TimeoutsSection,
     TlsSection,
 )
+from fleet.config.keeping import JobsSection, ReloadSection, StoreSection
 from fleet.config.loading import Loaded, amend, load, parse_server
 from fleet.config.model import Config, checks_hosts, schema, unsafe_listener
 from fleet.config.problems import ConfigError, Problem
@@ -38,6 +39,7 @@ __all__ = [
     "ConfigError",
     "CorsSection",
     "HealthSection",
+    "JobsSection",
     "LimitsSection",
     "LoadBalancerSection",
     "Loaded",
@@ -47,10 +49,12 @@ __all__ = [
     "Problem",
     "QueueSection",
     "RateLimitingSection",
+    "ReloadSection",
     "RetrySection",
     "SecuritySection",
     "ServerSection",
     "ServerSpec",
+    "StoreSection",
     "TimeoutsSection",
     "TlsSection",
     "Weights",

@@ -24,6 +24,7 @@ from fleet.config.front import (
     ServerSection,
     TimeoutsSection,
 )
+from fleet.config.keeping import JobsSection, ReloadSection, StoreSection
 from fleet.config.kinds import Port, Seconds, Section
 from fleet.config.problems import Conflicts
 from fleet.config.servers import MOST_SERVERS, ServerSpec, check_unique
@@ -58,6 +59,9 @@ class Config(Section):
     compat: CompatSection = Field(CompatSection(), description="How closely to follow Ollama.")
     cors: CorsSection = Field(CorsSection(), description="Which web pages may call.")
     placement: PlacementSection = Field(PlacementSection(), description="Where models go.")
+    jobs: JobsSection = Field(JobsSection(), description="Background work on models.")
+    store: StoreSection = Field(StoreSection(), description="What survives a restart.")
+    reload: ReloadSection = Field(ReloadSection(), description="How this file is followed.")
     monitoring: MonitoringSection = Field(MonitoringSection(), description="Fleet-wide caps.")
     security: SecuritySection = Field(SecuritySection(), description="Who may use the fleet.")
     logging: LoggingSection = Field(LoggingSection(), description="What is logged.")

@@ -1,0 +1,7 @@
+"""Who changed what, when, from where."""
+
+from __future__ import annotations
+
+from web.admin.topic import Topic
+
+topic = Topic("audit", "Who changed what.")
