@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -17,10 +18,12 @@ from actors.mailbox import Mailbox, Promise
 from actors.messages_breaker import Alive, BreakerMail, Force, Rearm, Record, Reset, TryNow
 from actors.supervisor import RestartLimit, supervise
 from fleet.breaker import Breaker, BreakerSettings, BreakerView, State
+from fleet.breaker_memory import restore, snapshot
 from fleet.chance import Chance
 from fleet.gate import Gate
 from fleet.ids import Pair, ServerId
 from fleet.outcomes import Signal
+from fleet.recoveries import Book
 
 __all__ = ["BreakerRegistry", "GateBoard", "RecoveryTester"]
 
@@ -55,10 +58,14 @@ class BreakerRegistry:
         enabled: bool = True,
         tester: RecoveryTester | None = None,
         limit: int = MAX_BREAKERS,
+        book: Book | None = None,
     ) -> None:
         self.settings = settings
         self.enabled = enabled
         self.tester = tester
+        self.book = Book() if book is None else book  # an empty one is false
+        self.moved: Callable[[Pair], None] = lambda pair: None
+        """Told when a breaker begins, ends or changes its state, or who forced it: so that it can be kept."""
         self._gates = gates
         self._on_change = on_change
         self._rng = rng
@@ -116,6 +123,13 @@ class BreakerRegistry:
         cell = self._cells.get(pair)
         return None if cell is None else self._view(cell, now)
 
+    def untouched(self, pair: Pair, since: float) -> BreakerView:
+        """What a pair without a breaker looks like: closed since it is known."""
+        blank = Breaker.fresh(pair, self.settings, self._rng, Gate(), since).describe(since)
+        if self.enabled:
+            return replace(blank, why="nothing has failed lately")
+        return replace(blank, why="breakers are switched off", next_step="stays closed while breakers are off")
+
     def force(self, pair: Pair, state: State, by: str) -> Promise[BreakerView] | None:
         """Put a pair into a state until it is reset or forced again; None if breakers are off or there is no room.
 
@@ -152,9 +166,10 @@ class BreakerRegistry:
     # For those who change the fleet.
 
     def forget_server(self, server: ServerId) -> None:
-        """The server was removed: its breakers end, its gates go."""
+        """The server was removed: its breakers end, its gates go, and so does its page in the book."""
         for pair in [pair for pair in self._cells if pair.server == server]:
             self._end(self._cells[pair])
+        self.book.forget(server)
         for pair in [pair for pair in self._paused if pair.server == server]:
             del self._paused[pair]
 
@@ -163,10 +178,32 @@ class BreakerRegistry:
         self.settings, self.enabled = settings, enabled
         for cell in list(self._cells.values()):
             if not enabled:
-                self._end(cell)
+                self._end(cell, "breakers were switched off")
                 continue
             cell.breaker.settings = settings
             cell.mailbox.cast(Rearm())
+
+    # Over a restart.
+
+    def memory_of(self, pair: Pair) -> dict[str, Any] | None:
+        """A snapshot of a breaker that is not closed, or was forced to be; None: nothing worth keeping."""
+        cell = self._cells.get(pair)
+        if cell is None or (cell.breaker.state is State.CLOSED and cell.breaker.forced_by is None):
+            return None
+        return snapshot(cell.breaker)
+
+    def resume(self, pair: Pair, memory: Mapping[str, Any], shift: float) -> bool:
+        """Go on with the breaker of an earlier process; `shift` as in `restore`. False: there is one, or no room.
+
+        Raises KeyError, TypeError or ValueError if that is no snapshot.
+        """
+        breaker = restore(pair, self.settings, self._rng, Gate(generation=self._generation), memory, shift)
+        if not self.enabled or pair in self._cells or len(self._cells) >= self._limit:
+            return False
+        breaker.born = breaker.gate.generation
+        self._house(breaker)
+        self._on_change(pair)
+        return True
 
     # Recovery tests: one per server at a time (see `TrialRoom`).
 
@@ -195,7 +232,10 @@ class BreakerRegistry:
         if len(self._cells) >= self._limit and not self._make_room():
             return None
         now = trio.current_time()
-        breaker = Breaker.fresh(pair, self.settings, self._rng, Gate(generation=self._generation), now)
+        return self._house(Breaker.fresh(pair, self.settings, self._rng, Gate(generation=self._generation), now))
+
+    def _house(self, breaker: Breaker) -> Cell:
+        pair = breaker.pair
         cell = Cell(breaker, Mailbox[BreakerMail](f"breaker {pair.model} on {pair.server}"))
         self._cells[pair] = cell
         self._gates.set_gate(pair, breaker.gate)
@@ -223,7 +263,7 @@ class BreakerRegistry:
             self._fail_open(cell)
         except Exception:  # an error that met our own cancellation half-way; the breaker was ending anyway
             log.warning("%s ended with an error", cell.mailbox.name, exc_info=True)
-            self._end(cell)
+            self._end(cell, "it ended with an error")
 
     def _fail_open(self, cell: Cell) -> None:
         """The breaker cannot be kept alive: better no protection for a while than a gate nobody moves."""
@@ -233,18 +273,29 @@ class BreakerRegistry:
         if len(self._paused) >= self._limit:
             self._paused = {pair: until for pair, until in self._paused.items() if until > now}
         self._paused[pair] = now + PAUSE
-        self._end(cell)
+        self._end(cell, "it kept crashing")
 
-    def _end(self, cell: Cell) -> None:
-        """Forget a breaker, whatever its state; its pair is open again."""
-        pair, gate = cell.breaker.pair, cell.breaker.gate
+    def _end(self, cell: Cell, why: str = "") -> None:
+        """Forget a breaker, whatever its state; its pair is open again. `why` it ends if it was not closed already."""
+        breaker = cell.breaker
+        pair, gate = breaker.pair, breaker.gate
         self._generation = max(self._generation, gate.generation)
         if self._cells.get(pair) is cell:
             del self._cells[pair]
             self._gates.set_gate(pair, None)
+            self.moved(pair)
+            self._note_end(cell, why)
             if not gate.admits:
                 self._on_change(pair)
         cell.end()
+
+    def _note_end(self, cell: Cell, why: str) -> None:
+        """What an end means for the book: a test under way is given up; a breaker that was not closed is, now."""
+        breaker, now = cell.breaker, trio.current_time()
+        if cell.testing:
+            self.book.cancelled(breaker.pair.server)
+        if breaker.state is not State.CLOSED:
+            self.book.moved(breaker.pair, breaker.state, State.CLOSED, why, now, now - breaker.since)
 
     def _view(self, cell: Cell, now: float | None) -> BreakerView:
         return cell.breaker.describe(trio.current_time() if now is None else now, int(cell.testing))

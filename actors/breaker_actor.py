@@ -13,10 +13,13 @@ import trio
 from actors.mailbox import ActorGone, Mailbox, Promise
 from actors.messages_breaker import Alive, BreakerMail, Force, Rearm, Record, Reset, TryEnded, TryNow
 from actors.supervisor import Policy, RestartBudget
+from actors.trouble import kind_of
 from fleet.breaker import Breaker, State
 from fleet.breaker_memory import restore, snapshot
+from fleet.errors import BackendError
 from fleet.ids import Pair
 from fleet.outcomes import Signal
+from fleet.recoveries import Book, Failure, Source
 
 log = logging.getLogger("fleet.breaker")
 
@@ -30,7 +33,10 @@ class RecoveryTester(Protocol):
     """Tries a pair out with a small request of its own; never loads a model by surprise nor bothers a busy server."""
 
     def test(self, pair: Pair, timeout: float) -> Awaitable[bool | None]:
-        """True: works; False: fails; None: not possible now. It has `timeout` seconds, then it is cancelled."""
+        """True: works; False: fails; None: not possible now. It has `timeout` seconds, then it is cancelled.
+
+        Raises BackendError for a failure that says why.
+        """
         ...
 
 
@@ -86,6 +92,16 @@ class TrialRoom(Protocol):
     @property
     def tester(self) -> RecoveryTester | None: ...
 
+    @property
+    def book(self) -> Book:
+        """Where trials, tests and moves are noted."""
+        ...
+
+    @property
+    def moved(self) -> Callable[[Pair], None]:
+        """Told when a breaker begins, ends or changes its state, or who forced it."""
+        ...
+
     def enter(self, pair: Pair) -> bool:
         """Whether this pair may be tested now; if so, `leave` must follow."""
         ...
@@ -110,6 +126,7 @@ class BreakerActor:
         """One incarnation; returns when the breaker has retired."""
         try:
             self._cell.revive(trio.current_time())
+            self._room.moved(self._cell.breaker.pair)
             async with trio.open_nursery() as self._tests:
                 await self._read()
         except Exception:
@@ -137,18 +154,22 @@ class BreakerActor:
     def _handle(self, message: BreakerMail | None, now: float) -> None:
         """One message, or None when a deadline has passed; never awaits, so each message is atomic."""
         cell = self._cell
-        before = cell.breaker.state
+        before, since, forced_by = cell.breaker.state, cell.breaker.since, cell.breaker.forced_by
         changed = cell.breaker.tick(now) if message is None else self._digest(message, now)
+        if (cell.breaker.state, cell.breaker.since, cell.breaker.forced_by) != (before, since, forced_by):
+            self._room.moved(cell.breaker.pair)
         if cell.breaker.state is not before:
-            self._announce(before)
+            self._announce(before, now - since)
         if self._may_test() and cell.test_at <= now:
             self._start_test()
         if changed:
             self._on_change(cell.breaker.pair)
 
-    def _announce(self, before: State) -> None:
+    def _announce(self, before: State, spent: float) -> None:
+        """`spent`: seconds in the state before."""
         breaker = self._cell.breaker
         self._cell.test_at = 0.0
+        self._room.book.moved(breaker.pair, before, breaker.state, breaker.why, breaker.since, spent)
         log.info(
             "breaker of %s on %s: %s -> %s (%s)",
             breaker.pair.model,
@@ -163,6 +184,7 @@ class BreakerActor:
         breaker = self._cell.breaker
         match message:
             case Record(signal=signal, kind=kind, generation=generation, at=at):
+                self._note_trial(message, now)
                 return breaker.record(signal, kind, at, generation)
             case Force(state=state, by=by, reply=reply):
                 changed = breaker.force(state, now, by)
@@ -184,6 +206,15 @@ class BreakerActor:
                 return False
             case _:
                 assert_never(message)
+
+    def _note_trial(self, record: Record, now: float) -> None:
+        """A request that the half-open gate let through, and that proved something, was an attempt to recover."""
+        breaker = self._cell.breaker
+        fresh = breaker.state is State.HALF_OPEN and record.generation == breaker.gate.generation
+        if not fresh or record.signal is Signal.NEUTRAL:
+            return
+        failure = None if record.signal is Signal.SUCCESS else Failure(record.kind, f"a trial ended: {record.kind}")
+        self._room.book.attempt(breaker.pair, Source.TRIAL, now, state=State.HALF_OPEN, failure=failure)
 
     # Recovery tests: a test is a trial like any other and uses a permit, but only when no traffic tries the pair.
 
@@ -219,25 +250,39 @@ class BreakerActor:
 
     async def _test(self, tester: RecoveryTester, pair: Pair, generation: int) -> None:
         """The child. Whatever happens to it, it reports back: the mailbox outlives us both."""
-        passed: bool | None = None
-        timeout = self._cell.breaker.settings.active_test_timeout
+        ended = TryEnded(None, generation, cancelled=True)
         try:
-            with trio.move_on_after(timeout) as limit:
-                passed = await tester.test(pair, timeout)
-            if limit.cancelled_caught:
-                passed = False
+            ended = await self._try(tester, pair, generation)
         except Exception:  # a tester's own fault is no evidence against the pair
             log.exception("recovery test of %s on %s crashed", pair.model, pair.server)
+            ended = TryEnded(None, generation)
         finally:
             self._room.leave(pair)
-            self._cell.mailbox.cast(TryEnded(passed, generation))
+            self._cell.mailbox.cast(ended)
+
+    async def _try(self, tester: RecoveryTester, pair: Pair, generation: int) -> TryEnded:
+        """One test, which may fail, but not for longer than its time."""
+        timeout, began = self._cell.breaker.settings.active_test_timeout, trio.current_time()
+        passed: bool | None = False
+        failure: Failure | None = Failure("first_byte_timeout", f"no answer within {timeout:g} s")
+        with trio.move_on_after(timeout):
+            try:
+                passed = await tester.test(pair, timeout)
+                failure = Failure("", "the recovery test failed") if passed is False else None
+            except BackendError as error:
+                failure = Failure(kind_of(error), error.message)
+        return TryEnded(passed, generation, trio.current_time() - began, failure)
 
     def _end_test(self, message: TryEnded, now: float) -> bool:
         cell = self._cell
+        breaker, book = cell.breaker, self._room.book
         cell.testing = False
         self._delay_test(now)
         cell.answer_tests(message.passed)
-        if message.passed is None:  # nothing was tried, so nothing is recorded
-            return message.generation == cell.breaker.gate.generation and cell.breaker.gate.give_back()
+        if message.passed is None:  # nothing was tried to its end, so nothing is recorded
+            if message.cancelled:
+                book.cancelled(breaker.pair.server)
+            return message.generation == breaker.gate.generation and breaker.gate.give_back()
+        book.tested(breaker.pair, now, message.seconds, state=breaker.state, failure=message.failure)
         signal = Signal.SUCCESS if message.passed else Signal.FAILURE
-        return cell.breaker.record(signal, "recovery_test", now, message.generation)
+        return breaker.record(signal, "recovery_test", now, message.generation)

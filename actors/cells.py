@@ -12,12 +12,16 @@ import trio
 from actors.journal import Journal
 from actors.mailbox import Mailbox
 from actors.messages import DispatcherMail, LeaseOpened, ServerMail
+from actors.tally import Tallies
 from actors.ticket import PendingTicket
 from fleet.bans import Bans
+from fleet.demand import Demand
 from fleet.grants import Memory
 from fleet.ids import Pair, ServerId
+from fleet.loadtimes import LoadTimes
 from fleet.outcomes import Signal
 from fleet.rate import RetryBudget
+from fleet.recoveries import Book
 from fleet.server import ServerState
 
 if TYPE_CHECKING:
@@ -81,10 +85,19 @@ class FleetCell:
     now: Callable[[], float] = field(default_factory=lambda: trio.lowlevel.current_clock().current_time)
     """`trio.current_time` by the shortest way: it is asked several times per request."""
     journal: Journal = field(default_factory=Journal)
+    demand: Demand = field(default_factory=Demand)
+    loads: LoadTimes = field(default_factory=LoadTimes)
+    recoveries: Book = field(default_factory=Book)
+    """What was tried to bring servers back, and what breakers did."""
     hop: bytes = b""
     """This fleet's name in the header that betrays loops."""
     ended: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     """Unparked whenever a lease or transfer ends."""
+    tally: Tallies = field(init=False)
+    """Figures of finished requests."""
+
+    def __post_init__(self) -> None:
+        self.tally = Tallies(self.now, self.wall, self.journal)
 
     @property
     def live(self) -> int:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 from typing import assert_never
 
 import trio
 
+from actors.barring import keep, turned_away
 from actors.cells import FleetCell
 from actors.lease import Lease
 from actors.messages import (
     BanPair,
     DispatcherMail,
     GateMoved,
-    LiftBan,
+    LiftBans,
     PauseQueue,
+    Reconfigured,
     ServerChanged,
     ServerGone,
     SlotFreed,
@@ -23,18 +26,17 @@ from actors.messages import (
     Withdrawn,
 )
 from actors.ticket import PendingTicket
-from fleet.bans import BanKind
 from fleet.board import Board
 from fleet.config import Config
 from fleet.errors import FleetError
 from fleet.grants import Grant, Rules
-from fleet.ids import Pair, ServerId
+from fleet.ids import ModelName, Pair, ServerId
 from fleet.queue import Ticket
 from fleet.scoring import make_policy
 
 log = logging.getLogger("fleet.dispatcher")
 
-OtherMail = Withdrawn | ServerChanged | ServerGone | GateMoved | BanPair | LiftBan | PauseQueue
+OtherMail = Withdrawn | ServerChanged | ServerGone | GateMoved | BanPair | LiftBans | PauseQueue | Reconfigured
 
 _BATCH = 64
 """Messages handled before the event loop gets a turn."""
@@ -59,8 +61,9 @@ class Dispatcher:
     def __init__(self, fleet: FleetCell) -> None:
         self._fleet = fleet
         now = trio.current_time()
-        policy = make_policy(fleet.config, fleet.chance)
-        self.board = Board(rules_of(fleet.config), policy, fleet.chance, fleet.memory, now)
+        rules, policy = rules_of(fleet.config), make_policy(fleet.config, fleet.chance)
+        fleet.memory.keep_to(rules)
+        self.board = Board(rules, policy, fleet.chance, fleet.memory, now)
         self._sweep_at = math.inf
         self._rest = trio.CancelScope()
 
@@ -132,19 +135,30 @@ class Dispatcher:
                 self._pair_moved(pair, now)
             case BanPair():
                 self._ban(message, now)
-            case LiftBan(pair):
-                self._fleet.bans.lift(pair)
-                self._pair_moved(pair, now)
-            case PauseQueue(paused):
-                self._fleet.memory.paused = paused
-                self._serve_anywhere(now)
+            case LiftBans():
+                self._lift(message, now)
+            case PauseQueue():
+                self._pause(message, now)
+            case Reconfigured():
+                self._reconfigure(now)
             case _:
                 assert_never(message)
+
+    def _reconfigure(self, now: float) -> None:
+        """Go on by the rules of the new configuration: who waits goes on waiting, what runs goes on running."""
+        config = self._fleet.config
+        self.board.reconfigure(rules_of(config), make_policy(config, self._fleet.chance))
+        self._serve_anywhere(now)
+        if len(self.board.queue):
+            self._sweep_at = min(self._sweep_at, now + self.board.rules.grace / 2)
+            self._wake_by(self._sweep_at)
 
     # ---- tickets
 
     def _submit(self, ticket: PendingTicket, now: float) -> None:
         if not ticket.open or ticket in self.board.queue:
+            return
+        if ticket.pinned and self._turn_away(ticket, now):
             return
         try:
             grant = self.board.submit(ticket, now)
@@ -236,23 +250,62 @@ class Dispatcher:
         self.board.index.update_pair(cell.state, pair.model, now)
         self._serve(pair.server, now)
 
+    def _pairs_moved(self, pairs: Iterable[Pair], now: float) -> None:
+        """As `_pair_moved`, for as many as there may be: each server is looked at once."""
+        models: dict[ServerId, list[ModelName]] = {}
+        for pair in pairs:
+            models.setdefault(pair.server, []).append(pair.model)
+        for server, moved in models.items():
+            cell = self._fleet.servers.get(server)
+            if cell is not None:
+                self._note_bans(server, now)
+                for model in moved:
+                    self.board.index.update_pair(cell.state, model, now)
+                self._serve(server, now)
+
     def _ban(self, message: BanPair, now: float) -> None:
-        kind = BanKind.COOLDOWN if message.cooldown else BanKind.BAN
-        if not self._fleet.bans.add(message.pair, message.reason, now, kind=kind, until=message.until):
-            log.error("no room for another ban", extra={"server": message.pair.server, "model": message.pair.model})
+        if not keep(self._fleet, message, now):
+            return
         self._wake_by(message.until)
+        if not message.cooldown:
+            for ticket in [each for each in self._fleet.tickets.values() if each.pinned == message.pair.server]:
+                self._turn_away(ticket, now)
         self._pair_moved(message.pair, now)
+
+    def _lift(self, message: LiftBans, now: float) -> None:
+        gone = self._fleet.bans.lift_matching(message.server, message.model, message.kind)
+        self._pairs_moved([ban.pair for ban in gone], now)
+        if message.done is not None:
+            message.done.resolve(tuple(ban for ban in gone if ban.holds(now)))
+
+    def _turn_away(self, ticket: PendingTicket, now: float) -> bool:
+        """Refuse a ticket that insists on a banned server; True if it did."""
+        refusal = turned_away(self._fleet, ticket, now)
+        if refusal is None or not ticket.open:
+            return False
+        self.board.withdraw(ticket)
+        self._refuse(ticket, refusal)
+        return True
+
+    def _pause(self, message: PauseQueue, now: float) -> None:
+        memory = self._fleet.memory
+        if memory.paused != message.paused:
+            memory.paused, memory.paused_since, memory.paused_by = message.paused, now, message.by
+            self._fleet.journal.touch("queue", "paused")
+        self._serve_anywhere(now)
+        if message.done is not None:
+            message.done.resolve(None)
 
     def _note_bans(self, server: ServerId, now: float) -> None:
         """Mirror the bans into the server's state, where the index reads them."""
         state = self._fleet.servers[server].state
         bans = self._fleet.bans
         if len(bans) or state.barred:
-            state.barred = {ban.pair.model for ban in bans.list(now) if ban.pair.server == server}
+            state.barred = bans.barred(server, now)
+            self._wake_by(bans.next_expiry())
 
     def _tick(self, now: float) -> None:
-        for pair in self._fleet.bans.expire(now):
-            self._pair_moved(pair, now)
+        self._pairs_moved(self._fleet.bans.expire(now), now)
         if now < self._sweep_at:
             return
         for ticket, refusal in self.board.sweep(now):

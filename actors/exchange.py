@@ -260,6 +260,8 @@ class Exchange:
 
     def _error_of(self, end: End) -> FleetError:
         match end:
+            case Revoked(error=FleetError() as error):
+                return error
             case Failed() | Revoked() if trio.current_time() >= self._deadline:
                 return self._out_of_time()
             case Failed(error=error):
@@ -303,5 +305,7 @@ class Exchange:
                 prompt_tokens=passage.stats.prompt_tokens if passage else None,
                 output_tokens=passage.stats.output_tokens if passage else None,
                 stream=self._call.stream,
+                load_seconds=passage.stats.load_seconds if passage else None,
+                runner=self._call.runner,
             )
         )

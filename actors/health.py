@@ -12,6 +12,7 @@ import trio
 
 from actors.cells import FleetCell, ServerCell
 from actors.messages import Probed
+from actors.trouble import kind_of
 from fleet.errors import BackendError
 from fleet.server import Row
 
@@ -22,13 +23,17 @@ async def run_health(fleet: FleetCell, cell: ServerCell) -> None:
     while True:
         cell.probe_now = trio.Event()  # before the round: who asks during it gets another one
         asked, cell.probed = cell.probed, trio.Event()
+        client = cell.client
         try:
             result = replace(await probe(fleet, cell), asked=asked)
         except Exception:
             asked.set()  # the verdict they wait for will never come
             raise
         failures = failures + 1 if result.error else 0
-        cell.mailbox.cast(result)
+        if cell.client is client:  # else that was another machine
+            cell.mailbox.cast(result)
+        else:
+            asked.set()
         cell.pool.sweep()
         with trio.move_on_after(_pause(fleet, failures)):
             await cell.probe_now.wait()
@@ -47,7 +52,7 @@ async def probe(fleet: FleetCell, cell: ServerCell) -> Probed:
                 box.ask_version, lambda: cell.client.version(health.version_timeout), health.version_timeout
             )
     cell.rounds += 1
-    return Probed(box.error, box.rows, box.resident, box.version, box.answered - started)
+    return Probed(box.error, box.rows, box.resident, box.version, box.answered - started, kind=box.kind)
 
 
 def _pause(fleet: FleetCell, failures: int) -> float:
@@ -62,6 +67,7 @@ class _Box:
 
     def __init__(self) -> None:
         self.error = "no answer"
+        self.kind = ""
         self.rows: list[Row] | None = None
         self.resident: list[Row] | None = None
         self.version: str | None = None
@@ -73,9 +79,9 @@ class _Box:
                 self.rows = await call()
                 self.error = ""
             except BackendError as error:
-                self.error = error.message
+                self.error, self.kind = error.message, kind_of(error)
         if scope.cancelled_caught:
-            self.error = f"/api/tags did not answer within {limit:g} s"
+            self.error, self.kind = f"/api/tags did not answer within {limit:g} s", "first_byte_timeout"
         self.answered = trio.current_time()
 
     async def ps(self, call: Callable[[], Awaitable[list[Row]]], limit: float) -> None:

@@ -8,7 +8,7 @@ import trio
 
 from actors.cells import FleetCell, ServerCell
 from actors.ollama_client import OllamaClient
-from actors.views import QueueView, queue_view
+from actors.views import MOST_ITEMS, QueueView, queue_view
 from fleet.catalog import ServerCatalog
 from fleet.config import Config
 from fleet.errors import NoServer, ServerNotFound
@@ -104,8 +104,9 @@ class Known:
         usable.sort(key=lambda state: (-state.spec.priority, len(state.models), -state.ledger.free, state.id))
         return [state.id for state in usable[:copies]]
 
-    def queue_view(self) -> QueueView:
-        return queue_view(self.fleet)
+    def queue_view(self, most: int = MOST_ITEMS) -> QueueView:
+        """The queue as it is now, with at most so many of those who wait by name."""
+        return queue_view(self.fleet, most)
 
     def _states(self) -> list[ServerState]:
         return [cell.state for cell in self.fleet.servers.values()]

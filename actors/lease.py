@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from actors.cells import FleetCell, ServerCell
     from actors.transport import Abortable
     from fleet.call import Call
+    from fleet.dialects.base import Statistics
     from fleet.grants import Grant
 
 
@@ -39,7 +40,7 @@ class Lease:
     `beat` is when something last moved, and `waiting` on whom it waits since. The server's actor looks at both once a
     second, and whenever a limit that it has seen is due (`actors.watch`); it revokes what has stalled or is too late.
     That keeps timers off the relay path and works even while the writing task is stuck in a shielded send.
-    `connection` is the way to the backend, at whatever stage.
+    `connection` is the way to the backend, at whatever stage. `stats` is what the answer has told of itself so far.
     """
 
     __slots__ = (
@@ -59,6 +60,7 @@ class Lease:
         "number",
         "pair",
         "started",
+        "stats",
         "streaming",
         "waiting",
     )
@@ -74,6 +76,7 @@ class Lease:
         self.generation = grant.gate.generation if grant.gate is not None else 0
         self.answer: Cuttable | None = None
         self.connection: Abortable | None = None
+        self.stats: Statistics | None = None
         self.started = now
         self.first_byte: float | None = None
         self.beat = now

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,9 @@ from fleet.server import Order, Row
 if TYPE_CHECKING:
     import trio
 
+    from actors.mailbox import Promise
     from actors.ticket import PendingTicket
+    from fleet.bans import Ban, BanKind
 
 # ---- to the dispatcher
 
@@ -63,33 +67,57 @@ class GateMoved:
 
 @dataclass(frozen=True, slots=True)
 class BanPair:
-    """Keep a pair away until `until` (monotonic; inf: until lifted).
+    """Keep a pair away until `until` (monotonic; inf: until lifted). `done`: the ban, or why there is none.
 
-    From: the exchange's passage; admin, later. Bound: one per attempt or call.
+    From: the exchange's passage; admin. Bound: one per attempt or call.
     """
 
     pair: Pair
     reason: str
     until: float
     cooldown: bool = False
+    by: str = ""
+    done: Promise[Ban] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class LiftBan:
-    """End a ban. From: admin, later. Bound: one per call."""
+class LiftBans:
+    """End all bans of a server, a model and a kind; None stands for any. `done`: those that held.
 
-    pair: Pair
+    From: admin. Bound: one per call.
+    """
+
+    server: ServerId | None = None
+    model: ModelName | None = None
+    kind: BanKind | None = None
+    done: Promise[tuple[Ban, ...]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PauseQueue:
-    """Grant nothing (or go on). From: admin. Bound: one per call."""
+    """Grant nothing (or go on). `done`: it is so now. From: admin. Bound: one per call."""
 
     paused: bool
+    by: str = ""
+    done: Promise[None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reconfigured:
+    """The fleet's configuration is another one. From: `actors.reconfigure`. Bound: one per change."""
 
 
 DispatcherMail = (
-    Submitted | Withdrawn | SlotFreed | ServerChanged | ServerGone | GateMoved | BanPair | LiftBan | PauseQueue
+    Submitted
+    | Withdrawn
+    | SlotFreed
+    | ServerChanged
+    | ServerGone
+    | GateMoved
+    | BanPair
+    | LiftBans
+    | PauseQueue
+    | Reconfigured
 )
 
 # ---- to a server actor
@@ -97,7 +125,7 @@ DispatcherMail = (
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """A health round ended. `error` empty: healthy. Rows None: that call failed, keep what is known.
+    """A health round ended. `error` empty: healthy; `kind`: its word. Rows None: that call failed, keep what is known.
 
     `asked` is set for those who asked before the round began (a verdict on an earlier round is not theirs).
 
@@ -110,14 +138,18 @@ class Probed:
     version: str | None
     seconds: float
     asked: trio.Event | None = None
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SetAdmin:
-    """Drain, activate, maintain. From: admin. Bound: one per call."""
+    """Drain, activate, maintain; `until` (monotonic) ends a maintenance. From: admin, roster. Bound: one per call."""
 
     order: Order
     why: str
+    by: str = ""
+    until: float = math.inf
+    done: trio.Event | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,3 +196,6 @@ class Record:
     prompt_tokens: int | None
     output_tokens: int | None
     stream: bool
+    load_seconds: float | None = None
+    runner: Mapping[str, object] | None = None
+    """The runner options that it asked for."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from actors.mailbox import Promise
 from fleet.breaker import BreakerView, State
 from fleet.outcomes import Signal
+from fleet.recoveries import Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,16 @@ class TryNow:
 
 @dataclass(frozen=True, slots=True)
 class TryEnded:
-    """A recovery test is over; None: it could not be made. Sent for: the actor's own child. Bound: one at a time."""
+    """A recovery test is over; None: it could not be made, or was given up after it had begun (`cancelled`).
+
+    `failure` says why it did not pass. Sent for: the actor's own child. Bound: one at a time.
+    """
 
     passed: bool | None
     generation: int
+    seconds: float = 0.0
+    failure: Failure | None = None
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

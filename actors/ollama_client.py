@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 import httpx
 import orjson
 
-from fleet.errors import BackendBroke, BackendError, BackendUnreachable, ConnectTimeout, FirstByteTimeout, Phase
+from fleet.errors import (
+    BackendBroke,
+    BackendError,
+    BackendUnreachable,
+    BadAnswer,
+    ConnectTimeout,
+    FirstByteTimeout,
+    Phase,
+)
 from fleet.server import Row
 
 if TYPE_CHECKING:
@@ -83,6 +91,23 @@ class OllamaClient:
             return await self._call("POST", "/api/embed", {"model": model, "keep_alive": 0}, 60.0)
         return await self._call("POST", "/api/generate", {"model": model, "keep_alive": 0}, 60.0)
 
+    async def load(
+        self, model: str, *, embedding: bool, options: Mapping[str, object], keep_alive: object, timeout: float
+    ) -> tuple[int, bytes]:
+        """Bring the model into memory with these runner options, and ask nothing of it. Cancelled: the load ends too.
+
+        `keep_alive` as in Ollama's API; None is the server's default.
+        """
+        given = dict(options)
+        body: dict[str, object] = {"model": model, "input": []} if embedding else {"model": model, "stream": False}
+        if "shift" in given:  # forces a reload like the others, but stands beside them
+            body["shift"] = given.pop("shift")
+        if given:
+            body["options"] = given
+        if keep_alive is not None:
+            body["keep_alive"] = keep_alive
+        return await self._call("POST", "/api/embed" if embedding else "/api/generate", body, timeout)
+
     async def try_model(self, model: str, *, embedding: bool, timeout: float) -> tuple[int, bytes]:
         """The smallest real request: one token, or one word to embed. Loads the model if it is not in memory."""
         if embedding:
@@ -94,7 +119,7 @@ class OllamaClient:
     async def _json(self, method: str, path: str, body: Mapping[str, object] | None, timeout: float) -> Row:
         status, content = await self._call(method, path, body, timeout)
         if status != 200:
-            raise BackendBroke(f"{path} answered {status}", Phase.HEADERS)
+            raise BadAnswer(f"{path} answered {status}", Phase.HEADERS)
         return _mapping(content)
 
     async def _call(
@@ -107,7 +132,7 @@ class OllamaClient:
                 async for piece in answer.aiter_bytes():
                     content += piece
                     if len(content) > _MAX_BODY:
-                        raise BackendBroke(f"{path} answered more than {_MAX_BODY} bytes", Phase.BODY)
+                        raise BadAnswer(f"{path} answered more than {_MAX_BODY} bytes", Phase.BODY)
                 return answer.status_code, bytes(content)
 
 
@@ -132,9 +157,9 @@ def _mapping(content: bytes) -> Row:
     try:
         value = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise BackendBroke("answered something that is not JSON", Phase.BODY) from error
+        raise BadAnswer("answered something that is not JSON", Phase.BODY) from error
     if not isinstance(value, dict):
-        raise BackendBroke("answered JSON that is not an object", Phase.BODY)
+        raise BadAnswer("answered JSON that is not an object", Phase.BODY)
     return value
 
 
@@ -143,5 +168,5 @@ def _rows(answer: Row) -> list[Row]:
     if rows is None:
         return []
     if not isinstance(rows, list):
-        raise BackendBroke("'models' is not a list", Phase.BODY)
+        raise BadAnswer("'models' is not a list", Phase.BODY)
     return [row for row in rows if isinstance(row, dict)]

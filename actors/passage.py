@@ -57,7 +57,7 @@ class Passage:
         """Piece by piece, watched by the tap. Nothing here allocates a task, a scope or a parsed object per piece."""
         answer, lease, now = self._answer, self.lease, self._fleet.now
         tap = self._call.dialect.tap(stream=self._call.stream)
-        self.stats = tap.stats
+        self.stats = lease.stats = tap.stats
         while data:
             tap.feed(data)
             lease.chunks = tap.stats.chunks

@@ -35,6 +35,8 @@ class Recorder:
         """Told of every record, off the data path; they must not fail."""
         self.seen = 0
         self.dropped = 0
+        self.dropped_at: float | None = None
+        """When one was dropped last, on Trio's clock."""
 
     @property
     def recent(self) -> deque[Record]:
@@ -46,6 +48,7 @@ class Recorder:
         """Hand over one record; dropped and counted when the recorder is behind."""
         if len(self._backlog) >= _BACKLOG:
             self.dropped += 1
+            self.dropped_at = trio.current_time()
             return
         self._backlog.append(record)
         if self._resting:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import orjson
 import trio
 
 from actors.cells import FleetCell, ServerCell
 from actors.server import by_name
-from fleet.errors import BackendError
+from fleet.errors import BadAnswer, FirstByteTimeout, Phase
 from fleet.ids import Pair
+
+_LONGEST: Final = 200
 
 
 class ModelTester:
@@ -17,24 +22,36 @@ class ModelTester:
         self._fleet = fleet
 
     async def test(self, pair: Pair, timeout: float) -> bool | None:
-        """True or False: it works or not. None: not now (busy, not healthy, model not in memory)."""
+        """True: it works. None: not now (busy, not healthy, model not in memory). Raises BackendError: it does not.
+
+        An answer that does not come in time is a failure too.
+        """
         cell = self._fleet.servers.get(pair.server)
         if cell is None or not cell.state.usable or cell.leases or pair.model not in cell.state.resident:
             return None
         with trio.move_on_after(timeout):
             return await self._try(cell, pair, timeout)
-        return False  # an answer that does not come in time is a failure
+        raise FirstByteTimeout(f"no answer within {timeout:g} s", Phase.HEADERS)
 
     async def _try(self, cell: ServerCell, pair: Pair, timeout: float) -> bool | None:
         row = cell.state.models.get(pair.model, {})
         name = str(row.get("name") or pair.model)
-        try:
-            if pair.model not in by_name(await cell.client.ps(self._fleet.config.health.ps_timeout)):
-                return None  # what the last probe saw has been unloaded since
-            status, _ = await cell.client.try_model(name, embedding=_is_embedding(row), timeout=timeout)
-        except BackendError:
-            return False
-        return status == 200
+        if pair.model not in by_name(await cell.client.ps(self._fleet.config.health.ps_timeout)):
+            return None  # what the last probe saw has been unloaded since
+        status, body = await cell.client.try_model(name, embedding=_is_embedding(row), timeout=timeout)
+        if status != 200:
+            raise BadAnswer(f"answered {status}: {_words(body)}", Phase.HEADERS)
+        return True
+
+
+def _words(body: bytes) -> str:
+    """The server's own error text, cut; our request holds nothing that it could repeat."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        answer = None
+    said = answer.get("error") if isinstance(answer, dict) else None
+    return said[:_LONGEST] if isinstance(said, str) and said else "no reason given"
 
 
 def _is_embedding(row: dict[str, object]) -> bool:

@@ -19,10 +19,12 @@ from actors.messages import (
     SetAdmin,
 )
 from actors.watch import look, next_look
-from fleet.ids import ModelName
+from fleet.breaker_values import VERDICT, State
+from fleet.ids import ANY_MODEL, ModelName, Pair
 from fleet.names import canonical
 from fleet.outcomes import Revoked
-from fleet.server import Admin, Health, Order, Row
+from fleet.recoveries import Failure, Source
+from fleet.server import Admin, Health, Order, Row, ServerState
 
 log = logging.getLogger("fleet.server")
 
@@ -41,7 +43,7 @@ class ServerActor:
         self._recover(trio.current_time())
         while True:
             message: ServerMail | None = None
-            with trio.move_on_at(min(self._watch_at, self._drain_by)):
+            with trio.move_on_at(min(self._watch_at, self._drain_by, self._cell.state.until)):
                 message = await self._cell.mailbox.receive()
             now = trio.current_time()
             if message is not None:
@@ -51,6 +53,8 @@ class ServerActor:
                 self._watch_at = next_look(self._cell, now) if self._cell.watched else math.inf
             if now >= self._drain_by:
                 self._end_drain()
+            if now >= self._cell.state.until:
+                self._order(SetAdmin(Order.ACTIVATE, "the maintenance is over", self._cell.state.by), now)
 
     def _recover(self, now: float) -> None:
         if self._cell.watched:
@@ -63,8 +67,10 @@ class ServerActor:
         match message:
             case Probed():
                 self._digest(message, now)
-            case SetAdmin(order, why):
-                self._order(order, why, now)
+            case SetAdmin(done=done):
+                self._order(message, now)
+                if done is not None:
+                    done.set()
             case LeaseOpened():
                 self._watch_at = min(self._watch_at, next_look(self._cell, now))
             case LeaseClosed():
@@ -81,6 +87,7 @@ class ServerActor:
 
     def _digest(self, probed: Probed, now: float) -> None:
         state = self._cell.state
+        self._note(probed, now)
         if probed.error:
             self._failed_round(probed.error, now)
         else:
@@ -98,6 +105,15 @@ class ServerActor:
         if probed.asked is not None:
             probed.asked.set()
         self._announce()
+
+    def _note(self, probed: Probed, now: float) -> None:
+        """A probe of a server that is unhealthy was an attempt to recover, unless the server has just been removed."""
+        state = self._cell.state
+        if state.health is not Health.UNHEALTHY or self._fleet.servers.get(state.id) is not self._cell:
+            return
+        failure = Failure(probed.kind, probed.error) if probed.error else None
+        itself = Pair(state.id, ANY_MODEL)
+        self._fleet.recoveries.attempt(itself, Source.HEALTH_CHECK, now, state=_worst(state), failure=failure)
 
     def _failed_round(self, error: str, now: float) -> None:
         """A server that was never healthy is unhealthy at once; a healthy one gets `health.failures` rounds."""
@@ -118,10 +134,12 @@ class ServerActor:
 
     # ---- administrative state
 
-    def _order(self, order: Order, why: str, now: float) -> None:
-        if not self._cell.state.order(order, now, why):
+    def _order(self, given: SetAdmin, now: float) -> None:
+        state = self._cell.state
+        if not state.order(given.order, now, given.why, given.by, given.until):
             return
-        log.info("server is %s", self._cell.state.admin.value, extra={"server": self._cell.state.id, "why": why})
+        log.info("server is %s", state.admin.value, extra={"server": state.id, "why": given.why})
+        self._fleet.journal.touch("admin", state.id)
         self._drain_by = math.inf
         if self._cell.state.admin in (Admin.DRAINING, Admin.MAINTENANCE):
             self._start_drain(now)
@@ -139,6 +157,7 @@ class ServerActor:
         if not self._cell.leases and state.order(Order.EMPTIED, now, "drained"):
             self._drain_by = math.inf
             self._fleet.ended.unpark_all()
+            self._fleet.journal.touch("admin", state.id)
             self._announce()
 
     def _end_drain(self) -> None:
@@ -146,6 +165,12 @@ class ServerActor:
         self._drain_by = math.inf
         for lease in list(self._cell.leases.values()):
             lease.revoke(Revoked("drain timeout"))
+
+
+def _worst(state: ServerState) -> State:
+    """What the least happy breaker of a server says."""
+    shown = {gate.state for gate in state.gates.values()}
+    return next((said for said in (State.OPEN, State.HALF_OPEN) if VERDICT[said] in shown), State.CLOSED)
 
 
 def by_name(rows: list[Row]) -> dict[ModelName, Row]:

@@ -2,58 +2,55 @@
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final
 
 import trio
 
-from actors.branch import cut, run_server
+from actors.branch import cut
 from actors.breaker import BreakerRegistry
 from actors.cells import FleetCell, ServerCell
+from actors.demand import learn_from
 from actors.dispatcher import Dispatcher, rules_of
 from actors.exchange import Exchange
 from actors.jobs import JobBoard
 from actors.journal import Journal
+from actors.kept import Kept
 from actors.known import Known
 from actors.mailbox import Mailbox
 from actors.messages import (
     DispatcherMail,
     GateMoved,
-    PauseQueue,
-    ServerGone,
-    ServerMail,
     SetAdmin,
     Withdrawn,
 )
 from actors.ollama_client import OllamaClient
+from actors.orders import Orders
 from actors.recorder import Recorder
 from actors.records import pulling
 from actors.recovery import ModelTester
+from actors.roster import Backends, Roster
 from actors.supervisor import Policy, keep_up, supervise
 from actors.transfer import Transfer, check_open, transfer, watched
 from actors.transport import Endpoint, Pool
 from fleet.breaker import BreakerSettings
 from fleet.call import Call, Downstream
-from fleet.config import Config, ServerSpec, normalise_url
-from fleet.errors import Conflict, ShuttingDown
+from fleet.config import Config, ServerSpec
+from fleet.errors import ShuttingDown
 from fleet.gate import Gate
 from fleet.grants import Memory
 from fleet.ids import Pair, ServerId
 from fleet.rate import RetryBudget
-from fleet.server import Order, Row, ServerState
+from fleet.recoveries import Book
+from fleet.server import Order, Row
 
-
-class Backends(Protocol):
-    """How backends are reached; tests put servers in memory here."""
-
-    def pool(self, spec: ServerSpec) -> Pool: ...
-
-    def client(self, spec: ServerSpec) -> OllamaClient: ...
+_ORDERED_WITHIN: Final = 1.0
 
 
 class TcpBackends:
@@ -88,12 +85,14 @@ def _make_cells(config: Config, seed: int | None, journal: Journal) -> tuple[Fle
     servers: dict[ServerId, ServerCell] = {}
     dispatcher = Mailbox[DispatcherMail]("dispatcher")
     chance = random.Random(seed)
+    book = Book()
     breakers = BreakerRegistry(
         BreakerSettings.from_config(config.circuit_breaker),
         gates=_Gates(servers),
         on_change=lambda pair: dispatcher.cast(GateMoved(pair)),
         rng=chance,
         enabled=config.enable_circuit_breaker,
+        book=book,
     )
     fleet = FleetCell(
         config=config,
@@ -107,8 +106,11 @@ def _make_cells(config: Config, seed: int | None, journal: Journal) -> tuple[Fle
         wall=time.time,
         hop=secrets.token_hex(8).encode(),
         journal=journal,
+        recoveries=book,
     )
     breakers.tester = ModelTester(fleet)
+    learn_from(fleet)
+    fleet.recorder.listeners.append(fleet.tally.note)
     return fleet, breakers
 
 
@@ -119,12 +121,11 @@ class System(Known):
         self, config: Config, backends: Backends, nursery: trio.Nursery, seed: int | None, journal: Journal
     ) -> None:
         self.started = trio.current_time()
-        self.own_urls: list[str] = []
-        """Where the front end listens, told by it; never a server of ours."""
-        self._backends = backends
-        self._nursery = nursery
         self.fleet, self.breakers = _make_cells(config, seed, journal)
+        self.roster = Roster(self.fleet, self.breakers, backends, nursery)
+        self.kept = Kept(self.fleet, self.breakers)
         self.jobs = JobBoard(self.fleet)
+        self.orders = Orders(self.fleet)
 
     # ---- requests
 
@@ -152,50 +153,37 @@ class System(Known):
 
     def add_server(self, spec: ServerSpec) -> ServerCell:
         """Start to use a server. Raises Conflict when the id or an equivalent URL is taken."""
-        for cell in self.fleet.servers.values():
-            if cell.state.id == spec.id:
-                raise Conflict(f"server '{spec.id}' already exists")
-            if normalise_url(cell.state.spec.url) == normalise_url(spec.url):
-                raise Conflict(f"server '{cell.state.id}' already has an equivalent URL", details=cell.state.spec.url)
-        if normalise_url(spec.url) in {normalise_url(url) for url in self.own_urls}:
-            raise Conflict("this is the fleet's own address", details="a fleet cannot be one of its own servers")
-        state = ServerState(spec, added=trio.current_time(), since=trio.current_time())
-        mailbox = Mailbox[ServerMail](f"server {spec.id}")
-        cell = ServerCell(state, self._backends.pool(spec), self._backends.client(spec), mailbox)
-        self.fleet.servers[spec.id] = cell
-        self._nursery.start_soon(run_server, self.fleet, cell, name=f"server {spec.id}")
-        return cell
+        return self.roster.add(spec)
 
     async def remove_server(self, server: ServerId, *, drain: bool = True) -> None:
         """Stop using a server, after its open requests ended (at most `drain_timeout`). Raises ServerNotFound.
 
         Cancelled: the removal goes on without the caller.
         """
-        cell = self.cell(server)
-        gone = trio.Event()
-        self._nursery.start_soon(self._remove, cell, drain, gone)
-        await gone.wait()
+        await self.roster.remove(server, drain=drain)
 
-    async def _remove(self, cell: ServerCell, drain: bool, gone: trio.Event) -> None:
-        if drain:
-            cell.mailbox.cast(SetAdmin(Order.DRAIN, "being removed"))
-            with trio.move_on_after(self.config.drain_timeout):
-                await self._emptied(cell)
-        self._forget(cell)
-        gone.set()
+    def change_server(self, spec: ServerSpec) -> ServerCell:
+        """Another description of a server; what runs on it goes on. Raises ServerNotFound, Conflict."""
+        return self.roster.change(spec)
 
-    async def _emptied(self, cell: ServerCell) -> None:
-        """Returns when the server takes no new work and nothing is open on it."""
-        while cell.state.usable or cell.leases or cell.transfers:
-            await self.fleet.ended.park()
+    def order(self, server: ServerId, order: Order, why: str, by: str = "", until: float = math.inf) -> None:
+        """Drain, activate or maintain a server; a maintenance ends by itself at `until`."""
+        self.cell(server).mailbox.cast(SetAdmin(order, why, by, until))
 
-    def order(self, server: ServerId, order: Order, why: str) -> None:
-        """Drain, activate or maintain a server."""
-        self.cell(server).mailbox.cast(SetAdmin(order, why))
+    async def ordered(self, server: ServerId, order: Order, why: str, by: str, until: float = math.inf) -> None:
+        """The same, and wait until the server's actor has done it, at most a second. Raises Conflict while it leaves.
+
+        An actor that is down does it when it is back.
+        """
+        cell = self.roster.staying(server)
+        done = trio.Event()
+        cell.mailbox.cast(SetAdmin(order, why, by, until, done))
+        with trio.move_on_after(_ORDERED_WITHIN):
+            await done.wait()
 
     def pause(self, paused: bool) -> None:
         """Let everybody wait, or go on."""
-        self.fleet.dispatcher.cast(PauseQueue(paused))
+        self.orders.pause(paused)
 
     def refresh(self, server: ServerId) -> None:
         """Probe now."""
@@ -236,22 +224,17 @@ class System(Known):
             await nursery.start(self.breakers.run)
             steady = Policy(restarts=20, within=60.0)
             nursery.start_soon(keep_up, "recorder", self.fleet.recorder.run)
+            nursery.start_soon(keep_up, "tally", self.fleet.tally.run)
             nursery.start_soon(partial(supervise, "dispatcher", self._run_dispatcher, steady))
             await nursery.start(self.jobs.run)
-            for spec in self.config.servers:
-                self.add_server(spec)
+            self.roster.start()
+            self.kept.restore()
+            if (keeper := self.fleet.journal.keeper) is not None:
+                nursery.start_soon(keep_up, "store", keeper.run)
             task_status.started()
 
     async def _run_dispatcher(self) -> None:
         await Dispatcher(self.fleet).run()
-
-    def _forget(self, cell: ServerCell) -> None:
-        if self.fleet.servers.pop(cell.state.id, None) is None:
-            return
-        self.fleet.dispatcher.cast(ServerGone(cell.state.id))
-        cut(cell, "server removed")
-        self.breakers.forget_server(cell.state.id)
-        cell.scope.cancel()
 
 
 @asynccontextmanager

@@ -106,13 +106,15 @@ async def transfer(fleet: FleetCell, cell: ServerCell, call: Call, down: Downstr
 
 
 @contextmanager
-def watched(fleet: FleetCell, cell: ServerCell) -> Iterator[Transfer]:
+def watched(fleet: FleetCell, cell: ServerCell, running: Transfer | None = None) -> Iterator[Transfer]:
     """A block of work on one server that may last long: drains wait for it, stalls and removals end it.
+
+    `running` may be given by who has other rules for what a stall is.
 
     Raises ShuttingDown at the start, and at the end what it was ended with, if it was. Backend errors name the server.
     """
     check_open(fleet)
-    running = Transfer(cell.state.id)
+    running = running or Transfer(cell.state.id)
     cell.transfers.add(running)
     cell.watch()
     try:

@@ -143,6 +143,12 @@ class Pool:
         self._open.clear()
         self._idle.clear()
 
+    def retire(self) -> None:
+        """No new requests are coming: idle connections close now, those in use when their requests end."""
+        self._max_idle = 0
+        while self._idle:
+            self._idle.pop()[0].abort()
+
     def sweep(self) -> None:
         """Close what has been idle for too long. Happens with every request; a quiet pool may be swept by its owner."""
         self._sweep(self._clock())

@@ -15,12 +15,22 @@ from typing import Final
 import trio
 
 from actors.framing import WireError
-from fleet.errors import BackendBroke, BackendUnreachable, FleetError, OutOfDescriptors, Phase
+from fleet.errors import (
+    BackendBroke,
+    BackendError,
+    BackendUnreachable,
+    BadAnswer,
+    FleetError,
+    OutOfDescriptors,
+    Phase,
+)
 
 NO_CONNECTION: Final = (OSError, trio.BrokenResourceError, UnicodeError)
 """All that dialling may raise; TLS errors are among them."""
 BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, WireError)
 """All that a link or a parser may raise when a connection goes bad."""
+
+_DEEPEST: Final = 16
 
 _BROKE: Final[tuple[tuple[type[Exception], str], ...]] = (
     (trio.ClosedResourceError, "the connection was given up"),
@@ -43,6 +53,24 @@ def unreachable(address: str, error: BaseException) -> FleetError:
     if any(isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE) for cause in _causes(error)):
         return OutOfDescriptors("the fleet has too many open files", retry_after=1.0)
     return BackendUnreachable(f"{address} cannot be reached: {_reason(error)}.", Phase.CONNECT)
+
+
+def kind_of(error: BackendError) -> str:
+    """The fixed word for a control call that failed, by types alone (see `fleet.recoveries.error_type`)."""
+    if isinstance(error, BadAnswer):
+        return "bad_answer"
+    return "connection_refused" if _refused(error) else error.reason.lower()
+
+
+def _refused(error: BaseException | None) -> bool:
+    """Whether a refused connection is behind it; httpcore hides its cause (`from None`), which stays the context."""
+    for _ in range(_DEEPEST):
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if error is None or isinstance(error, ConnectionRefusedError):
+            return error is not None
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _reason(error: BaseException) -> str:

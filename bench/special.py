@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from bench import admin
 from bench.contenders import Contender
 from bench.install import CACHE, ROOT
 from bench.measure import RUN, Bench, NotMeasured
@@ -76,6 +77,12 @@ def routing(bench: Bench, contender: Contender) -> Figures:
     return {"us": told["fleet"][-1]["decision"], "5,000 waiting against 100": told["flatness"]}
 
 
+def admin_calls(bench: Bench, contender: Contender) -> Figures:
+    """What the slowest requests lose while somebody uses the admin API. Raises NotMeasured."""
+    urls = bench.servers(admin.STREAMS.servers(bench.options.steady))
+    return admin.beside(bench, bench.start(contender, urls))
+
+
 @dataclass(frozen=True)
 class Special:
     """A measurement, who takes part (the first one also in quick runs), and how often it is made."""
@@ -95,6 +102,7 @@ SPECIAL = {
         rounds=3,
     ),
     "idle": Special("CPU at rest, 200 servers; without dashboards, there are none yet", idle),
+    "admin": Special("admin calls beside live streams and short answers", admin_calls, rounds=3),
     "routing": Special("routing decisions, 200 servers x 50 models, 5,000 queued", routing, rounds=3),
 }
 

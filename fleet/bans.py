@@ -5,11 +5,11 @@ from __future__ import annotations
 import enum
 import heapq
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from fleet.ids import Pair, ServerId
+from fleet.ids import ModelName, Pair, ServerId
 
 MAX_BANS: Final = 10_000
 
@@ -23,13 +23,17 @@ class BanKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Ban:
-    """One pair kept away. Times on the caller's clock; `expires_at` is infinite for "until lifted"."""
+    """One pair kept away. Times on the caller's clock; `expires_at` is infinite for "until lifted".
+
+    `by` is the name of whoever asked for it, empty for the fleet itself.
+    """
 
     pair: Pair
     kind: BanKind
     reason: str
     banned_at: float
     expires_at: float = math.inf
+    by: str = ""
 
     def holds(self, now: float) -> bool:
         """Whether it still counts."""
@@ -50,24 +54,47 @@ class Bans:
     """
 
     limit: int = MAX_BANS
+    changed: Callable[[Pair, BanKind], None] = field(default=lambda pair, kind: None)
+    """Told of every entry that comes, goes or is replaced, which is then so."""
     _bans: dict[Key, Ban] = field(default_factory=dict)
+    _by_server: dict[ServerId, dict[Key, Ban]] = field(default_factory=dict)
     _expiries: list[Expiry] = field(default_factory=list)
     _added: int = 0
 
     def __len__(self) -> int:
         return len(self._bans)
 
-    def add(self, pair: Pair, reason: str, now: float, *, kind: BanKind = BanKind.BAN, until: float = math.inf) -> bool:
-        """Keep a pair away until `until`; False if there is no room."""
+    def add(
+        self,
+        pair: Pair,
+        reason: str,
+        now: float,
+        *,
+        kind: BanKind = BanKind.BAN,
+        until: float = math.inf,
+        by: str = "",
+    ) -> bool:
+        """Keep a pair away from `now` until `until`; False if there is no room."""
         if (pair, kind) not in self._bans and not self._make_room(now):
             return False
-        ban = Ban(pair, kind, reason, now, until)
+        ban = Ban(pair, kind, reason, now, until, by)
         self._bans[pair, kind] = ban
+        self._by_server.setdefault(pair.server, {})[pair, kind] = ban
         if until < math.inf:
             self._added += 1
             heapq.heappush(self._expiries, (until, self._added, ban))
         self._compact()
+        self.changed(pair, kind)
         return True
+
+    def get(self, pair: Pair, kind: BanKind, now: float) -> Ban | None:
+        """The pair's ban or cooldown, if it holds now."""
+        ban = self._bans.get((pair, kind))
+        return ban if ban is not None and ban.holds(now) else None
+
+    def barred(self, server: ServerId, now: float) -> set[ModelName]:
+        """The models that a server gets nothing of now."""
+        return {ban.pair.model for ban in self._by_server.get(server, {}).values() if ban.holds(now)}
 
     def list(self, now: float) -> tuple[Ban, ...]:
         """All that hold now, oldest first."""
@@ -75,17 +102,25 @@ class Bans:
 
     def lift(self, pair: Pair, kind: BanKind | None = None) -> tuple[Pair, ...]:
         """End the ban, the cooldown or (no kind) both of a pair; returns the pairs that were kept away."""
-        kinds = BanKind if kind is None else (kind,)
-        gone = [self._bans.pop((pair, each), None) for each in kinds]
-        return (pair,) if any(gone) else ()
+        return _pairs(self.lift_matching(pair.server, pair.model, kind))
 
     def lift_server(self, server: ServerId, kind: BanKind | None = None) -> tuple[Pair, ...]:
         """End those of all models of a server."""
-        return self._lift(lambda b: b.pair.server == server, kind)
+        return _pairs(self.lift_matching(server, None, kind))
 
     def clear(self, kind: BanKind | None = None) -> tuple[Pair, ...]:
         """End everything, or everything of a kind."""
-        return self._lift(lambda b: True, kind)
+        return _pairs(self.lift_matching(None, None, kind))
+
+    def lift_matching(
+        self, server: ServerId | None = None, model: ModelName | None = None, kind: BanKind | None = None
+    ) -> tuple[Ban, ...]:
+        """End all of a server, a model and a kind; None stands for any. Returns what there was."""
+        among = self._bans if server is None else self._by_server.get(server, {})
+        gone = [b for b in among.values() if model in (None, b.pair.model) and kind in (None, b.kind)]
+        for ban in gone:
+            self._drop(ban)
+        return tuple(gone)
 
     def next_expiry(self) -> float:
         """When `expire` has something to do; infinite if never."""
@@ -98,15 +133,18 @@ class Bans:
         done = []
         while self.next_expiry() <= now:
             _, _, ban = heapq.heappop(self._expiries)
-            del self._bans[ban.pair, ban.kind]
+            self._drop(ban)
             done.append(ban.pair)
         return tuple(dict.fromkeys(done))
 
-    def _lift(self, wanted: Callable[[Ban], bool], kind: BanKind | None) -> tuple[Pair, ...]:
-        gone = [key for key, ban in self._bans.items() if kind in (None, ban.kind) and wanted(ban)]
-        for key in gone:
-            del self._bans[key]
-        return tuple(dict.fromkeys(pair for pair, _ in gone))
+    def _drop(self, ban: Ban) -> None:
+        key = ban.pair, ban.kind
+        del self._bans[key]
+        of_server = self._by_server[ban.pair.server]
+        del of_server[key]
+        if not of_server:
+            del self._by_server[ban.pair.server]
+        self.changed(*key)
 
     def _make_room(self, now: float) -> bool:
         if len(self._bans) >= self.limit:
@@ -116,7 +154,7 @@ class Bans:
             nearest = min(cooldowns, key=lambda b: b.expires_at, default=None)
             if nearest is None:
                 return False
-            del self._bans[nearest.pair, nearest.kind]
+            self._drop(nearest)
         return True
 
     def _stale(self, entry: Expiry) -> bool:
@@ -128,3 +166,7 @@ class Bans:
         if len(self._expiries) > 2 * len(self._bans) + 64:
             self._expiries = [entry for entry in self._expiries if not self._stale(entry)]
             heapq.heapify(self._expiries)
+
+
+def _pairs(bans: Iterable[Ban]) -> tuple[Pair, ...]:
+    return tuple(dict.fromkeys(ban.pair for ban in bans))

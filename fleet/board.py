@@ -38,6 +38,16 @@ class Board:
         self.index = Index(now)
         self._chance = chance
 
+    def reconfigure(self, rules: Rules, policy: Policy) -> None:
+        """Go on by other rules; nobody who waits is sent away. The caller goes on with `serve_anywhere`."""
+        waiting = self.queue.tickets() if rules.ageing != self.rules.ageing else None
+        self.rules, self.policy = rules, policy
+        self.memory.keep_to(rules)
+        if waiting is not None:  # ranks are fixed when a ticket enters its line
+            self.queue = Queue(rules.ageing)
+            for ticket in waiting:
+                self.queue.push(ticket)
+
     @property
     def blocked(self) -> bool:
         """Nothing may be granted: paused, or the fleet-wide cap is reached."""

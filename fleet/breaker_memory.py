@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal, TypedDict
+
+import msgspec
 
 from fleet.breaker import Breaker
 from fleet.breaker_values import BreakerSettings, ErrorWindow, Run, State, Transition
@@ -24,6 +26,34 @@ _PLAIN: Final = (
     "last_kind",
 )
 _TIMES: Final = ("since", "struck_at", "looked_at", "silent_since", "last_success", "last_failure")
+
+_Word = Literal["closed", "open", "half-open"]
+
+
+class Snapshot(TypedDict):
+    """The shape of what `snapshot` makes."""
+
+    why: str
+    forced_by: str | None
+    born: int
+    failed_recoveries: int
+    successes: int
+    attempts: int
+    total: int
+    total_successes: int
+    last_kind: str
+    since: float
+    struck_at: float
+    looked_at: float
+    silent_since: float
+    last_success: float | None
+    last_failure: float | None
+    state: _Word
+    retry_at: float | None
+    run: tuple[float, float, float, int]
+    window: list[tuple[float, float, float]]
+    kinds: dict[str, int]
+    history: list[tuple[float, _Word, _Word, str]]
 
 
 def snapshot(breaker: Breaker) -> dict[str, Any]:
@@ -60,3 +90,18 @@ def restore(
     retry_at = math.inf if data["retry_at"] is None else data["retry_at"] + shift
     breaker.show(retry_at)
     return breaker
+
+
+def shifted(data: Mapping[str, Any], shift: float) -> dict[str, Any]:
+    """A snapshot with `shift` seconds added to every time in it."""
+    moved = dict(data)
+    for name in (*_TIMES, "retry_at"):
+        moved[name] = None if data[name] is None else data[name] + shift
+    moved["window"] = [[start + shift, results, failures] for start, results, failures in data["window"]]
+    moved["history"] = [[at + shift, came_from, to, why] for at, came_from, to, why in data["history"]]
+    return moved
+
+
+def checked(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A snapshot from a file that anybody may have written. Raises ValueError if it is none."""
+    return {**msgspec.convert(dict(data), Snapshot)}

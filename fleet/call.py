@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,7 +28,8 @@ class Call:
     answer comes in pieces. `sse` asks for native NDJSON to be re-framed as server-sent events.
     `runs` is False for what no model runner answers (/api/show): it needs no slot and proves nothing about the model.
     `pinned` names the only server allowed. `content_length` belongs to an iterable body (None: chunked).
-    `passing`: what of the headers goes on to a backend, if that has been worked out.
+    `passing`: what of the headers goes on to a backend, if that has been worked out. `runner`: the runner options that
+    the body asks for, None if there are none.
     """
 
     request_id: RequestId
@@ -49,6 +50,7 @@ class Call:
     content_length: int | None = None
     runs: bool = True
     passing: Passing | None = None
+    runner: Mapping[str, object] | None = None
 
     @property
     def replayable(self) -> bool:

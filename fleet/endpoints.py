@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -112,6 +113,7 @@ class Understood:
 
     `model` is canonical, or `ANY_MODEL` when the request names none that could exist: any server can say so in
     Ollama's words. `asked_model` is the client's own spelling. `is_unload`: no prompt, and `keep_alive` is 0.
+    `runner`: the options that decide whether a loaded runner fits, None if there are none.
     """
 
     model: ModelName = ANY_MODEL
@@ -120,6 +122,7 @@ class Understood:
     is_unload: bool = False
     cloud: bool = False
     embedding: bool = False
+    runner: Mapping[str, object] | None = None
 
 
 def understand(endpoint: Endpoint, body: bytes, headers: Headers, decoded_limit: int = ZSTD_LIMIT) -> Understood:
@@ -188,4 +191,12 @@ def _understood(endpoint: Endpoint, seen: Peek, asked: str) -> Understood:
         is_unload=load and seen.keep_alive == 0,
         cloud=name is not None and name.cloud,
         embedding=endpoint.embedding,
+        runner=_runner(endpoint, seen),
     )
+
+
+def _runner(endpoint: Endpoint, seen: Peek) -> Mapping[str, object] | None:
+    """Only Ollama's own routes take runner options, and `shift` only where text is generated."""
+    if endpoint.dialect is not NATIVE:
+        return None
+    return (seen.runner_options() if endpoint.loads else seen.options) or None

@@ -7,6 +7,8 @@ Nobody decides a status by reading English. Only `fleet.dialects` turns these in
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 
@@ -19,6 +21,10 @@ class FleetError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "INTERNAL_ERROR"
     reason: ClassVar[str] = "INTERNAL_ERROR"
+    final: ClassVar[bool] = False
+    """Whether clients that try again by themselves are asked not to."""
+    fields: Mapping[str, object] = MappingProxyType({})
+    """Further fields of the admin API's error body; set on single errors."""
 
     def __init__(self, message: str, *, details: str = "", retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -51,10 +57,22 @@ class ModelNotFound(FleetError):
     status, code, reason = 404, "MODEL_NOT_FOUND", "MODEL_NOT_FOUND"
 
 
+class ModelNotLoaded(FleetError):
+    """The model is known, but in no server's memory (or not in that server's)."""
+
+    status, code, reason = 404, "MODEL_NOT_LOADED", "MODEL_NOT_LOADED"
+
+
 class ServerNotFound(FleetError):
     """No server has this id."""
 
     status, code, reason = 404, "SERVER_NOT_FOUND", "SERVER_NOT_FOUND"
+
+
+class JobNotFound(FleetError):
+    """No job has this id (any more)."""
+
+    status, code, reason = 404, "JOB_NOT_FOUND", "JOB_NOT_FOUND"
 
 
 class RequestTimeout(FleetError):
@@ -93,10 +111,41 @@ class NoServer(FleetError):
     status, code, reason = 503, "SERVICE_UNAVAILABLE", "NO_SERVER"
 
 
+class TooManyJobs(FleetError):
+    """`jobs.waiting` jobs wait for their turn already."""
+
+    status, code, reason = 503, "SERVICE_UNAVAILABLE", "TOO_MANY_JOBS"
+
+
+class JobFailed(FleetError):
+    """A server was asked to do something with a model and refused; its own words are in the message."""
+
+    reason = "JOB_FAILED"
+
+
 class ShuttingDown(FleetError):
     """The fleet is draining before it stops."""
 
     status, code, reason = 503, "SERVICE_UNAVAILABLE", "SHUTTING_DOWN"
+
+
+class RequestCancelled(FleetError):
+    """An operator ended the request while a server worked on it; nobody is to blame, and no other server is tried."""
+
+    status, code, reason = 503, "SERVICE_UNAVAILABLE", "REQUEST_CANCELLED"
+    final = True
+
+
+class QueueCancelled(RequestCancelled):
+    """An operator ended the request while it waited for a slot."""
+
+    reason = "QUEUE_CANCELLED"
+
+
+class NoAnswer(FleetError):
+    """An actor did not answer within its deadline; what it was told may still be done."""
+
+    status, code, reason = 503, "SERVICE_UNAVAILABLE", "NO_ANSWER"
 
 
 class OutOfDescriptors(FleetError):
@@ -152,6 +201,10 @@ class BackendBroke(BackendError):
     """The connection was reset, closed early, or answered with something that is not HTTP."""
 
     reason = "BACKEND_BROKE"
+
+
+class BadAnswer(BackendBroke):
+    """It answered a call of ours, but not with what was asked for: an error status, no JSON, no list."""
 
 
 class ConnectTimeout(BackendError):

@@ -93,8 +93,20 @@ class Memory:
     dropped: int = 0
     waited: ServiceAverage = field(default_factory=ServiceAverage)
     paused: bool = False
+    paused_since: float | None = None
+    """When it last began or ended; None: it never was."""
+    paused_by: str = ""
 
     @classmethod
     def fresh(cls, rules: Rules) -> Memory:
-        cap = float("inf") if rules.max_in_flight is None else rules.max_in_flight
-        return cls(Ledger(cap), deque(maxlen=rules.decisions))
+        return cls(Ledger(_cap(rules)), deque(maxlen=rules.decisions))
+
+    def keep_to(self, rules: Rules) -> None:
+        """Other rules hold from now on: what runs beyond a lower cap goes on, the oldest decisions are forgotten."""
+        self.total.capacity = _cap(rules)
+        if self.decisions.maxlen != rules.decisions:
+            self.decisions = deque(self.decisions, maxlen=rules.decisions)
+
+
+def _cap(rules: Rules) -> float:
+    return float("inf") if rules.max_in_flight is None else rules.max_in_flight

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from fleet.errors import BackendError
+from fleet.errors import BackendError, FleetError
 
 
 class Signal(enum.Enum):
@@ -67,9 +67,13 @@ class ClientLeft:
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """We took the lease back: drain over, server removed, fleet stopping."""
+    """We took the lease back: drain over, server removed, fleet stopping.
+
+    With an `error`, for good: that is what the client gets, and no other server is tried.
+    """
 
     why: str
+    error: FleetError | None = None
 
 
 End = Completed | Incomplete | Refused | Failed | StreamError | ClientLeft | Revoked
@@ -128,8 +132,8 @@ def retryable_elsewhere(end: End) -> bool:
     match end:
         case Failed():
             return True
-        case Revoked():
-            return True
+        case Revoked(error=error):
+            return error is None
         case Refused(status=status, text=text, missing=missing):
             return missing or status in _RETRY_STATUS or (status == 500 and is_crash_text(text))
         case _:
@@ -151,5 +155,5 @@ def kind(end: End) -> str:
             return "stream_error"
         case ClientLeft(stalled=stalled):
             return "client_stalled" if stalled else "client_left"
-        case Revoked():
-            return "revoked"
+        case Revoked(error=refusal):
+            return "revoked" if refusal is None else refusal.reason.lower()

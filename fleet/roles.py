@@ -18,6 +18,16 @@ class Role(enum.IntEnum):
         """As configuration and API write it."""
         return self.name.lower()
 
+    @classmethod
+    def of(cls, word: str) -> Role:
+        """The role of a word. Raises `KeyError`."""
+        return cls[word.upper()]
+
+    @classmethod
+    def words(cls) -> tuple[str, ...]:
+        """All roles, the least first."""
+        return tuple(role.word for role in cls)
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:

@@ -1,12 +1,13 @@
 """The state of one backend server: health x administrative state, inventory, slots, gates, statistics.
 
-Writers: the server's actor (health, inventory, administrative state), the dispatcher (opens leases), leases (close
-themselves), breaker actors (gates). Everybody else reads.
+Writers: the server's actor (health, inventory, administrative state), the roster (what it is), the dispatcher (opens
+leases), leases (close themselves), breaker actors (gates). Everybody else reads.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -57,6 +58,7 @@ MOVES: Final = {
     (Admin.ACTIVE, Order.MAINTAIN): Admin.MAINTENANCE,
     (Admin.DRAINING, Order.MAINTAIN): Admin.MAINTENANCE,
     (Admin.DRAINED, Order.MAINTAIN): Admin.MAINTENANCE,
+    (Admin.MAINTENANCE, Order.MAINTAIN): Admin.MAINTENANCE,
 }
 """An order that is not in the table for the present state changes nothing."""
 
@@ -75,9 +77,16 @@ class ServerState:
     admin: Admin = Admin.ACTIVE
     added: float = 0.0
     since: float = 0.0
+    """When health last changed."""
     seen: bool = False
     """Whether its inventory was ever read."""
     why: str = "not probed yet"
+    admin_since: float = 0.0
+    admin_why: str = "never ordered otherwise"
+    by: str = ""
+    """Who gave the last order."""
+    until: float = math.inf
+    """When a maintenance ends by itself."""
     models: dict[ModelName, Row] = field(default_factory=dict)
     resident: dict[ModelName, Row] = field(default_factory=dict)
     version: str | None = None
@@ -126,13 +135,23 @@ class ServerState:
         gate = self.gates.get(model)
         return GateState.OPEN if gate is None else gate.state
 
-    def order(self, order: Order, now: float, why: str) -> bool:
-        """Apply an operator's order; True if the administrative state changed."""
+    def order(self, order: Order, now: float, why: str, by: str = "", until: float = math.inf) -> bool:
+        """Apply an operator's order; True if the administrative state changed (or its reason and end did)."""
         target = MOVES.get((self.admin, order))
         if target is None:
             return False
-        self.admin, self.since, self.why = target, now, why
+        if target is not self.admin:
+            self.admin_since = now
+        self.admin, self.admin_why, self.until = target, why, until
+        if order is not Order.EMPTIED:
+            self.by = by
         return True
+
+    def start_anew(self, now: float, why: str) -> None:
+        """Forget what the probes said: this is another machine now."""
+        self.health, self.since, self.why = Health.UNKNOWN, now, why
+        self.seen, self.failed_rounds, self.version, self.last_response = False, 0, None, None
+        self.models, self.resident, self.stats = {}, {}, {}
 
     def judge(self, health: Health, now: float, why: str) -> bool:
         """Note a verdict of the probes; True if health changed."""

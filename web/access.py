@@ -1,20 +1,23 @@
-"""Who may use the fleet: API keys."""
+"""Who may use the fleet: API keys, and what each may do."""
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Sequence
 from typing import Final
 
-from pydantic import SecretStr
-
 from fleet.call import Headers
-from fleet.config import Config, SecuritySection
+from fleet.config import Config, SecuritySection, is_loopback
 from fleet.errors import FleetError, Forbidden, Unauthorized
 from fleet.headers import field
+from fleet.keys import KeyRing, StoredKey
+from fleet.recent import Recent
 from fleet.roles import ANONYMOUS, Identity, Role
+from web import keyfile
 
 _WHAT_TO_SEND: Final = "send one as `Authorization: Bearer <key>` or `X-API-Key: <key>`"
+_FIELDS: Final = (b"x-api-key", b"api-key")
+
+_rings = Recent[int, tuple[SecuritySection, tuple[StoredKey, ...], KeyRing]](16)
+"""By the identity of the section, which is kept so that no other can take its place."""
 
 
 def is_open(method: str, path: str) -> bool:
@@ -26,36 +29,63 @@ def is_open(method: str, path: str) -> bool:
 
 def is_trusted(headers: Headers, security: SecuritySection) -> bool:
     """Whether a request may see what is not for everybody: it has a valid key, or none is needed."""
-    return not security.keys_required or _matches(_presented(headers), security.api_keys)
+    return not security.keys_required or _known(headers, security) is not None
 
 
 def identity(headers: Headers, config: Config) -> Identity:
-    """Who asks; whoever comes this far has shown a valid key if one is needed."""
-    return Identity(ANONYMOUS, Role.ADMIN)
+    """Who asks: the key that was shown, or nobody in particular, with the role of those."""
+    return _known(headers, config.security) or Identity(ANONYMOUS, anonymous_role(config))
 
 
-def refusal(path: str, headers: Headers, keys: Sequence[SecretStr]) -> FleetError | None:
+def anonymous_role(config: Config) -> Role:
+    """What callers without a key may do.
+
+    Where keys are required those only come to the few open doors. Else, if nothing is said, whoever can reach a
+    loopback address owns the machine, and a stranger in the network may use models.
+    """
+    security = config.security
+    if security.keys_required:
+        return Role.CLIENT
+    if security.anonymous_role == "auto":
+        return Role.ADMIN if is_loopback(config.server.host) else Role.CLIENT
+    return Role.of(security.anonymous_role)
+
+
+def refusal(path: str, headers: Headers, security: SecuritySection) -> FleetError | None:
     """The error for a request without a valid key, or None.
 
     Native routes get a 403: Ollama's own CLI takes every 401 for "sign in to the cloud".
     """
-    if _matches(_presented(headers), keys):
+    if _known(headers, security) is not None:
         return None
     if path.startswith("/api/") and not path.startswith("/api/orchestrator"):
         return Forbidden(f"a valid API key is needed: {_WHAT_TO_SEND}")
     return Unauthorized("a valid API key is needed", details=_WHAT_TO_SEND)
 
 
+def ring_of(security: SecuritySection) -> KeyRing:
+    """Everybody who has a key now. Made once per configuration and content of the file of keys."""
+    stored = keyfile.stored(security.keys_file) if security.keys_file else ()
+    kept = _rings.get(id(security))
+    if kept is not None and kept[0] is security and kept[1] is stored:
+        return kept[2]
+    ring = security.key_ring(stored)
+    _rings.keep(id(security), (security, stored, ring))
+    return ring
+
+
+def _known(headers: Headers, security: SecuritySection) -> Identity | None:
+    """Whose key was shown: of several, the first good one; never one in the query, which ends up in logs."""
+    presented = _presented(headers)
+    if not presented or not security.has_keys:
+        return None
+    ring = ring_of(security)
+    return next((who for key in presented if (who := ring.find(key)) is not None), None)
+
+
 def _presented(headers: Headers) -> list[bytes]:
-    found = [key for name in (b"x-api-key", b"api-key") if (key := field(headers, name))]
+    found = [key for name in _FIELDS if (key := field(headers, name))]
     scheme, _, token = (field(headers, b"authorization") or b"").partition(b" ")
     if scheme.lower() == b"bearer" and token.strip():
         found.append(token.strip())
     return found
-
-
-def _matches(presented: list[bytes], keys: Sequence[SecretStr]) -> bool:
-    """Compares with every key, so that the time taken says nothing about which was close."""
-    known = [key.get_secret_value().encode() for key in keys]
-    equal = [hmac.compare_digest(mine, theirs) for mine in known for theirs in presented]
-    return any(equal)

@@ -11,9 +11,9 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from fleet.endpoints import known_methods, redirect
 from fleet.errors import FleetError
-from web import errors, inference, local, management, replies
-from web.admin import breakers, health, inflight, queue, servers
+from web import errors, inference, local, management, replies, roles
 from web.admin.table import TOPICS
+from web.audit import SYSTEM_KEY
 from web.body import Budget, FleetRequest, Terms
 from web.connection import TERMS_KEY, FleetConnection
 from web.guard import Guard
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # What Quart 0.23 raises in a websocket's view when the client has gone; before, it cancelled the view.
 _LEFT: Final = getattr(quart.wrappers.base, "ClientDisconnectedError", None)
-_TOPICS: Final = (inference, local, management, servers, health, queue, inflight, breakers)
+_TOPICS: Final = (inference, local, management)
 
 
 class FleetApp(QuartTrio):
@@ -41,6 +41,7 @@ def create_app(system: System, house: House | None = None) -> QuartTrio:
     app.config["MAX_CONTENT_LENGTH"] = system.config.limits.body_bytes
     app.config["BODY_TIMEOUT"] = None  # the body has terms of its own
     app.config[TERMS_KEY] = _terms(system.config)
+    app.config[SYSTEM_KEY] = system
     app.config["RESPONSE_TIMEOUT"] = None  # Quart's own would silently cut a stream after a minute
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # preflights are the guard's
     app.url_map.merge_slashes = False
@@ -49,6 +50,7 @@ def create_app(system: System, house: House | None = None) -> QuartTrio:
     for routes in TOPICS:
         app.register_blueprint(routes.blueprint(house or House.of(system)))
     app.before_request(_as_strict_as_ollama)
+    roles.enforce(app, system)
     app.register_error_handler(FleetError, _on_fleet_error)
     app.register_error_handler(HTTPException, _on_http)
     app.register_error_handler(Exception, _on_crash)

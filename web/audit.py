@@ -1,30 +1,40 @@
 """One log line per management call and per change by the operator: what, to whom, by whom, and how it ended.
 
-Names, numbers and addresses only, never a body.
+The same goes to the audit log, which outlives the process, with what was changed. Names, numbers and addresses only,
+never a body and never a secret.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 import trio
-from quart import Response
+from quart import Response, current_app
 
 from fleet.headers import field
-from web import errors, reading
+from fleet.redaction import redacted
+from web import access, errors, reading
 from web.connection import Relay, Work
 
 if TYPE_CHECKING:
+    from actors.system import System
     from fleet.call import Downstream, Headers
 
 MANAGEMENT: Final = logging.getLogger("fleet.management")
 ADMIN: Final = logging.getLogger("fleet.admin")
 
-_LONGEST: Final = 200
+SYSTEM_KEY: Final = "fleet.system"
+"""Where the app's configuration has the running fleet."""
+KEPT_WITHIN: Final = 2.0
+"""Seconds that an answer waits until the change it tells of is on disk."""
+NOT_KEPT: Final = ("X-Fleet-Kept", "no")
+"""On the answer to a change that has happened, but could not be written down in that time."""
+_NAME_LENGTH: Final = 200
 _LINE: Final = 4096
 
 P = ParamSpec("P")
@@ -38,21 +48,38 @@ class Note:
     def __init__(self, log: logging.Logger, action: str) -> None:
         self._log = log
         self._action = action
-        self._about: dict[str, object] = {}
-        self._request_id = errors.asker_of(reading.scope()).request_id
+        self._about: dict[str, str] = {}
+        self._change: dict[str, Any] = {}
+        self._system = cast("System", current_app.config[SYSTEM_KEY])
+        self._ring = access.ring_of(self._system.config.security)
+        here = reading.scope()
+        self._harmless = here["method"] == "HEAD"
+        self._request_id = errors.asker_of(here).request_id
+        self._by = access.identity(here["headers"], self._system.config)
         self._client = reading.client()
         self._began = trio.current_time()
 
     def about(self, **names: str) -> None:
         """Say what it is about: `model`, `server` and the like; the client's own words are cut."""
-        self._about |= {key: name[:_LONGEST] for key, name in names.items()}
+        self._about |= {key: str(self._safe(name[:_NAME_LENGTH])) for key, name in names.items()}
+
+    def change(self, *, before: object = None, after: object = None) -> None:
+        """Say what was changed, from what to what: plain values or models, small ones. Secrets in them are replaced."""
+        self._change = {"before": self._safe(before), "after": self._safe(after)}
 
     def end(self, outcome: str, status: int, reason: str = "") -> None:
         """Write the line."""
-        extra = {**self._about, "status": status, "reason": reason, "request_id": self._request_id}
-        extra |= {"client": self._client, "total_seconds": round(trio.current_time() - self._began, 3)}
+        extra: dict[str, object] = {**self._about, "status": status, "reason": reason, "request_id": self._request_id}
+        extra |= {"client": self._client, "by": self._by.name}
+        extra |= {"total_seconds": round(trio.current_time() - self._began, 3)}
         told = {key: value for key, value in extra.items() if value != ""}
         self._log.info("%s %s", self._action, outcome, extra=told)
+        if not self._harmless:
+            self._system.fleet.journal.note(self._line(outcome, status, reason))
+
+    async def kept(self) -> bool:
+        """Wait until the change and its line are on disk, for `KEPT_WITHIN` seconds at most; whether they are."""
+        return await self._system.fleet.journal.kept(KEPT_WITHIN)
 
     def fail(self, crash: BaseException) -> None:
         """Write the line of a call that did not get to its end."""
@@ -61,6 +88,25 @@ class Note:
             return
         known = errors.expected(crash)
         self.end("failed", known.status if known else 500, known.reason if known else type(crash).__name__)
+
+    def _line(self, outcome: str, status: int, reason: str) -> dict[str, Any]:
+        return {
+            "at": time.time(),
+            "who": self._by.name,
+            "role": self._by.role.word,
+            "from": self._client,
+            "action": self._action,
+            "targets": dict(self._about),
+            "outcome": outcome,
+            "status": status,
+            "reason": reason,
+            "requestId": self._request_id,
+            **self._change,
+        }
+
+    def _safe(self, value: object) -> Any:
+        """Without what looks like a secret, and without any key of ours whatever it looks like."""
+        return redacted(value, lambda text: self._ring.find(text.encode("utf-8", "replace")) is not None)
 
 
 def audited(log: logging.Logger, action: str) -> Callable[[View[P, R]], Callable[P, Awaitable[R]]]:
@@ -79,6 +125,8 @@ def audited(log: logging.Logger, action: str) -> Callable[[View[P, R]], Callable
                 response.work = partial(_relayed, note, response.work)
             else:
                 note.end("done" if response.status_code < 400 else "failed", response.status_code)
+                if not await note.kept():
+                    response.headers[NOT_KEPT[0]] = NOT_KEPT[1]
             return response
 
         return noted

@@ -49,6 +49,11 @@ class Bound:
         """The sockets as Trio wants them; they belong to Trio from here on."""
         return [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in self.sockets]
 
+    def give_up_after(self, seconds: float) -> None:
+        """Another `dead_peer` (see `bind`) for connections that are accepted from now on."""
+        for sock in self.sockets:
+            _give_up_after(sock, seconds)
+
     def close(self) -> None:
         """Give the address back without having served it."""
         for sock in self.sockets:
@@ -99,9 +104,7 @@ def _listen(family: socket.AddressFamily, where: tuple[str, int], dead_peer: flo
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if _USER_TIMEOUT is not None:
-            # inherited by accepted sockets: a peer that vanished is noticed although nothing is being read from it
-            sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, int(dead_peer * 1000))
+        _give_up_after(sock, dead_peer)
         sock.bind(where)
         sock.listen(_BACKLOG)
         sock.setblocking(False)
@@ -109,3 +112,9 @@ def _listen(family: socket.AddressFamily, where: tuple[str, int], dead_peer: flo
         sock.close()
         raise
     return sock
+
+
+def _give_up_after(sock: socket.socket, seconds: float) -> None:
+    """Inherited by accepted sockets: a peer that vanished is noticed although nothing is being read from it."""
+    if _USER_TIMEOUT is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, int(seconds * 1000))

@@ -29,12 +29,12 @@ class Budget:
     """Bytes of request bodies that may be in memory at one time, all requests together."""
 
     def __init__(self, limit: float = math.inf) -> None:
-        self._limit = limit
+        self.limit = limit
         self.used = 0
 
     def take(self, size: int) -> None:
         """Account for bytes. Raises BodyBudget when there is no room; nothing is taken then."""
-        if self.used + size > self._limit:
+        if self.used + size > self.limit:
             raise BodyBudget("too many large requests at once", details="see limits.buffered_bytes", retry_after=1.0)
         self.used += size
 

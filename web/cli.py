@@ -1,4 +1,4 @@
-"""The command line: serve, check, sim, status.
+"""The command line: serve, check, sim, status, keys.
 
 Exit codes: 0 done; 1 failed (`status`: not running or not healthy; `serve`: the fleet crashed); 2 wrong usage or
 configuration; 3 a port is taken; 70 a shutdown hung, so the process was ended from outside its event loop.
@@ -15,6 +15,8 @@ from typing import Annotated, Final
 import typer
 
 from fleet.config import Config, ConfigError, Loaded, load, report, unsafe_listener
+from web.cli_keys import keys
+from web.layers import Origin, Reading
 from web.logs import configure_logging
 
 OK: Final = 0
@@ -32,6 +34,7 @@ Examples:
   fleet check --config config.yml                   what is in effect, and where each value came from
   fleet status                                      what answers on the configured ports
   fleet sim --port 11500                            one simulated Ollama
+  fleet keys add ci --role client                   a new API key, for security.keys_file
 
 \b
 Exit codes:
@@ -51,6 +54,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(keys, name="keys")
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", "-c", help="YAML file; default config.yml if there is one.", dir_okay=False)
@@ -71,10 +75,11 @@ def serve(
     demo: Annotated[bool, typer.Option("--demo", help="Three simulated servers and a trickle of traffic.")] = False,
 ) -> None:
     """Start the fleet. Exit code 2: bad configuration; 3: a port is taken."""
-    loaded = _load(config, {"servers": []} if demo else {})
+    reading = _reading(config, {"servers": []} if demo else {})
+    loaded = reading.loaded
     _refuse_unsafe(loaded.config)
     configure_logging(loaded.config.logging.level, loaded.config.logging.format)
-    raise typer.Exit(_run(loaded.config, _source(config), demo=demo))
+    raise typer.Exit(_run(loaded.config, _source(config), None if demo else _origin(config, reading), demo=demo))
 
 
 @app.command(epilog="Example: fleet check --config config.yml")
@@ -84,6 +89,7 @@ def check(config: ConfigFile = None) -> None:
     typer.echo(report(loaded))
     _refuse_unsafe(loaded.config)
     _refuse_unusable_tls(loaded.config)
+    _refuse_unusable_keys(loaded.config)
 
 
 @app.command(
@@ -128,11 +134,26 @@ def status(config: ConfigFile = None) -> None:
     raise typer.Exit(OK if report_status(_load(config, {}).config, typer.echo) else FAILED)
 
 
+def load_or_exit(path: Path | None) -> Loaded:
+    """The configuration in the file, or the default one; exit code 2 with every problem on a line of its own."""
+    return _load(path, {})
+
+
+def _origin(path: Path | None, reading: Reading) -> Origin:
+    """What the running fleet needs to read its configuration again, and to save it."""
+    file = path or Path(_DEFAULT_CONFIG)
+    return Origin(file.absolute(), str(file), os.environ, {}, reading)
+
+
 def _load(path: Path | None, flags: Mapping[str, object]) -> Loaded:
     """The configuration, or exit code 2 with every problem on a line of its own."""
+    return _reading(path, flags).loaded
+
+
+def _reading(path: Path | None, flags: Mapping[str, object]) -> Reading:
     try:
         text, source = _read(path)
-        return load(text, os.environ, flags, source=source)
+        return Reading(source, text, load(text, os.environ, flags, source=source))
     except ConfigError as error:
         for problem in error.problems:
             typer.echo(f"fleet: {problem}", err=True)
@@ -153,7 +174,7 @@ def _read(path: Path | None) -> tuple[str | None, str]:
     if path is None:
         return None, "defaults"
     try:
-        return path.read_text(encoding="utf-8"), str(path)
+        return path.read_text(encoding="utf-8-sig"), str(path)
     except (OSError, UnicodeDecodeError) as error:
         typer.echo(f"fleet: cannot read the configuration file {path}: {error}", err=True)
         raise typer.Exit(BAD_CONFIG) from None
@@ -176,7 +197,19 @@ def _refuse_unusable_tls(config: Config) -> None:
         raise typer.Exit(BAD_CONFIG) from None
 
 
-def _run(config: Config, source: str = "defaults", *, demo: bool) -> int:
+def _refuse_unusable_keys(config: Config) -> None:
+    from web.keyfile import KeysUnusable, read
+
+    path = config.security.keys_file
+    try:
+        if path and Path(path).exists():  # `fleet keys add` makes it
+            read(path)
+    except KeysUnusable as error:
+        typer.echo(f"fleet: security.keys_file: {path} {error}", err=True)
+        raise typer.Exit(BAD_CONFIG) from None
+
+
+def _run(config: Config, source: str = "defaults", origin: Origin | None = None, *, demo: bool) -> int:
     from web.bind import HostUnusable, PortTaken
     from web.inner import NoPlace
     from web.tls import TlsUnusable
@@ -188,7 +221,7 @@ def _run(config: Config, source: str = "defaults", *, demo: bool) -> int:
             return run_demo(config, typer.echo, source=source)
         from web.serve import run
 
-        return run(config, typer.echo, source=source)
+        return run(config, typer.echo, source=source, origin=origin)
     except PortTaken as error:
         typer.echo(f"fleet: {error}", err=True)
         return PORT_TAKEN

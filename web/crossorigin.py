@@ -8,6 +8,7 @@ from typing import Final
 
 from fleet import cors
 from fleet.call import Headers
+from fleet.config import Config
 from fleet.headers import field
 
 
@@ -20,27 +21,45 @@ class Decision:
 
 
 NOTHING: Final = Decision()
+_FORBIDDEN: Final = Decision(403)
+_SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
+_OWN: Final = frozenset((b"same-origin", b"none"))
+"""What browsers say in Sec-Fetch-Site about a page of ours, and about somebody who typed the address."""
 _allowed = lru_cache(maxsize=8)(cors.allowed_origins)
 
 
-def decide(method: str, path: str, host: str, headers: Headers, configured: tuple[str, ...]) -> Decision:
+def decide(method: str, path: str, host: str, headers: Headers, config: Config) -> Decision:
     """Judge one request to `host`.
 
     What Ollama allows every local page is meant for models; who may administer the fleet has to be configured.
     """
+    admin = _is_admin(path)
     raw = field(headers, b"origin")
     if not raw:
-        return NOTHING
+        return _FORBIDDEN if admin and method not in _SAFE and _is_foreign(headers) else NOTHING
     origin = raw.decode("latin-1")
-    allowed = _allowed(configured, defaults=not _is_admin(path))
+    configured = _admins(config) if admin else config.cors.origins
+    allowed = _allowed(configured, defaults=not admin)
     verdict = cors.decide(origin, allowed, host)
     if verdict is cors.Verdict.DENIED:
-        return Decision(403)
+        return _FORBIDDEN
     if verdict is cors.Verdict.ABSENT:
         return NOTHING
     if method == "OPTIONS":
         return Decision(204, tuple(cors.preflight_headers(origin, allowed)))
     return Decision(None, tuple(cors.response_headers(origin, allowed)))
+
+
+def _admins(config: Config) -> tuple[str, ...]:
+    """The origins that may administer: "all pages" means that only where a page has to know a key."""
+    origins = config.cors.origins
+    return origins if config.security.keys_required else tuple(each for each in origins if each != "*")
+
+
+def _is_foreign(headers: Headers) -> bool:
+    """Whether a browser says that another site's page asks; browsers send no Origin with some old kinds of requests."""
+    site = field(headers, b"sec-fetch-site")
+    return site is not None and site.lower() not in _OWN
 
 
 def _is_admin(path: str) -> bool:

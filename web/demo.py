@@ -54,7 +54,9 @@ class _Demo(Setting):
                 host = make_host(MODELS, profile, id=name, seed=seed)
                 port = await nursery.start(serve_sim, host, 0)
                 servers.append({"id": name, "url": f"http://127.0.0.1:{port}", "max_concurrency": profile.slots})
-            yield Config.model_validate({**config.model_dump(exclude={"servers"}), "servers": servers})
+            store = {**config.store.model_dump(), "enabled": config.store.enabled and bool(config.store.url)}
+            changes = {"servers": servers, "store": store}  # what is made up is kept only where somebody asks for it
+            yield Config.model_validate({**config.model_dump(exclude={"servers"}), **changes})
             nursery.cancel_scope.cancel()
 
     async def beside(self, urls: list[str]) -> None:

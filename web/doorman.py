@@ -54,7 +54,7 @@ class Judged:
 
 
 class Doorman:
-    """Judges by the configuration of the moment; the edge keeps a verdict for as long as that stays the same."""
+    """Judges by the configuration and the keys of the moment; the edge keeps a verdict while those stay the same."""
 
     def __init__(self, system: Guarded) -> None:
         self._system = system
@@ -68,7 +68,7 @@ class Doorman:
             return Judged(asker, crossorigin.NOTHING, bad)
         if not self._is_ours(host):
             return Judged(asker, crossorigin.NOTHING, errors.ForeignHost())
-        decision = crossorigin.decide(method, path, host, headers, self._system.config.cors.origins)
+        decision = crossorigin.decide(method, path, host, headers, self._system.config)
         return Judged(asker, decision, self._refusal(method, path, headers))
 
     def _is_ours(self, host: str) -> bool:
@@ -86,7 +86,7 @@ class Doorman:
         security = self._system.config.security
         if not security.keys_required or access.is_open(method, path):
             return None
-        return access.refusal(path, headers, security.api_keys)
+        return access.refusal(path, headers, security)
 
 
 _numbers = random.Random(random.SystemRandom().getrandbits(128))

@@ -153,6 +153,8 @@ def render(error: FleetError, asker: Asker) -> tuple[int, Fields, bytes]:
         (b"content-length", b"%d" % len(shown.body)),
         (b"x-fleet-error", error.reason.encode()),
     ]
+    if error.final:  # the OpenAI and Anthropic clients look for this
+        headers.append((b"x-should-retry", b"false"))
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
     return error.status, headers, shown.body

@@ -14,6 +14,7 @@ from fleet.endpoints import Endpoint, Kind, understand
 from fleet.errors import ServerNotFound
 from fleet.headers import Passing, passing, priority_of
 from fleet.ids import RequestId, ServerId
+from fleet.keys import without_keys
 from web.errors import CloudDisabled
 from web.fanout import unload
 
@@ -43,6 +44,7 @@ class Hints:
 
 def hints_of(endpoint: Endpoint, query: bytes, headers: Headers, pinned: ServerId | None = None) -> Hints:
     """Read the head of a request to `endpoint`, or to its variant for one server."""
+    query = without_keys(query)
     target = endpoint.path + ("?" + query.decode("ascii") if query else "")
     events = endpoint.dialect is NATIVE and _wants_events(headers)
     return Hints(endpoint, target, headers, pinned, passing(headers), priority_of(headers), events)
@@ -75,6 +77,7 @@ def work_of(system: System, hints: Hints, body: bytes, request_id: RequestId, cl
         client=client,
         runs=endpoint.kind is not Kind.SHOW,
         passing=hints.passing,
+        runner=seen.runner,
     )
     if hints.pinned is None:
         if seen.cloud and not system.known(seen.model):

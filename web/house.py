@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from web.admin.table import TOPICS
 from web.logring import LogRing
 from web.settings import Settings
 
 if TYPE_CHECKING:
     from actors.system import System
+    from web.admin.topic import Topic
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,7 +22,12 @@ class House:
     settings: Settings
     logs: LogRing
 
+    @property
+    def topics(self) -> tuple[Topic, ...]:
+        """All routes of the admin API."""
+        return TOPICS
+
     @classmethod
     def of(cls, system: System) -> House:
-        """A house around a system alone: settings without a file, an empty ring."""
-        return cls(system, Settings(system), LogRing())
+        """A house around a system alone: settings without a file, the ring of this process."""
+        return cls(system, Settings(system), LogRing.installed())

@@ -9,6 +9,7 @@ from quart import request
 from fleet.call import Call
 from fleet.dialects import NATIVE
 from fleet.ids import RequestId
+from fleet.keys import without_keys
 from fleet.peek import Peek, peek
 from web import errors
 
@@ -22,7 +23,7 @@ def target(path: str | None = None) -> str:
     """Path and query as a backend shall see them; `path` replaces the client's own."""
     here = scope()
     where = path.encode() if path is not None else here["raw_path"]
-    query = here["query_string"]
+    query = without_keys(here["query_string"])
     return (where + b"?" + query if query else where).decode("ascii")
 
 

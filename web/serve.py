@@ -15,24 +15,33 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from actors.supervisor import keep_up
+from web import keyfile
 from web.app import create_app
-from web.bind import DEAD_PEER, Bound, bind
+from web.bind import Bound, bind
 from web.connection import TERMS_KEY
 from web.descriptors import most_clients
 from web.edge.acceptor import Edge, serve_edge
+from web.follow import follower, patience
+from web.house import House
 from web.inner import Inner, private_socket
+from web.keeping import keeping
 from web.listen import serve_apps
+from web.logring import LogRing
+from web.settings import Settings
 from web.tls import server_context
+from web.watch import Watch
 
 if TYPE_CHECKING:
     from actors.system import System
     from fleet.config import Config
+    from web.layers import Origin
 
 log = logging.getLogger("fleet.serve")
 
@@ -41,8 +50,6 @@ HARD_EXIT_AFTER: Final = 15.0
 HARD_EXIT_CODE: Final = 70
 _GC: Final = (20_000, 20, 20)
 """Allocations between two collections of the young, and how many of each kind before the next kind."""
-_MARGIN: Final = 30.0
-"""Seconds beyond `timeouts.write` in which the system leaves a client alone that does not read: ours to judge first."""
 _ROOM: Final = 1024
 """Bytes of a head that the edge may add to a client's."""
 _LAST_WORDS: Final = 2.0
@@ -54,11 +61,10 @@ def bind_all(config: Config) -> list[Bound]:
     server = config.server
     wanted = [(server.proxy_port, "server.proxy_port"), (config.orchestrator_port, "server.orchestrator_port")]
     scheme = "https" if server.tls.enabled else "http"
-    dead_peer = max(DEAD_PEER, config.timeouts.write + _MARGIN)
     bound: list[Bound] = []
     try:
         for port, setting in wanted:
-            bound.append(bind(server.host, port, setting, scheme, dead_peer=dead_peer))
+            bound.append(bind(server.host, port, setting, scheme, dead_peer=patience(config)))
     except BaseException:
         for each in bound:
             each.close()
@@ -75,12 +81,14 @@ async def serve(
     bound: Sequence[Bound] | None = None,
     inner: Inner | None = None,
     most: float = math.inf,
+    house: House | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the application on its ports until `stop`; then drain, for `drain_timeout` or until `hurry`.
 
     `bound` and `inner` are where to listen, if that is open already; whoever opened `inner` removes it.
     `most` clients are let in at one time, whatever `limits.connections` says.
+    `house` is what the admin API shows and changes; else one around `system` alone.
     Reports the URLs, the proxy's first. Raises PortTaken, TlsUnusable, NoPlace. Cancelled: everything ends at once.
     """
     tls = secured(config)
@@ -88,11 +96,12 @@ async def serve(
     with private_socket() if inner is None else nullcontext(inner) as behind:
         listeners = list(bound) if bound is not None else bind_all(config)
         async with trio.open_nursery() as nursery:
-            urls = await nursery.start(_listen, config, system, listeners, behind, tls, most, closing)
-            system.own_urls = urls
+            home = house or House.of(system)
+            urls = await nursery.start(_listen, config, home, listeners, behind, tls, most, closing)
+            system.roster.own_urls = urls
             task_status.started(urls)
             await stop.wait()
-            await _drain(system, config.drain_timeout, trio.Event() if hurry is None else hurry)
+            await _drain(system, system.config.drain_timeout, trio.Event() if hurry is None else hurry)
             closing.set()
 
 
@@ -104,7 +113,7 @@ def secured(config: Config) -> ssl.SSLContext | None:
 
 async def _listen(
     config: Config,
-    system: System,
+    house: House,
     listeners: Sequence[Bound],
     inner: Inner,
     tls: ssl.SSLContext | None,
@@ -113,11 +122,12 @@ async def _listen(
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
     """The edge on the ports, and behind it the app on its private socket, which outlives it."""
-    app = create_app(system)
+    app = create_app(house.system, house)
     async with trio.open_nursery() as nursery:
         done = trio.Event()
         await nursery.start(partial(_serve_app, config, app, inner, done))
-        edge = Edge(system, inner, app.config[TERMS_KEY], tls, most)
+        edge = Edge(house.system, inner, app.config[TERMS_KEY], tls, most)
+        house.settings.followers.append(follower(app, edge, listeners))
         await serve_edge(listeners, edge, stop=closing, drain_timeout=_LAST_WORDS, task_status=task_status)
         done.set()
 
@@ -166,15 +176,23 @@ class Setting:
         """Runs from when the ports are open until the first signal."""
 
 
-def run(config: Config, say: Callable[[str], None], *, source: str, setting: Setting | None = None) -> int:
+def run(
+    config: Config,
+    say: Callable[[str], None],
+    *,
+    source: str,
+    setting: Setting | None = None,
+    origin: Origin | None = None,
+) -> int:
     """Run the fleet until a signal ends it; the exit code.
 
     Before anything is started it may raise TlsUnusable, NoPlace, PortTaken and HostUnusable.
-    `source` names the configuration file, for the operator.
+    `source` names the configuration file, for the operator; `origin` is where the configuration came from, if it can
+    be read again and saved.
     """
     secured(config)
     with private_socket() as inner:
-        doors = _Doors(bind_all(config), inner)
+        doors = _Doors(bind_all(config), inner, origin)
         _rarely_collect()
         return trio.run(_main, config, doors, say, source, setting or Setting())
 
@@ -185,6 +203,20 @@ class _Doors:
 
     bound: Sequence[Bound]
     inner: Inner
+    origin: Origin | None = None
+
+
+@dataclass(slots=True)
+class _End:
+    """How the process ends: `stop` after the first signal, `hurry` after the second, at the latest by then."""
+
+    drain_timeout: float
+    stop: trio.Event = field(default_factory=trio.Event)
+    hurry: trio.Event = field(default_factory=trio.Event)
+
+    def follow(self, config: Config) -> None:
+        """Another configuration, another patience."""
+        self.drain_timeout = config.drain_timeout
 
 
 def _rarely_collect() -> None:
@@ -198,11 +230,11 @@ def _rarely_collect() -> None:
 
 
 async def _main(config: Config, doors: _Doors, say: Callable[[str], None], source: str, setting: Setting) -> int:
-    stop, hurry = trio.Event(), trio.Event()
+    end = _End(config.drain_timeout)
     async with trio.open_nursery() as nursery:
-        await nursery.start(_watch_signals, stop, hurry, config.drain_timeout, say)
+        await nursery.start(_watch_signals, end, say)
         async with setting.around(config) as whole:
-            await _run_system(whole, doors, say, source, setting, stop, hurry)
+            await _run_system(whole, doors, say, source, setting, end)
         nursery.cancel_scope.cancel()
     return 0
 
@@ -213,13 +245,18 @@ async def _run_system(
     say: Callable[[str], None],
     source: str,
     setting: Setting,
-    stop: trio.Event,
-    hurry: trio.Event,
+    end: _End,
 ) -> None:
     from actors.system import open_system
 
-    async with open_system(config) as system, trio.open_nursery() as serving:
-        urls = await serving.start(_serve, config, system, stop, hurry, doors)
+    async with (
+        keeping(config, source) as journal,
+        open_system(config, journal=journal) as system,
+        trio.open_nursery() as serving,
+    ):
+        house = House(system, Settings(system, doors.origin), LogRing.installed())
+        house.settings.followers.append(end.follow)
+        urls = await serving.start(_serve, config, house, end, doors)
         say(f"proxy        {urls[0]}")
         say(f"orchestrator {urls[-1]}")
         say(f"config       {source}")
@@ -227,46 +264,46 @@ async def _run_system(
             log.warning("no servers configured: add `servers:` to config.yml or set FLEET_SERVERS")
         async with trio.open_nursery() as beside:
             beside.start_soon(setting.beside, urls)
-            await stop.wait()
+            beside.start_soon(keyfile.follow, system)
+            beside.start_soon(keep_up, "configuration watch", Watch(house.settings).run)
+            await end.stop.wait()
             beside.cancel_scope.cancel()
 
 
 async def _serve(
     config: Config,
-    system: System,
-    stop: trio.Event,
-    hurry: trio.Event,
+    house: House,
+    end: _End,
     doors: _Doors,
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
     await serve(
         config,
-        system=system,
-        stop=stop,
-        hurry=hurry,
+        system=house.system,
+        stop=end.stop,
+        hurry=end.hurry,
         bound=doors.bound,
         inner=doors.inner,
         most=most_clients(config),
+        house=house,
         task_status=task_status,
     )
 
 
 async def _watch_signals(
-    stop: trio.Event,
-    hurry: trio.Event,
-    drain_timeout: float,
+    end: _End,
     say: Callable[[str], None],
     task_status: trio.TaskStatus[None],
 ) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         task_status.started()
         async for _ in signals:
-            if stop.is_set():
-                hurry.set()
+            if end.stop.is_set():
+                end.hurry.set()
                 continue
-            say(f"stopping: running requests may end within {drain_timeout:g} s; signal again to stop now")
-            _arm_hard_exit(drain_timeout + HARD_EXIT_AFTER)
-            stop.set()
+            say(f"stopping: running requests may end within {end.drain_timeout:g} s; signal again to stop now")
+            _arm_hard_exit(end.drain_timeout + HARD_EXIT_AFTER)
+            end.stop.set()
 
 
 def _arm_hard_exit(seconds: float) -> None:

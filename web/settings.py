@@ -1,15 +1,210 @@
-"""The configuration as the running process has it: its layers, its file, and how it is changed, reloaded, saved."""
+"""The configuration as the running process has it: its layers, its file, and how it is changed, reloaded, saved.
+
+Below are the layers of the start: defaults, the file, the environment, flags. What the admin API has changed lies over
+them until a reload drops it, and a save writes it into the file. Servers have a layer of their own, which the roster
+keeps: they survive both.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from actors import reconfigure
+from fleet.config import Config, ConfigError, Loaded, Problem, load
+from fleet.config.changes import SOURCE, amended, diff, only, servers_layer
+from fleet.config.effects import awaiting_restart, held
+from fleet.config.given import Given
+from fleet.config.loading import file_layer, over, overlaid
+from fleet.config.saving import Draft, draft, saved
+from fleet.errors import BadRequest, Conflict, FleetError
+from web import configfile, logs
+from web.errors import NotFound
+from web.layers import LONGEST_LINE, Origin, Outcome, Reading, Saved, Trouble, check
+from web.standing import Standing
 
 if TYPE_CHECKING:
     from actors.system import System
 
+log = logging.getLogger("fleet.config")
 
-class Settings:
-    """What `/config` talks to."""
+_SETTLE: Final = 0.2
+"""Seconds for which the file must stay as it is before it is believed."""
+_LOOKS: Final = 20
 
-    def __init__(self, system: System) -> None:
-        self._system = system
+
+class Settings(Standing):
+    """What `/config` talks to. Changes come one after the other; each is valid as a whole or does nothing.
+
+    `trouble` is there while the file says something that cannot be used. `followers` are called, in the turn of the
+    change, with the configuration that is in effect from then on; they must not fail.
+    """
+
+    def __init__(self, system: System, origin: Origin | None = None) -> None:
+        super().__init__(system, origin)
+        self.trouble: Trouble | None = None
+        self.followers: list[Callable[[Config], None]] = []
+        self._lock = trio.Lock()
+        self._refused: str | None = None
+        """The text of the file that caused the trouble."""
+
+    async def change(self, mapping: Mapping[str, object], *, dry: bool) -> Outcome:
+        """Let `mapping`, which is partial, take effect. Raises `ConfigError` with every problem."""
+        async with self._lock:
+            new, layer = await self._planned(partial(self._amended, mapping))
+            return self._settle(new, self._below, over(self._layer, layer), dry=dry)
+
+    async def reload(self, asked: str | None, *, dry: bool) -> Outcome:
+        """Let a file take effect: the one that `asked` names, or the one of the start. What the API changed is dropped.
+
+        Raises BadRequest (also `ConfigError`), NotFound.
+        """
+        async with self._lock:
+            origin, path = self._place(asked)
+            mine = asked is None or path == await trio.to_thread.run_sync(origin.path.resolve)
+            try:
+                text = await trio.to_thread.run_sync(configfile.read, path)
+                return await self._take(text, origin.name if mine else str(path), mine=mine, dry=dry)
+            except FleetError as error:
+                if mine and not dry:
+                    self._trouble(error, None)
+                raise
+
+    async def look(self) -> None:
+        """See whether the file has changed by itself, and follow it. Never raises: what is wrong becomes `trouble`."""
+        async with self._lock:
+            origin, path = self._place(None)
+            text = None
+            try:
+                text = await self._settled(path)
+                if self._at_rest is not None and text == self._at_rest.text:
+                    self._recovered()
+                elif not text.strip():
+                    raise BadRequest(f"{path.name} is empty: a reload would take that for a configuration")
+                elif text != self._refused:
+                    await self._take(text, origin.name, mine=True, dry=False)
+            except FleetError as error:
+                self._trouble(error, text)
+
+    async def save(self, asked: str | None) -> Saved:
+        """Write the configuration into the file that `asked` names, or into that of the start.
+
+        Raises BadRequest, Conflict (the file holds something that we have not read), NotSaved.
+        """
+        async with self._lock:
+            origin, path = self._place(asked)
+            mine = asked is None or path == await trio.to_thread.run_sync(origin.path.resolve)
+            source = origin.name if mine else str(path)
+            below, config = self._below, self.config
+            servers = servers_layer(below.loaded, config.servers).value.get("servers")
+            wanted = draft(file_layer(below.text, origin.env, source=below.source), self._layer, servers)
+            reading = await trio.to_thread.run_sync(self._write, path, source, wanted, mine)
+            overridden = [change.path for change in diff(reading.loaded.config, config)]
+            if mine:
+                self._base = self._at_rest = reading
+                self._layer = only(self._layer, set(overridden))  # the rest is in the file now
+                self.system.roster.follow(self.system.config.servers, base=reading.loaded.config.servers)
+                self._recovered()
+            log.info("configuration saved to %s", source)
+            return Saved(path, overridden, wanted.left_out)
+
+    # ---- inside
+
+    async def _settled(self, path: Path) -> str:
+        """The text once nobody writes any more: half of a file may well be a valid configuration."""
+        text = await trio.to_thread.run_sync(configfile.read, path)
+        for _ in range(_LOOKS if self._at_rest is None or text != self._at_rest.text else 0):
+            before, text = text, await self._later(path)
+            if text == before:
+                break
+        return text
+
+    async def _later(self, path: Path) -> str:
+        await trio.sleep(_SETTLE)
+        return await trio.to_thread.run_sync(configfile.read, path)
+
+    async def _take(self, text: str, source: str, *, mine: bool, dry: bool) -> Outcome:
+        assert self._origin is not None
+        loaded = load(text, self._origin.env, self._origin.flags, source=source)
+        new, layer = await self._planned(partial(self._followed, loaded, source))
+        reading = Reading(source, text, loaded)
+        outcome = self._settle(new, reading, layer, dry=dry)
+        if mine and not dry:
+            self._at_rest = reading
+            self._recovered()
+        return outcome
+
+    def _amended(self, mapping: Mapping[str, object]) -> tuple[Loaded, Given]:
+        below, config = self._below.loaded, self.config
+        tree = over(over(below.given, self._layer), servers_layer(below, config.servers))
+        return amended(Loaded(config, {}, tree), mapping)
+
+    def _followed(self, loaded: Loaded, source: str) -> tuple[Loaded, Given]:
+        servers = self.system.roster.effective(loaded.config.servers)
+        return overlaid(loaded, servers_layer(loaded, servers), [], source=source), Given({}, SOURCE)
+
+    async def _planned(self, plan: Callable[[], tuple[Loaded, Given]]) -> tuple[Loaded, Given]:
+        """What a plan gives in the turn in which this returns: servers may come and go while files are looked at."""
+        new, layer = plan()
+        tls = new.config.server.tls
+        if tls == self.system.config.server.tls:
+            return new, layer
+        await trio.to_thread.run_sync(configfile.check_tls, tls)
+        return plan()
+
+    def _settle(self, new: Loaded, below: Reading, layer: Given, *, dry: bool) -> Outcome:
+        """Check the outcome as a whole, and unless it is `dry` let it take effect, in one turn."""
+        system, before = self.system, self.config
+        check(new, held(new.config, system.config), system.roster.own_urls)
+        changes = diff(before, new.config)
+        if dry:
+            late = awaiting_restart(new.config, system.config)
+            return Outcome(new.config, changes, late, dry=True)
+        base = None if below is self._base else below.loaded.config.servers
+        self._base, self._layer, self._wanted = below, layer, new.config
+        was = system.config
+        now = reconfigure.apply(system, new.config, base)
+        if now.logging != was.logging:
+            logs.adjust(now.logging.level, now.logging.format)
+        for follower in self.followers:
+            follower(now)
+        if changes:
+            paths = ", ".join(change.path for change in changes)
+            log.info("configuration changed: %s", paths[:LONGEST_LINE])
+        return Outcome(self.config, changes, self.late, dry=False)
+
+    def _write(self, path: Path, source: str, wanted: Draft, mine: bool) -> Reading:
+        """In a worker thread."""
+        assert self._origin is not None
+        try:
+            old = configfile.read(path)
+        except NotFound:
+            old = None
+        if mine and old is not None and self._at_rest is not None and old != self._at_rest.text:
+            raise Conflict(f"{path.name} has changed since it was read", details="reload it first, or mend it")
+        try:
+            text = saved(old, wanted, self._origin.env, source=source)
+        except ConfigError as error:
+            raise Conflict(f"{path.name} is not a configuration of the fleet", details=error.details) from None
+        reading = Reading(source, text, load(text, self._origin.env, self._origin.flags, source=source))
+        configfile.write(path, text)
+        return reading
+
+    def _trouble(self, error: FleetError, text: str | None) -> None:
+        problems = error.problems if isinstance(error, ConfigError) else [Problem("file", error.message, self.source)]
+        since = time.time() if self.trouble is None else self.trouble.since
+        told = self.trouble
+        self.trouble, self._refused = Trouble(since, tuple(problems)), text
+        if told is None or told.problems != self.trouble.problems:
+            log.warning("the configuration file cannot be used, so nothing is changed: %s", self.trouble.text)
+
+    def _recovered(self) -> None:
+        if self.trouble is not None:
+            log.info("the configuration file can be used again")
+        self.trouble = self._refused = None

@@ -18,7 +18,6 @@ from fleet.config.front import (
     LoggingSection,
     MonitoringSection,
     RateLimitingSection,
-    SecuritySection,
     ServerSection,
     TimeoutsSection,
     TlsSection,
@@ -29,10 +28,12 @@ from fleet.config.model import Config, checks_hosts, schema, unsafe_listener
 from fleet.config.problems import ConfigError, Problem
 from fleet.config.reference import reference, refreshed
 from fleet.config.report import report
+from fleet.config.security import BackendsSection, KeySpec, SecuritySection
 from fleet.config.servers import ServerSpec
 from fleet.config.urls import is_loopback, normalise_url
 
 __all__ = [
+    "BackendsSection",
     "CircuitBreakerSection",
     "CompatSection",
     "Config",
@@ -40,6 +41,7 @@ __all__ = [
     "CorsSection",
     "HealthSection",
     "JobsSection",
+    "KeySpec",
     "LimitsSection",
     "LoadBalancerSection",
     "Loaded",

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from fleet.config.given import Given, nested, scalar
 from fleet.config.model import Config
 from fleet.config.problems import ConfigError, Problem, nearest, shown
+from fleet.config.servers import ServerSpec
 from fleet.config.shapes import Shape, fields, spellings
 from fleet.config.text import read_text
 from fleet.config.urls import normalise_url
@@ -80,7 +81,7 @@ def _value(text: str, shape: Shape, source: str, problems: list[Problem]) -> Giv
     if not shape.many:
         return scalar(text, source)
     items = _flow(text, source, problems) if text.lstrip().startswith("[") else _commas(text, source)
-    if shape.model is not None:
+    if shape.model is ServerSpec:
         return Given([shorthand(each.raw, source) if each.raw is not None else each for each in items], source)
     return Given(items, source)
 

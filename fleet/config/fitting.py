@@ -12,14 +12,13 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from fleet.config.given import Given
-from fleet.config.kinds import ENV_REFERENCE
+from fleet.config.kinds import ENV_REFERENCE, STAND_IN
 from fleet.config.model import Config
 from fleet.config.problems import Problem, nearest, shown
 from fleet.config.servers import ServerSpec
 from fleet.config.shapes import Shape, fields, leaves, spellings
 
 MOST_UNKNOWN: Final = 20
-STAND_IN: Final = "unresolved-reference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,8 @@ class Fitter:
         elif not self.env.get(name):
             self._complain(path, f"the environment variable {_printable(name)} is not set or empty", given)
         else:
-            return Given(self.env[name], f"{given.source}, environment {_printable(name)}")
+            written = f"{ENV_REFERENCE}{name}"  # what a saved file must say
+            return Given(self.env[name], f"{given.source}, environment {_printable(name)}", written)
         return Given(STAND_IN, given.source)
 
     def _complain(self, path: str, message: str, given: Given) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
 
-from fleet.config.kinds import ApiKey, Bytes, Count, Port, Says, Seconds, Section, Whole
+from fleet.config.kinds import Bytes, Count, Port, Says, Seconds, Section, Whole
 from fleet.config.problems import Conflicts
 from fleet.config.urls import is_host
 from fleet.peer import network_of, spelled
@@ -165,38 +165,6 @@ class RateLimitingSection(Section):
 
     enabled: bool = Field(False, description="Whether to limit.")
     requests_per_minute: Count = Field(100, description="Requests per minute and client.")
-
-
-class SecuritySection(Section):
-    """Who may use the fleet."""
-
-    require_api_key: bool | None = Field(
-        None, description="Whether every request needs one of the API keys; none set = yes if there are keys."
-    )
-    api_keys: tuple[ApiKey, ...] = Field(
-        (), max_length=1000, description="Accepted keys, or env:NAME to take one from the environment."
-    )
-    allow_unauthenticated: bool = Field(
-        False,
-        description="Permit listening beyond loopback without API keys; everybody in the network may then use it.",
-    )
-    allowed_hosts: tuple[HostName, ...] = Field(
-        (),
-        max_length=100,
-        description="Names by which browsers may reach a loopback listener without keys, besides local ones; * = any.",
-    )
-    rate_limiting: RateLimitingSection = Field(RateLimitingSection(), description="Limits per client.")
-
-    @property
-    def keys_required(self) -> bool:
-        """Whether a request needs a key: as `require_api_key` says, and without a word from it, if keys are given."""
-        return bool(self.api_keys) if self.require_api_key is None else self.require_api_key
-
-    @model_validator(mode="after")
-    def _keys_when_required(self) -> Self:
-        if self.require_api_key and not self.api_keys:
-            raise Conflicts([("require_api_key", "is on, but security.api_keys is empty: nobody could enter")])
-        return self
 
 
 class LoggingSection(Section):

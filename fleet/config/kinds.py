@@ -14,6 +14,8 @@ from fleet.ids import ServerId
 
 WEEK: Final = 7 * 24 * 3600
 ENV_REFERENCE: Final = "env:"
+STAND_IN: Final = "unresolved-reference"
+"""Stands for a secret that could not be found, which is a problem of its own."""
 
 
 @dataclass(frozen=True, slots=True)

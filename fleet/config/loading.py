@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
@@ -14,7 +14,7 @@ from fleet.config.model import Config
 from fleet.config.problems import ConfigError, Problem
 from fleet.config.servers import ServerSpec
 from fleet.config.shapes import leaves
-from fleet.config.text import read_text
+from fleet.config.text import read_json, read_text
 
 PORT_NAMES = (("port",), ("server", "orchestrator_port"))
 
@@ -53,7 +53,33 @@ def amend(loaded: Loaded, changes: Mapping[str, object], *, source: str) -> Load
     """
     fitter = Fitter(None)
     layer = fitter.section(from_python(changes, source), Config)
-    return _loaded([loaded.given, layer], fitter.problems, source)
+    return overlaid(loaded, layer, fitter.problems, source=source)
+
+
+def overlaid(loaded: Loaded, layer: Given, problems: list[Problem], *, source: str) -> Loaded:
+    """`loaded` with a layer on top that has the model's own names. Raises `ConfigError`, `problems` included."""
+    return _loaded([loaded.given, layer], problems, source)
+
+
+def file_layer(text: str | None, env: Mapping[str, str], *, source: str) -> Given:
+    """What the file alone says, under the model's own names; references to the environment keep their `raw` text.
+
+    Raises `ConfigError` if it cannot be a configuration of the fleet.
+    """
+    problems: list[Problem] = []
+    fitter = Fitter(env, problems)
+    layer = fitter.section(_file(text, source, problems), Config)
+    if problems:
+        raise ConfigError(problems)
+    return layer
+
+
+def over(base: Given, top: Given) -> Given:
+    """`top` over `base`, where the two names of one port count as one: a later layer wins under either."""
+    if any(top.source_of(name) for name in PORT_NAMES):
+        for name in PORT_NAMES:
+            base = without(base, name)
+    return merged(base, top)
 
 
 def parse_server(mapping: Mapping[str, object], *, source: str = "") -> ServerSpec:
@@ -65,7 +91,9 @@ def parse_server(mapping: Mapping[str, object], *, source: str = "") -> ServerSp
 
 def _file(text: str | None, source: str, problems: list[Problem]) -> Given:
     try:
-        return Given({}, source) if text is None else read_text(text, source)
+        if text is None:
+            return Given({}, source)
+        return read_json(text, source) if source.endswith(".json") else read_text(text, source)
     except ConfigError as error:
         problems += error.problems
         return Given({}, source)
@@ -85,25 +113,28 @@ def _flag(path: str, value: object) -> Given:
 
 
 def _loaded(layers: Iterable[Given], problems: list[Problem], source: str) -> Loaded:
-    given = reduce(_over, layers, Given({}, source))
+    given = reduce(over, layers, Given({}, source))
     config = checked(given, Config, problems)
     return Loaded(config, _origins(config, given), given)
 
 
-def _over(base: Given, top: Given) -> Given:
-    """`top` over `base`, where the two names of one port count as one: a later layer wins under either."""
-    if any(top.source_of(name) for name in PORT_NAMES):
-        for name in PORT_NAMES:
-            base = _without(base, name)
-    return merged(base, top)
+def at(given: Given, path: Sequence[str]) -> Given | None:
+    """What stands at `path` in a tree of sections; None if nothing does."""
+    for step in path:
+        child = given.value.get(step) if isinstance(given.value, dict) else None
+        if child is None:
+            return None
+        given = child
+    return given
 
 
-def _without(given: Given, path: tuple[str, ...]) -> Given:
-    if not isinstance(given.value, dict) or path[0] not in given.value:
+def without(given: Given, path: Sequence[str]) -> Given:
+    """The tree without what stands at `path`, nor a section that is empty for it."""
+    if at(given, path) is None:
         return given
     rest = {key: child for key, child in given.value.items() if key != path[0]}
-    if len(path) > 1:
-        rest[path[0]] = _without(given.value[path[0]], path[1:])
+    if len(path) > 1 and (inner := without(given.value[path[0]], path[1:])).value:
+        rest[path[0]] = inner
     return Given(rest, given.source)
 
 

@@ -20,15 +20,16 @@ from fleet.config.front import (
     LimitsSection,
     LoggingSection,
     MonitoringSection,
-    SecuritySection,
     ServerSection,
     TimeoutsSection,
 )
 from fleet.config.keeping import JobsSection, ReloadSection, StoreSection
 from fleet.config.kinds import Port, Seconds, Section
 from fleet.config.problems import Conflicts
+from fleet.config.security import SecuritySection
 from fleet.config.servers import MOST_SERVERS, ServerSpec, check_unique
 from fleet.config.urls import is_loopback, normalise_url
+from fleet.netcheck import refusal
 
 WILDCARDS = frozenset({"0.0.0.0", "::"})
 LATER = (
@@ -74,7 +75,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        found = [*self._one_port(), *_clashes(self), *_loops(self), *_builder(self)]
+        found = [*self._one_port(), *conflicts(self)]
         if found:
             raise Conflicts(found)
         return self
@@ -118,8 +119,8 @@ def unsafe_listener(config: Config) -> str | None:
         return None
     return (
         f"server.host is {config.server.host}, so other machines could use the fleet without a key: "
-        "set security.api_keys (and not security.require_api_key: false), or security.allow_unauthenticated, "
-        "or listen on 127.0.0.1"
+        "set security.api_keys, keys or keys_file (and not security.require_api_key: false), "
+        "or security.allow_unauthenticated, or listen on 127.0.0.1"
     )
 
 
@@ -137,6 +138,11 @@ def checks_hosts(config: Config) -> bool:
 def schema(*, by_alias: bool = True) -> dict[str, Any]:
     """The JSON schema of a configuration, in camelCase as the admin API shows it, or in the file's snake_case."""
     return Config.model_json_schema(by_alias=by_alias)
+
+
+def conflicts(config: Config) -> list[tuple[str, str]]:
+    """What does not go together, as (path, message) each; also for a configuration that was put together from two."""
+    return [*_clashes(config), *_loops(config), *_backends(config), *_builder(config)]
 
 
 def _clashes(config: Config) -> list[tuple[str, str]]:
@@ -158,6 +164,12 @@ def _loops(config: Config) -> list[tuple[str, str]]:
     return [
         (f"servers.{index}.url", what) for index, spec in enumerate(config.servers) if normalise_url(spec.url) in own
     ]
+
+
+def _backends(config: Config) -> list[tuple[str, str]]:
+    """Servers that point where no server may be."""
+    judged = [(index, refusal(spec.url, config.security.backends)) for index, spec in enumerate(config.servers)]
+    return [(f"servers.{index}.url", why) for index, why in judged if why]
 
 
 def _builder(config: Config) -> list[tuple[str, str]]:

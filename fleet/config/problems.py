@@ -34,6 +34,8 @@ class ConfigError(BadRequest):
         lines = [str(problem) for problem in self.problems]
         head = "configuration: " if len(lines) == 1 else f"configuration, {len(lines)} problems: "
         super().__init__(head + "; ".join(lines), details="\n".join(lines))
+        found = [{"path": each.path, "message": each.message, "source": each.source} for each in self.problems]
+        self.fields = {"problems": found}
 
 
 class Conflicts(ValueError):

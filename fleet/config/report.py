@@ -24,8 +24,9 @@ def report(loaded: Loaded) -> str:
     values = {path: value for path, value, _ in leaves(loaded.config)}
     lines = [_line(path, values, loaded) for path in values]
     security = loaded.config.security
-    if security.api_keys and not security.keys_required:
-        lines += ["", "open: security.api_keys are given, but security.require_api_key is false, so nobody needs one"]
+    if security.has_keys and not security.keys_required:
+        what = next(key for key in ("api_keys", "keys", "keys_file") if getattr(security, key))
+        lines += ["", f"open: security.{what} are given, but security.require_api_key is false, so nobody needs one"]
     later = loaded.config.not_in_effect()
     if later:
         lines += ["", "accepted, not yet in effect:", *(f"  {path}" for path in later)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any, Final
@@ -9,7 +10,7 @@ from typing import Any, Final
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from fleet.config.given import DEEPEST, Given, scalar
+from fleet.config.given import DEEPEST, Given, from_python, scalar
 from fleet.config.problems import ConfigError, Problem, shown
 
 LONGEST_TEXT: Final = 2**20
@@ -40,6 +41,32 @@ def read_text(text: str, source: str, *, loader: Any = LOADER) -> Given:
         raise _invalid(error, source) from None
     except (yaml.YAMLError, ValueError):
         raise _error("is no valid YAML: it contains characters that no text file has", source) from None
+
+
+def read_json(text: str, source: str) -> Given:
+    """The tree of a file that claims to be JSON; if it is not, it is read as YAML, which says in which line.
+
+    Raises `ConfigError`; its messages never quote a value.
+    """
+    if len(text) > LONGEST_TEXT:
+        raise _error(f"is longer than {LONGEST_TEXT} characters: surely not a configuration", source)
+    try:
+        value = json.loads(text, object_pairs_hook=_once)
+    except _Refused as refused:
+        raise _error(refused.message, source) from None
+    except (ValueError, RecursionError):
+        return read_text(text, source)
+    if not isinstance(value, dict):
+        raise _error("must hold an object with sections such as `server`", source)
+    return from_python(value, source)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Refused(f"says {shown(next(name for name in names if names.count(name) > 1))} twice", 0)
+    return found
 
 
 def _error(message: str, source: str) -> ConfigError:

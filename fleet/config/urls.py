@@ -7,6 +7,8 @@ import re
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from fleet.netcheck import address_of
+
 LONGEST_URL: Final = 2048
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 # Underscores are no letters of a host name, but container networks are full of them.
@@ -80,6 +82,8 @@ def _normal_host(host: str) -> str:
     address = _address(host)
     if isinstance(address, ipaddress.IPv6Address):
         return f"[{address.compressed}]"
+    if isinstance(meant := address_of(host), ipaddress.IPv4Address):  # 127.1 and 2130706433 are 127.0.0.1 too
+        return str(meant)
     name = host.lower().rstrip(".")
     return "127.0.0.1" if name == "localhost" else name
 

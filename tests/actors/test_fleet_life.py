@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.messages import BanPair, LiftBan
+from actors.messages import BanPair, LiftBans
 from fleet.errors import FleetError, NoServer
 from fleet.gate import GateState
 from fleet.ids import ModelName, Pair, ServerId
@@ -134,7 +134,7 @@ async def test_a_banned_pair_gets_nothing_until_the_ban_ends(autojump_clock: Moc
         await trio.sleep(70.0)
         await fleet.system.exchange(chat(), client := Client())
         assert client.headers["x-fleet-server"] == "a"
-        cast(LiftBan(Pair(ServerId("b"), PAIR.model)))
+        cast(LiftBans(ServerId("b"), PAIR.model))
         await wait_all_tasks_blocked()
         assert not fleet.cell("b").state.barred
 

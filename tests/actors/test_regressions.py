@@ -84,7 +84,7 @@ async def test_a_server_removed_while_a_request_was_in_the_mailbox_crashed_the_d
 
         def submit_and_remove(exchange: Exchange) -> PendingTicket:
             ticket = submit(exchange)
-            fleet.system._forget(cell)
+            fleet.system.roster._forget(cell)
             return ticket
 
         monkeypatch.setattr(Exchange, "_submit", submit_and_remove)

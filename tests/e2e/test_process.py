@@ -200,3 +200,21 @@ def test_a_fleet_whose_servers_are_all_away_still_starts_and_stops(tmp_path: Pat
     with serving(tmp_path, {"a": "http://127.0.0.1:9"}) as running:
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(10) == 0
+
+
+async def test_the_process_follows_its_file_and_saves_into_it(tmp_path: Path) -> None:
+    """`fleet serve` knows where its configuration came from; and following it does not delay its end."""
+    with serving(tmp_path, {}, queue={"max_size": 5}) as running:
+        path, url = tmp_path / "fleet.yml", "/api/orchestrator/config"
+        with trio.fail_after(20):
+            path.write_text(path.read_text().replace("max_size: 5", "max_size: 6  # mine"))
+            while (shown := (await ask(running.url, "GET", url)).json())["config"]["queue"]["maxSize"] != 6:
+                await trio.sleep(0.05)
+            assert shown["source"] == str(path)
+            assert (await ask(running.url, "PATCH", f"{url}/queue", {"maxSize": 7})).status == 200
+            assert (await ask(running.url, "POST", f"{url}/save", {})).status == 200
+            assert "max_size: 7  # mine" in path.read_text()
+            running.process.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            assert await running.exit_code() == 0
+            assert time.monotonic() - began < 3.0

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fleet.bans import BanKind, Bans
 from fleet.ids import ModelName, Pair, ServerId
@@ -95,3 +98,71 @@ def test_the_book_of_expiries_does_not_grow_with_renewals() -> None:
     for now in range(5_000):
         bans.add(A, "again", float(now), kind=BanKind.COOLDOWN, until=now + 120.0)
     assert len(bans._expiries) < 200
+
+
+def test_who_banned_is_kept() -> None:
+    bans = Bans()
+    bans.add(A, "smells", 1.0, by="alice")
+    bans.add(B, "no such model", 1.0, kind=BanKind.COOLDOWN, until=9.0)
+    assert [ban.by for ban in bans.list(2.0)] == ["alice", ""]
+
+
+def test_one_pair_is_asked_for_by_kind_and_only_while_it_holds() -> None:
+    bans = Bans()
+    bans.add(A, "slow", 0.0, kind=BanKind.COOLDOWN, until=5.0)
+    assert bans.get(A, BanKind.BAN, 1.0) is None
+    found = bans.get(A, BanKind.COOLDOWN, 1.0)
+    assert found is not None
+    assert found.reason == "slow"
+    assert bans.get(A, BanKind.COOLDOWN, 5.0) is None
+
+
+LIFTS = [
+    # server, model, kind, what is gone
+    (None, None, None, {(A, "ban"), (A, "cooldown"), (B, "ban"), (C, "ban")}),
+    (A.server, None, None, {(A, "ban"), (A, "cooldown"), (B, "ban")}),
+    (None, A.model, None, {(A, "ban"), (A, "cooldown"), (C, "ban")}),
+    (None, A.model, BanKind.BAN, {(A, "ban"), (C, "ban")}),
+    (A.server, A.model, BanKind.COOLDOWN, {(A, "cooldown")}),
+    (C.server, B.model, None, set()),
+    (ServerId("nobody"), None, None, set()),
+    (None, ModelName(""), None, set()),
+]
+
+
+@pytest.mark.parametrize(("server", "model", "kind", "gone"), LIFTS)
+def test_one_call_lifts_by_server_model_and_kind(
+    server: ServerId | None, model: ModelName | None, kind: BanKind | None, gone: set[tuple[Pair, str]]
+) -> None:
+    bans = bans_of(A, B, C)
+    bans.add(A, "slow", 0.0, kind=BanKind.COOLDOWN, until=50.0)
+    everything = {(ban.pair, ban.kind.value) for ban in bans.list(1.0)}
+    assert {(ban.pair, ban.kind.value) for ban in bans.lift_matching(server, model, kind)} == gone
+    assert {(ban.pair, ban.kind.value) for ban in bans.list(1.0)} == everything - gone
+
+
+PAIRS = [Pair(ServerId(server), ModelName(model)) for server in ("a", "b") for model in ("m:1", "m:2")]
+KINDS = st.sampled_from(list(BanKind))
+STEPS = st.one_of(
+    st.tuples(st.just("add"), st.sampled_from(PAIRS), KINDS, st.one_of(st.just(math.inf), st.floats(0.1, 9.0))),
+    st.tuples(st.just("lift"), st.sampled_from([*PAIRS, None]), st.one_of(st.none(), KINDS), st.booleans()),
+    st.tuples(st.just("expire"), st.none(), st.none(), st.none()),
+)
+
+
+@given(st.lists(STEPS, max_size=40), st.integers(1, 6))
+def test_what_a_server_is_kept_away_from_is_what_the_list_says(steps: list[tuple[Any, ...]], limit: int) -> None:
+    bans, now = Bans(limit=limit), 0.0
+    for what, pair, kind, more in steps:
+        now += 1.0
+        if what == "add":
+            bans.add(pair, "test", now, kind=kind, until=now + more)
+        elif what == "lift":
+            bans.lift_matching(pair.server if pair else None, pair.model if pair and more else None, kind)
+        else:
+            bans.expire(now)
+        assert len(bans) <= limit
+        for server in (ServerId("a"), ServerId("b")):
+            assert bans.barred(server, now) == {ban.pair.model for ban in bans.list(now) if ban.pair.server == server}
+    bans.clear()
+    assert not bans._by_server

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.errors import BackendBroke, BackendUnreachable, ConnectTimeout, IdleTimeout, Phase
+from fleet.errors import BackendBroke, BackendUnreachable, ConnectTimeout, IdleTimeout, Phase, RequestCancelled
 from fleet.outcomes import (
     ClientLeft,
     Completed,
@@ -29,6 +29,7 @@ TABLE: list[tuple[End, Signal, bool, str]] = [
     (ClientLeft(), Signal.NEUTRAL, False, "client_left"),
     (ClientLeft(stalled=True), Signal.NEUTRAL, False, "client_stalled"),
     (Revoked("drain timeout"), Signal.NEUTRAL, True, "revoked"),
+    (Revoked("cancelled", RequestCancelled("x")), Signal.NEUTRAL, False, "request_cancelled"),
     (Failed(BackendUnreachable("x", Phase.CONNECT)), Signal.FAILURE, True, "backend_unreachable"),
     (Failed(ConnectTimeout("x", Phase.CONNECT)), Signal.FAILURE, True, "connect_timeout"),
     (Failed(BackendBroke("x", Phase.BODY)), Signal.FAILURE, True, "backend_broke"),

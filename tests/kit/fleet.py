@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import trio
 
+from actors.journal import Journal
 from actors.ollama_client import OllamaClient
 from actors.system import System, open_system
 from actors.transport import Endpoint, Pool
@@ -83,6 +84,7 @@ async def open_fleet(
     models: str = "m:latest:1GB,n:latest:1GB",
     slots: int = 4,
     seed: int = 1,
+    journal: Journal | None = None,
     **config: Any,
 ) -> AsyncIterator[Fleet]:
     """A fleet over in-memory servers, probed once. `config` holds sections, as in the YAML file."""
@@ -94,7 +96,7 @@ async def open_fleet(
         specs = [{"id": name, "url": b.url, "max_concurrency": slots} for name, b in backends.items()]
         memory = MemoryBackends(backends)
         full = Config.model_validate({"servers": specs, **config})
-        async with open_system(full, backends=memory, seed=seed) as system:
+        async with open_system(full, backends=memory, seed=seed, journal=journal) as system:
             fleet = Fleet(system, memory)
             await fleet.until_healthy()
             yield fleet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -10,7 +11,10 @@ from typing import Any, cast
 
 import trio
 
+from actors.journal import Journal
+from actors.recorder import Recorder
 from actors.system import System
+from actors.tally import Tallies
 from actors.views import QueueView
 from fleet.call import Call, Downstream, Headers
 from fleet.catalog import ServerCatalog
@@ -124,6 +128,17 @@ class FakeSystem:
         self.breakers = SimpleNamespace(describe=lambda now=None: [])
         self.paused = False
         self.removed: list[tuple[str, bool]] = []
+        self.roster = SimpleNamespace(own_urls=[])
+        self.fleet = SimpleNamespace(
+            servers=self.servers,
+            config=self.config,
+            journal=Journal(),
+            recorder=Recorder(),
+            tally=Tallies(trio.current_time, time.time, Journal()),
+            now=trio.current_time,
+            epoch=lambda moment: time.time() - (trio.current_time() - moment),
+            moment=lambda epoch: trio.current_time() - (time.time() - epoch),
+        )
         for name in servers:
             self.join(ServerSpec(id=ServerId(name), url=f"http://{name}.internal:11434"), models)
 
@@ -229,7 +244,7 @@ class FakeSystem:
     def in_flight(self) -> int:
         return self.open
 
-    def queue_view(self) -> QueueView:
+    def queue_view(self, most: int = 200) -> QueueView:
         return QueueView(
             waiting=2,
             max_size=1000,

@@ -11,6 +11,7 @@ import trio
 from fleet.call import Call, Downstream
 from fleet.ids import ServerId
 from fleet.server import Health
+from tests.kit.served import served
 from tests.web.fake_system import FakeSystem, fleet
 from tests.web.raw import head
 from web.logs import TextFormatter
@@ -51,8 +52,6 @@ CALLS = [
     ("POST", f"{ADMIN}/servers/add", b"{", "admin", "add server failed", {"status": 400}),
     ("DELETE", f"{ADMIN}/servers/a", b"", "admin", "remove server done", {"server": "a"}),
     ("DELETE", f"{ADMIN}/servers/z", b"", "admin", "remove server failed", {"server": "z", "status": 404}),
-    ("POST", f"{ADMIN}/queue/pause", b"", "admin", "pause queue done", {}),
-    ("POST", f"{ADMIN}/queue/resume", b"", "admin", "resume queue done", {}),
 ]  # fmt: skip
 
 
@@ -72,6 +71,16 @@ async def test_one_line(
     expected = {"name": f"fleet.{logger}", "levelname": "INFO", "client": ME, "request_id": "r1"}
     assert line.items() >= ({"status": answer.status} | expected | fields).items()
     assert line["msg"] % line["args"] == message
+
+
+async def test_orders_to_the_queue_leave_a_line_each(lines: pytest.LogCaptureFixture) -> None:
+    async with served("a") as product, product.client() as client:
+        for order in ("pause", "resume"):
+            assert (await client.post(f"{ADMIN}/queue/{order}")).status_code == 200
+    assert [(line["args"], line["by"]) for line in told(lines)] == [
+        (("pause queue", "done"), "anonymous"),
+        (("resume queue", "done"), "anonymous"),
+    ]
 
 
 async def test_an_error_inside_a_stream_looked_like_success(lines: pytest.LogCaptureFixture) -> None:

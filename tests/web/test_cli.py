@@ -15,6 +15,7 @@ from fleet.config import Config
 from tests.kit.served import served
 from web import cli
 from web.bind import bind
+from web.layers import Origin
 from web.serve import run
 
 NO_SERVERS = "no servers configured: add `servers:` to config.yml or set FLEET_SERVERS"
@@ -112,8 +113,11 @@ def test_serve_knows_which_file_it_read(
 ) -> None:
     sources: list[str] = []
 
-    def note(config: Config, say: object, *, source: str) -> int:
+    def note(config: Config, say: object, *, source: str, origin: Origin) -> int:
         sources.append(source)
+        assert origin.name == (source if files else "config.yml")  # what a save writes
+        assert origin.path.is_absolute()
+        assert (origin.reading.text is None) == (not files)
         return 0
 
     monkeypatch.setattr("web.serve.run", note)

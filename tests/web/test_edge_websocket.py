@@ -21,11 +21,13 @@ from quart_trio import QuartTrio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 import web.serve
+from fleet.roles import Role
 from tests.kit.edge import Browser, noted_edges, reset
 from tests.kit.raw import request_bytes
 from tests.web.fake_system import FakeSystem
 from web.app import create_app
 from web.edge.acceptor import Edge
+from web.roles import WEBSOCKET, grant
 from web.serve import serve
 
 KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
@@ -103,13 +105,14 @@ def with_routes(room: Room, app: QuartTrio) -> QuartTrio:
 
     for view in (echo, late, push, endless, forbidden):
         app.websocket(f"/test/{view.__name__}")(view)
+        grant(app, WEBSOCKET, f"/test/{view.__name__}", Role.CLIENT)
     return app
 
 
 @asynccontextmanager
 async def opened(monkeypatch: pytest.MonkeyPatch, **config: Any) -> AsyncIterator[Room]:
     room = Room()
-    monkeypatch.setattr(web.serve, "create_app", lambda system: with_routes(room, create_app(system)))
+    monkeypatch.setattr(web.serve, "create_app", lambda system, house: with_routes(room, create_app(system, house)))
     room.edges = noted_edges(monkeypatch)
     ports = {"proxy_port": 0, "orchestrator_port": 0, **config.pop("server", {})}
     system = FakeSystem(server=ports, **config)

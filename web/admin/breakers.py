@@ -1,56 +1,166 @@
-"""Circuit breakers that remember something; a pair without one is closed."""
+"""Circuit breakers: look at them.
+
+A pair without a breaker is closed and remembers nothing; looking at it creates nothing.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import trio
-from quart import Blueprint, Response
 
-from web import replies
-from web.admin.common import admin_blueprint, epoch, epoch_ms, iso
+from fleet.errors import ModelNotFound
+from fleet.ids import ANY_MODEL, Pair, ServerId
+from fleet.names import canonical
+from web.admin import breaker_view
+from web.admin.breaker_view import LOWER, PAIR_SCORE, STANDING, UPPER, listed_shape, named_shape, stats_shape
+from web.admin.common import epoch_ms
+from web.admin.shapes import EPOCH_MS, Maybe, Said
+from web.admin.topic import Asked, Topic
 
 if TYPE_CHECKING:
-    from actors.system import System
+    from actors.cells import ServerCell
     from fleet.breaker_values import BreakerView
 
+_LONGEST: Final = 200
 
-def blueprint(system: System) -> Blueprint:
-    """The list."""
-    routes = admin_blueprint("breakers")
+topic = Topic("breakers", "Circuit breakers, one for each model on each server.")
 
-    @routes.get("/circuit-breakers")
-    async def all_breakers() -> Response:
-        views = system.breakers.describe(trio.current_time())
-        return replies.json({"success": True, "circuitBreakers": [describe(view) for view in views]})
+PAIR: Final = {
+    "success": bool,
+    "breaker": {
+        "serverId": str,
+        "model": str,
+        "state": LOWER,
+        "failureCount": int,
+        "lastFailure": Maybe(EPOCH_MS),
+        **STANDING,
+    },
+    "key": Said(str, "server:model"),
+    "serverId": str,
+    "model": str,
+    "stats": stats_shape(LOWER),
+    "lbScore": PAIR_SCORE,
+}
 
-    return routes
+
+class Asking(NamedTuple):
+    """What a path is about: a server of ours, and a canonical model name."""
+
+    cell: ServerCell
+    pair: Pair
+
+    @property
+    def exists(self) -> bool:
+        """Whether the server lists the model, or a breaker remembers it."""
+        return self.pair.model in self.cell.state.models or self.pair.model in self.cell.state.gates
 
 
-def describe(view: BreakerView) -> dict[str, object]:
-    """One breaker as the list shows it. Times in epoch milliseconds, 0 for "never", as the reference has them."""
+@topic.get(
+    "/circuit-breakers",
+    "All circuit breakers that remember something; every other pair is closed.",
+    returns={"success": bool, "circuitBreakers": [listed_shape(UPPER)]},
+    seed=True,
+)
+async def all_breakers(asked: Asked) -> dict[str, Any]:
+    system = asked.system
+    cells = ((view, system.servers.get(view.pair.server)) for view in system.breakers.describe(trio.current_time()))
+    shown = [
+        breaker_view.listed(view, system.config, None if cell is None else cell.state, upper=True)
+        for view, cell in cells
+    ]
+    return {"success": True, "circuitBreakers": shown}
+
+
+@topic.get(
+    "/circuit-breakers/<server>",
+    "All pairs of a server, and the server as a whole: its state is the best of theirs.",
+    returns={
+        "success": bool,
+        "serverId": str,
+        "stats": stats_shape(LOWER),
+        "count": int,
+        "circuitBreakers": [listed_shape(LOWER)],
+    },
+    seed=True,
+)
+async def of_server(asked: Asked, server: str) -> dict[str, Any]:
+    cell = asked.system.cell(ServerId(server))
+    views = [view_of(asked, Asking(cell, pair)) for pair in pairs_of(cell)]
+    config = asked.system.config
     return {
-        "serverId": view.pair.server,
-        "serverIdOnly": view.pair.server,
-        "model": view.pair.model,
-        "state": view.state.value.upper(),
-        "failureCount": view.failure_count,
-        "successCount": view.success_count,
-        "totalRequestCount": view.total_request_count,
-        "blockedRequestCount": view.blocked_request_count,
-        "lastFailure": epoch_ms(view.last_failure) or 0,
-        "lastSuccess": epoch_ms(view.last_success) or 0,
-        "nextRetryAt": epoch_ms(view.next_retry_at) or 0,
-        "errorRate": view.error_rate,
-        "errorCounts": view.error_counts,
-        "consecutiveSuccesses": view.consecutive_successes,
-        "halfOpenStartedAt": epoch_ms(view.half_open_started_at) or 0,
-        "halfOpenAttempts": view.half_open_attempts,
-        "consecutiveFailedRecoveries": view.consecutive_failed_recoveries,
-        "activeTestsInProgress": view.active_tests,
-        "lastFailureReason": view.last_failure_kind or None,
-        "since": iso(epoch(view.since)),
-        "why": view.why,
-        "nextStep": view.next_step,
-        "forcedBy": view.forced_by,
+        "success": True,
+        "serverId": server,
+        "stats": breaker_view.summary(views, cell.state.added),
+        "count": len(views),
+        "circuitBreakers": [breaker_view.listed(view, config, cell.state, upper=False) for view in views],
     }
+
+
+@topic.get(
+    "/circuit-breakers/<server>/<path:model>",
+    "The circuit breaker of one model on one server; a pair that nothing is remembered of is closed.",
+    returns=PAIR,
+    seed=True,
+)
+async def of_pair(asked: Asked, server: str, model: str) -> dict[str, Any]:
+    asking = asking_of(asked, server, model)
+    view = view_of(asked, asking)
+    stats = breaker_view.stats(view, upper=False)
+    breaker = {
+        "serverId": server,
+        "model": view.pair.model,
+        "state": view.state.value,
+        "failureCount": view.failure_count,
+        "lastFailure": epoch_ms(view.last_failure),
+        **breaker_view.standing(view),
+    }
+    return {
+        "success": True,
+        "breaker": breaker,
+        "key": breaker_view.key(view),
+        "serverId": server,
+        "model": view.pair.model,
+        "stats": stats,
+        "lbScore": breaker_view.pair_score(asked.system.config, asking.cell.state, view.pair.model),
+    }
+
+
+@topic.get(
+    "/servers/<server>/models/<path:model>/circuit-breaker",
+    "The circuit breaker of one model on one server, by its other address.",
+    returns={
+        "success": bool,
+        "serverId": str,
+        "model": str,
+        "circuitBreaker": named_shape(errorRatePercent=Said(float, "0 to 100")),
+    },
+    seed=True,
+)
+async def of_model(asked: Asked, server: str, model: str) -> dict[str, Any]:
+    view = view_of(asked, asking_of(asked, server, model))
+    shown = {**breaker_view.named(view), "errorRatePercent": round(100 * view.error_rate, 2)}
+    return {"success": True, "serverId": server, "model": view.pair.model, "circuitBreaker": shown}
+
+
+# ---- common ground
+
+
+def asking_of(asked: Asked, server: str, model: str) -> Asking:
+    """Raises ServerNotFound, and ModelNotFound for what cannot be the name of a model."""
+    cell, name = asked.system.cell(ServerId(server)), canonical(model)
+    if name == ANY_MODEL:
+        raise ModelNotFound(f"'{model[:_LONGEST]}' is not a valid model name")
+    return Asking(cell, Pair(cell.state.id, name))
+
+
+def pairs_of(cell: ServerCell) -> list[Pair]:
+    """What a server lists, and what its breakers remember besides."""
+    return [
+        Pair(cell.state.id, model) for model in (*cell.state.models, *(cell.state.gates.keys() - cell.state.models))
+    ]
+
+
+def view_of(asked: Asked, asking: Asking) -> BreakerView:
+    breakers = asked.system.breakers
+    return breakers.get(asking.pair) or breakers.untouched(asking.pair, asking.cell.state.added)

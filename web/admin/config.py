@@ -1,7 +1,218 @@
-"""The configuration: look, change, reload, save."""
+"""The configuration: look, change, reload, save.
+
+Paths of keys are written as in the file, `queue.max_size`; the configuration itself in camelCase.
+"""
 
 from __future__ import annotations
 
-from web.admin.topic import Topic
+from typing import TYPE_CHECKING, Any, Final
 
-topic = Topic("config", "The configuration.")
+from pydantic import BaseModel, ConfigDict, Field
+
+from fleet.config import Config, schema
+from fleet.config.kinds import Section
+from fleet.config.shapes import fields, spellings
+from fleet.errors import BadRequest
+from fleet.roles import Role
+from web.admin.common import iso, json_object
+from web.admin.reading import Param
+from web.admin.shapes import ISO, Each, Maybe, OneOf
+from web.admin.topic import Asked, Topic
+
+if TYPE_CHECKING:
+    from fleet.config.changes import Change
+    from web.layers import Outcome, Trouble
+
+topic = Topic("config", "The configuration: look, change, reload, save.")
+
+DRY: Final = Param("dry_run", bool, False, "true: say what would change, and change nothing")
+CHANGE: Final = {"path": str, "before": object, "after": object, "effect": OneOf(("now", "restart"))}
+PROBLEM: Final = {"path": str, "message": str, "source": str}
+CHANGED: Final = {
+    "success": bool,
+    "message": str,
+    "config": dict,
+    "changed": [CHANGE],
+    "needsRestart": [str],
+    "dryRun": bool,
+}
+MOST_NOTED: Final = 100
+"""Changes of one call that the audit log describes; it names more."""
+SECTIONS: Final = {name: shape.model for name, _, shape in fields(Config) if shape.model is not None and not shape.many}
+
+
+class SectionBody(BaseModel):
+    """Some or all keys of the section; what is not given stays as it is."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class PathBody(Section):
+    """Which file."""
+
+    config_path: str | None = Field(
+        None, description="A .yml, .yaml or .json file in `reload.directory`; none = the file of the start."
+    )
+
+
+VALID_SECTIONS: Final = [str(Config.model_fields[name].alias) for name in SECTIONS]
+
+
+class UnknownSection(BadRequest):
+    """No section of the configuration has this name."""
+
+    def __init__(self) -> None:
+        super().__init__("Invalid configuration section", details=f"it must be one of {', '.join(VALID_SECTIONS)}")
+        self.fields = {"validSections": VALID_SECTIONS}
+
+
+@topic.get(
+    "/config",
+    "The configuration, secrets redacted, and where each value came from.",
+    returns={
+        "success": bool,
+        "config": dict,
+        "source": str,
+        "sources": Each(str),
+        "unsaved": [str],
+        "needsRestart": [str],
+        "trouble": Maybe({"since": ISO, "problems": [PROBLEM]}),
+    },
+    seed=True,
+)
+async def look(asked: Asked) -> dict[str, Any]:
+    """What is wanted; `needsRestart` are the keys for which the process still goes by an earlier value."""
+    settings = asked.house.settings
+    return {
+        "success": True,
+        "config": _shown(settings.config),
+        "source": settings.source,
+        "sources": settings.sources(),
+        "unsaved": settings.unsaved,
+        "needsRestart": settings.late,
+        "trouble": _trouble(settings.trouble),
+    }
+
+
+@topic.post(
+    "/config",
+    "Change the configuration: the keys that are given; lists are replaced as a whole.",
+    role=Role.ADMIN,
+    action="change configuration",
+    query=(DRY,),
+    body=Config,
+    reads=False,
+    returns=CHANGED,
+    seed=True,
+)
+async def change(asked: Asked) -> dict[str, Any]:
+    """All of it is checked before any of it takes effect."""
+    outcome = await asked.house.settings.change(await json_object(), dry=asked.query["dry_run"])
+    return _told(asked, outcome, "Configuration updated successfully")
+
+
+@topic.patch(
+    "/config/<section>",
+    "Change one section of the configuration, named in camelCase or as in the file.",
+    action="change configuration section",
+    query=(DRY,),
+    body=SectionBody,
+    reads=False,
+    returns={**CHANGED, "section": str},
+    fails=(400,),
+    seed=True,
+)
+async def change_section(asked: Asked, section: str) -> dict[str, Any]:
+    """All of it is checked before any of it takes effect."""
+    name = spellings(Config).get(section)
+    if name not in SECTIONS:
+        raise UnknownSection
+    outcome = await asked.house.settings.change({name: await json_object()}, dry=asked.query["dry_run"])
+    return {**_told(asked, outcome, f"Configuration section '{section}' updated successfully"), "section": section}
+
+
+@topic.post(
+    "/config/reload",
+    "Read the configuration from its file, or another one beside it; unsaved changes are dropped, except of servers.",
+    role=Role.ADMIN,
+    action="reload configuration",
+    query=(DRY,),
+    body=PathBody,
+    returns=CHANGED,
+    fails=(400, 404),
+    seed=True,
+)
+async def reload(asked: Asked) -> dict[str, Any]:
+    """A file that cannot be used changes nothing."""
+    outcome = await asked.house.settings.reload(asked.body.config_path, dry=asked.query["dry_run"])
+    return _told(asked, outcome, "Configuration reloaded successfully")
+
+
+@topic.post(
+    "/config/save",
+    "Write the configuration to its file, or another one beside it; comments in the file stay where they can.",
+    role=Role.ADMIN,
+    action="save configuration",
+    body=PathBody,
+    returns={"success": bool, "message": str, "path": str, "overridden": [str], "leftOut": [str]},
+    fails=(400, 409, 500),
+    seed=True,
+)
+async def save(asked: Asked) -> dict[str, Any]:
+    """`overridden`: keys that a restart would read differently, because environment or flags win over the file."""
+    saved = await asked.house.settings.save(asked.body.config_path)
+    asked.note.about(file=saved.path.name)
+    return {
+        "success": True,
+        "message": "Configuration saved successfully",
+        "path": str(saved.path),
+        "overridden": saved.overridden,
+        "leftOut": saved.left_out,
+    }
+
+
+@topic.get(
+    "/config/schema",
+    "The JSON Schema of the configuration.",
+    returns={"success": bool, "schema": dict},
+    seed=True,
+)
+async def json_schema(asked: Asked) -> dict[str, Any]:
+    """In camelCase, as the other routes have it."""
+    return {"success": True, "schema": schema()}
+
+
+def _told(asked: Asked, outcome: Outcome, message: str) -> dict[str, Any]:
+    _note(asked, outcome)
+    return {
+        "success": True,
+        "message": "Nothing was changed: this was a dry run" if outcome.dry else message,
+        "config": _shown(outcome.config),
+        "changed": [_change(change) for change in outcome.changes],
+        "needsRestart": outcome.late,
+        "dryRun": outcome.dry,
+    }
+
+
+def _note(asked: Asked, outcome: Outcome) -> None:
+    """For the audit log."""
+    asked.note.about(keys=", ".join(change.path for change in outcome.changes), dry="yes" if outcome.dry else "")
+    if not outcome.dry:
+        told = outcome.changes[:MOST_NOTED]
+        before = {change.path: change.before for change in told}
+        asked.note.change(before=before, after={change.path: change.after for change in told})
+
+
+def _change(change: Change) -> dict[str, Any]:
+    return {"path": change.path, "before": change.before, "after": change.after, "effect": change.effect}
+
+
+def _shown(config: Config) -> dict[str, Any]:
+    return config.model_dump(mode="json", by_alias=True)  # secrets come out as stars
+
+
+def _trouble(trouble: Trouble | None) -> dict[str, Any] | None:
+    if trouble is None:
+        return None
+    problems = [{"path": each.path, "message": each.message, "source": each.source} for each in trouble.problems]
+    return {"since": iso(trouble.since), "problems": problems}

@@ -1,18 +1,49 @@
-"""Health: of the fleet, for people, for load balancers, for the dashboard."""
+"""Health: of the fleet, for people, for load balancers, for the dashboard; and a round of probes on demand."""
 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
-from quart import Blueprint, Response
+from quart import Response
 
+from fleet.roles import Role
 from web import access, replies
-from web.admin.common import ROOT, is_healthy, now_iso
+from web.admin.common import is_healthy, iso, now_iso
+from web.admin.shapes import ISO, SECONDS, Each, Maybe, OneOf, Optional, Said
+from web.admin.symptoms import Symptom, symptoms, word_of
+from web.admin.topic import Asked, Topic
 from web.reading import scope
 
 if TYPE_CHECKING:
     from actors.system import System
+
+topic = Topic("health", "How the fleet is.")
+probes = Topic("probes", "For load balancers and people: needs no key.", root="")
+
+RATE_SPAN: Final = 60.0
+"""Seconds over which `requestsPerSecond` is taken."""
+REASON: Final = {
+    "code": Said(
+        str,
+        "draining, no_server, server_unhealthy, server_not_probed, queue_paused, queue_full, store_degraded, "
+        "records_dropped, config_reload_failed",
+    ),
+    "text": str,
+    "since": Said(Maybe(ISO), "null: not known"),
+}
+STATUS: Final = OneOf(("healthy", "degraded", "unhealthy", "draining"))
+BREAKERS: Final = Said(
+    Each({"state": OneOf(("closed", "open", "half-open")), "failureCount": int}),
+    "by `server:model`; a breaker with nothing to remember is closed, and absent",
+)
+OVERVIEW: Final = {
+    "totalServers": int,
+    "healthyServers": int,
+    "totalModels": int,
+    "inFlightRequests": int,
+    "openCircuitBreakers": int,
+}
 
 
 def own_version() -> str:
@@ -23,74 +54,120 @@ def own_version() -> str:
         return "0"
 
 
-def blueprint(system: System) -> Blueprint:
-    """Routes under the orchestrator's root, and `/health...` for probes."""
-    routes = Blueprint("health", __name__)
-
-    @routes.get(f"{ROOT}/health")
-    async def fleet_health() -> Response:
-        word = status_word(system)
-        body = {
-            "success": True,
-            "status": word,
-            "uptime": round(system.uptime, 3),
-            "version": own_version(),
-            "servers": len(system.servers),
-            "healthyServers": _healthy(system),
-        }
-        return replies.json(body)
-
-    @routes.get("/health")
-    async def for_people() -> Response:
-        body = {
-            "status": "ok" if status_word(system) == "healthy" else status_word(system),
-            "uptime": round(system.uptime, 3),
-            "timestamp": now_iso(),
-            "orchestrator": _overview(system, access.is_trusted(scope()["headers"], system.config.security)),
-        }
-        return replies.json(body)
-
-    @routes.get("/health/live")
-    async def live() -> Response:
-        return replies.json({"status": "ok"})
-
-    @routes.get("/health/ready")
-    async def ready() -> Response:
-        healthy = _healthy(system)
-        if healthy and not system.draining:
-            return replies.json({"status": "ready", "healthyServers": healthy})
-        reason = "shutting down" if system.draining else "no healthy server"
-        return replies.json({"status": "not_ready", "reason": reason, "totalServers": len(system.servers)}, 503)
-
-    return routes
+@topic.get(
+    "/health",
+    "Whether the fleet can serve, and everything that is wrong.",
+    role=Role.CLIENT,
+    returns={
+        "success": bool,
+        "status": STATUS,
+        "reasons": [REASON],
+        "uptime": SECONDS,
+        "version": str,
+        "servers": int,
+        "healthyServers": int,
+        "inFlightRequests": int,
+        "queuedRequests": int,
+        "requestsPerSecond": Said(float, "finished requests, over the last minute"),
+    },
+    seed=True,
+)
+async def fleet_health(asked: Asked) -> dict[str, Any]:
+    system = asked.system
+    found = symptoms(system, asked.house.settings, named=asked.by.role >= Role.OPERATOR)
+    return {
+        "success": True,
+        "status": word_of(found),
+        "reasons": [_shown(each) for each in found],
+        "uptime": round(system.uptime, 3),
+        "version": own_version(),
+        "servers": len(system.servers),
+        "healthyServers": healthy_servers(system),
+        "inFlightRequests": system.in_flight,
+        "queuedRequests": system.queue_view(0).waiting,
+        "requestsPerSecond": requests_per_second(system),
+    }
 
 
-def status_word(system: System) -> str:
-    """`healthy`, `degraded` (some servers are down), `unhealthy` (all are), or `draining`."""
-    if system.draining:
-        return "draining"
-    healthy = _healthy(system)
-    if not healthy:
-        return "unhealthy"
-    return "healthy" if healthy == len(system.servers) else "degraded"
+@probes.get(
+    "/health",
+    "The fleet in figures, for people and the dashboard; names only for those who may see them.",
+    role=Role.CLIENT,
+    returns={
+        "status": OneOf(("ok", "degraded", "unhealthy", "draining")),
+        "reasons": [REASON],
+        "uptime": SECONDS,
+        "timestamp": ISO,
+        "orchestrator": {**OVERVIEW, "circuitBreakers": Optional(BREAKERS)},
+    },
+)
+async def for_people(asked: Asked) -> dict[str, Any]:
+    system = asked.system
+    trusted = access.is_trusted(scope()["headers"], system.config.security)
+    found = symptoms(system, asked.house.settings, named=trusted)
+    word = word_of(found)
+    return {
+        "status": "ok" if word == "healthy" else word,
+        "reasons": [_shown(each) for each in found],
+        "uptime": round(system.uptime, 3),
+        "timestamp": now_iso(),
+        "orchestrator": overview(system) | ({"circuitBreakers": breakers_by_name(system)} if trusted else {}),
+    }
 
 
-def _healthy(system: System) -> int:
+@probes.get("/health/live", "Whether the process answers.", role=Role.CLIENT, returns={"status": OneOf(("ok",))})
+async def live(asked: Asked) -> dict[str, Any]:
+    return {"status": "ok"}
+
+
+@probes.get(
+    "/health/ready",
+    "Whether to send requests here: 503 while no server can be used, and while the fleet shuts down.",
+    role=Role.CLIENT,
+    returns={"status": OneOf(("ready",)), "healthyServers": int},
+    fails=(503,),
+)
+async def ready(asked: Asked) -> dict[str, Any] | Response:
+    system = asked.system
+    usable = sum(cell.state.usable for cell in system.servers.values())
+    if usable and not system.draining:
+        return {"status": "ready", "healthyServers": usable}
+    reason = "shutting down" if system.draining else "no healthy server"
+    body = {"status": "not_ready", "reason": reason, "totalServers": len(system.servers)}
+    return replies.json({**body, "success": False, "error": reason}, 503)
+
+
+def healthy_servers(system: System) -> int:
+    """How many the probes reach, whatever the operator says."""
     return sum(is_healthy(cell) for cell in system.servers.values())
 
 
-def _overview(system: System, trusted: bool) -> dict[str, object]:
-    """The fleet in figures; which server and which model is nobody's business who would need a key and has none."""
+def overview(system: System) -> dict[str, Any]:
+    """The fleet in figures, in `OVERVIEW`'s shape: no names."""
     states = [cell.state for cell in system.servers.values()]
-    breakers = {
+    return {
+        "totalServers": len(states),
+        "healthyServers": healthy_servers(system),
+        "totalModels": len({model for state in states for model in state.models}),
+        "inFlightRequests": system.in_flight,
+        "openCircuitBreakers": sum(view.state.value == "open" for view in system.breakers.describe()),
+    }
+
+
+def breakers_by_name(system: System) -> dict[str, Any]:
+    """State and failures of every breaker that remembers something; names servers and models."""
+    return {
         f"{view.pair.server}:{view.pair.model}": {"state": view.state.value, "failureCount": view.failure_count}
         for view in system.breakers.describe()
     }
-    return {
-        "totalServers": len(states),
-        "healthyServers": _healthy(system),
-        "totalModels": len({model for state in states for model in state.models}),
-        "inFlightRequests": system.in_flight,
-        "openCircuitBreakers": sum(each["state"] == "open" for each in breakers.values()),
-        **({"circuitBreakers": breakers} if trusted else {}),
-    }
+
+
+def requests_per_second(system: System) -> float:
+    """Finished requests, over the last minute; whatever has ended by now is counted."""
+    system.fleet.recorder.flush()
+    start, sums = system.fleet.tally.window(RATE_SPAN)
+    return round(sums.count / max(system.fleet.now() - start, 1.0), 4)
+
+
+def _shown(symptom: Symptom) -> dict[str, Any]:
+    return {"code": symptom.code, "text": symptom.text, "since": iso(symptom.since)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.alias_generators import to_camel
 from quart import request
 
 from fleet.errors import BadRequest
@@ -42,7 +43,7 @@ def body_of(model: type[Body], given: Mapping[str, object]) -> Body:
 
 
 def _problem(error: Any) -> str:
-    where = ".".join(str(step) for step in error["loc"])
+    where = ".".join(to_camel(step) if isinstance(step, str) else str(step) for step in error["loc"])
     return f"{where}: {error['msg']}" if where else str(error["msg"])
 
 

@@ -1,26 +1,29 @@
-"""Servers: list, add, remove."""
+"""Servers: list, add, change, remove."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from quart import Blueprint, Response
+from pydantic import Field
 
 from fleet.config import ConfigError, ServerSpec, normalise_url, parse_server
+from fleet.config.kinds import Secret, Section, Whole
+from fleet.config.servers import Tag, Url
 from fleet.errors import BadRequest, Conflict, ServerNotFound
 from fleet.ids import ServerId
-from fleet.server import Admin
-from web import replies
-from web.admin.common import admin_blueprint, flag, is_healthy, json_object, milliseconds, status_of
-from web.audit import ADMIN, Note, audited
+from fleet.roles import Role
+from web.admin.common import json_object
+from web.admin.reading import Param
+from web.admin.server_view import SERVER, describe
+from web.admin.topic import Asked, Topic
 
 if TYPE_CHECKING:
-    from actors.cells import ServerCell
     from actors.system import System
 
 FIRST_PROBE: Final = 3.0
 """Seconds an `add` waits for the first verdict on the new server, so that its answer can tell."""
-_REDACTED: Final = "***REDACTED***"
+
+topic = Topic("servers", "The servers of the fleet.")
 
 
 class Taken(Conflict):
@@ -31,70 +34,116 @@ class Taken(Conflict):
         self.fields = fields
 
 
-def blueprint(system: System) -> Blueprint:
-    """Routes under `servers`."""
-    routes = admin_blueprint("servers")
+class ServerPatch(Section):
+    """What may be changed of a server; what is absent stays."""
 
-    @routes.get("/servers")
-    async def all_servers() -> Response:
-        shown = [describe(cell) for cell in system.servers.values()]
-        return replies.json({"success": True, "count": len(shown), "servers": shown})
-
-    @routes.post("/servers/add")
-    @audited(ADMIN, "add server")
-    async def add(note: Note) -> Response:
-        given = await json_object()
-        spec = _spec(given)
-        note.about(server=spec.id)
-        _check_free(system, spec, str(given["url"]))
-        cell = system.add_server(spec)
-        await system.probe(spec.id, FIRST_PROBE)
-        shown = describe(cell)
-        flat = {"id": spec.id, "url": spec.url, "maxConcurrency": spec.max_concurrency}
-        return replies.json({"success": True, "server": shown, **flat})
-
-    @routes.delete("/servers/<path:server>")
-    @audited(ADMIN, "remove server")
-    async def remove(note: Note, server: str) -> Response:
-        note.about(server=server)
-        if ServerId(server) not in system.servers:
-            raise ServerNotFound(f"server '{server[:100]}' not found")
-        drain = flag("drain", True) and not flag("force", False)
-        await system.remove_server(ServerId(server), drain=drain)  # goes on if the client leaves
-        return replies.json({"success": True, "id": server})
-
-    return routes
+    url: Url | None = Field(None, description="Another base URL; open requests end on the old one.")
+    max_concurrency: Annotated[Whole, Field(ge=1, le=1024)] | None = Field(None, description="Requests at one time.")
+    priority: Annotated[Whole, Field(ge=-100, le=100)] | None = Field(None, description="Higher is preferred.")
+    tags: Annotated[tuple[Tag, ...], Field(max_length=64)] | None = Field(None, description="Free words.")
+    api_key: Secret | None = Field(None, description="Sent to the server as a bearer token; null removes it.")
 
 
-def describe(cell: ServerCell) -> dict[str, object]:
-    """One server as the API shows it. Times in milliseconds; never the key."""
-    state, spec = cell.state, cell.state.spec
-    names = [str(row.get("name") or name) for name, row in state.models.items()]
-    shown: dict[str, object] = {
-        "id": spec.id,
-        "url": spec.url,
-        "type": "ollama",
-        "maxConcurrency": spec.max_concurrency,
-        "priority": spec.priority,
-        "tags": list(spec.tags),
-        "status": status_of(state),
-        "healthy": is_healthy(cell),
-        "reason": state.why,
-        "draining": state.admin in (Admin.DRAINING, Admin.DRAINED),
-        "maintenance": state.admin is Admin.MAINTENANCE,
-        "inFlight": state.in_use,
-        "models": names,
-        "loadedModels": [str(row.get("name") or name) for name, row in state.resident.items()],
-        "version": state.version,
-        "lastResponseTime": milliseconds(state.last_response),
-        "supportsOllama": is_healthy(cell),
-        "supportsV1": is_healthy(cell),
-        "v1Models": names,
-        "hardware": None,
-    }
-    if spec.api_key is not None:
-        shown["apiKey"] = _REDACTED
-    return shown
+@topic.get(
+    "/servers",
+    "All servers with their states.",
+    returns={"success": bool, "count": int, "servers": [SERVER]},
+    seed=True,
+)
+async def all_servers(asked: Asked) -> dict[str, Any]:
+    fleet = asked.system.fleet
+    shown = [describe(fleet, cell) for cell in fleet.servers.values()]
+    return {"success": True, "count": len(shown), "servers": shown}
+
+
+@topic.get("/servers/<server>", "One server.", returns={"success": bool, "server": SERVER})
+async def one_server(asked: Asked, server: str) -> dict[str, Any]:
+    return {"success": True, "server": describe(asked.system.fleet, asked.system.cell(ServerId(server)))}
+
+
+@topic.post(
+    "/servers/add",
+    "Add a server. It is probed; one that does not answer is accepted too, and marked.",
+    role=Role.ADMIN,
+    action="add server",
+    body=ServerSpec,
+    reads=False,
+    returns={"success": bool, "server": SERVER, "id": str, "url": str, "maxConcurrency": int},
+    fails=(409,),
+    seed=True,
+)
+async def add(asked: Asked) -> dict[str, Any]:
+    system = asked.system
+    given = await json_object()
+    spec = _spec(given)
+    asked.note.about(server=spec.id)
+    _check_free(system, spec, str(given["url"]))
+    cell = system.add_server(spec)
+    await system.probe(spec.id, FIRST_PROBE)
+    shown = describe(system.fleet, cell)
+    flat = {"id": spec.id, "url": spec.url, "maxConcurrency": spec.max_concurrency}
+    return {"success": True, "server": shown, **flat}
+
+
+@topic.delete(
+    "/servers/<server>",
+    "Remove a server, when its open requests have ended.",
+    role=Role.ADMIN,
+    action="remove server",
+    query=(
+        Param("force", bool, False, "Cut its open requests off instead."),
+        Param("drain", bool, True, "The same, the other way round."),
+    ),
+    returns={"success": bool, "id": str},
+    fails=(409,),
+    seed=True,
+)
+async def remove(asked: Asked, server: str) -> dict[str, Any]:
+    asked.note.about(server=server)
+    if ServerId(server) not in asked.system.servers:
+        raise ServerNotFound(f"server '{server[:100]}' not found")
+    drain = asked.query["drain"] and not asked.query["force"]
+    await asked.system.remove_server(ServerId(server), drain=drain)  # goes on if the client leaves
+    return {"success": True, "id": server}
+
+
+@topic.patch(
+    "/servers/<server>",
+    "Change a server: url, maxConcurrency, priority, tags, apiKey. Open requests go on.",
+    action="change server",
+    body=ServerPatch,
+    returns={"success": bool, "id": str, "maxConcurrency": int, "server": SERVER, "changed": [str]},
+    fails=(409,),
+    seed=True,
+)
+async def change(asked: Asked, server: str) -> dict[str, Any]:
+    system = asked.system
+    asked.note.about(server=server)
+    before = system.cell(ServerId(server)).state.spec
+    after = _patched(before, asked.body)
+    if normalise_url(after.url) != normalise_url(before.url):
+        _check_url_free(system, after, after.url)
+    cell = system.change_server(after)
+    if after.url != before.url:
+        await system.probe(after.id, FIRST_PROBE)
+    changed = [name for name in ServerPatch.model_fields if getattr(after, name) != getattr(before, name)]
+    words = [ServerPatch.model_fields[name].alias or name for name in changed]
+    shown = describe(system.fleet, cell)
+    return {"success": True, "id": after.id, "maxConcurrency": after.max_concurrency, "server": shown, "changed": words}
+
+
+def _patched(spec: ServerSpec, patch: ServerPatch) -> ServerSpec:
+    given = {name: getattr(patch, name) for name in patch.model_fields_set}
+    if not given:
+        raise BadRequest("nothing to change", details=f"give one of {', '.join(_words())}")
+    for name, value in given.items():
+        if value is None and name != "api_key":
+            raise BadRequest(f"{ServerPatch.model_fields[name].alias}: may not be null")
+    return spec.model_copy(update=given)
+
+
+def _words() -> list[str]:
+    return [field.alias or name for name, field in ServerPatch.model_fields.items()]
 
 
 def _spec(given: dict[str, object]) -> ServerSpec:
@@ -111,9 +160,13 @@ def _spec(given: dict[str, object]) -> ServerSpec:
 def _check_free(system: System, spec: ServerSpec, requested: str) -> None:
     if spec.id in system.servers:
         raise Taken(f"server '{spec.id}' already exists", {})
+    _check_url_free(system, spec, requested)
+
+
+def _check_url_free(system: System, spec: ServerSpec, requested: str) -> None:
     url = normalise_url(spec.url)
     for cell in system.servers.values():
-        if normalise_url(cell.state.spec.url) == url:
+        if cell.state.id != spec.id and normalise_url(cell.state.spec.url) == url:
             where = {"existingServerId": cell.state.id, "existingUrl": cell.state.spec.url}
             asked = {"requestedUrl": requested, "normalizedUrl": url}
             raise Taken("a server with an equivalent URL already exists", where | asked)

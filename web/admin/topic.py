@@ -54,11 +54,13 @@ class Asked:
         return self._note
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Entry:
     """One route. `path` is a rule of Werkzeug's with the root before it; `fails` are statuses beside the usual ones.
 
     `returns` is the shape of a 200, `media` its type if that is not JSON. `seed`: the orchestrator's reference has it.
+    `reads`: the body is read before the view is called (else it reads the body itself).
+    `open`: needs no key (probes). `bare`: its errors have bodies of their own.
     `action`: what the audit log calls it; only routes that change something have one.
     """
 
@@ -73,6 +75,9 @@ class Entry:
     fails: tuple[int, ...] = ()
     query: tuple[Param, ...] = ()
     body: type[BaseModel] | None = None
+    reads: bool = True
+    open: bool = False
+    bare: bool = False
     action: str = ""
     seed: bool = False
 
@@ -133,7 +138,7 @@ def _handler(entry: Entry, house: House) -> Callable[..., Awaitable[Response]]:
 async def _run(entry: Entry, house: House, note: Note | None, **path: Any) -> Response:
     by = access.identity(scope()["headers"], house.system.config)
     asked = Asked(house, by, query_of(entry.query), None, note)
-    if entry.body is not None:
+    if entry.body is not None and entry.reads:
         asked.body = body_of(entry.body, await json_object())
     answer = await entry.view(asked, **path)
     return answer if isinstance(answer, Response) else replies.json(answer)

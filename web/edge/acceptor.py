@@ -57,12 +57,17 @@ class Edge:
         self.leaving = leaving.make()
         self.closing = False
         self.connections: set[Connection] = set()
-        self._most = most
+        self.most = most
         self._turned_away = 0
 
     @property
     def config(self) -> Config:
         return self._system.config
+
+    def follow(self, config: Config) -> None:
+        """Go on by another configuration, as far as it is not asked for each time."""
+        self.heads.allow(config.limits.headers)
+        self.proxies = TrustedProxies(config.server.trusted_proxies)
 
     @property
     def draining(self) -> bool:
@@ -70,7 +75,7 @@ class Edge:
 
     def enter(self, sock: socket.socket, address: object, nursery: trio.Nursery) -> None:
         """Serve one client, or tell it that there is no room."""
-        if len(self.connections) < min(self.config.limits.connections, self._most):
+        if len(self.connections) < min(self.config.limits.connections, self.most):
             peer = address[0] if isinstance(address, tuple) else ""
             connection = Connection(self, sock, peer)
             self.connections.add(connection)

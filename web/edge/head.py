@@ -64,6 +64,12 @@ class Heads:
         self._most_fields = most_fields
         self._known = Recent[bytes, RequestHead](_KEPT_HEADS)
 
+    def allow(self, most_fields: int) -> None:
+        """Another bound, also for heads that were read before."""
+        if most_fields != self._most_fields:
+            self._most_fields = most_fields
+            self._known.clear()
+
     def read(self, data: bytes) -> tuple[RequestHead, int | None]:
         """One head, its empty line included, and the Content-Length. Raises `BadHead`."""
         # First, because reading a million fields would keep everybody waiting. The lines that are no field: the first,

@@ -12,7 +12,7 @@ from fleet.call import ClientGone
 from fleet.endpoints import ENDPOINTS, PINNABLE
 from fleet.headers import field, request_id_of
 from fleet.ids import RequestId, ServerId
-from web import errors
+from web import errors, keyfile
 from web.doorman import Doorman, Judged, new_request_id
 from web.hot import Hints, hints_of, work_of
 
@@ -31,10 +31,11 @@ _NONE = RequestId("")
 class Prepared:
     """A head, worked out. `hints` is None when it does not belong here."""
 
-    __slots__ = ("config", "hints", "judged", "request_id")
+    __slots__ = ("config", "hints", "judged", "keys", "request_id")
 
     def __init__(self, config: Config, hints: Hints | None, judged: Judged | None, request_id: RequestId) -> None:
         self.config = config
+        self.keys = keyfile.changes()
         self.hints = hints
         self.judged = judged
         self.request_id = request_id
@@ -51,9 +52,12 @@ class HotLane:
     def prepared(self, head: RequestHead) -> Prepared | None:
         """What to do about a request of this head, or None if it is not a hot one."""
         known = head.memo
-        if not isinstance(known, Prepared) or known.config is not self._system.config:
+        if not isinstance(known, Prepared) or self._outdated(known):
             known = head.memo = self._prepare(head)
         return known if known.hints is not None else None
+
+    def _outdated(self, known: Prepared) -> bool:
+        return known.config is not self._system.config or known.keys != keyfile.changes()
 
     def _prepare(self, head: RequestHead) -> Prepared:
         config = self._system.config

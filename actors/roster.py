@@ -1,0 +1,272 @@
+"""Servers join, change and leave while the fleet runs; what the admin API did to them survives a restart."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+from typing import Protocol
+
+import trio
+
+from actors.branch import cut, run_server
+from actors.cells import FleetCell, ServerCell
+from actors.journal import Document
+from actors.mailbox import Mailbox
+from actors.messages import ServerChanged, ServerGone, ServerMail, SetAdmin
+from actors.ollama_client import OllamaClient
+from actors.transport import Pool
+from fleet import roster
+from fleet.config import ServerSpec, normalise_url
+from fleet.config.servers import MOST_SERVERS
+from fleet.errors import Conflict, ServerNotFound
+from fleet.ids import ServerId
+from fleet.server import Admin, Order, ServerState
+
+log = logging.getLogger("fleet.server")
+
+_GRACE = 60.0
+"""Seconds for which control calls under way may go on over a client that was replaced."""
+
+
+class Backends(Protocol):
+    """How backends are reached; tests put servers in memory here."""
+
+    def pool(self, spec: ServerSpec) -> Pool: ...
+
+    def client(self, spec: ServerSpec) -> OllamaClient: ...
+
+
+class Breakers(Protocol):
+    """Told of servers that are gone."""
+
+    def forget_server(self, server: ServerId) -> None: ...
+
+
+class Roster:
+    """The servers of the fleet. `base` is what the configuration's own layers say; the rest came by the API.
+
+    Every method without `await` is synchronous; `fleet.config.servers` names at every moment those that shall stay.
+    """
+
+    def __init__(self, fleet: FleetCell, breakers: Breakers, backends: Backends, nursery: trio.Nursery) -> None:
+        self._fleet = fleet
+        self._breakers = breakers
+        self._backends = backends
+        self._nursery = nursery
+        self._leaving: dict[ServerId, trio.Event] = {}
+        """Those on their way out, each with what is set if it may stay after all."""
+        self.own_urls: list[str] = []
+        """Where the front end listens; never a server of ours."""
+        self.base = {spec.id: spec for spec in fleet.config.servers}
+        self._kept = fleet.journal.keep("server", self._document)
+        self._orders = fleet.journal.keep("admin", self._admin_document)
+
+    def start(self) -> None:
+        """Let in all servers: the configuration's, as changed by what was kept. Called once."""
+        specs, problems = roster.effective(self.base.values(), self._kept)
+        for problem in problems:
+            log.warning("%s", problem)
+        self._settle(specs)
+        for spec in specs:
+            self._join(spec)
+        for server in self._kept:
+            self._fleet.journal.touch("server", server)  # what is out of date is forgotten
+
+    def effective(self, base: Iterable[ServerSpec]) -> tuple[ServerSpec, ...]:
+        """The servers that would be with another `base`: what the API changed still lies over it."""
+        kept = {str(server): doc for server in self._touched() if (doc := self._document(server)) is not None}
+        specs, problems = roster.effective(base, kept)
+        for problem in problems:
+            log.warning("%s", problem)
+        return specs
+
+    # ---- one server, by the admin API
+
+    def staying(self, server: ServerId) -> ServerCell:
+        """A server that is not on its way out. Raises ServerNotFound, Conflict."""
+        cell = self._fleet.servers.get(server)
+        if cell is None:
+            raise ServerNotFound(f"server '{server[:100]}' not found")
+        if server in self._leaving:
+            raise Conflict(f"server '{server}' is being removed")
+        return cell
+
+    def add(self, spec: ServerSpec) -> ServerCell:
+        """Start to use a server. Raises Conflict when the id or an equivalent URL is taken, or the fleet is full."""
+        if spec.id in self._fleet.servers:
+            raise Conflict(f"server '{spec.id}' already exists")
+        self._check_url(spec)
+        if len(self._fleet.servers) >= MOST_SERVERS:
+            raise Conflict(f"the fleet has {MOST_SERVERS} servers, which is the most")
+        self._settle((*self._fleet.config.servers, spec))
+        return self._join(spec)
+
+    def change(self, spec: ServerSpec) -> ServerCell:
+        """Another description of a server that exists; what runs on it goes on. Raises ServerNotFound, Conflict."""
+        cell = self.staying(spec.id)
+        self._check_url(spec)
+        self._settle(spec if each.id == spec.id else each for each in self._fleet.config.servers)
+        self._alter(cell, spec)
+        return cell
+
+    async def remove(self, server: ServerId, *, drain: bool = True) -> None:
+        """Stop using a server, after its open requests ended (at most `drain_timeout`).
+
+        Raises ServerNotFound, and Conflict while `placement.builder` names it. Cancelled: the removal goes on.
+        """
+        if self._fleet.config.placement.builder == server:
+            raise Conflict(f"server '{server}' builds the models: change placement.builder first")
+        if server not in self._fleet.servers:
+            raise ServerNotFound(f"server '{server[:100]}' not found")
+        self._settle(each for each in self._fleet.config.servers if each.id != server)
+        await self._leave(self._fleet.servers[server], drain=drain).wait()
+
+    # ---- all of them, by the configuration
+
+    def follow(self, specs: Iterable[ServerSpec], base: Iterable[ServerSpec] | None = None) -> None:
+        """Have exactly these servers: new ones join, changed ones change, the others drain and go. Drops no request.
+
+        `base` replaces what the configuration's layers say. The caller has checked that ids and URLs differ.
+        """
+        if base is not None:
+            self.base = {spec.id: spec for spec in base}
+        wanted = {spec.id: spec for spec in specs}
+        self._settle(wanted.values())
+        for cell in list(self._fleet.servers.values()):
+            if cell.state.id not in wanted and cell.state.id not in self._leaving:
+                self._leave(cell, drain=True)
+        for spec in wanted.values():
+            self._receive(spec)
+
+    def _receive(self, spec: ServerSpec) -> None:
+        cell = self._fleet.servers.get(spec.id)
+        if cell is None:
+            self._join(spec)
+            return
+        if (leaving := self._leaving.pop(spec.id, None)) is not None:
+            leaving.set()
+            cell.mailbox.cast(SetAdmin(Order.ACTIVATE, "listed again"))
+        if cell.state.spec != spec:
+            self._alter(cell, spec)
+
+    # ---- coming, changing, going
+
+    def _join(self, spec: ServerSpec) -> ServerCell:
+        now = trio.current_time()
+        state = ServerState(spec, added=now, since=now)
+        self._recall(state)
+        mailbox = Mailbox[ServerMail](f"server {spec.id}")
+        cell = ServerCell(state, self._backends.pool(spec), self._backends.client(spec), mailbox)
+        self._fleet.servers[spec.id] = cell
+        self._nursery.start_soon(run_server, self._fleet, cell, name=f"server {spec.id}")
+        return cell
+
+    def _alter(self, cell: ServerCell, spec: ServerSpec) -> None:
+        """In one turn. Another URL is another machine: nothing that we know of the old one counts for it."""
+        state, old = cell.state, cell.state.spec
+        state.spec = spec
+        state.ledger.capacity = spec.max_concurrency
+        if (old.url, old.api_key) != (spec.url, spec.api_key):
+            self._nursery.start_soon(_end_later, cell.client)
+            cell.client = self._backends.client(spec)
+        if normalise_url(old.url) != normalise_url(spec.url):
+            cell.pool.retire()
+            cell.pool = self._backends.pool(spec)
+            state.start_anew(trio.current_time(), "its URL was changed")
+            self._breakers.forget_server(spec.id)
+        cell.probe_now.set()
+        self._fleet.dispatcher.cast(ServerChanged(spec.id))
+
+    def _leave(self, cell: ServerCell, *, drain: bool) -> trio.Event:
+        gone = trio.Event()
+        stay = self._leaving.setdefault(cell.state.id, trio.Event())
+        if drain:
+            cell.mailbox.cast(SetAdmin(Order.DRAIN, "being removed"))
+        self._nursery.start_soon(self._see_off, cell, drain, stay, gone)
+        return gone
+
+    async def _see_off(self, cell: ServerCell, drain: bool, stay: trio.Event, gone: trio.Event) -> None:
+        server = cell.state.id
+        try:
+            if drain:
+                await self._drained(cell, stay)
+            if self._leaving.get(server) is stay or not drain:
+                self._forget(cell)
+        finally:
+            gone.set()
+
+    async def _drained(self, cell: ServerCell, stay: trio.Event) -> None:
+        """Returns when the server takes no new work and nothing is open on it, or the time is up, or it may stay."""
+        by = trio.current_time() + self._fleet.config.drain_timeout
+        while (cell.state.usable or cell.leases or cell.transfers) and not stay.is_set():
+            with trio.move_on_at(by) as patience:
+                await self._fleet.ended.park()
+            if patience.cancelled_caught:
+                return
+
+    def _forget(self, cell: ServerCell) -> None:
+        server = cell.state.id
+        self._leaving.pop(server, None)
+        if self._fleet.servers.get(server) is not cell:
+            return
+        del self._fleet.servers[server]
+        self._fleet.dispatcher.cast(ServerGone(server))
+        cut(cell, "server removed")
+        self._breakers.forget_server(server)
+        cell.scope.cancel()
+        self._fleet.journal.touch("admin", server)
+
+    # ---- what is kept
+
+    def _settle(self, specs: Iterable[ServerSpec]) -> None:
+        """These are the servers now, as far as the configuration goes."""
+        before = self._touched()
+        self._fleet.config = self._fleet.config.model_copy(update={"servers": tuple(specs)})
+        for server in before | self._touched():
+            self._fleet.journal.touch("server", server)
+
+    def _touched(self) -> set[ServerId]:
+        return {spec.id for spec in self._fleet.config.servers} | self.base.keys()
+
+    def _document(self, server: str) -> Document | None:
+        current = next((spec for spec in self._fleet.config.servers if spec.id == server), None)
+        return roster.document(current, self.base.get(ServerId(server)))
+
+    def _admin_document(self, server: str) -> Document | None:
+        cell = self._fleet.servers.get(ServerId(server))
+        if cell is None or cell.state.admin is Admin.ACTIVE or cell.state.id in self._leaving:
+            return None
+        state = cell.state
+        until = None if state.until == math.inf else self._fleet.epoch(state.until)
+        since = self._fleet.epoch(state.admin_since)
+        return {"admin": state.admin.value, "why": state.admin_why, "by": state.by, "since": since, "until": until}
+
+    def _recall(self, state: ServerState) -> None:
+        """What the operator said of this server before the restart."""
+        doc = self._orders.get(state.id)
+        if not doc:
+            return
+        try:
+            state.admin = Admin(doc["admin"])
+            state.admin_why, state.by = str(doc["why"]), str(doc["by"])
+            state.admin_since = self._fleet.moment(float(doc["since"]))
+            state.until = math.inf if doc["until"] is None else self._fleet.moment(float(doc["until"]))
+        except (KeyError, TypeError, ValueError):
+            log.warning("what was kept of the state of a server cannot be read", extra={"server": state.id})
+        self._orders = {server: doc for server, doc in self._orders.items() if server != state.id}
+
+    def _check_url(self, spec: ServerSpec) -> None:
+        if normalise_url(spec.url) in {normalise_url(url) for url in self.own_urls}:
+            raise Conflict("this is the fleet's own address", details="a fleet cannot be one of its own servers")
+        for cell in self._fleet.servers.values():
+            if cell.state.id != spec.id and normalise_url(cell.state.spec.url) == normalise_url(spec.url):
+                raise Conflict(f"server '{cell.state.id}' already has an equivalent URL", details=cell.state.spec.url)
+
+
+async def _end_later(client: OllamaClient) -> None:
+    try:
+        await trio.sleep(_GRACE)
+    finally:
+        with trio.move_on_after(1.0, shield=True):
+            await client.aclose()

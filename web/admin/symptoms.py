@@ -1,0 +1,100 @@
+"""What is wrong with the fleet at this moment, if anything: how bad it is, in what words, since when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from fleet.server import Admin, Health
+from web.admin.common import epoch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from actors.system import System
+    from fleet.server import ServerState
+    from web.settings import Settings
+
+MOST: Final = 50
+"""Servers that are named one by one."""
+LATELY: Final = 600.0
+"""Seconds for which dropped records are worth a word."""
+DRAINING, DOWN = "draining", "no_server"
+_RELOAD: Final = "the configuration file cannot be used, and the last good one is in effect"
+_LONGEST: Final = 600
+"""Characters of one text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Symptom:
+    """One thing that is wrong. `since` is seconds since 1970; None: nobody knows."""
+
+    code: str
+    text: str
+    since: float | None = None
+
+
+def symptoms(system: System, settings: Settings, *, named: bool) -> list[Symptom]:
+    """All of them, the worst first. Without `named` no server, no file and no backend's words are in the texts."""
+    found = [*_closed(system), *_servers(system, named), *_queue(system), *_memory(system, named)]
+    if (trouble := settings.trouble) is not None:
+        text = f"{_RELOAD}: {trouble.text}" if named else _RELOAD
+        found.append(Symptom("config_reload_failed", text[:_LONGEST], trouble.since))
+    return found
+
+
+def word_of(found: Sequence[Symptom]) -> str:
+    """`healthy`; `degraded`: something is wrong, requests are served; `unhealthy`: none can be; `draining`."""
+    codes = {symptom.code for symptom in found}
+    if DRAINING in codes:
+        return "draining"
+    if DOWN in codes:
+        return "unhealthy"
+    return "degraded" if codes else "healthy"
+
+
+def _closed(system: System) -> Iterator[Symptom]:
+    if system.draining:
+        yield Symptom(DRAINING, "the fleet is shutting down and takes no new requests")
+    states = [cell.state for cell in system.servers.values()]
+    if not states:
+        yield Symptom(DOWN, "the fleet has no servers")
+    elif not any(state.usable for state in states):
+        since = epoch(max(max(state.since, state.admin_since) for state in states))
+        yield Symptom(DOWN, f"none of the {len(states)} servers can be used", since)
+
+
+def _servers(system: System, named: bool) -> Iterator[Symptom]:
+    """Servers that should work and do not. Those that the operator took out of service are no trouble."""
+    states = [cell.state for cell in system.servers.values()]
+    ill = [state for state in states if state.health is not Health.HEALTHY and state.admin is Admin.ACTIVE]
+    for state in ill[: MOST if named else 0]:
+        yield Symptom(_code(state), f"server '{state.id}' is not healthy: {state.why}", epoch(state.since))
+    left = len(ill) - MOST if named else len(ill)
+    if left > 0:
+        what = f"{left} more" if named else f"{left} of the {len(states)}"
+        yield Symptom("server_unhealthy", f"{what} servers are not healthy", epoch(min(state.since for state in ill)))
+
+
+def _code(state: ServerState) -> str:
+    return "server_unhealthy" if state.health is Health.UNHEALTHY else "server_not_probed"
+
+
+def _queue(system: System) -> Iterator[Symptom]:
+    queue = system.queue_view()
+    if queue.paused:
+        yield Symptom("queue_paused", "the queue is paused: everybody waits", queue.since)
+    if queue.max_size and queue.waiting >= queue.max_size:
+        yield Symptom("queue_full", f"{queue.waiting} requests wait, and no more may: new ones are refused")
+
+
+def _memory(system: System, named: bool) -> Iterator[Symptom]:
+    store, recorder = system.fleet.journal.view(), system.fleet.recorder
+    if store.state == "degraded":
+        text = f"what changes is not kept on disk: {store.why}" if named else "what changes is not kept on disk"
+        yield Symptom("store_degraded", text, store.since)
+    if recorder.dropped_at is not None and trio.current_time() - recorder.dropped_at < LATELY:
+        text = f"{recorder.dropped} requests were left out of the statistics"
+        yield Symptom("records_dropped", text, epoch(recorder.dropped_at))
