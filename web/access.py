@@ -41,13 +41,15 @@ def anonymous_role(config: Config) -> Role:
     """What callers without a key may do.
 
     Where keys are required those only come to the few open doors. Else, if nothing is said, whoever can reach a
-    loopback address owns the machine, and a stranger in the network may use models.
+    loopback address owns the machine (unless a reverse proxy stands there and lets others in), and a stranger in the
+    network may use models.
     """
     security = config.security
     if security.keys_required:
         return Role.CLIENT
     if security.anonymous_role == "auto":
-        return Role.ADMIN if is_loopback(config.server.host) else Role.CLIENT
+        alone = is_loopback(config.server.host) and not config.server.trusted_proxies
+        return Role.ADMIN if alone else Role.CLIENT
     return Role.of(security.anonymous_role)
 
 

@@ -63,6 +63,8 @@ BAD: list[tuple[dict[str, Any], int, str]] = [
     ({"id": "x", "url": "http://x", "priority": "high"}, 400, "priority"),
     ({"id": "x", "url": "http://x", "nonsense": 1}, 400, "nonsense"),
     ({"id": "x", "url": "http://x", "apiKey": "env:PATH"}, 400, "api_key"),
+    ({"id": "x", "url": "http://169.254.169.254/latest"}, 400, "url"),
+    ({"id": "x", "url": "http://metadata.google.internal"}, 400, "url"),
     ({"id": "a", "url": "http://x"}, 409, "'a' already exists"),
 ]
 
@@ -154,6 +156,7 @@ async def test_a_changed_url_leads_to_the_new_machine() -> None:
         ({"maxConcurrency": None}, "maxConcurrency"),
         ({"maxConcurrency": True}, "maxConcurrency"),
         ({"url": "nope"}, "url"),
+        ({"url": "http://2852039166/"}, "url"),
         ({"id": "b"}, "id"),
         ({"tags": ["x" * 65]}, "tags"),
     ],

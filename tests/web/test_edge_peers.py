@@ -43,7 +43,7 @@ async def test_a_claim_counts_only_from_a_proxy_that_is_trusted(
     server: dict[str, Any], fields: tuple[str, ...], client: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="fleet.admin")
-    async with in_front_of(whole, server=server) as (fleet, _):
+    async with in_front_of(whole, server=server, security={"anonymous_role": "admin"}) as (fleet, _):
         mine = await browser(fleet.url)
         async with mine.stream:
             await mine.send(generate("Hi", *fields))

@@ -188,6 +188,7 @@ ANONYMOUS = [
     ({"server": {"host": "0.0.0.0"}, "security": {"allow_unauthenticated": True}}, Role.CLIENT),
     ({"server": {"host": "10.0.0.1"}, "security": {"api_keys": ["12345678"], "require_api_key": False}}, Role.CLIENT),
     ({"security": {"anonymous_role": "client"}}, Role.CLIENT),
+    ({"server": {"trusted_proxies": ["127.0.0.1"]}}, Role.CLIENT),
     ({"security": {"anonymous_role": "operator"}, "server": {"host": "0.0.0.0"}}, Role.OPERATOR),
     ({"security": {"api_keys": ["12345678"], "anonymous_role": "admin"}}, Role.CLIENT),
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from web.admin.common import json_object
 from web.admin.reading import Param
 from web.admin.server_view import SERVER, describe
 from web.admin.topic import Asked, Topic
+from web.backendcheck import checked
 
 if TYPE_CHECKING:
     from actors.system import System
@@ -77,7 +78,9 @@ async def add(asked: Asked) -> dict[str, Any]:
     given = await json_object()
     spec = _spec(given)
     asked.note.about(server=spec.id)
+    asked.note.change(after=_told(spec))
     _check_free(system, spec, str(given["url"]))
+    await checked(spec.url, system.config.security.backends)
     cell = system.add_server(spec)
     await system.probe(spec.id, FIRST_PROBE)
     shown = describe(system.fleet, cell)
@@ -123,6 +126,8 @@ async def change(asked: Asked, server: str) -> dict[str, Any]:
     after = _patched(before, asked.body)
     if normalise_url(after.url) != normalise_url(before.url):
         _check_url_free(system, after, after.url)
+        await checked(after.url, system.config.security.backends)
+    asked.note.change(before=_told(before), after=_told(after))
     cell = system.change_server(after)
     if after.url != before.url:
         await system.probe(after.id, FIRST_PROBE)
@@ -130,6 +135,11 @@ async def change(asked: Asked, server: str) -> dict[str, Any]:
     words = [ServerPatch.model_fields[name].alias or name for name in changed]
     shown = describe(system.fleet, cell)
     return {"success": True, "id": after.id, "maxConcurrency": after.max_concurrency, "server": shown, "changed": words}
+
+
+def _told(spec: ServerSpec) -> dict[str, Any]:
+    """For the audit log."""
+    return spec.model_dump(mode="json", by_alias=True)
 
 
 def _patched(spec: ServerSpec, patch: ServerPatch) -> ServerSpec:

@@ -129,5 +129,8 @@ def _until(asked: Asked, given: Maintenance) -> float:
 
 async def _ordered(asked: Asked, server: str, order: Order, why: str, until: float = math.inf) -> dict[str, Any]:
     asked.note.about(server=server)
+    before = asked.system.cell(ServerId(server)).state.admin.value
     await asked.system.ordered(ServerId(server), order, why, asked.by.name, until)
-    return admin_of(asked.system.fleet, asked.system.cell(ServerId(server)))
+    state = admin_of(asked.system.fleet, asked.system.cell(ServerId(server)))
+    asked.note.change(before={"state": before}, after={"state": state["state"], "why": state["why"]})
+    return state
