@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import trio
@@ -31,8 +31,8 @@ class Recorder:
         self._backlog: deque[Record] = deque()
         self._resting = trio.lowlevel.ParkingLot()
         self._recent: deque[Record] = deque(maxlen=_KEEP)
-        self.listeners: list[Callable[[Record], None]] = []
-        """Told of every record, off the data path; they must not fail."""
+        self.listeners: list[Callable[[Sequence[Record]], None]] = []
+        """Told of all records, batch by batch, off the data path; they must not fail."""
         self.seen = 0
         self.dropped = 0
         self.dropped_at: float | None = None
@@ -55,25 +55,28 @@ class Recorder:
             self._resting.unpark()
 
     async def run(self) -> None:
-        """Digest records until cancelled; a crash loses the record in hand at the most."""
+        """Digest records until cancelled; a crash loses the batch in hand at the most."""
         while True:
             if not self._backlog:
                 await self._resting.park()
             self.flush()
             await trio.sleep(_REST)
 
-    def digest(self, record: Record) -> None:
-        self.seen += 1
-        self._recent.append(record)
+    def digest(self, batch: Sequence[Record]) -> None:
+        self.seen += len(batch)
+        self._recent.extend(batch)
         for listener in self.listeners:
-            listener(record)
+            listener(batch)
         if log.isEnabledFor(logging.INFO):
-            log.info("%s %s", record.endpoint, record.outcome, extra=_rounded(record))
+            for record in batch:
+                log.info("%s %s", record.endpoint, record.outcome, extra=_rounded(record))
 
     def flush(self) -> None:
         """Digest what there is."""
-        while self._backlog:
-            self.digest(self._backlog.popleft())
+        if self._backlog:
+            batch = list(self._backlog)
+            self._backlog.clear()
+            self.digest(batch)
 
 
 def _rounded(record: Record) -> dict[str, object]:

@@ -5,7 +5,7 @@ Windows are gone with the process. Totals survive: a crash loses what was not wr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import orjson
@@ -35,14 +35,12 @@ class Tallies:
         self.book = Tally(now(), wall())
         self._restore()
 
-    def note(self, record: Record) -> None:
-        """A request has ended; called by the recorder."""
-        gone = self.book.note(record, self._now(), self._wall())
+    def note(self, records: Sequence[Record]) -> None:
+        """Requests have ended; called by the recorder, batch by batch."""
+        seen, gone = self.book.note(records, self._now(), self._wall())
         self._mark(FLEET)
-        if record.server:
-            self._mark(key_of(Pair(ServerId(record.server), ModelName(record.model))))
-        if gone is not None:
-            self._mark(key_of(gone))
+        for pair in seen | gone:
+            self._mark(key_of(pair))
 
     def last_used(self, pair: Pair) -> float | None:
         """When a request for this pair last ended, epoch seconds; None if that is not known. Survives restarts."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Sequence
 from typing import Final
 
 ERROR: Final = 0.05
@@ -48,12 +49,14 @@ class Sketch:
         """How many counters are held."""
         return len(self._counts)
 
-    def add(self, place: int) -> None:
-        """Count one in a bin (see `bin_of`)."""
-        at = place - self._low
-        if not 0 <= at < len(self._counts):
-            at = self._reach(place)
-        self._counts[at] += 1
+    def add(self, places: Sequence[int]) -> None:
+        """Count one in each of these bins (see `bin_of`); there is at least one."""
+        self._reach(max(places))
+        low = min(places)
+        low -= self._reach(low)
+        counts = self._counts
+        for place in places:
+            counts[place - low] += 1
 
     def merge(self, other: Sketch) -> None:
         """Add all that another has counted."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from copy import copy
+from operator import mul
 from typing import Final, Protocol
 
 from fleet.sketch import Sketch, bin_of
@@ -31,18 +34,28 @@ class Ended(Protocol):
 
 
 class Sample:
-    """One finished request, as it is added up. Milliseconds."""
+    """Some finished requests, as they are added up together: a busy fleet has hundreds in each batch. Milliseconds."""
 
-    __slots__ = ("bin", "error", "latency", "output", "prompt", "waited")
+    __slots__ = ("bins", "count", "errors", "latencies", "output", "prompt", "waited")
 
-    def __init__(self, ended: Ended, *, without_wait: bool) -> None:
-        total, waited = ended.total_seconds * 1000, ended.queue_seconds * 1000
-        self.latency = max(total - waited, 0.0) if without_wait else total
-        self.waited = waited
-        self.error = ended.outcome not in HARMLESS
-        self.prompt = ended.prompt_tokens or 0
-        self.output = ended.output_tokens or 0
-        self.bin = bin_of(self.latency)
+    def __init__(self, ended: Sequence[Ended]) -> None:
+        """From arrival to end; see `without_wait`."""
+        self.count = len(ended)
+        self.latencies = [each.total_seconds * 1000 for each in ended]
+        self.waited = sum([each.queue_seconds for each in ended]) * 1000
+        self.errors = sum([each.outcome not in HARMLESS for each in ended])
+        self.prompt = sum([each.prompt_tokens or 0 for each in ended])
+        self.output = sum([each.output_tokens or 0 for each in ended])
+        self.bins = [bin_of(latency) for latency in self.latencies]
+
+    def without_wait(self, ended: Sequence[Ended]) -> Sample:
+        """The same requests, without what they waited for a slot; itself if nobody waited."""
+        if not self.waited:
+            return self
+        made = copy(self)
+        made.latencies = [max(each.total_seconds - each.queue_seconds, 0.0) * 1000 for each in ended]
+        made.bins = [bin_of(latency) for latency in made.latencies]
+        return made
 
 
 class Sums:
@@ -57,20 +70,18 @@ class Sums:
         self.sketch = Sketch(wide=wide)
 
     def add(self, sample: Sample) -> None:
-        """Count one request."""
-        latency = sample.latency
-        self.count += 1
-        self.errors += sample.error
-        self.latency += latency
-        self.squared += latency * latency
+        """Count some requests."""
+        latencies = sample.latencies
+        self.count += sample.count
+        self.errors += sample.errors
+        self.latency += sum(latencies)
+        self.squared += sum(map(mul, latencies, latencies))
         self.waited += sample.waited
-        if latency < self.least:
-            self.least = latency
-        if latency > self.most:
-            self.most = latency
+        self.least = min(self.least, *latencies)
+        self.most = max(self.most, *latencies)
         self.prompt += sample.prompt
         self.output += sample.output
-        self.sketch.add(sample.bin)
+        self.sketch.add(sample.bins)
 
     def merge(self, other: Sums) -> None:
         """Add all that another has counted."""

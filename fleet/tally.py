@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -41,8 +41,8 @@ class Total:
     last_used: float | None = None
 
     def add(self, sample: Sample, at: float) -> None:
-        self.requests += 1
-        self.errors += sample.error
+        self.requests += sample.count
+        self.errors += sample.errors
         self.prompt += sample.prompt
         self.output += sample.output
         self.last_used = at
@@ -95,24 +95,29 @@ class Tally:
         self._models: OrderedDict[ModelName, Series[Count]] = OrderedDict()
         self._strangers: OrderedDict[ModelName, Series[Count]] = OrderedDict()
 
-    def note(self, ended: Ended, now: float, at: float) -> Pair | None:
-        """Count a finished request; returns the pair that is forgotten for it, if any."""
-        whole = Sample(ended, without_wait=False)
-        self.fleet.series.bucket(now).add(whole)
-        self.fleet.total.add(whole, at)
-        model = ModelName(ended.model)
-        self._asked(model, bool(ended.server)).bucket(now).number += 1
-        if not ended.server:
-            return None
-        pair = Pair(ServerId(ended.server), model)
+    def note(self, ended: Sequence[Ended], now: float, at: float) -> tuple[set[Pair], set[Pair]]:
+        """Count requests that have just finished; returns the pairs that were counted, and those forgotten for them."""
+        seen: set[Pair] = set()
+        gone: set[Pair] = set()
+        for (server, model), group in _grouped(ended).items():
+            whole = Sample(group)
+            self.fleet.series.bucket(now).add(whole)
+            self.fleet.total.add(whole, at)
+            self._asked(model, bool(server)).bucket(now).number += whole.count
+            if server:
+                pair = Pair(server, model)
+                seen.add(pair)
+                gone |= self._note_pair(pair, whole.without_wait(group), group, now, at)
+        return seen, gone
+
+    def _note_pair(self, pair: Pair, own: Sample, group: Sequence[Ended], now: float, at: float) -> set[Pair]:
         gone = _room(self.pairs, pair, MOST_PAIRS)
         line = _latest(self.pairs, pair, lambda: Line(Total(at)))
-        own = Sample(ended, without_wait=True)
         line.series.bucket(now).add(own)
         line.total.add(own, at)
-        if ended.stream and ended.first_byte_seconds is not None:
-            line.streams.append(_streamed(ended))
-        return gone
+        streams = [each for each in group if each.stream and each.first_byte_seconds is not None]
+        line.streams.extend(map(_streamed, streams[-RECENT:]))
+        return set() if gone is None else {gone}
 
     def restore(self, pair: Pair, total: Total) -> None:
         """Take a pair's total from the store; to be called for the least recently used pair first."""
@@ -168,6 +173,13 @@ def _room(table: OrderedDict[K, V], key: K, most: int) -> K | None:
     if key in table or len(table) < most:
         return None
     return table.popitem(last=False)[0]
+
+
+def _grouped(ended: Sequence[Ended]) -> dict[tuple[ServerId, ModelName], list[Ended]]:
+    groups: dict[tuple[ServerId, ModelName], list[Ended]] = {}
+    for each in ended:
+        groups.setdefault((ServerId(each.server), ModelName(each.model)), []).append(each)
+    return groups
 
 
 def _streamed(ended: Ended) -> Streamed:

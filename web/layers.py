@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -71,7 +71,7 @@ class Saved:
     left_out: list[str]
 
 
-def check(new: Loaded, after: Config, own_urls: list[str]) -> None:
+def check(new: Loaded, after: Config, own_urls: Iterable[str]) -> None:
     """What no single section can know. `after` is what would run: some of its keys stay as they are.
 
     Raises `ConfigError`.

@@ -37,6 +37,10 @@ log = logging.getLogger("fleet.config")
 _SETTLE: Final = 0.2
 """Seconds for which the file must stay as it is before it is believed."""
 _LOOKS: Final = 20
+_TRIES: Final = 5
+
+Plan = Callable[[], tuple[Loaded, Given]]
+"""Makes a configuration out of values that nobody changes, so that a worker thread may do it."""
 
 
 class Settings(Standing):
@@ -57,7 +61,7 @@ class Settings(Standing):
     async def change(self, mapping: Mapping[str, object], *, dry: bool) -> Outcome:
         """Let `mapping`, which is partial, take effect. Raises `ConfigError` with every problem."""
         async with self._lock:
-            new, layer = await self._planned(partial(self._amended, mapping))
+            new, layer = await self._planned(partial(self._amending, mapping))
             return self._settle(new, self._below, over(self._layer, layer), dry=dry)
 
     async def reload(self, asked: str | None, *, dry: bool) -> Outcome:
@@ -69,7 +73,7 @@ class Settings(Standing):
             origin, path = self._place(asked)
             mine = asked is None or path == await trio.to_thread.run_sync(origin.path.resolve)
             try:
-                text = await trio.to_thread.run_sync(configfile.read, path)
+                text = await _read(path)
                 return await self._take(text, origin.name if mine else str(path), mine=mine, dry=dry)
             except FleetError as error:
                 if mine and not dry:
@@ -103,8 +107,8 @@ class Settings(Standing):
             source = origin.name if mine else str(path)
             below, config = self._below, self.config
             servers = servers_layer(below.loaded, config.servers).value.get("servers")
-            wanted = draft(file_layer(below.text, origin.env, source=below.source), self._layer, servers)
-            reading = await trio.to_thread.run_sync(self._write, path, source, wanted, mine)
+            draw = partial(_draw, below, origin.env, self._layer, servers)
+            reading, left_out = await trio.to_thread.run_sync(self._write, path, source, draw, mine)
             overridden = [change.path for change in diff(reading.loaded.config, config)]
             if mine:
                 self._base = self._at_rest = reading
@@ -112,27 +116,25 @@ class Settings(Standing):
                 self.system.roster.follow(self.system.config.servers, base=reading.loaded.config.servers)
                 self._recovered()
             log.info("configuration saved to %s", source)
-            return Saved(path, overridden, wanted.left_out)
+            return Saved(path, overridden, left_out)
 
     # ---- inside
 
     async def _settled(self, path: Path) -> str:
         """The text once nobody writes any more: half of a file may well be a valid configuration."""
-        text = await trio.to_thread.run_sync(configfile.read, path)
+        text = await _read(path)
         for _ in range(_LOOKS if self._at_rest is None or text != self._at_rest.text else 0):
-            before, text = text, await self._later(path)
+            await trio.sleep(_SETTLE)
+            before, text = text, await _read(path)
             if text == before:
                 break
         return text
 
-    async def _later(self, path: Path) -> str:
-        await trio.sleep(_SETTLE)
-        return await trio.to_thread.run_sync(configfile.read, path)
-
     async def _take(self, text: str, source: str, *, mine: bool, dry: bool) -> Outcome:
         assert self._origin is not None
-        loaded = load(text, self._origin.env, self._origin.flags, source=source)
-        new, layer = await self._planned(partial(self._followed, loaded, source))
+        loading = partial(load, text, self._origin.env, self._origin.flags, source=source)
+        loaded = await trio.to_thread.run_sync(loading, abandon_on_cancel=True)
+        new, layer = await self._planned(partial(self._following, loaded, source))
         reading = Reading(source, text, loaded)
         outcome = self._settle(new, reading, layer, dry=dry)
         if mine and not dry:
@@ -140,28 +142,39 @@ class Settings(Standing):
             self._recovered()
         return outcome
 
-    def _amended(self, mapping: Mapping[str, object]) -> tuple[Loaded, Given]:
-        below, config = self._below.loaded, self.config
-        tree = over(over(below.given, self._layer), servers_layer(below, config.servers))
-        return amended(Loaded(config, {}, tree), mapping)
+    def _amending(self, mapping: Mapping[str, object]) -> Plan:
+        below, layer, config = self._below.loaded, self._layer, self.config
 
-    def _followed(self, loaded: Loaded, source: str) -> tuple[Loaded, Given]:
+        def plan() -> tuple[Loaded, Given]:
+            tree = over(over(below.given, layer), servers_layer(below, config.servers))
+            return amended(Loaded(config, {}, tree), mapping)
+
+        return plan
+
+    def _following(self, loaded: Loaded, source: str) -> Plan:
         servers = self.system.roster.effective(loaded.config.servers)
-        return overlaid(loaded, servers_layer(loaded, servers), [], source=source), Given({}, SOURCE)
 
-    async def _planned(self, plan: Callable[[], tuple[Loaded, Given]]) -> tuple[Loaded, Given]:
-        """What a plan gives in the turn in which this returns: servers may come and go while files are looked at."""
-        new, layer = plan()
-        tls = new.config.server.tls
-        if tls == self.system.config.server.tls:
-            return new, layer
-        await trio.to_thread.run_sync(configfile.check_tls, tls)
-        return plan()
+        def plan() -> tuple[Loaded, Given]:
+            return overlaid(loaded, servers_layer(loaded, servers), [], source=source), Given({}, SOURCE)
+
+        return plan
+
+    async def _planned(self, planning: Callable[[], Plan]) -> tuple[Loaded, Given]:
+        """What a plan makes of the fleet in the turn in which this returns, checked as a whole.
+
+        In a worker thread: a thousand servers take a tenth of a second, for which requests shall not wait. It is made
+        anew if servers have come or gone meanwhile. Raises `ConfigError`, Conflict.
+        """
+        for _ in range(_TRIES):
+            running, own_urls = self.system.config, tuple(self.system.roster.own_urls)
+            found = await trio.to_thread.run_sync(_checked, planning(), running, own_urls, abandon_on_cancel=True)
+            if self.system.config is running:
+                return found
+        raise Conflict("servers keep coming and going", details="try again")
 
     def _settle(self, new: Loaded, below: Reading, layer: Given, *, dry: bool) -> Outcome:
-        """Check the outcome as a whole, and unless it is `dry` let it take effect, in one turn."""
+        """Unless it is `dry`, let the outcome take effect, in one turn."""
         system, before = self.system, self.config
-        check(new, held(new.config, system.config), system.roster.own_urls)
         changes = diff(before, new.config)
         if dry:
             late = awaiting_restart(new.config, system.config)
@@ -179,9 +192,10 @@ class Settings(Standing):
             log.info("configuration changed: %s", paths[:LONGEST_LINE])
         return Outcome(self.config, changes, self.late, dry=False)
 
-    def _write(self, path: Path, source: str, wanted: Draft, mine: bool) -> Reading:
+    def _write(self, path: Path, source: str, draw: Callable[[], Draft], mine: bool) -> tuple[Reading, list[str]]:
         """In a worker thread."""
         assert self._origin is not None
+        wanted = draw()
         try:
             old = configfile.read(path)
         except NotFound:
@@ -194,7 +208,7 @@ class Settings(Standing):
             raise Conflict(f"{path.name} is not a configuration of the fleet", details=error.details) from None
         reading = Reading(source, text, load(text, self._origin.env, self._origin.flags, source=source))
         configfile.write(path, text)
-        return reading
+        return reading, wanted.left_out
 
     def _trouble(self, error: FleetError, text: str | None) -> None:
         problems = error.problems if isinstance(error, ConfigError) else [Problem("file", error.message, self.source)]
@@ -208,3 +222,21 @@ class Settings(Standing):
         if self.trouble is not None:
             log.info("the configuration file can be used again")
         self.trouble = self._refused = None
+
+
+def _draw(below: Reading, env: Mapping[str, str], layer: Given, servers: Given | None) -> Draft:
+    return draft(file_layer(below.text, env, source=below.source), layer, servers)
+
+
+async def _read(path: Path) -> str:
+    """In a worker thread. Cancelled: that one goes on without us, a disk that hangs delays no shutdown."""
+    return await trio.to_thread.run_sync(configfile.read, path, abandon_on_cancel=True)
+
+
+def _checked(plan: Plan, running: Config, own_urls: tuple[str, ...]) -> tuple[Loaded, Given]:
+    """In a worker thread."""
+    new, layer = plan()
+    check(new, held(new.config, running), own_urls)
+    if new.config.server.tls != running.server.tls:
+        configfile.check_tls(new.config.server.tls)
+    return new, layer

@@ -214,7 +214,10 @@ async def test_the_process_follows_its_file_and_saves_into_it(tmp_path: Path) ->
             assert (await ask(running.url, "PATCH", f"{url}/queue", {"maxSize": 7})).status == 200
             assert (await ask(running.url, "POST", f"{url}/save", {})).status == 200
             assert "max_size: 7  # mine" in path.read_text()
+            assert (await ask(running.url, "POST", url, {"drainTimeout": 7})).status == 200
             running.process.send_signal(signal.SIGTERM)
             began = time.monotonic()
             assert await running.exit_code() == 0
             assert time.monotonic() - began < 3.0
+            assert running.process.stdout is not None
+            assert "may end within 7 s" in running.process.stdout.read()

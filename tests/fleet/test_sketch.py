@@ -20,8 +20,8 @@ SHARES = st.sampled_from([0.0, 0.01, 0.5, 0.9, 0.95, 0.99, 1.0])
 
 def sketch_of(values: list[float]) -> Sketch:
     sketch = Sketch()
-    for value in values:
-        sketch.add(bin_of(value))
+    if values:
+        sketch.add([bin_of(value) for value in values])
     return sketch
 
 
@@ -55,7 +55,7 @@ def test_merging_is_the_same_as_having_counted_everything(left: list[float], rig
 def test_a_copy_goes_its_own_way() -> None:
     first = sketch_of([10.0])
     second = first.copy()
-    second.add(bin_of(10_000.0))
+    second.add([bin_of(10_000.0)])
     assert first.percentile(1.0) == pytest.approx(10.0, rel=ERROR)
     assert second.percentile(1.0) == pytest.approx(10_000.0, rel=ERROR)
 

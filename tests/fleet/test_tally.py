@@ -54,7 +54,7 @@ A = Pair(ServerId("a"), ModelName("m:latest"))
 def tally_of(done: Iterable[Done], now: float = 0.0, at: float = 1e9) -> Tally:
     tally = Tally(0.0, at)
     for each in done:
-        tally.note(each, now, at)
+        tally.note([each], now, at)
     return tally
 
 
@@ -72,13 +72,13 @@ SPANS = (60.0, 300.0, 900.0, 3_600.0, 86_400.0)
 
 
 @settings(max_examples=150)
-@given(st.lists(st.tuples(st.floats(0.0, 4_000.0), REQUESTS), max_size=60))
-def test_every_window_sums_up_exactly_the_requests_since_it_begins(steps: list[tuple[float, Done]]) -> None:
+@given(st.lists(st.tuples(st.floats(0.0, 4_000.0), st.lists(REQUESTS, min_size=1, max_size=5)), max_size=30))
+def test_every_window_sums_up_exactly_the_requests_since_it_begins(steps: list[tuple[float, list[Done]]]) -> None:
     tally, seen, now = Tally(0.0, 1e9), list[tuple[float, Done]](), 0.0
-    for gap, done in steps:
+    for gap, batch in steps:
         now += gap
-        tally.note(done, now, 1e9 + now)
-        seen.append((now, done))
+        tally.note(batch, now, 1e9 + now)
+        seen += [(now, done) for done in batch]
     check(seen, tally.windows(now, SPANS), without_wait=False)
     for pair in {Pair(ServerId(done.server), ModelName(done.model)) for _, done in seen if done.server}:
         mine = [(at, done) for at, done in seen if (done.server, done.model) == pair]
@@ -136,7 +136,7 @@ def test_what_the_fleet_refused_is_an_error_of_the_fleet_alone(outcome: str) -> 
 
 def test_a_window_never_begins_before_the_process() -> None:
     tally = Tally(1_000.0, 1e9)
-    tally.note(Done(), 1_003.0, 1e9)
+    tally.note([Done()], 1_003.0, 1e9)
     assert tally.window(1_010.0, 3_600.0)[0] == 1_000.0
     assert tally.window(1_010.0, 3_600.0, A)[0] == 1_000.0
     assert tally.window(1_010.0, 3_600.0, Pair(ServerId("?"), ModelName("?")))[0] == 1_000.0
@@ -150,9 +150,9 @@ def test_a_pair_that_nobody_asked_for_has_zeros() -> None:
 def test_the_pairs_asked_for_last_are_kept_and_the_one_that_goes_is_named() -> None:
     tally = Tally(0.0, 1e9)
     for number in range(MOST_PAIRS):
-        assert tally.note(Done(model=f"m{number}"), 0.0, 1e9) is None
-    assert tally.note(Done(model="m0"), 0.0, 1e9) is None  # used again, so it stays
-    assert tally.note(Done(model="new"), 0.0, 1e9) == ("a", "m1")
+        assert tally.note([Done(model=f"m{number}")], 0.0, 1e9)[1] == set()
+    assert tally.note([Done(model="m0")], 0.0, 1e9) == ({("a", "m0")}, set())  # used again, so it stays
+    assert tally.note([Done(model="new")], 0.0, 1e9) == ({("a", "new")}, {("a", "m1")})
     assert len(tally.pairs) == MOST_PAIRS
     assert ("a", "m0") in tally.pairs
     assert ("a", "m1") not in tally.pairs
@@ -161,7 +161,7 @@ def test_the_pairs_asked_for_last_are_kept_and_the_one_that_goes_is_named() -> N
 def test_invented_names_push_out_no_model_that_is_served() -> None:
     tally = tally_of([Done()])
     for number in range(MOST_STRANGERS + MOST_MODELS):
-        tally.note(Done(server="", model=f"x{number}", outcome="model_not_found"), 0.0, 1e9)
+        tally.note([Done(server="", model=f"x{number}", outcome="model_not_found")], 0.0, 1e9)
     assert tally.requests(A.model, 0.0, 60.0) == 1
     assert tally.requests(ModelName("x0"), 0.0, 60.0) == 0
     assert tally.requests(ModelName(f"x{MOST_STRANGERS + MOST_MODELS - 1}"), 0.0, 60.0) == 1
@@ -170,7 +170,7 @@ def test_invented_names_push_out_no_model_that_is_served() -> None:
 
 def test_requests_for_a_model_count_on_every_server_and_the_refused_ones_too() -> None:
     tally = tally_of([Done(server="", outcome="model_not_found"), Done(), Done(server="b")])
-    tally.note(Done(server="", outcome="queue_full"), 100.0, 1e9)
+    tally.note([Done(server="", outcome="queue_full")], 100.0, 1e9)
     assert tally.requests(A.model, 100.0, 3_600.0) == 4
     assert tally.requests(A.model, 100.0, 60.0) == 1
     assert tally.requests(ModelName("other"), 100.0, 60.0) == 0
@@ -179,8 +179,8 @@ def test_requests_for_a_model_count_on_every_server_and_the_refused_ones_too() -
 def test_only_the_last_streams_are_remembered_without_their_wait() -> None:
     done = Done(stream=True, queue_seconds=1.0, first_byte_seconds=1.5, total_seconds=4.0, chunks=7)
     tally = tally_of([done] * (RECENT + 5))
-    tally.note(Done(stream=True), 0.0, 1e9)  # nothing ever came
-    tally.note(Done(first_byte_seconds=1.0), 0.0, 1e9)  # not streamed
+    tally.note([Done(stream=True)], 0.0, 1e9)  # nothing ever came
+    tally.note([Done(first_byte_seconds=1.0)], 0.0, 1e9)  # not streamed
     assert list(tally.pairs[A].streams) == [(500.0, 2_500.0, 7)] * RECENT
 
 
@@ -192,7 +192,7 @@ def test_a_total_comes_back_as_it_was_kept() -> None:
     assert Total.read(total.document(), 3e9) == total
     again = Tally(0.0, 3e9)
     again.restore(A, Total.read(total.document(), 3e9))
-    again.note(Done(), 0.0, 3e9)
+    again.note([Done()], 0.0, 3e9)
     assert again.pairs[A].total == Total(2e9, 3, 1, 3, 5, 3e9)
 
 
@@ -242,9 +242,9 @@ def bytes_of(thing: Any) -> int:
 def test_the_most_memory_that_all_figures_can_ever_take() -> None:
     full = Sums()
     for place in range(BINS):  # a bucket can take no more room than this
-        sample = Sample(Done(prompt_tokens=10**9, output_tokens=10**9), without_wait=False)
-        sample.latency = sample.waited = value_of(place)
-        sample.bin = place
+        sample = Sample([Done(prompt_tokens=10**9, output_tokens=10**9)])
+        sample.latencies, sample.waited = [value_of(place)], value_of(place)
+        sample.bins = [place]
         full.add(sample)
     slot = 120  # its edges, and its place in the list
     pair = MOST_BUCKETS * (bytes_of(full) + slot) + RECENT * 250 + 2_000
@@ -254,5 +254,5 @@ def test_the_most_memory_that_all_figures_can_ever_take() -> None:
     tally = tally_of([Done()])
     assert isinstance(tally.fleet, Line)
     usual = Sums()
-    usual.add(Sample(Done(), without_wait=False))
+    usual.add(Sample([Done()]))
     assert bytes_of(usual) < 600

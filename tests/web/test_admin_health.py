@@ -89,7 +89,7 @@ async def test_requests_per_second_are_those_of_the_last_minute() -> None:
         book.began = now - 1_000.0
         record = Record("r", "/api/chat", "m:latest", "", "a", "completed", 200, 1, 0.0, None, 1.0, 1, 0, 0, False)
         for moment in (now - 300.0, *(now - 30.0,) * 30):
-            book.note(record, moment, time.time())
+            book.note([record], moment, time.time())
         found = await ask(here, "GET", "/health")
     assert found["requestsPerSecond"] == pytest.approx(0.5, rel=0.1)
 

@@ -47,7 +47,7 @@ def past(
     book, now = here.system.fleet.tally.book, trio.current_time()
     book.began = min(book.began, now - 700_000.0)
     record = Record("r", "/api/chat", model, "", server, outcome, 200, 1, queued, None, seconds, 1, *tokens, False)
-    book.note(record, now - ago, time.time() - ago)
+    book.note([record], now - ago, time.time() - ago)
 
 
 async def until(condition: Any) -> None:

@@ -124,7 +124,7 @@ async def test_how_long_clients_may_be_slow_or_idle() -> None:
 
 
 async def test_whose_word_about_the_client_is_believed(caplog: pytest.LogCaptureFixture) -> None:
-    async with served("a") as here:
+    async with served("a", security={"anonymous_role": "admin"}) as here:
 
         async def seen() -> str:
             stream = await connect(here)
