@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from statistics import median
 from typing import Final
 
 from bench.measure import Bench, NotMeasured, Running
@@ -85,14 +86,23 @@ def beside(bench: Bench, running: Running) -> Mapping[str, float]:
     """How much longer the slowest hundredth takes with an operator at work, as ratios. Raises NotMeasured."""
     found: dict[str, float] = {}
     for scenario, metrics in ((STREAMS, ("first_p99_us", "gap_p99_us")), (SHORT, ("p99_us",))):
-        alone = _load(bench, scenario, running)
-        operator = Operator(running.target)
-        with operator.at_work():
-            disturbed = _load(bench, scenario, running)
-        if operator.refused or not operator.calls:
-            raise NotMeasured(f"admin calls were refused: {operator.refused}")
-        found |= {f"x {scenario.request} {metric}": disturbed[metric] / alone[metric] for metric in metrics}
+        alone, disturbed = [], []
+        for _ in range(bench.options.rounds):  # in turn, so that what slows the machine down slows both
+            alone.append(_load(bench, scenario, running))
+            disturbed.append(_disturbed(bench, scenario, running))
+        for metric in metrics:
+            both = (median(each[metric] for each in side) for side in (disturbed, alone))
+            found[f"x {scenario.request} {metric}"] = next(both) / next(both)
     return found
+
+
+def _disturbed(bench: Bench, scenario: Scenario, running: Running) -> Mapping[str, float]:
+    operator = Operator(running.target)
+    with operator.at_work():
+        measured = _load(bench, scenario, running)
+    if operator.refused or not operator.calls:
+        raise NotMeasured(f"admin calls were refused: {operator.refused}")
+    return measured
 
 
 def _load(bench: Bench, scenario: Scenario, running: Running) -> Mapping[str, float]:

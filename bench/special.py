@@ -102,7 +102,7 @@ SPECIAL = {
         rounds=3,
     ),
     "idle": Special("CPU at rest, 200 servers; without dashboards, there are none yet", idle),
-    "admin": Special("admin calls beside live streams and short answers", admin_calls, rounds=3),
+    "admin": Special("admin calls beside live streams and short answers", admin_calls),
     "routing": Special("routing decisions, 200 servers x 50 models, 5,000 queued", routing, rounds=3),
 }
 
