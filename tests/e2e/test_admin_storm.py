@@ -42,7 +42,7 @@ values = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-10, 10_000),
-    st.floats(allow_nan=False),
+    st.floats(allow_nan=False, allow_infinity=False),
     st.text(max_size=20),
     st.sampled_from(("low", "high", "llama3:8b", "a", "b", "http://127.0.0.1:9", "cooldown", "1h", "600000000000")),
     st.lists(st.sampled_from(SERVERS), max_size=3),
@@ -50,9 +50,10 @@ values = st.one_of(
 
 
 @st.composite
-def calls(draw: st.DrawFn) -> tuple[Entry, str, Any]:
-    """A route, its path filled in, and a body that is often nearly right."""
-    entry = draw(st.sampled_from(ROUTES))
+def calls(draw: st.DrawFn) -> tuple[int, str, Any]:
+    """The number of a route, its path filled in, and a body that is often nearly right."""
+    number = draw(st.integers(0, len(ROUTES) - 1))
+    entry = ROUTES[number]
     path = re.sub(r"<path:\w+>", lambda _: draw(st.sampled_from(NAMES)), entry.path)
     path = re.sub(r"<\w+>", lambda _: draw(st.sampled_from(SERVERS)), path)
     query = {param.name: draw(values) for param in entry.query if draw(st.booleans())}
@@ -63,7 +64,7 @@ def calls(draw: st.DrawFn) -> tuple[Entry, str, Any]:
         body = {name: draw(values) for name in names if draw(st.booleans())}
         if draw(st.integers(0, 9)) == 0:
             body = draw(st.one_of(values, st.dictionaries(st.text(max_size=5), values, max_size=2)))
-    return entry, f"{path}?{words}" if words else path, body
+    return number, f"{path}?{words}" if words else path, body
 
 
 async def traffic(fleet: Served, stop: trio.Event, outcomes: list[int]) -> None:
@@ -78,7 +79,7 @@ async def traffic(fleet: Served, stop: trio.Event, outcomes: list[int]) -> None:
             outcomes.append(answer.status_code)
 
 
-async def storm(sequence: list[tuple[Entry, str, Any]]) -> None:
+async def storm(sequence: list[tuple[int, str, Any]]) -> None:
     timeouts = {"queue": 1.0}
     async with served("a", "b", "c", models=MODELS + ",ns/odd:1b:1GB", profile=PROFILE, timeouts=timeouts) as fleet:
         stop, outcomes = trio.Event(), list[int]()
@@ -86,7 +87,8 @@ async def storm(sequence: list[tuple[Entry, str, Any]]) -> None:
             for _ in range(3):
                 nursery.start_soon(traffic, fleet, stop, outcomes)
             async with fleet.client() as client:
-                for entry, path, body in sequence:
+                for number, path, body in sequence:
+                    entry = ROUTES[number]
                     with trio.fail_after(45):
                         answer = await client.request(entry.method, path, json=body)
                     judge(entry, path, answer)
@@ -102,10 +104,9 @@ async def storm(sequence: list[tuple[Entry, str, Any]]) -> None:
 
 def judge(entry: Entry, path: str, answer: Any) -> None:
     """A path that was filled in may lead to another route, or to none at all; what answers keeps its promise."""
-    if answer.status_code in (404, 405) and not answer.headers.get("content-type", "").startswith("application/json"):
-        return
+    media = answer.headers.get("content-type", "")
     assert answer.status_code < 500 or answer.status_code in entry.fails, (entry.path, answer.status_code, answer.text)
-    if entry.media == "application/json" and not entry.bare and answer.status_code in (200, 400, 403, 409):
+    if media == "application/json; charset=utf-8" and not entry.bare and answer.status_code in (200, 400, 403, 409):
         checked(entry.method, path, answer)
 
 
@@ -117,5 +118,5 @@ def judge(entry: Entry, path: str, answer: Any) -> None:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
 @given(st.lists(calls(), min_size=40, max_size=40))
-def test_a_thousand_random_admin_calls_leave_the_fleet_whole(sequence: list[tuple[Entry, str, Any]]) -> None:
+def test_a_thousand_random_admin_calls_leave_the_fleet_whole(sequence: list[tuple[int, str, Any]]) -> None:
     trio.run(storm, sequence)

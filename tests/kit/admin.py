@@ -37,7 +37,7 @@ def checked(method: str, path: str, answer: httpx.Response) -> Any:
         assert found["error"]
         return found
     found = answer.json()
-    jsonschema.validate(found, _schema(entry))
+    _validator(entry).validate(found)
     return found
 
 
@@ -56,5 +56,5 @@ def _pattern(rule: str) -> re.Pattern[str]:
 
 
 @cache
-def _schema(entry: Entry) -> dict[str, Any]:
-    return schema(entry.returns)
+def _validator(entry: Entry) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(schema(entry.returns))

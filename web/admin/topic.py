@@ -6,7 +6,7 @@ From this one table come the routes themselves, the roles that are enforced, Ope
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ class Asked:
         return self._note
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Entry:
     """One route. `path` is a rule of Werkzeug's with the root before it; `fails` are statuses beside the usual ones.
 
@@ -69,7 +69,7 @@ class Entry:
     path: str
     does: str
     role: Role
-    view: View = field(repr=False)
+    view: View
     returns: Shape = dict
     media: str = "application/json"
     fails: tuple[int, ...] = ()
@@ -80,6 +80,9 @@ class Entry:
     bare: bool = False
     action: str = ""
     seed: bool = False
+
+    def __repr__(self) -> str:
+        return f"{self.method} {self.path}"
 
 
 class Topic:
