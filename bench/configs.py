@@ -58,7 +58,7 @@ listen proxy
 def fleet(ports: tuple[int, int], urls: Sequence[str]) -> str:
     """Everything as it comes, only quieter, and with servers that take as much as we send."""
     servers = [{"id": f"s{i}", "url": url, "max_concurrency": 1024} for i, url in enumerate(urls)]
-    listen = {"host": "127.0.0.1", "proxy_port": ports[0], "orchestrator_port": ports[1]}
+    listen = {"host": "127.0.0.1", "proxy_port": ports[0], "orchestrator_port": ports[1], "dashboard_port": 0}
     return yaml.safe_dump({"servers": servers, "server": listen, "logging": {"level": "WARNING"}}, sort_keys=False)
 
 

@@ -68,7 +68,7 @@ class _Demo(Setting):
         self._say("\nThis is a demo: all three servers are SIMULATED. Try:\n")
         self._say(f"  curl {urls[0]}/api/tags")
         self._say(f"  curl {urls[0]}/api/chat -d '{chat}'")
-        self._say(f"  curl {urls[-1]}/api/orchestrator/servers\n")
+        self._say(f"  curl {urls[1]}/api/orchestrator/servers\n")
         self._say("Stop with Ctrl-C.")
 
 

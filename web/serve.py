@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from actors.supervisor import keep_up
+from fleet.config import listening
 from web import keyfile
 from web.app import create_app
 from web.bind import Bound, bind
@@ -59,11 +60,10 @@ _LAST_WORDS: Final = 2.0
 def bind_all(config: Config) -> list[Bound]:
     """Open every port of the application. Raises PortTaken; no socket stays open then."""
     server = config.server
-    wanted = [(server.proxy_port, "server.proxy_port"), (config.orchestrator_port, "server.orchestrator_port")]
     scheme = "https" if server.tls.enabled else "http"
     bound: list[Bound] = []
     try:
-        for port, setting in wanted:
+        for setting, port in listening(config).items():
             bound.append(bind(server.host, port, setting, scheme, dead_peer=patience(config)))
     except BaseException:
         for each in bound:
@@ -258,7 +258,8 @@ async def _run_system(
         house.settings.followers.append(end.follow)
         urls = await serving.start(_serve, config, house, end, doors)
         say(f"proxy        {urls[0]}")
-        say(f"orchestrator {urls[-1]}")
+        say(f"orchestrator {urls[1]}")
+        say(f"dashboard    {urls[2]}")
         say(f"config       {source}")
         if not config.servers:
             log.warning("no servers configured: add `servers:` to config.yml or set FLEET_SERVERS")

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import httpx
 
-from fleet.config import Config
+from fleet.config import Config, listening
 
 PATIENCE: Final = 3.0
 """Seconds a port gets to answer."""
@@ -18,8 +18,9 @@ _CONNECTED: Final = "connection.connect_tcp.complete"
 
 
 def report_status(config: Config, say: Callable[[str], None]) -> bool:
-    """Ask each port for its health; True if the proxy and the orchestrator port both answer and are healthy."""
-    ports = {"proxy": config.server.proxy_port, "orchestrator": config.orchestrator_port}
+    """Ask each port for its health; True if all of them answer and are healthy."""
+    known = {path: port for path, port in listening(config).items() if port}  # 0: nobody knows which
+    ports = {path.removeprefix("server.").removesuffix("_port"): port for path, port in known.items()}
     origin = f"{'https' if config.server.tls.enabled else 'http'}://{_reachable(config.server.host)}"
     verdicts = [_ask(name, f"{origin}:{port}", say) for name, port in ports.items()]
     return all(verdicts)

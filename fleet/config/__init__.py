@@ -24,7 +24,7 @@ from fleet.config.front import (
 )
 from fleet.config.keeping import JobsSection, ReloadSection, StoreSection
 from fleet.config.loading import Loaded, amend, load, parse_server
-from fleet.config.model import Config, checks_hosts, schema, unsafe_listener
+from fleet.config.model import Config, checks_hosts, listening, schema, unsafe_listener
 from fleet.config.problems import ConfigError, Problem
 from fleet.config.reference import reference, refreshed
 from fleet.config.report import report
@@ -63,6 +63,7 @@ __all__ = [
     "amend",
     "checks_hosts",
     "is_loopback",
+    "listening",
     "load",
     "normalise_url",
     "parse_server",

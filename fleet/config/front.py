@@ -85,7 +85,9 @@ class ServerSection(Section):
     proxy_port: Port = Field(11435, description=f"Port of the Ollama-compatible proxy; {ANY_PORT}.")
     orchestrator_port: Port = Field(5100, description=f"Second port of the same application; {ANY_PORT}.")
     metrics_port: Port = Field(8001, description=f"Port of the metrics API; {ANY_PORT}.")
-    dashboard_port: Port = Field(3001, description=f"Port of the dashboard; {ANY_PORT}.")
+    dashboard_port: Port = Field(
+        3001, description=f"Third port of the same application, for the dashboard; {ANY_PORT}."
+    )
     request_timeout: Seconds | None = Field(
         None, description="Longest time for a whole request, in seconds; when set it overrides timeouts.total."
     )

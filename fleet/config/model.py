@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -34,7 +35,6 @@ from fleet.netcheck import refusal
 WILDCARDS = frozenset({"0.0.0.0", "::"})
 LATER = (
     ("server", "metrics_port"),
-    ("server", "dashboard_port"),
     ("monitoring", "rate_limit_per_minute"),
     ("security", "rate_limiting"),
 )
@@ -145,11 +145,19 @@ def conflicts(config: Config) -> list[tuple[str, str]]:
     return [*_clashes(config), *_loops(config), *_backends(config), *_builder(config)]
 
 
+def listening(config: Config) -> dict[str, int]:
+    """The ports of the application, by their keys; 0 is any free one."""
+    names = ("proxy_port", "orchestrator_port", "dashboard_port")
+    return {f"server.{name}": getattr(config.server, name) for name in names}
+
+
 def _clashes(config: Config) -> list[tuple[str, str]]:
-    port = config.server.proxy_port
-    if port and port == config.server.orchestrator_port:
-        return [("server.proxy_port", f"is {port}, and so is the orchestrator's port: each needs its own")]
-    return []
+    ports = listening(config)
+    return [
+        (name, f"is {port}, and so is {other}: each needs its own")
+        for (name, port), (other, taken) in combinations(ports.items(), 2)
+        if port and port == taken
+    ]
 
 
 def _loops(config: Config) -> list[tuple[str, str]]:
@@ -157,7 +165,7 @@ def _loops(config: Config) -> list[tuple[str, str]]:
     hosts = {config.server.host}
     if config.server.host in WILDCARDS or is_loopback(config.server.host):
         hosts.add("localhost")
-    ports = {config.server.proxy_port, config.server.orchestrator_port} - {0}
+    ports = set(listening(config).values()) - {0}
     places = [f"{f'[{host}]' if ':' in host else host}:{port}" for host in hosts for port in ports]
     own = {normalise_url(f"{scheme}://{place}") for scheme in ("http", "https") for place in places}
     what = "is an address the fleet itself listens on: change one of the ports"

@@ -64,7 +64,7 @@ def write_config(folder: Path, servers: dict[str, str], **config: object) -> Pat
     path = folder / "fleet.yml"
     content = {
         "servers": [{"id": name, "url": url} for name, url in servers.items()],
-        "server": {"proxy_port": 0, "orchestrator_port": 0},
+        "server": {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0},
         "health": {"interval": 1},
         **config,
     }

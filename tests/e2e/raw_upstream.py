@@ -85,7 +85,7 @@ async def in_front_of_raw(**more: Any) -> AsyncIterator[tuple[Served, RawUpstrea
     upstream = RawUpstream()
     async with trio.open_nursery() as nursery:
         port = await nursery.start(upstream.serve)
-        ports = {"proxy_port": 0, "orchestrator_port": 0}
+        ports = {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0}
         servers = [{"id": "raw", "url": f"http://127.0.0.1:{port}"}]
         config = Config.model_validate({"servers": servers, "server": ports, **more})
         async with open_system(config, seed=1) as system, front_end(config, system, {}) as handle:

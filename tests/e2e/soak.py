@@ -37,7 +37,9 @@ async def in_front_of_processes(*options: str) -> AsyncIterator[Served]:
     with ExitStack() as stack:
         sims = {name: stack.enter_context(simulator("--id", name, *_FAST, *options)) for name in ("a", "b")}
         specs = [{"id": name, "url": sim.url, "max_concurrency": 8} for name, sim in sims.items()]
-        config = Config.model_validate({"servers": specs, "server": {"proxy_port": 0, "orchestrator_port": 0}})
+        config = Config.model_validate(
+            {"servers": specs, "server": {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0}}
+        )
         async with open_system(config, seed=1) as system, trio.open_nursery() as nursery:
             listening = await nursery.start(partial(serve, config, system=system, stop=trio.Event()))
             for name in sims:

@@ -150,7 +150,7 @@ def test_no_place_for_the_private_socket_is_one_sentence_and_exit_code_2(
     demo: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(web.inner, "_PLACES", (str(tmp_path / "missing"),))
-    config = Config.model_validate({"server": {"proxy_port": 0, "orchestrator_port": 0}})
+    config = Config.model_validate({"server": {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0}})
     assert cli._run(config, demo=demo) == cli.BAD_CONFIG
     (said,) = capsys.readouterr().err.splitlines()
     assert "TMPDIR" in said
@@ -162,7 +162,7 @@ def test_no_place_for_the_private_socket_is_one_sentence_and_exit_code_2(
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such option")
 @pytest.mark.parametrize(("write", "milliseconds"), [(5, 60_000), (60, 90_000), (600, 630_000)])
 def test_the_system_does_not_reset_a_client_before_its_write_timeout(write: float, milliseconds: int) -> None:
-    server = {"proxy_port": 0, "orchestrator_port": 0}
+    server = {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0}
     every = bind_all(Config.model_validate({"server": server, "timeouts": {"write": write}}))
     try:
         got = [sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) for one in every for sock in one.sockets]

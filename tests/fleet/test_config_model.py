@@ -220,7 +220,7 @@ def test_not_in_effect_names_only_what_was_set() -> None:
         "server: {metrics_port: 8001, proxy_port: 1}\nsecurity: {rateLimiting: {}}\nmonitoring: {max_queue_size: 5}"
     )
     assert c.not_in_effect() == ["server.metrics_port", "security.rate_limiting"]
-    assert config("port: 5200\nserver: {dashboardPort: 1}").not_in_effect() == ["server.dashboard_port"]
+    assert config("port: 5200\nserver: {metricsPort: 1}").not_in_effect() == ["server.metrics_port"]
 
 
 def test_secrets_do_not_show() -> None:

@@ -24,7 +24,7 @@ from web.serve import serve
 from web.settings import Settings
 
 ROOT = "/api/orchestrator/config"
-PORTS = "server:\n  proxy_port: 0\n  orchestrator_port: 0\n"
+PORTS = "server:\n  proxy_port: 0\n  orchestrator_port: 0\n  dashboard_port: 0\n"
 
 
 class Configured(Served):
@@ -77,7 +77,7 @@ async def configured(
         urls = await nursery.start(serving)
         for each in servers:
             await system.probe(ServerId(each), 5.0)
-        yield Configured(urls[0], urls[-1], system, sims, path, settings)
+        yield Configured(urls[0], urls[1], system, sims, path, settings)
         nursery.cancel_scope.cancel()
 
 

@@ -287,7 +287,7 @@ async def in_front_of(script: Script, **config: Any) -> AsyncIterator[tuple[Serv
     async with trio.open_nursery() as nursery:
         port = await nursery.start(backend.serve)
         spec = {"id": "raw", "url": f"http://127.0.0.1:{port}", "max_concurrency": 64}
-        ports = {"proxy_port": 0, "orchestrator_port": 0, **config.pop("server", {})}
+        ports = {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0, **config.pop("server", {})}
         full = Config.model_validate({"servers": [spec], "server": ports, **config})
         async with open_system(full, seed=1) as system, front_end(full, system, {}) as fleet:
             await system.probe(ServerId("raw"), 5.0)
@@ -318,7 +318,7 @@ async def stoppable(script: Script, **config: Any) -> AsyncIterator[Product]:
     backend = Backend(script)
     async with trio.open_nursery() as nursery:
         port = await nursery.start(backend.serve)
-        server = {"proxy_port": 0, "orchestrator_port": 0, **config.pop("server", {})}
+        server = {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0, **config.pop("server", {})}
         spec = {"id": "raw", "url": f"http://127.0.0.1:{port}"}
         full = Config.model_validate({"servers": [spec], "server": server, **config})
         async with open_system(full, seed=1) as system, trio.open_nursery() as serving:

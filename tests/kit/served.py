@@ -36,6 +36,7 @@ class Served:
         self.sims = sims
         self.stop = trio.Event()
         self.lanes: dict[str, str] = {}
+        self.dashboard_url = url
 
     @property
     def address(self) -> tuple[str, int]:
@@ -69,8 +70,9 @@ async def front_end(config: Config, system: System, sims: dict[str, TcpSim]) -> 
             stop = trio.Event()
             urls = await nursery.start(partial(serve, config, system=system, stop=stop, inner=inner))
             lanes = {EDGE: urls[0], QUART: UNIX + inner.path}
-            chosen = urls if current() == EDGE else [lanes[QUART]]
-            handle = Served(chosen[0], chosen[-1], system, sims)
+            chosen = urls if current() == EDGE else [lanes[QUART]] * 3
+            handle = Served(chosen[0], chosen[1], system, sims)
+            handle.dashboard_url = chosen[2]
             handle.stop, handle.lanes = stop, lanes
             yield handle
             nursery.cancel_scope.cancel()
@@ -88,7 +90,7 @@ async def served(
     async with AsyncExitStack() as stack:
         sims = {name: await stack.enter_async_context(sim_server(models, profile, id=name)) for name in servers}
         specs = [{"id": name, "url": sim.url, "max_concurrency": slots} for name, sim in sims.items()]
-        ports = {"proxy_port": 0, "orchestrator_port": 0, **config.pop("server", {})}
+        ports = {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0, **config.pop("server", {})}
         full = Config.model_validate({"servers": specs, "server": ports, **config})
         async with open_system(full, seed=1) as system, front_end(full, system, sims) as handle:
             for name in servers:

@@ -114,7 +114,7 @@ async def opened(monkeypatch: pytest.MonkeyPatch, **config: Any) -> AsyncIterato
     room = Room()
     monkeypatch.setattr(web.serve, "create_app", lambda system, house: with_routes(room, create_app(system, house)))
     room.edges = noted_edges(monkeypatch)
-    ports = {"proxy_port": 0, "orchestrator_port": 0, **config.pop("server", {})}
+    ports = {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0, **config.pop("server", {})}
     system = FakeSystem(server=ports, **config)
     async with trio.open_nursery() as nursery:
         urls = await nursery.start(partial(serve, system.config, system=system.handle, stop=trio.Event()))

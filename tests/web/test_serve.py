@@ -22,7 +22,7 @@ class Draining(FakeSystem):
     """Notes what the shutdown asked of it."""
 
     def __init__(self, **config: Any) -> None:
-        super().__init__(server={"proxy_port": 0, "orchestrator_port": 0}, **config)
+        super().__init__(server={"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0}, **config)
         self.revoked = trio.Event()
 
     def drain(self) -> None:
@@ -47,7 +47,7 @@ async def start(
     return [Served(url, stop) for url in urls]
 
 
-async def test_both_ports_serve_the_same_application() -> None:
+async def test_every_port_serves_the_same_application() -> None:
     stop, system = trio.Event(), Draining()
     async with trio.open_nursery() as nursery:
         for server in await start(nursery, system, stop=stop):
@@ -71,7 +71,7 @@ async def test_a_drain_turns_readiness_off_and_lets_running_requests_end() -> No
     system.answering = slow
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
-            proxy, _ = await start(nursery, system, stop=stop)
+            proxy, *_ = await start(nursery, system, stop=stop)
             running = await proxy.connect()
             await running.send(head("POST", "/api/chat", length=2) + b"{}")
             await began.wait()
@@ -101,7 +101,7 @@ async def test_what_does_not_end_in_time_is_cut(hurried: bool) -> None:
     system.answering = endless
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
-            proxy, _ = await start(nursery, system, stop=stop, hurry=hurry)
+            proxy, *_ = await start(nursery, system, stop=stop, hurry=hurry)
             running = await proxy.connect()
             await running.send(head("POST", "/api/chat", length=2) + b"{}")
             await began.wait()

@@ -21,7 +21,13 @@ Handler = Callable[[trio.SocketStream], Awaitable[None]]
 
 
 def configured(proxy: int, orchestrator: int, host: str = "127.0.0.1", tls: dict[str, str] | None = None) -> Config:
-    server = {"host": host, "proxy_port": proxy, "orchestrator_port": orchestrator, "tls": tls or {}}
+    server = {
+        "host": host,
+        "proxy_port": proxy,
+        "orchestrator_port": orchestrator,
+        "dashboard_port": 0,
+        "tls": tls or {},
+    }
     return Config.model_validate({"server": server})
 
 
