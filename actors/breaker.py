@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -117,6 +117,14 @@ class BreakerRegistry:
     def describe(self, now: float | None = None) -> list[BreakerView]:
         """All breakers that live."""
         return [self._view(cell, now) for cell in self._cells.values()]
+
+    def states(self) -> Iterator[tuple[Pair, State, int]]:
+        """Of all breakers that live: pair, state, failures in a row. Far cheaper than to describe them."""
+        return ((pair, cell.breaker.state, cell.breaker.run.length) for pair, cell in self._cells.items())
+
+    def pairs(self) -> list[Pair]:
+        """Of all breakers that live; for `get`, one by one, by who lets others run in between."""
+        return list(self._cells)
 
     def get(self, pair: Pair, now: float | None = None) -> BreakerView | None:
         """One breaker; None means closed with nothing to remember. Asking creates nothing."""

@@ -70,6 +70,16 @@ class Cell:
             self.breaker = Breaker.fresh(old.pair, old.settings, old.dice, old.gate, now, old.forced_by)
         self.torn = False
 
+    def salvage(self, message: BreakerMail | None, permits: int) -> None:
+        """A crash loses the message in hand, but not the permit of the trial whose end it told (of `permits`)."""
+        if isinstance(message, TryEnded):
+            self.testing = False
+            self.answer_tests(None)
+        gate = self.breaker.gate
+        ended = isinstance(message, Record | TryEnded) and message.generation == gate.generation
+        if ended and gate.permits == permits:
+            gate.give_back()
+
     def end(self) -> None:
         """No reader will come back: stop the task, tell everybody who waits."""
         self.scope.cancel()  # before the mailbox: a cancelled reader is no crash, one on a closed channel is
@@ -125,7 +135,9 @@ class BreakerActor:
     async def run(self) -> None:
         """One incarnation; returns when the breaker has retired."""
         try:
-            self._cell.revive(trio.current_time())
+            if self._cell.torn:
+                self._cell.revive(trio.current_time())
+                self._on_change(self._cell.breaker.pair)  # what changed half-way was perhaps not told
             self._room.moved(self._cell.breaker.pair)
             async with trio.open_nursery() as self._tests:
                 await self._read()
@@ -142,7 +154,12 @@ class BreakerActor:
             with trio.move_on_at(self._wake_at()):
                 message = await cell.mailbox.receive()
             cell.saved = snapshot(cell.breaker)
-            self._handle(message, trio.current_time())
+            permits = cell.breaker.gate.permits
+            try:
+                self._handle(message, trio.current_time())
+            except Exception:
+                cell.salvage(message, permits)
+                raise
             if cell.breaker.quiet(trio.current_time()) and not cell.mailbox.depth:
                 # Nothing was awaited since the decision, so no message can slip in.
                 self._retire(cell)

@@ -264,7 +264,9 @@ class Dispatcher:
                 self._serve(server, now)
 
     def _ban(self, message: BanPair, now: float) -> None:
-        if not keep(self._fleet, message, now):
+        kept = keep(self._fleet, message, now)
+        self._pairs_moved(self._fleet.bans.displaced(), now)
+        if not kept:
             return
         self._wake_by(message.until)
         if not message.cooldown:

@@ -7,6 +7,7 @@ the slot, the permit of a half-open breaker and the backend connection.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import trio
 
@@ -27,13 +28,18 @@ from fleet.errors import (
     ModelNotFound,
     NoServer,
     Phase,
+    QueueCancelled,
     QueueTimeout,
+    RequestCancelled,
     ShuttingDown,
     TotalTimeout,
 )
 from fleet.headers import own_headers, passing
 from fleet.ids import ServerId
 from fleet.outcomes import ClientLeft, Completed, End, Failed, Refused, Revoked, kind, retryable_elsewhere
+
+_FINAL: Final = (TotalTimeout, QueueCancelled, RequestCancelled)
+"""What is told to the client even if a server has refused the request before: it ends the request, not the retrying."""
 
 
 class Exchange:
@@ -82,12 +88,10 @@ class Exchange:
         while True:
             try:
                 end = await self._queue_and_attempt()
-            except TotalTimeout:
-                raise
             except FleetError as refusal:
                 if self._paid:
                     self._fleet.budget.refund()  # the retry that was paid for found nobody to try
-                if self._saved is None:
+                if self._saved is None or isinstance(refusal, _FINAL):
                     raise self._in_clients_words(refusal) from refusal.__cause__
                 headers = self._our_headers(self._saved.server)
                 await self._answer.send_whole(self._saved.response, self._saved.body, headers)

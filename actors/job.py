@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from actors.cells import FleetCell
+from actors.cells import FleetCell, ServerCell
 from fleet.errors import FleetError
 from fleet.ids import ModelName, ServerId
 from fleet.jobs import Download, JobKind, JobState, Progress, bounded, percent_of
@@ -51,6 +51,10 @@ class Job:
         self.load_seconds: float | None = None
         self.resumed = False
         """Whether it was begun by an earlier process."""
+        self.home: ServerCell | None = None
+        """The server that was meant: not the next one of that name. None: not seen yet, or the job has ended."""
+        self.accomplished = False
+        """Whether the server has done it; what remains is that the fleet sees it."""
         self.scope = trio.CancelScope()
         self.download = Download()
         self._fleet = fleet
@@ -110,6 +114,7 @@ class Job:
         self._final = Progress(came.completed, came.total, came.percent)
         self.state, self.ended, self.detail, self.failure = state, self._fleet.now(), bounded(detail), failure
         self.error = None if failure is None else bounded(failure.message)
+        self.home = None
         self.nudge()
 
     # ---- outliving the process

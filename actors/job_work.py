@@ -33,11 +33,15 @@ Status = tuple[int, bytes]
 
 async def work(fleet: FleetCell, cell: ServerCell, job: Job) -> None:
     """Do it; when this returns, the fleet knows what has changed on the server."""
+    machine = cell.pool
     try:
         await _WORK[job.kind](fleet, cell, job)
     except BaseException:  # cancelled too: it may have been done all the same
         cell.probe_now.set()
         raise
+    if cell.pool is not machine:
+        raise JobFailed(f"the URL of server '{job.server}' was changed meanwhile: it was done on the machine before")
+    job.accomplished = True
     await _reread(cell)
 
 
@@ -133,7 +137,10 @@ async def _unload(fleet: FleetCell, cell: ServerCell, job: Job) -> None:
 
 
 async def _delete(fleet: FleetCell, cell: ServerCell, job: Job) -> None:
-    _check(job, *await _errand(fleet, cell, _SHORT, lambda: cell.client.delete(job.model)))
+    status, body = await _errand(fleet, cell, _SHORT, lambda: cell.client.delete(job.model))
+    if status == 404 and job.resumed:  # the fleet ended between the deletion and writing down that it was done
+        return
+    _check(job, status, body)
 
 
 _WORK: Final[dict[JobKind, Callable[[FleetCell, ServerCell, Job], Awaitable[None]]]] = {

@@ -6,8 +6,9 @@ job that crashes has failed, and that is all. What had not ended when the proces
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import trio
@@ -32,7 +33,8 @@ HOMELESS: Final = 30.0
 """Seconds that a job of an earlier process waits for its server to be known again."""
 _INTERRUPTED: Final = "interrupted by the end of the fleet"
 
-Key = tuple[JobKind, ServerId, ModelName]
+Key = tuple[JobKind, ServerId, ModelName, str]
+"""What makes two jobs the same; of warm-ups also how the model is loaded."""
 
 
 class JobBoard:
@@ -69,16 +71,19 @@ class JobBoard:
     ) -> Job:
         """Have something done; the same thing that has not ended yet is returned instead, with the higher priority.
 
+        A warm-up with other options is another thing: it comes after the one under way.
+
         Raises ServerNotFound, BadRequest for a name that is none, TooManyJobs, and ShuttingDown while the fleet drains.
         """
         self._check(server, model)
-        if (same := self._unended.get((kind, server, canonical(model)))) is not None:
+        job = Job(self._fleet, kind, server, model, number=self._numbers + 1, by=by, priority=priority, options=options)
+        if (same := self._unended.get(_key(job))) is not None:
             same.priority = max(same.priority, priority)
             return same
-        job = Job(self._fleet, kind, server, model, number=self._number(), by=by, priority=priority, options=options)
         limit = self._fleet.config.jobs.waiting
-        if len(self._waiting) >= limit and choose([job], self._running.values(), self._limits) is None:
+        if len(self._waiting) >= limit and choose(self._able([job]), self._running.values(), self._limits) is None:
             raise TooManyJobs(f"{limit} jobs wait for their turn already", retry_after=10.0)
+        self._numbers = job.number
         self._add(job)
         self._touch(job, "queued")
         self._pump()
@@ -116,9 +121,14 @@ class JobBoard:
         return [job for job in self.all() if matches(job)]
 
     def cancel(self, job_id: str, *, by: str = "") -> Job:
-        """End a job that waits or runs; one that has ended stays as it is. Raises JobNotFound."""
+        """End a job that waits or runs; one that has ended, or is done but for the last look, is not cancelled.
+
+        Raises JobNotFound.
+        """
         job = self.get(job_id)
-        if not job.state.ended:
+        if job.accomplished:
+            self._end(job, JobState.DONE, "success")
+        elif not job.state.ended:
             self._end(job, JobState.CANCELLED, f"cancelled by {by}" if by else "cancelled")
             job.scope.cancel()
             self._pump()
@@ -150,7 +160,7 @@ class JobBoard:
             for waiting in self._waiting.values():
                 waiting.nudge()
         while self._nursery is not None and not self._fleet.draining:
-            job = choose(self._able(), self._running.values(), self._limits)
+            job = choose(self._able(self._waiting.values()), self._running.values(), self._limits)
             if job is None:
                 return
             del self._waiting[job.id]
@@ -159,9 +169,9 @@ class JobBoard:
             self._touch(job, "started")
             self._nursery.start_soon(self._live, job, self._fleet.servers[job.server], name=f"job {job.id}")
 
-    def _able(self) -> Iterator[Job]:
+    def _able(self, jobs: Iterable[Job]) -> Iterator[Job]:
         """Those that wait for nothing but room. A server that was not probed yet has its first verdict in seconds."""
-        for job in self._waiting.values():
+        for job in jobs:
             cell = self._fleet.servers.get(job.server)
             if cell is not None and cell.state.health is not Health.UNKNOWN:
                 yield job
@@ -205,10 +215,6 @@ class JobBoard:
     def _limits(self) -> Limits:
         return Limits(self._fleet.config.jobs.per_server, self._fleet.config.jobs.total)
 
-    def _number(self) -> int:
-        self._numbers += 1
-        return self._numbers
-
     def _add(self, job: Job) -> None:
         self._jobs[job.id] = self._waiting[job.id] = self._unended[_key(job)] = job
         self._more.unpark_all()
@@ -241,9 +247,14 @@ class JobBoard:
         """End those whose server is gone; what an earlier process left waits a little for servers that come late."""
         early = self._fleet.now() - self._opened < HOMELESS
         for job in list(self._waiting.values()):
-            if job.server not in self._fleet.servers and not (early and job.resumed):
+            cell = self._fleet.servers.get(job.server)
+            if job.home is None and cell is None and early and job.resumed:
+                continue
+            if cell is None or job.home not in (None, cell):
                 gone = _gone(job.server)
                 self._end(job, JobState.FAILED, gone.message, gone)
+            else:
+                job.home = cell
 
     def _touch(self, job: Job, what: str) -> None:
         self._fleet.journal.touch(KIND, job.id)
@@ -272,7 +283,8 @@ class JobBoard:
 
 
 def _key(job: Job) -> Key:
-    return job.kind, job.server, canonical(job.model)
+    how = json.dumps(job.options, sort_keys=True) if job.kind is JobKind.WARM else ""
+    return job.kind, job.server, canonical(job.model), how
 
 
 def _about(job: Job) -> dict[str, Any]:

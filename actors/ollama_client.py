@@ -6,7 +6,9 @@ per server, no connection limit, no environment, and every call with a deadline 
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
+from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -38,6 +40,12 @@ _BORDER: Mapping[type[httpx.HTTPError], type[BackendError]] = {
 }
 
 
+@cache
+def _trust() -> ssl.SSLContext:
+    """Which certificates are believed. Reading them takes a dozen milliseconds: once, not for every server."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 class OllamaClient:
     """Control calls to one server. Every method raises BackendError and nothing else; cancellation closes the call."""
 
@@ -51,6 +59,7 @@ class OllamaClient:
             headers=headers,
             limits=limits,
             transport=transport,
+            verify=_trust(),
             trust_env=False,
             follow_redirects=False,
             timeout=httpx.Timeout(5.0),

@@ -6,6 +6,7 @@ which is what httpx makes of a body, would then be left half-way for the garbage
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -30,7 +31,7 @@ class Records:
     def __init__(self, response: UpstreamResponse) -> None:
         self._response = response
         self._held = bytearray()
-        self._lines: list[bytes] = []
+        self._lines: deque[bytes] = deque()
 
     def __aiter__(self) -> Records:
         return self
@@ -38,7 +39,7 @@ class Records:
     async def __anext__(self) -> Row:
         while True:
             while self._lines:
-                if line := self._lines.pop(0).strip():
+                if line := self._lines.popleft().strip():
                     return _mapping(line)
             if self._response.complete:
                 raise StopAsyncIteration
@@ -46,7 +47,8 @@ class Records:
 
     def _take(self, data: bytes) -> None:
         self._held += data
-        *self._lines, rest = bytes(self._held).split(b"\n")
+        *lines, rest = bytes(self._held).split(b"\n")
+        self._lines.extend(lines)
         if self._response.complete:
             self._lines.append(rest)
             rest = b""

@@ -72,10 +72,16 @@ class Roster:
             self._join(spec)
         for server in self._kept:
             self._fleet.journal.touch("server", server)  # what is out of date is forgotten
+        for server in self._orders:
+            if server not in self._fleet.servers:  # nor shall a later one of that name obey it
+                self._fleet.journal.touch("admin", server)
+        self._orders = {}
 
     def effective(self, base: Iterable[ServerSpec]) -> tuple[ServerSpec, ...]:
         """The servers that would be with another `base`: what the API changed still lies over it."""
-        kept = {str(server): doc for server in self._touched() if (doc := self._document(server)) is not None}
+        now = {spec.id: spec for spec in self._fleet.config.servers}
+        documents = {str(each): roster.document(now.get(each), self.base.get(each)) for each in {**self.base, **now}}
+        kept = {server: doc for server, doc in documents.items() if doc is not None}
         specs, problems = roster.effective(base, kept)
         for problem in problems:
             log.warning("%s", problem)
@@ -129,10 +135,8 @@ class Roster:
 
         `base` replaces what the configuration's layers say. The caller has checked that ids and URLs differ.
         """
-        if base is not None:
-            self.base = {spec.id: spec for spec in base}
         wanted = {spec.id: spec for spec in specs}
-        self._settle(wanted.values())
+        self._settle(wanted.values(), base)
         for cell in list(self._fleet.servers.values()):
             if cell.state.id not in wanted and cell.state.id not in self._leaving:
                 self._leave(cell, drain=True)
@@ -219,15 +223,16 @@ class Roster:
 
     # ---- what is kept
 
-    def _settle(self, specs: Iterable[ServerSpec]) -> None:
-        """These are the servers now, as far as the configuration goes."""
-        before = self._touched()
+    def _settle(self, specs: Iterable[ServerSpec], base: Iterable[ServerSpec] | None = None) -> None:
+        """These are the servers now, as far as the configuration goes. Of a thousand, only what differs is written."""
+        before, listed = {spec.id: spec for spec in self._fleet.config.servers}, self.base
+        if base is not None:
+            self.base = {spec.id: spec for spec in base}
         self._fleet.config = self._fleet.config.model_copy(update={"servers": tuple(specs)})
-        for server in before | self._touched():
-            self._fleet.journal.touch("server", server)
-
-    def _touched(self) -> set[ServerId]:
-        return {spec.id for spec in self._fleet.config.servers} | self.base.keys()
+        now = {spec.id: spec for spec in self._fleet.config.servers}
+        for server in {**listed, **self.base, **before, **now}:
+            if before.get(server) != now.get(server) or listed.get(server) != self.base.get(server):
+                self._fleet.journal.touch("server", server)
 
     def _document(self, server: str) -> Document | None:
         current = next((spec for spec in self._fleet.config.servers if spec.id == server), None)
@@ -248,13 +253,13 @@ class Roster:
         if not doc:
             return
         try:
-            state.admin = Admin(doc["admin"])
-            state.admin_why, state.by = str(doc["why"]), str(doc["by"])
-            state.admin_since = self._fleet.moment(float(doc["since"]))
-            state.until = math.inf if doc["until"] is None else self._fleet.moment(float(doc["until"]))
+            admin, why, by = Admin(doc["admin"]), str(doc["why"]), str(doc["by"])
+            since = self._fleet.moment(float(doc["since"]))
+            until = math.inf if doc["until"] is None else self._fleet.moment(float(doc["until"]))
         except (KeyError, TypeError, ValueError):
             log.warning("what was kept of the state of a server cannot be read", extra={"server": state.id})
-        self._orders = {server: doc for server, doc in self._orders.items() if server != state.id}
+            return
+        state.admin, state.admin_why, state.by, state.admin_since, state.until = admin, why, by, since, until
 
     def _check_url(self, spec: ServerSpec) -> None:
         if normalise_url(spec.url) in {normalise_url(url) for url in self.own_urls}:

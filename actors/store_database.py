@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from actors.journal import Document, Mark
 from actors.store_batch import LARGEST, Batch
-from actors.store_file import StoreFile, StoreUnusable
+from actors.store_file import StoreFile, StoreLost, StoreUnusable
 from actors.store_schema import AUDIT, DOCUMENTS, MIGRATIONS, ForeignStore, Migration, check_ours, migrate
 
 log = logging.getLogger("fleet.store")
@@ -85,14 +85,19 @@ class Database:
             connection.execute(delete(DOCUMENTS))
 
     def write(self, batch: Batch) -> None:
-        """All of a batch, or nothing; writing one twice does no harm. Raises SQLAlchemyError, StoreLost."""
+        """All of a batch, or nothing; writing one twice does no harm.
+
+        Raises SQLAlchemyError, and StoreLost also for a file that was damaged since: all of it must be written anew.
+        """
         self.file.check()
         try:
             with self.engine.begin() as connection:
                 _write_documents(connection, batch)
                 _write_lines(connection, batch, self._audit_lines)
-        except BaseException:
+        except BaseException as error:
             self.engine.dispose()  # whatever is wrong with the connection, the next attempt has another
+            if is_corrupt(error):
+                raise StoreLost(f"{self.file.path} is damaged: {reason(error)}") from error
             raise
 
     def lines(self, limit: int, before: int) -> list[Document]:

@@ -60,6 +60,7 @@ class Bans:
     _by_server: dict[ServerId, dict[Key, Ban]] = field(default_factory=dict)
     _expiries: list[Expiry] = field(default_factory=list)
     _added: int = 0
+    _displaced: list[Pair] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self._bans)
@@ -137,6 +138,12 @@ class Bans:
             done.append(ban.pair)
         return tuple(dict.fromkeys(done))
 
+    def displaced(self) -> tuple[Pair, ...]:
+        """The pairs that lost an entry to make room, since this was last asked: who waits for them can be served."""
+        pairs = tuple(dict.fromkeys(self._displaced))
+        self._displaced.clear()
+        return pairs
+
     def _drop(self, ban: Ban) -> None:
         key = ban.pair, ban.kind
         del self._bans[key]
@@ -148,13 +155,14 @@ class Bans:
 
     def _make_room(self, now: float) -> bool:
         if len(self._bans) >= self.limit:
-            self.expire(now)
+            self._displaced += self.expire(now)
         if len(self._bans) >= self.limit:
             cooldowns = (b for b in self._bans.values() if b.kind is BanKind.COOLDOWN)
             nearest = min(cooldowns, key=lambda b: b.expires_at, default=None)
             if nearest is None:
                 return False
             self._drop(nearest)
+            self._displaced.append(nearest.pair)
         return True
 
     def _stale(self, entry: Expiry) -> bool:

@@ -41,9 +41,9 @@ _METADATA: Final = frozenset(
         "fd20:ce::254",  # Google
     )
 )
-_EMBEDDING: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("::/96"))
-"""NAT64, and the oldest way of writing IPv4 as IPv6."""
-_PART = re.compile(r"0[xX][0-9a-fA-F]{0,8}|[0-9]{1,12}")
+_EMBEDDING: Final = tuple(IPv6Network(each) for each in ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96", "::/96"))
+"""NAT64, the same within a network, IPv4 translated, and the oldest way of writing IPv4 as IPv6."""
+_PART = re.compile(r"0[xX]0*[0-9a-fA-F]{0,8}|0*[0-9]{1,12}")  # any number of zeros in front, as inet_aton takes them
 _METADATA_SAYS: Final = "is where a cloud hands out credentials to its machines, never an Ollama server"
 
 

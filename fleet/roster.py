@@ -10,10 +10,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from fleet.config import ServerSpec, normalise_url
-from fleet.ids import ServerId
 
 Document = dict[str, Any]
 
@@ -44,19 +41,22 @@ def fingerprint(spec: ServerSpec) -> str:
 def effective(base: Iterable[ServerSpec], kept: Mapping[str, Document]) -> tuple[tuple[ServerSpec, ...], list[str]]:
     """The servers that the fleet shall have, the file's in its order, and what is wrong with the kept documents.
 
-    A document that cannot be read, or whose URL is taken by another server, is left out and told.
+    A document that cannot be read, or whose URL is taken by another server, is left out and told: the file holds.
     """
-    found: dict[ServerId, ServerSpec] = {}
     problems: list[str] = []
-    listed = {spec.id: spec for spec in base}
-    for server, spec in listed.items():
-        doc = kept.get(server)
-        current = spec if doc is None or not _still_holds(doc, spec) else _read(server, doc, problems, spec)
-        _admit(found, current, problems)
+    listed: dict[str, ServerSpec] = {spec.id: spec for spec in base}
+    found: dict[str, ServerSpec | None] = {}
+    for name, spec in listed.items():
+        doc = kept.get(name)
+        found[name] = spec if doc is None or not _still_holds(doc, spec) else _read(name, doc, problems, spec)
     for name, doc in kept.items():
         if name not in listed and doc.get("base") is None:  # else the file listed it once, and was edited
-            _admit(found, _read(name, doc, problems, None), problems)
-    return tuple(found.values()), problems
+            found[name] = _read(name, doc, problems, None)
+    while (clash := _clash(found, listed)) is not None:
+        loser, other = clash
+        problems.append(f"server '{loser}' was kept, but '{other}' has its id or its URL")
+        found[loser] = listed.get(loser)
+    return tuple(spec for spec in found.values() if spec is not None), problems
 
 
 def _still_holds(doc: Document, spec: ServerSpec) -> bool:
@@ -67,17 +67,22 @@ def _read(server: str, doc: Document, problems: list[str], otherwise: ServerSpec
     if doc.get("spec") is None:
         return None
     try:
-        return ServerSpec.model_validate(doc["spec"])
-    except ValidationError:
+        spec = ServerSpec.model_validate(doc["spec"])
+        if spec.id != server:
+            raise ValueError("it is another server's")
+    except ValueError:
         problems.append(f"what was kept of server '{server[:64]}' cannot be read")
         return otherwise
+    return spec
 
 
-def _admit(found: dict[ServerId, ServerSpec], spec: ServerSpec | None, problems: list[str]) -> None:
-    if spec is None:
-        return
-    for other in found.values():
-        if other.id == spec.id or normalise_url(other.url) == normalise_url(spec.url):
-            problems.append(f"server '{spec.id}' was kept, but '{other.id}' has its id or its URL")
-            return
-    found[spec.id] = spec
+def _clash(found: Mapping[str, ServerSpec | None], listed: Mapping[str, ServerSpec]) -> tuple[str, str] | None:
+    """Two servers with equivalent URLs: the one whose spec is not the file's, and the other; None: there are none."""
+    owners: dict[str, str] = {}
+    for name, spec in found.items():
+        if spec is None:
+            continue
+        owner = owners.setdefault(normalise_url(spec.url), name)
+        if owner != name:
+            return (owner, name) if listed.get(name) is spec else (name, owner)
+    return None

@@ -142,9 +142,9 @@ class ServerState:
             return False
         if target is not self.admin:
             self.admin_since = now
-        self.admin, self.admin_why, self.until = target, why, until
-        if order is not Order.EMPTIED:
-            self.by = by
+        self.admin, self.until = target, until
+        if order is not Order.EMPTIED:  # the last step of a drain: who ordered that, and why, still holds
+            self.admin_why, self.by = why, by
         return True
 
     def start_anew(self, now: float, why: str) -> None:

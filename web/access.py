@@ -53,6 +53,16 @@ def anonymous_role(config: Config) -> Role:
     return Role.of(security.anonymous_role)
 
 
+def has_admin(config: Config) -> bool:
+    """Whether anybody may change the configuration."""
+    security = config.security
+    if security.api_keys or (not security.keys_required and anonymous_role(config) is Role.ADMIN):
+        return True
+    stored = keyfile.stored(security.keys_file) if security.keys_file else ()
+    named = any(key.role == Role.ADMIN.word for key in security.keys)
+    return named or any(key.role is Role.ADMIN and key.revoked is None for key in stored)
+
+
 def refusal(path: str, headers: Headers, security: SecuritySection) -> FleetError | None:
     """The error for a request without a valid key, or None.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -33,6 +34,22 @@ async def checked(url: str, section: Backends) -> None:
         why = refused_addresses(host, await _addresses(host), section)
     if why is not None:
         raise BackendRefused(f"url: {why}")
+
+
+async def refused(urls: Mapping[str, str], section: Backends) -> dict[str, str]:
+    """The same about several at one time, by name: only those that must not be a server's, and why."""
+    found: dict[str, str] = {}
+
+    async def judge(name: str, url: str) -> None:
+        try:
+            await checked(url, section)
+        except BackendRefused as error:
+            found[name] = error.message.removeprefix("url: ")
+
+    async with trio.open_nursery() as nursery:
+        for name, url in urls.items():
+            nursery.start_soon(judge, name, url)
+    return found
 
 
 async def _addresses(host: str) -> list[str]:

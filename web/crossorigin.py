@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -25,6 +26,8 @@ _FORBIDDEN: Final = Decision(403)
 _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 _OWN: Final = frozenset((b"same-origin", b"none"))
 """What browsers say in Sec-Fetch-Site about a page of ours, and about somebody who typed the address."""
+_ANYBODY: Final = re.compile(r"\*|https?://\*(?::.*)?", re.IGNORECASE)
+"""All pages, or all of one scheme."""
 _allowed = lru_cache(maxsize=8)(cors.allowed_origins)
 
 
@@ -53,7 +56,7 @@ def decide(method: str, path: str, host: str, headers: Headers, config: Config) 
 def _admins(config: Config) -> tuple[str, ...]:
     """The origins that may administer: "all pages" means that only where a page has to know a key."""
     origins = config.cors.origins
-    return origins if config.security.keys_required else tuple(each for each in origins if each != "*")
+    return origins if config.security.keys_required else tuple(each for each in origins if not _ANYBODY.fullmatch(each))
 
 
 def _is_foreign(headers: Headers) -> bool:

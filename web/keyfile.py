@@ -94,8 +94,9 @@ def stored(path: str) -> tuple[StoredKey, ...]:
     """The keys of a file: the same tuple until they change. The first time it reads the file, later it only recalls."""
     known = _files.get(path)
     if known is None:
-        known = _files[path] = KeyFile(path)
+        known = KeyFile(path)
         known.take(known.look())
+        known = _files.setdefault(path, known)  # a worker thread may have been here
     return known.keys
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -24,7 +24,7 @@ from fleet.config.given import Given
 from fleet.config.loading import file_layer, over, overlaid
 from fleet.config.saving import Draft, draft, saved
 from fleet.errors import BadRequest, Conflict, FleetError
-from web import configfile, logs
+from web import access, backendcheck, configfile, keyfile, logs
 from web.errors import NotFound
 from web.layers import LONGEST_LINE, Origin, Outcome, Reading, Saved, Trouble, check
 from web.standing import Standing
@@ -41,6 +41,8 @@ _TRIES: Final = 5
 
 Plan = Callable[[], tuple[Loaded, Given]]
 """Makes a configuration out of values that nobody changes, so that a worker thread may do it."""
+Check = Callable[[Config, Config], Awaitable[None]]
+"""Looks at what would be, and at what is."""
 
 
 class Settings(Standing):
@@ -61,7 +63,7 @@ class Settings(Standing):
     async def change(self, mapping: Mapping[str, object], *, dry: bool) -> Outcome:
         """Let `mapping`, which is partial, take effect. Raises `ConfigError` with every problem."""
         async with self._lock:
-            new, layer = await self._planned(partial(self._amending, mapping))
+            new, layer = await self._planned(partial(self._amending, mapping), self._asked_for)
             return self._settle(new, self._below, over(self._layer, layer), dry=dry)
 
     async def reload(self, asked: str | None, *, dry: bool) -> Outcome:
@@ -70,7 +72,7 @@ class Settings(Standing):
         Raises BadRequest (also `ConfigError`), NotFound.
         """
         async with self._lock:
-            origin, path = self._place(asked)
+            origin, path = await self._placed(asked)
             mine = asked is None or path == await trio.to_thread.run_sync(origin.path.resolve)
             try:
                 text = await _read(path)
@@ -83,7 +85,7 @@ class Settings(Standing):
     async def look(self) -> None:
         """See whether the file has changed by itself, and follow it. Never raises: what is wrong becomes `trouble`."""
         async with self._lock:
-            origin, path = self._place(None)
+            origin, path = await self._placed(None)
             text = None
             try:
                 text = await self._settled(path)
@@ -102,7 +104,7 @@ class Settings(Standing):
         Raises BadRequest, Conflict (the file holds something that we have not read), NotSaved.
         """
         async with self._lock:
-            origin, path = self._place(asked)
+            origin, path = await self._placed(asked)
             mine = asked is None or path == await trio.to_thread.run_sync(origin.path.resolve)
             source = origin.name if mine else str(path)
             below, config = self._below, self.config
@@ -119,6 +121,10 @@ class Settings(Standing):
             return Saved(path, overridden, left_out)
 
     # ---- inside
+
+    async def _placed(self, asked: str | None) -> tuple[Origin, Path]:
+        """In a worker thread, because links have to be followed."""
+        return await trio.to_thread.run_sync(self._place, asked, abandon_on_cancel=True)
 
     async def _settled(self, path: Path) -> str:
         """The text once nobody writes any more: half of a file may well be a valid configuration."""
@@ -159,7 +165,18 @@ class Settings(Standing):
 
         return plan
 
-    async def _planned(self, planning: Callable[[], Plan]) -> tuple[Loaded, Given]:
+    async def _asked_for(self, new: Config, running: Config) -> None:
+        """What only requests are held to. Raises `ConfigError`."""
+        if access.has_admin(running) and not access.has_admin(held(new, running)):
+            what = "would leave no admin, so that nobody could change it back; the file may say so"
+            raise ConfigError([Problem("security", what, SOURCE)])
+        known = {spec.url for spec in running.servers}
+        urls = {f"servers.{at}.url": spec.url for at, spec in enumerate(new.servers) if spec.url not in known}
+        refused = await backendcheck.refused(urls, new.security.backends)
+        if refused:
+            raise ConfigError([Problem(path, refused[path], SOURCE) for path in urls if path in refused])
+
+    async def _planned(self, planning: Callable[[], Plan], also: Check | None = None) -> tuple[Loaded, Given]:
         """What a plan makes of the fleet in the turn in which this returns, checked as a whole.
 
         In a worker thread: a thousand servers take a tenth of a second, for which requests shall not wait. It is made
@@ -168,6 +185,8 @@ class Settings(Standing):
         for _ in range(_TRIES):
             running, own_urls = self.system.config, tuple(self.system.roster.own_urls)
             found = await trio.to_thread.run_sync(_checked, planning(), running, own_urls, abandon_on_cancel=True)
+            if also is not None:
+                await also(found[0].config, running)
             if self.system.config is running:
                 return found
         raise Conflict("servers keep coming and going", details="try again")
@@ -234,9 +253,11 @@ async def _read(path: Path) -> str:
 
 
 def _checked(plan: Plan, running: Config, own_urls: tuple[str, ...]) -> tuple[Loaded, Given]:
-    """In a worker thread."""
+    """In a worker thread, where another file of keys is read too: requests will only recall it."""
     new, layer = plan()
     check(new, held(new.config, running), own_urls)
     if new.config.server.tls != running.server.tls:
         configfile.check_tls(new.config.server.tls)
+    if new.config.security.keys_file not in ("", running.security.keys_file):
+        keyfile.stored(new.config.security.keys_file)
     return new, layer

@@ -7,7 +7,9 @@ them.
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import aclosing
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -39,8 +41,8 @@ class Watch:
         """Until cancelled, which takes 0.3 s at the most. Returns at once if the fleet was started without a file."""
         while self._settings.watchable:
             with trio.CancelScope() as self._scope:
-                if self._on:
-                    await self._follow()
+                while self._on and await self._follow():
+                    pass
                 await trio.sleep_forever()
 
     def _turn(self, config: Config) -> None:
@@ -48,10 +50,11 @@ class Watch:
             self._on = config.reload.watch
             self._scope.cancel()
 
-    async def _follow(self) -> None:
-        """Returns if the directory cannot be watched, which is told."""
+    async def _follow(self) -> bool:
+        """True: another directory has taken the place of ours. False: none can be watched, which is told."""
         file = self._settings.file
         assert file is not None
+        watched = await _identity(file.parent)
         changes = awatch(
             file.parent,
             watch_filter=None,
@@ -69,5 +72,17 @@ class Watch:
                     if changed or not watching:
                         await self._settings.look()
                     watching = True
+                    if await _identity(file.parent) not in (watched, None):
+                        return True  # the system goes on watching the old one, wherever that is now
         except (OSError, RuntimeError) as error:
             log.warning("the configuration file cannot be watched, changes need a reload: %s", error)
+        return False
+
+
+async def _identity(directory: Path) -> tuple[int, int] | None:
+    """What tells one directory from another of the same name; None: there is none."""
+    try:
+        found = await trio.to_thread.run_sync(os.stat, directory, abandon_on_cancel=True)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pydantic_core import to_jsonable_python
 
+from fleet import redaction
 from fleet.config.effects import KEYS, Effect, effect_of, value_at
 from fleet.config.fitting import Fitter
 from fleet.config.given import Given, from_python, nested
@@ -67,6 +68,11 @@ def amended(current: Loaded, mapping: Mapping[str, object], *, source: str = SOU
     return new, only(layer, changed)
 
 
+def is_redacted(value: object) -> bool:
+    """Whether somebody sends back what some answer of ours has shown instead of a secret."""
+    return value in (REDACTED, redaction.REDACTED)
+
+
 def servers_layer(loaded: Loaded, specs: Iterable[ServerSpec]) -> Given:
     """A layer with these servers; those that are as `loaded` has them keep what was written. Empty if all are."""
     wanted = tuple(specs)
@@ -115,7 +121,7 @@ def _kept(given: Given, current: Given | None, path: str, problems: list[Problem
         known = current.value if current is not None and isinstance(current.value, list) else []
         items = [_kept(each, _match(each, at, known), _join(path, at), problems) for at, each in enumerate(given.value)]
         return Given(items, given.source)
-    if given.value != REDACTED:
+    if not is_redacted(given.value):
         return given
     if current is None or isinstance(current.value, dict | list):
         problems.append(Problem(path, "is redacted, and there is nothing that it could stand for", given.source))
@@ -136,7 +142,7 @@ def _match(given: Given, index: int, known: list[Given]) -> Given | None:
 
 def _same_machine(given: Given, current: Given | None, path: str, problems: list[Problem]) -> None:
     """Who changes where a server is must know its key, or the key could be sent anywhere."""
-    redacted = any(child.value == REDACTED for child in given.value.values())
+    redacted = any(is_redacted(child.value) for child in given.value.values())
     if redacted and current is not None and "url" in given.value and _place(given) != _place(current):
         problems.append(Problem(_join(path, "api_key"), "must be given again, because the URL changes", given.source))
 

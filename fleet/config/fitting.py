@@ -60,17 +60,22 @@ class Fitter:
 
     def _value(self, given: Given, shape: Shape, path: str) -> Given:
         if shape.many:
-            return self._list(given, shape.item(), path)
+            return self._list(given, shape, path)
         if shape.model is not None:
             return self.section(given, shape.model, path)
         return self._text(given, shape, path) if shape.text else given
 
-    def _list(self, given: Given, item: Shape, path: str) -> Given:
+    def _list(self, given: Given, shape: Shape, path: str) -> Given:
+        item = shape.item()
         if given.value is None:
             return Given([], given.source)
         if not isinstance(given.value, list):
             return given
-        return Given([self._value(each, item, f"{path}.{at}") for at, each in enumerate(given.value)], given.source)
+        values = given.value
+        if shape.most is not None and len(values) > shape.most:
+            self._complain(path, f"must be {shape.sentence()}", given)
+            values = values[: shape.most]  # else every one of millions could be a problem of its own
+        return Given([self._value(each, item, f"{path}.{at}") for at, each in enumerate(values)], given.source)
 
     def _text(self, given: Given, shape: Shape, path: str) -> Given:
         """Text is taken as written: `id: 007` is "007" and `policy: no` is "no"."""

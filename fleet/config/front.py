@@ -22,6 +22,13 @@ def _network(value: str) -> str:
     return spelled(network_of(value))
 
 
+def _path(value: str) -> str:
+    """No file system has a name of more than 255 bytes: such a file can be neither there nor made."""
+    if any(len(name.encode("utf-8", "surrogatepass")) > 255 for name in value.split("/")):
+        raise ValueError("must be a path whose names have at most 255 bytes each")
+    return value
+
+
 def _level(value: object) -> object:
     """Any case; `warn` is what the orchestrator's reference says."""
     return {"WARN": "WARNING"}.get(value.upper(), value.upper()) if isinstance(value, str) else value
@@ -42,7 +49,8 @@ FilePath = Annotated[
     str,
     # Control characters and line ends would reach the terminal and the logs with every message about the file.
     Field(max_length=4096, pattern=r"^[^\x00-\x1F\x7F-\x9F\u2028\u2029]*$"),
-    Says("a path of at most 4096 characters, without control characters"),
+    AfterValidator(_path),
+    Says("a path of at most 4096 characters, none of its names longer than 255 bytes, without control characters"),
 ]
 Network = Annotated[
     str,
@@ -126,7 +134,8 @@ class LimitsSection(Section):
 
     body_bytes: Bytes = Field(100 * 2**20, description="Largest request body (images are big), in bytes.")
     header_bytes: Bytes = Field(64 * 2**10, le=2**24, description="Largest request head, in bytes.")
-    headers: Count = Field(100, description="Most header fields of one request; else 431.")
+    # Browsers send more than a dozen: with fewer nobody could so much as take the limit back.
+    headers: Whole = Field(100, ge=16, le=1_000_000, description="Most header fields of one request; else 431.")
     connections: Count = Field(10_000, description="Open client connections at one time.")
     decoded_bytes: Bytes = Field(20 * 2**20, description="Largest body after decompression (zstd), in bytes.")
     buffered_bytes: Bytes = Field(

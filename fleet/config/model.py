@@ -24,6 +24,7 @@ from fleet.config.front import (
     ServerSection,
     TimeoutsSection,
 )
+from fleet.config.jsonschema import StandardSchema
 from fleet.config.keeping import JobsSection, ReloadSection, StoreSection
 from fleet.config.kinds import Port, Seconds, Section
 from fleet.config.problems import Conflicts
@@ -137,7 +138,7 @@ def checks_hosts(config: Config) -> bool:
 
 def schema(*, by_alias: bool = True) -> dict[str, Any]:
     """The JSON schema of a configuration, in camelCase as the admin API shows it, or in the file's snake_case."""
-    return Config.model_json_schema(by_alias=by_alias)
+    return Config.model_json_schema(by_alias=by_alias, schema_generator=StandardSchema)
 
 
 def conflicts(config: Config) -> list[tuple[str, str]]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from fleet.errors import BadRequest
 
 LONGEST_SHOWN = 60
+MOST_TOLD = 100
+"""Problems of one configuration that are spelled out; a hostile one could have millions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +29,17 @@ class Problem:
 
 
 class ConfigError(BadRequest):
-    """The configuration cannot be used. `problems` holds every reason; from the admin API this is a plain 400."""
+    """The configuration cannot be used; from the admin API this is a plain 400.
+
+    `problems` holds every reason, or the first hundred and how many more there are.
+    """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = list(problems)
+        self.problems = list(problems[:MOST_TOLD])
+        if len(problems) > MOST_TOLD:
+            self.problems.append(Problem("file", f"{len(problems) - MOST_TOLD} more problems"))
         lines = [str(problem) for problem in self.problems]
-        head = "configuration: " if len(lines) == 1 else f"configuration, {len(lines)} problems: "
+        head = "configuration: " if len(problems) == 1 else f"configuration, {len(problems)} problems: "
         super().__init__(head + "; ".join(lines), details="\n".join(lines))
         found = [{"path": each.path, "message": each.message, "source": each.source} for each in self.problems]
         self.fields = {"problems": found}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -56,6 +57,8 @@ def read_json(text: str, source: str) -> Given:
         raise _error(refused.message, source) from None
     except (ValueError, RecursionError):
         return read_text(text, source)
+    if text.count(",") > MOST_NODES:
+        raise _error(TOO_MUCH, source)
     if not isinstance(value, dict):
         raise _error("must hold an object with sections such as `server`", source)
     return from_python(value, source)
@@ -64,8 +67,8 @@ def read_json(text: str, source: str) -> Given:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _Refused(f"says {shown(next(name for name in names if names.count(name) > 1))} twice", 0)
+        times = Counter(name for name, _ in pairs)
+        raise _Refused(f"says {shown(next(name for name, count in times.items() if count > 1))} twice", 0)
     return found
 
 

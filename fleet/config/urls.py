@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -24,6 +25,7 @@ def clean_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
 
+@lru_cache(maxsize=4096)  # with a thousand servers, each is compared with all the others
 def normalise_url(url: str) -> str:
     """The one spelling for all URLs that mean the same server. Raises `ValueError` as `clean_url` does.
 

@@ -7,6 +7,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.breaker_actor import BreakerActor
+from actors.messages_breaker import TryEnded
 from fleet.breaker import Breaker, State
 from fleet.gate import GateState
 from fleet.outcomes import Signal
@@ -173,3 +174,36 @@ async def test_successes_absorbed_while_the_actor_rested_outlive_its_crash(
     view = bench.registry.get(A)
     assert view is not None
     assert (view.total_request_count, view.success_count) == (3, 2)
+
+
+@pytest.mark.usefixtures("poison")
+async def test_a_trial_whose_end_crashes_the_actor_keeps_no_permit(autojump_clock: MockClock, bench: Bench) -> None:
+    """Forced half-open, nobody looks whether trials hang: a permit that is lost once is lost for good."""
+    bench.registry.force(A, State.HALF_OPEN, "ada")
+    await wait_all_tasks_blocked()
+    gate = bench.gates[A]
+    for _ in range(gate.limit):
+        bench.attempt(FAIL, kind="poison")
+        bench.heard.clear()
+        await trio.sleep(61)
+        assert (gate.state, gate.trials_out) == (GateState.LIMITED, 0)
+        assert (A, GateState.LIMITED) in [heard[1:] for heard in bench.heard]  # somebody may wait for the permit
+
+
+async def test_a_recovery_test_whose_end_crashes_the_actor_is_not_the_last(
+    autojump_clock: MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, expected_errors: list[str]
+) -> None:
+    expected_errors.append("crashed")
+    ended, crashes = BreakerActor._end_test, iter((True,))
+
+    def crashing(self: BreakerActor, message: TryEnded, now: float) -> bool:
+        if next(crashes, False):
+            raise ZeroDivisionError("injected")
+        return ended(self, message, now)
+
+    monkeypatch.setattr(BreakerActor, "_end_test", crashing)
+    tester = Script(True, True)
+    bench = await bench_with(nursery, tester)
+    await trio.sleep(PERIOD + 60)
+    assert len(tester.asked) >= 2
+    assert bench.gates[A].trials_out == 0

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.dispatcher import Dispatcher
-from actors.messages import DispatcherMail, PauseQueue, Probed, ServerMail
+from actors.messages import DispatcherMail, PauseQueue, Probed, ServerMail, SetAdmin
 from actors.server import ServerActor
 from fleet.errors import BackendBroke, NoServer, QueueFull, ShuttingDown
 from fleet.gate import GateState
@@ -104,6 +104,33 @@ async def test_server_actor_crashes(
             await trio.sleep(0.5)
         assert client.complete
         fleet.assert_nothing_left()
+
+
+async def test_server_actor_crashes_and_the_maintenance_still_ends(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, expected_errors: list[str]
+) -> None:
+    """When it ends lives in the cell; so it does if ending it is what the actor crashes at."""
+    expected_errors.append("actor server a crashed")
+    async with open_fleet("a", queue={"no_server_grace": 60}) as fleet:
+        until = trio.current_time() + 5.0
+        await fleet.system.ordered(ServerId("a"), Order.MAINTAIN, "fans", "ada", until)
+        crashes = crash_on(monkeypatch, ServerActor, Probed)
+        await fleet.system.probe(ServerId("a"), 1.0)
+        assert crashes == [1]
+        order, at_the_end = ServerActor._order, iter((True,))
+
+        def crashing(self: ServerActor, given: SetAdmin, now: float) -> None:
+            if next(at_the_end, False):
+                raise RuntimeError("injected")
+            order(self, given, now)
+
+        monkeypatch.setattr(ServerActor, "_order", crashing)
+        assert fleet.cell("a").state.admin is Admin.MAINTENANCE
+        await fleet.system.exchange(chat(), client := Client())
+        assert client.complete
+        assert until <= trio.current_time() < until + 5.0
+        assert next(at_the_end, None) is None
+        assert fleet.cell("a").state.by == "ada"
 
 
 @pytest.mark.parametrize("stalled", ["client", "backend"])

@@ -306,6 +306,33 @@ async def test_a_request_that_is_cancelled_before_its_answer_is_not_tried_elsewh
         fleet.assert_nothing_left()
 
 
+@pytest.mark.parametrize("phase", ["waits", "runs"])
+async def test_a_retry_that_is_cancelled_says_so_and_not_what_the_first_server_said(
+    phase: str, autojump_clock: MockClock
+) -> None:
+    async with open_fleet("a", "b", slots=1) as fleet, trio.open_nursery() as nursery:
+        fleet["a"].host.faults.set("status:503:busy")
+        cancelled: list[FleetError] = []
+        if phase == "waits":
+            nursery.start_soon(fleet.system.exchange, chat(tokens=5000, pinned="b"), Client())
+            await wait_all_tasks_blocked()
+        else:
+            fleet["b"].host.faults.set("hang-before-headers")
+            await ban(fleet, B)
+        nursery.start_soon(failed, fleet, called("mine", chat()), cancelled)
+        while not fleet.cell("a").leases:
+            await trio.lowlevel.checkpoint()
+        await heard(fleet.system.orders.lift())
+        await trio.sleep(1.0)
+        orders = fleet.system.orders
+        assert (orders.cancel_waiting if phase == "waits" else orders.cancel_running)("mine") == 1
+        await wait_all_tasks_blocked()
+        assert [type(error) for error in cancelled] == [QueueCancelled if phase == "waits" else RequestCancelled]
+        assert len(fleet["a"].host.seen("/api/chat")) == 1
+        assert fleet.system.fleet.recorder.recent[-1].outcome in ("queue_cancelled", "request_cancelled")
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_cancelled_request_makes_room_for_who_waits(autojump_clock: MockClock) -> None:
     async with open_fleet("a", slots=1) as fleet, trio.open_nursery() as nursery:
         nursery.start_soon(fleet.system.exchange, called("long", chat(tokens=5000)), long := Client())
@@ -340,3 +367,19 @@ async def test_the_queue_shows_what_is_asked_for_and_counts_all(autojump_clock: 
         assert first.deadline - first.enqueued == pytest.approx(300.0)
         assert fleet.system.queue_view(0).items == ()
         nursery.cancel_scope.cancel()
+
+
+async def test_a_cooldown_that_makes_room_for_a_ban_serves_who_waits_for_it(autojump_clock: MockClock) -> None:
+    async with open_fleet("a", "b", health={"interval": 600}) as fleet, trio.open_nursery() as nursery:
+        fleet.system.fleet.bans.limit = 2
+        for server in (A, B):
+            fleet.system.fleet.dispatcher.cast(
+                BanPair(Pair(server, M), "slow", trio.current_time() + 500, cooldown=True)
+            )
+        nursery.start_soon(fleet.system.exchange, chat(), client := Client())
+        await wait_all_tasks_blocked()
+        assert not client.started
+        await ban(fleet, B, N)
+        await trio.sleep(5.0)
+        assert client.complete
+        assert (fleet.cell("a").state.barred, fleet.cell("b").state.barred) == (set(), {M, N})

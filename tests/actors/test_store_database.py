@@ -237,6 +237,24 @@ def test_a_corrupt_file_is_moved_aside_for_a_new_one(
     assert (opened.contents.documents, opened.contents.moved_aside) == ({"thing": {"a": {}}}, "")
 
 
+@pytest.mark.parametrize("damage", ["header", "all pages but the first"])
+def test_a_file_that_was_damaged_while_it_was_open_was_never_written_again(
+    path: Path, opened: Opened, damage: str
+) -> None:
+    database = opened(path)
+    database.write(batch(**{f"k{number}": '{"some": "text"}' for number in range(2000)}))
+    database.engine.dispose()  # all of it is in the one file now
+    DAMAGE[damage](path)
+    with pytest.raises(StoreLost):
+        database.write(batch(b="{}"))
+    database.begin_anew()
+    database.write(batch(b='{"n":1}'))
+    assert len(list(path.parent.glob("fleet.db.corrupt-*"))) == 1
+    database.close()
+    opened(path)
+    assert opened.contents.documents == {"thing": {"b": {"n": 1}}}
+
+
 def test_what_lies_beside_a_corrupt_file_goes_with_it(path: Path, opened: Opened) -> None:
     fill(path, opened)
     path.write_bytes(b"x" * 5000)

@@ -40,7 +40,7 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "min_failure_threshold": st.integers(1, 3),
     "max_failure_threshold": st.integers(6, 1000),
     "proxy_port": st.integers(1, 999),
-    "dashboard_port": st.integers(3000, 9000),
+    "dashboard_port": st.integers(3000, 5000),
     "orchestrator_port": st.integers(1000, 2999),
     "tags": st.lists(TAGS.filter(lambda tag: tag and MARK not in tag), max_size=4),
     "latency": st.floats(0.5, 100),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from hypothesis import given
@@ -54,6 +55,36 @@ def test_a_kept_server_whose_url_is_taken_is_left_out_and_told() -> None:
     found, problems = effective([A], {"c": clash})
     assert found == (A,)
     assert problems == ["server 'c' was kept, but 'a' has its id or its URL"]
+
+
+def test_a_new_server_of_the_file_was_left_out_because_the_api_had_given_its_url_away() -> None:
+    moved = document(A.model_copy(update={"url": B.url}), A)
+    assert moved is not None
+    found, problems = effective([A, B], {"a": moved})
+    assert found == (A, B)
+    assert problems == ["server 'a' was kept, but 'b' has its id or its URL"]
+    assert effective([B, A], {"a": moved})[0] == (B, A)
+
+
+def test_two_servers_that_swapped_urls_stay_swapped() -> None:
+    one, two = A.model_copy(update={"url": B.url}), B.model_copy(update={"url": A.url})
+    kept = {"a": document(one, A), "b": document(two, B)}
+    assert effective([A, B], {key: doc for key, doc in kept.items() if doc}) == ((one, two), [])
+
+
+def test_a_document_under_another_servers_name_made_two_of_one_id() -> None:
+    stray = document(spec("c", port=2), None)
+    assert stray is not None
+    found, problems = effective([A], {"c": document(C, None) or {}, "x": stray})
+    assert found == (A, C)
+    assert problems == ["what was kept of server 'x' cannot be read"]
+
+
+def test_a_thousand_servers_were_compared_with_each_other_for_seconds() -> None:
+    many = [spec(f"s{number}") for number in range(1000)]
+    began = time.perf_counter()
+    assert effective(many, {"c": document(C, None) or {}})[0] == (*many, C)
+    assert time.perf_counter() - began < 1.0
 
 
 def test_what_cannot_be_read_is_told_and_the_file_holds() -> None:

@@ -14,6 +14,7 @@ import trio
 from actors.system import System, open_system
 from fleet.config import load
 from fleet.ids import ServerId
+from fleet.simulator import Profile
 from tests.kit.served import MODELS, QUICK, Served
 from tests.kit.tcp import sim_server
 from web.house import House
@@ -58,10 +59,12 @@ async def configured(
     env: Mapping[str, str] | None = None,
     name: str = "config.yml",
     seed: int = 1,
+    models: str = MODELS,
+    profile: Profile = QUICK,
 ) -> AsyncIterator[Configured]:
     """`text` is the file without its servers and ports; `{a}` in it is the URL of server `a`."""
     async with AsyncExitStack() as stack:
-        sims = {each: await stack.enter_async_context(sim_server(MODELS, QUICK, id=each)) for each in servers}
+        sims = {each: await stack.enter_async_context(sim_server(models, profile, id=each)) for each in servers}
         path = directory / name
         text = whole(text, {each: sim.url for each, sim in sims.items()})
         path.write_text(text)

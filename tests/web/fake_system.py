@@ -125,7 +125,7 @@ class FakeSystem:
         self.ended = trio.Event()
         self.clients: dict[str, FakeClient] = {}
         self.servers: dict[ServerId, Any] = {}
-        self.breakers = SimpleNamespace(describe=lambda now=None: [])
+        self.breakers = SimpleNamespace(describe=lambda now=None: [], states=list)
         self.paused = False
         self.removed: list[tuple[str, bool]] = []
         self.roster = SimpleNamespace(own_urls=[])

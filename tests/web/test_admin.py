@@ -234,7 +234,8 @@ async def test_breakers_are_listed_in_the_reference_shape() -> None:
         active_tests=0,
         history=(),
     )
-    system.breakers = SimpleNamespace(describe=lambda now=None: [view])
+    states = [(view.pair, view.state, view.failure_count)]
+    system.breakers = SimpleNamespace(pairs=lambda: [view.pair], get=lambda pair: view, states=lambda: states)
     async with fleet(system) as server:
         _, body = await ask(server, "GET", f"{ROOT}/circuit-breakers")
         _, health = await ask(server, "GET", "/health")

@@ -432,3 +432,13 @@ async def test_an_unload_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch)
         assert (found["results"][0]["status"], found["results"][0]["success"]) == ("unloading", False)
         assert 200 <= found["waited"] < 5000
         assert job_of(fleet, found["results"][0]["jobId"]).state is JobState.RUNNING
+
+
+async def test_a_warm_up_under_way_was_hidden_by_a_later_one_that_was_cancelled() -> None:
+    async with served("a", models=MODELS, profile=SLOW) as fleet:
+        jobs, server = fleet.system.jobs, ServerId("a")
+        first = jobs.start(JobKind.WARM, server, LLAMA, options={"runner": {"num_ctx": 2048}})
+        later = jobs.start(JobKind.WARM, server, LLAMA, options={"runner": {"num_ctx": 8192}})
+        jobs.cancel(later.id)
+        found = await ask(fleet, "GET", f"/models/{LLAMA}/status")
+        assert (found["servers"][0]["status"], found["servers"][0]["jobId"]) == ("loading", first.id)

@@ -14,6 +14,7 @@ from fleet.simulator import Profile
 from tests.kit.admin import ask
 from tests.kit.served import MODELS, QUICK, served
 from tests.kit.tcp import sim_server
+from web.admin import servers
 
 SLOW = Profile(load_seconds=0.0, slots=4, tokens_per_second=20.0, prefill_per_second=50_000.0)
 CHAT = {"model": "llama3:8b", "messages": [{"role": "user", "content": "hi"}], "options": {"num_predict": 30}}
@@ -59,10 +60,10 @@ BAD: list[tuple[dict[str, Any], int, str]] = [
     ({"id": "x", "url": "nonsense"}, 400, "url"),
     ({"id": "x", "url": "ftp://x"}, 400, "url"),
     ({"id": "x y", "url": "http://x"}, 400, "id"),
-    ({"id": "x", "url": "http://x", "maxConcurrency": -5}, 400, "max_concurrency"),
+    ({"id": "x", "url": "http://x", "maxConcurrency": -5}, 400, "maxConcurrency"),
     ({"id": "x", "url": "http://x", "priority": "high"}, 400, "priority"),
     ({"id": "x", "url": "http://x", "nonsense": 1}, 400, "nonsense"),
-    ({"id": "x", "url": "http://x", "apiKey": "env:PATH"}, 400, "api_key"),
+    ({"id": "x", "url": "http://x", "apiKey": "env:PATH"}, 400, "apiKey"),
     ({"id": "x", "url": "http://169.254.169.254/latest"}, 400, "url"),
     ({"id": "x", "url": "http://metadata.google.internal"}, 400, "url"),
     ({"id": "a", "url": "http://x"}, 409, "'a' already exists"),
@@ -180,7 +181,7 @@ async def test_a_drained_server_gets_nothing_until_it_is_undrained() -> None:
     async with served("a", "b") as fleet:
         found = await ask(fleet, "POST", "/servers/a/drain", {"reason": "noisy fan"})
         assert found["inFlightRequests"] == 0
-        assert (found["state"]["state"], found["state"]["why"]) in [("draining", "noisy fan"), ("drained", "drained")]
+        assert (found["state"]["state"], found["state"]["why"]) in [("draining", "noisy fan"), ("drained", "noisy fan")]
         shown = (await ask(fleet, "GET", "/servers/a"))["server"]
         assert (shown["draining"], shown["status"]) == (True, "drained")
         assert shown["admin"]["by"] == "anonymous"
@@ -222,3 +223,23 @@ async def test_a_bad_maintenance_is_refused(given: dict[str, Any]) -> None:
         await ask(fleet, "POST", "/servers/a/maintenance", given, status=400)
         await ask(fleet, "POST", "/servers/zzz/maintenance", {}, status=404)
         assert fleet.system.cell(ServerId("a")).state.admin is Admin.ACTIVE
+
+
+async def test_a_change_that_waited_for_a_name_server_took_back_what_another_had_changed_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, answered = trio.Event(), trio.Event()
+
+    async def slowly(url: str, section: object) -> None:
+        asked.set()
+        await answered.wait()
+
+    async with served("a") as fleet, sim_server(MODELS, QUICK, id="new") as sim, trio.open_nursery() as nursery:
+        monkeypatch.setattr(servers, "checked", slowly)
+        nursery.start_soon(ask, fleet, "PATCH", "/servers/a", {"url": sim.url})
+        await asked.wait()
+        await ask(fleet, "PATCH", "/servers/a", {"maxConcurrency": 9})
+        answered.set()
+        while (shown := await ask(fleet, "GET", "/servers/a"))["server"]["url"] != sim.url:
+            await trio.sleep(0.01)
+        assert shown["server"]["maxConcurrency"] == 9

@@ -159,6 +159,20 @@ async def test_a_directory_that_is_gone_is_told_and_harms_nobody(
             nursery.cancel_scope.cancel()
 
 
+async def test_a_directory_whose_place_another_one_took_was_followed_no_longer(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    async with watched(home) as here:
+        text = here.path.read_text()
+        home.rename(tmp_path / "old")
+        await trio.sleep(0.5)
+        home.mkdir()
+        here.path.write_text(text.replace("5}", "6}"))
+        await until(lambda: size(here) == 6)
+        here.rewrite(text.replace("5}", "7}"))
+        await until(lambda: size(here) == 7)
+
+
 async def test_a_fleet_without_a_file_watches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("web.watch.awatch", lambda *_, **__: 1 / 0)
     async with served("a") as here:

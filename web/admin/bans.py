@@ -13,7 +13,7 @@ from fleet.config.kinds import Section, Unit, Whole
 from fleet.errors import BadRequest, ServerNotFound
 from fleet.ids import ANY_MODEL, ModelName, Pair, ServerId
 from fleet.names import canonical
-from web.admin.common import epoch, epoch_ms, iso
+from web.admin.common import epoch, epoch_ms, iso, take_turns
 from web.admin.reading import Param
 from web.admin.shapes import EPOCH_MS, ISO, Maybe, OneOf, Said
 from web.admin.topic import Asked, Topic
@@ -64,7 +64,11 @@ class NewBan(Section):
 async def bans(asked: Asked) -> dict[str, Any]:
     fleet, kind = asked.system.fleet, _kind(asked)
     found = [ban for ban in fleet.bans.list(fleet.now()) if kind in (None, ban.kind)]
-    return {"success": True, "count": len(found), "bans": [describe(ban) for ban in found[: asked.query["limit"]]]}
+    shown = []
+    for number, ban in enumerate(found[: asked.query["limit"]]):
+        shown.append(describe(ban))
+        await take_turns(number)
+    return {"success": True, "count": len(found), "bans": shown}
 
 
 @topic.post(
@@ -159,6 +163,8 @@ def describe(ban: Ban) -> dict[str, Any]:
 
 
 async def _lift(asked: Asked, server: ServerId | None = None, model: ModelName | None = None) -> int:
+    if model == ANY_MODEL:  # not the name of a model; what is kept away from requests without one stays
+        return 0
     gone = await heard(asked.system.orders.lift(server, model, _kind(asked)))
     return len(gone)
 

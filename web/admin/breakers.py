@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import trio
-
 from fleet.errors import ModelNotFound
 from fleet.ids import ANY_MODEL, Pair, ServerId
 from fleet.names import canonical
 from web.admin import breaker_view
 from web.admin.breaker_view import LOWER, PAIR_SCORE, STANDING, UPPER, listed_shape, named_shape, stats_shape
-from web.admin.common import epoch_ms
+from web.admin.common import epoch_ms, take_turns
 from web.admin.shapes import EPOCH_MS, Maybe, Said
 from web.admin.topic import Asked, Topic
 
@@ -64,11 +62,12 @@ class Asking(NamedTuple):
 )
 async def all_breakers(asked: Asked) -> dict[str, Any]:
     system = asked.system
-    cells = ((view, system.servers.get(view.pair.server)) for view in system.breakers.describe(trio.current_time()))
-    shown = [
-        breaker_view.listed(view, system.config, None if cell is None else cell.state, upper=True)
-        for view, cell in cells
-    ]
+    shown = []
+    for number, pair in enumerate(system.breakers.pairs()):
+        if (view := system.breakers.get(pair)) is not None:
+            cell = system.servers.get(pair.server)
+            shown.append(breaker_view.listed(view, system.config, None if cell is None else cell.state, upper=True))
+        await take_turns(number)
     return {"success": True, "circuitBreakers": shown}
 
 

@@ -10,7 +10,7 @@ import orjson
 import trio
 from quart import Blueprint, request
 
-from fleet.errors import BadRequest
+from fleet.errors import BadRequest, TooLarge
 from fleet.server import Admin, Health
 from web.reading import whole_body
 
@@ -19,11 +19,22 @@ if TYPE_CHECKING:
     from fleet.server import ServerState
 
 ROOT: Final = "/api/orchestrator"
+LARGEST: Final = 2**20
+"""Bytes of a body of the admin API."""
+MOST_VALUES: Final = 5_000
+_TURN: Final = 25
+"""Entries of an answer that are made before others get a turn: half a millisecond or so."""
 
 
 def admin_blueprint(name: str) -> Blueprint:
     """A blueprint under the orchestrator's root."""
     return Blueprint(name, __name__, url_prefix=ROOT)
+
+
+async def take_turns(number: int) -> None:
+    """Let requests go first, now and then: to be awaited after each of many entries of an answer, `number` rising."""
+    if number % _TURN == _TURN - 1:
+        await trio.lowlevel.checkpoint()
 
 
 def milliseconds(seconds: float | None) -> int | None:
@@ -45,7 +56,7 @@ def iso(epoch_seconds: float | None) -> str | None:
     """ISO 8601 in UTC, with milliseconds."""
     if epoch_seconds is None:
         return None
-    moment = datetime.fromtimestamp(epoch_seconds, UTC)
+    moment = datetime.fromtimestamp(round(epoch_seconds * 1000) / 1000, UTC)  # rounded as in `milliseconds`
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -70,11 +81,17 @@ def flag(name: str, default: bool) -> bool:
     return default if value is None else value.lower() not in ("false", "0", "no", "off")
 
 
-async def json_object() -> dict[str, object]:
-    """The request body as a JSON object; an empty body is an empty one. Raises BadRequest."""
+async def json_object(most: int = MOST_VALUES) -> dict[str, object]:
+    """The request body as a JSON object; an empty body is an empty one. Raises BadRequest, TooLarge.
+
+    It must be within `LARGEST` bytes and about `most` values: the event loop reads it, and each value may be a problem
+    that is told.
+    """
     body = await whole_body()
     if not body.strip():
         return {}
+    if len(body) > LARGEST or body.count(b",") > most:  # every value but the first has a comma before it
+        raise TooLarge(f"the body may have {LARGEST} bytes, and about {most} values")
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from fleet.config import Config, schema
 from fleet.config.kinds import Section
 from fleet.config.shapes import fields, spellings
+from fleet.config.text import MOST_NODES
 from fleet.errors import BadRequest
 from fleet.roles import Role
 from web.admin.common import iso, json_object
@@ -107,7 +108,7 @@ async def look(asked: Asked) -> dict[str, Any]:
 )
 async def change(asked: Asked) -> dict[str, Any]:
     """All of it is checked before any of it takes effect."""
-    outcome = await asked.house.settings.change(await json_object(), dry=asked.query["dry_run"])
+    outcome = await asked.house.settings.change(await json_object(MOST_NODES), dry=asked.query["dry_run"])
     return _told(asked, outcome, "Configuration updated successfully")
 
 
@@ -127,7 +128,7 @@ async def change_section(asked: Asked, section: str) -> dict[str, Any]:
     name = spellings(Config).get(section)
     if name not in SECTIONS:
         raise UnknownSection
-    outcome = await asked.house.settings.change({name: await json_object()}, dry=asked.query["dry_run"])
+    outcome = await asked.house.settings.change({name: await json_object(MOST_NODES)}, dry=asked.query["dry_run"])
     return {**_told(asked, outcome, f"Configuration section '{section}' updated successfully"), "section": section}
 
 

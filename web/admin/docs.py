@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +29,7 @@ _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'
 
 @topic.get("/openapi.json", "This API as an OpenAPI 3.1 document.", role=Role.CLIENT, returns={"openapi": str})
 async def as_openapi(asked: Asked) -> dict[str, Any]:
-    return openapi.document(asked.house.topics, own_version())
+    return _document(asked.house.topics)
 
 
 @topic.get("/docs", "This API as a page.", role=Role.CLIENT, media="text/html")
@@ -36,6 +37,12 @@ async def as_page(asked: Asked) -> Response:
     response = replies.page(_page(asked.house.topics), 200, "text/html; charset=utf-8")
     response.headers["Content-Security-Policy"] = _POLICY
     return response
+
+
+@cache
+def _document(topics: tuple[Topic, ...]) -> dict[str, Any]:
+    """Made once in a process: it takes longer than an event loop may be held up again and again."""
+    return openapi.document(topics, own_version())
 
 
 def _page(topics: Sequence[Topic]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from quart import Response
 
+from fleet.breaker_values import State
 from fleet.roles import Role
 from web import access, replies
 from web.admin.common import is_healthy, iso, now_iso
@@ -93,6 +94,7 @@ async def fleet_health(asked: Asked) -> dict[str, Any]:
     "/health",
     "The fleet in figures, for people and the dashboard; names only for those who may see them.",
     role=Role.CLIENT,
+    open=True,
     returns={
         "status": OneOf(("ok", "degraded", "unhealthy", "draining")),
         "reasons": [REASON],
@@ -115,7 +117,13 @@ async def for_people(asked: Asked) -> dict[str, Any]:
     }
 
 
-@probes.get("/health/live", "Whether the process answers.", role=Role.CLIENT, returns={"status": OneOf(("ok",))})
+@probes.get(
+    "/health/live",
+    "Whether the process answers.",
+    role=Role.CLIENT,
+    open=True,
+    returns={"status": OneOf(("ok",))},
+)
 async def live(asked: Asked) -> dict[str, Any]:
     return {"status": "ok"}
 
@@ -124,6 +132,7 @@ async def live(asked: Asked) -> dict[str, Any]:
     "/health/ready",
     "Whether to send requests here: 503 while no server can be used, and while the fleet shuts down.",
     role=Role.CLIENT,
+    open=True,
     returns={"status": OneOf(("ready",)), "healthyServers": int},
     fails=(503,),
 )
@@ -150,15 +159,15 @@ def overview(system: System) -> dict[str, Any]:
         "healthyServers": healthy_servers(system),
         "totalModels": len({model for state in states for model in state.models}),
         "inFlightRequests": system.in_flight,
-        "openCircuitBreakers": sum(view.state.value == "open" for view in system.breakers.describe()),
+        "openCircuitBreakers": sum(state is State.OPEN for _, state, _ in system.breakers.states()),
     }
 
 
 def breakers_by_name(system: System) -> dict[str, Any]:
     """State and failures of every breaker that remembers something; names servers and models."""
     return {
-        f"{view.pair.server}:{view.pair.model}": {"state": view.state.value, "failureCount": view.failure_count}
-        for view in system.breakers.describe()
+        f"{pair.server}:{pair.model}": {"state": state.value, "failureCount": failures}
+        for pair, state, failures in system.breakers.states()
     }
 
 

@@ -79,8 +79,10 @@ class Survey:
         system.fleet.recorder.flush()  # so that who has just been served counts
         self._fleet = system.fleet
         self._warm: dict[Pair, Job] = {}
-        for job in system.jobs.of(kind=JobKind.WARM):  # the newest first
-            self._warm.setdefault(Pair(job.server, canonical(job.model)), job)
+        for job in system.jobs.of(kind=JobKind.WARM):  # the newest first; one that is under way before all that ended
+            known = self._warm.setdefault(pair := Pair(job.server, canonical(job.model)), job)
+            if known.state.ended and not job.state.ended:
+                self._warm[pair] = job
         self._working = _working(system)
 
     def sight(self, cell: ServerCell, model: ModelName) -> Sight:

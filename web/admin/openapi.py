@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
+from fleet.config.jsonschema import StandardSchema
 from fleet.roles import Role
 from web.admin.reading import Param
 from web.admin.shapes import schema
@@ -138,7 +139,9 @@ def _told(status: int, entry: Entry) -> dict[str, Any]:
 def _body(entry: Entry, schemas: dict[str, Any]) -> dict[str, Any]:
     assert entry.body is not None
     model = entry.body
-    found = model.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
+    found = model.model_json_schema(
+        by_alias=True, ref_template="#/components/schemas/{model}", schema_generator=StandardSchema
+    )
     schemas.update(found.pop("$defs", {}))
     schemas[model.__name__] = found
     return {"$ref": f"#/components/schemas/{model.__name__}"}

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from actors.orders import heard
-from web.admin.common import epoch, iso, milliseconds
+from web.admin.common import epoch, iso, milliseconds, take_turns
 from web.admin.reading import Param
 from web.admin.shapes import EPOCH_MS, ISO, MS, Each, Maybe, Said
 from web.admin.topic import Asked, Topic
@@ -66,7 +66,11 @@ async def queue(asked: Asked) -> dict[str, Any]:
         if cell.leases
     }
     view = system.queue_view(asked.query["limit"])
-    return {"success": True, "queue": _shown(system, view), "inFlight": flying}
+    items = []
+    for number, item in enumerate(view.items):
+        items.append(_item(item))
+        await take_turns(number)
+    return {"success": True, "queue": _shown(system, view, items), "inFlight": flying}
 
 
 @topic.post(
@@ -113,7 +117,7 @@ def by_model(cell: ServerCell) -> dict[str, dict[str, int]]:
     return {model: {"regular": count, "bypass": 0} for model, count in counts.items()}
 
 
-def _shown(system: System, view: QueueView) -> dict[str, Any]:
+def _shown(system: System, view: QueueView, items: list[dict[str, Any]]) -> dict[str, Any]:
     """In `QUEUE`'s shape; `currentSize` counts what waits and what runs, as in the reference's example."""
     return {
         "currentSize": view.waiting + view.processing,
@@ -128,7 +132,7 @@ def _shown(system: System, view: QueueView) -> dict[str, Any]:
         **_state(system, view),
         "byModel": view.by_model,
         "byPriority": {str(priority): count for priority, count in view.by_priority.items()},
-        "items": [_item(item) for item in view.items],
+        "items": items,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
@@ -13,6 +13,9 @@ from quart import request
 from fleet.errors import BadRequest
 
 Body = TypeVar("Body", bound=BaseModel)
+
+_YES: Final = frozenset(("", "true", "1", "yes", "on"))
+_NO: Final = frozenset(("false", "0", "no", "off"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,16 @@ class Param:
 
 
 def query_of(params: Sequence[Param]) -> dict[str, Any]:
-    """The declared parameters of the running request. Raises BadRequest; what is not declared is ignored."""
-    return {param.name: _value(param, request.args.get(param.name)) for param in params}
+    """The declared parameters of the running request, in either spelling (`dry_run` and `dryRun` mean the same).
+
+    Raises BadRequest; what is not declared is ignored.
+    """
+    return {param.name: _value(param, _given(param.name)) for param in params}
+
+
+def _given(name: str) -> str | None:
+    found: str | None = request.args.get(name)
+    return request.args.get(to_camel(name)) if found is None else found
 
 
 def body_of(model: type[Body], given: Mapping[str, object]) -> Body:
@@ -51,13 +62,20 @@ def _value(param: Param, text: str | None) -> Any:
     if text is None:
         return param.default
     if param.kind is bool:
-        return text.lower() not in ("false", "0", "no", "off")
+        return _yes(param, text.lower())
     try:
         value = param.kind(text)
     except ValueError:
-        raise BadRequest(f"{param.name} must be a number") from None
+        raise BadRequest(f"{param.name} must be a {'whole ' if param.kind is int else ''}number") from None
     _check(param, value)
     return value
+
+
+def _yes(param: Param, word: str) -> bool:
+    """The bare name means yes. What is neither is refused: a typing error must not cut anybody off."""
+    if word not in _YES and word not in _NO:
+        raise BadRequest(f"{param.name} must be true or false")
+    return word in _YES
 
 
 def _check(param: Param, value: Any) -> None:
@@ -70,4 +88,11 @@ def _check(param: Param, value: Any) -> None:
     below = param.least is not None and not value >= param.least
     above = param.most is not None and not value <= param.most
     if below or above:
-        raise BadRequest(f"{param.name} must lie between {param.least:g} and {param.most:g}")
+        raise BadRequest(f"{param.name} must {_bounds(param)}")
+
+
+def _bounds(param: Param) -> str:
+    least, most = (None if bound is None else f"{bound:.12g}" for bound in (param.least, param.most))
+    if most is None:
+        return f"be at least {least}"
+    return f"be at most {most}" if least is None else f"lie between {least} and {most}"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import Field, SecretStr
+from pydantic.alias_generators import to_camel
 
 from fleet.config import ConfigError, ServerSpec, normalise_url, parse_server
+from fleet.config.changes import is_redacted
 from fleet.config.kinds import Secret, Section, Whole
 from fleet.config.servers import Tag, Url
 from fleet.errors import BadRequest, Conflict, ServerNotFound
 from fleet.ids import ServerId
 from fleet.roles import Role
-from web.admin.common import json_object
+from web.admin.common import json_object, take_turns
 from web.admin.reading import Param
 from web.admin.server_view import SERVER, describe
 from web.admin.topic import Asked, Topic
@@ -53,7 +55,10 @@ class ServerPatch(Section):
 )
 async def all_servers(asked: Asked) -> dict[str, Any]:
     fleet = asked.system.fleet
-    shown = [describe(fleet, cell) for cell in fleet.servers.values()]
+    shown = []
+    for number, cell in enumerate(list(fleet.servers.values())):
+        shown.append(describe(fleet, cell))
+        await take_turns(number)
     return {"success": True, "count": len(shown), "servers": shown}
 
 
@@ -127,6 +132,8 @@ async def change(asked: Asked, server: str) -> dict[str, Any]:
     if normalise_url(after.url) != normalise_url(before.url):
         _check_url_free(system, after, after.url)
         await checked(after.url, system.config.security.backends)
+        before = system.cell(ServerId(server)).state.spec  # others may have changed it meanwhile
+        after = _patched(before, asked.body)
     asked.note.change(before=_told(before), after=_told(after))
     cell = system.change_server(after)
     if after.url != before.url:
@@ -146,10 +153,20 @@ def _patched(spec: ServerSpec, patch: ServerPatch) -> ServerSpec:
     given = {name: getattr(patch, name) for name in patch.model_fields_set}
     if not given:
         raise BadRequest("nothing to change", details=f"give one of {', '.join(_words())}")
+    if _is_redacted(patch.api_key):
+        del given["api_key"]  # it stays as it is
     for name, value in given.items():
         if value is None and name != "api_key":
             raise BadRequest(f"{ServerPatch.model_fields[name].alias}: may not be null")
-    return spec.model_copy(update=given)
+    after = spec.model_copy(update=given)
+    if spec.api_key is not None and "api_key" not in given and normalise_url(after.url) != normalise_url(spec.url):
+        # who changes where a server is must know its key, or the key could be sent anywhere
+        raise BadRequest("apiKey: must be given again, because the URL changes", details="null: it has none there")
+    return after
+
+
+def _is_redacted(key: SecretStr | None) -> bool:
+    return key is not None and is_redacted(key.get_secret_value())
 
 
 def _words() -> list[str]:
@@ -159,9 +176,12 @@ def _words() -> list[str]:
 def _spec(given: dict[str, object]) -> ServerSpec:
     """A server from the body of `add`. Raises BadRequest with every problem, unknown keys included."""
     try:
-        return parse_server(given)
+        spec = parse_server(given)
+        if _is_redacted(spec.api_key):
+            raise BadRequest("apiKey: is redacted, and there is nothing that it could stand for")
+        return spec
     except ConfigError as error:
-        problems = [str(problem) for problem in error.problems]
+        problems = [f"{to_camel(each.path)}: {each.message}" for each in error.problems]  # in this API's spelling
     if given.get("id") and given.get("url"):
         raise BadRequest("; ".join(problems), details="\n".join(problems))
     raise BadRequest("id and url are required", details="\n".join(problems))
