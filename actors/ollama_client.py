@@ -129,7 +129,7 @@ class OllamaClient:
         status, content = await self._call(method, path, body, timeout)
         if status != 200:
             raise BadAnswer(f"{path} answered {status}", Phase.HEADERS)
-        return _mapping(content)
+        return mapping(content)
 
     async def _call(
         self, method: str, path: str, body: Mapping[str, object] | None, timeout: float
@@ -162,7 +162,8 @@ class _border:  # noqa: N801  # reads as a keyword
             raise mapped(f"{self._server}: {what}", phase) from error
 
 
-def _mapping(content: bytes) -> Row:
+def mapping(content: bytes) -> Row:
+    """An answer that is one JSON object; raises BadAnswer for any other."""
     try:
         value = orjson.loads(content)
     except orjson.JSONDecodeError as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from actors.ollama_client import mapping
 from actors.transport import UpstreamRequest, UpstreamResponse
 from fleet.errors import BackendBroke, Phase
 from fleet.server import Row
@@ -40,7 +41,7 @@ class Records:
         while True:
             while self._lines:
                 if line := self._lines.popleft().strip():
-                    return _mapping(line)
+                    return mapping(line)
             if self._response.complete:
                 raise StopAsyncIteration
             self._take(await self._response.receive())
@@ -84,13 +85,3 @@ async def _text(response: UpstreamResponse) -> str:
     while len(text) < _TOLD and (data := await response.receive()):
         text += data
     return text[:_TOLD].decode("utf-8", "replace")
-
-
-def _mapping(line: bytes) -> Row:
-    try:
-        value = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise BackendBroke("answered something that is not JSON", Phase.BODY) from error
-    if not isinstance(value, dict):
-        raise BackendBroke("answered JSON that is not an object", Phase.BODY)
-    return value

@@ -11,6 +11,7 @@ from actors.cells import FleetCell, ServerCell
 from actors.server import by_name
 from fleet.errors import BadAnswer, FirstByteTimeout, Phase
 from fleet.ids import Pair
+from fleet.jobs import is_embedding
 
 _LONGEST: Final = 200
 
@@ -38,7 +39,7 @@ class ModelTester:
         name = str(row.get("name") or pair.model)
         if pair.model not in by_name(await cell.client.ps(self._fleet.config.health.ps_timeout)):
             return None  # what the last probe saw has been unloaded since
-        status, body = await cell.client.try_model(name, embedding=_is_embedding(row), timeout=timeout)
+        status, body = await cell.client.try_model(name, embedding=is_embedding(row), timeout=timeout)
         if status != 200:
             raise BadAnswer(f"answered {status}: {_words(body)}", Phase.HEADERS)
         return True
@@ -52,13 +53,3 @@ def _words(body: bytes) -> str:
         answer = None
     said = answer.get("error") if isinstance(answer, dict) else None
     return said[:_LONGEST] if isinstance(said, str) and said else "no reason given"
-
-
-def _is_embedding(row: dict[str, object]) -> bool:
-    """Whether /api/tags says (capabilities, or a BERT family) that the model only embeds."""
-    capabilities = row.get("capabilities")
-    if isinstance(capabilities, list) and capabilities:
-        return "embedding" in capabilities and "completion" not in capabilities
-    details = row.get("details")
-    family = details.get("family") if isinstance(details, dict) else None
-    return isinstance(family, str) and "bert" in family

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _AT_THE_DOOR: Final = frozenset({400, 401, 403, 408, 413})
 
 SCOPE_KEY: Final = "fleet.asker"
-ADMIN_ROOTS: Final = ("/api/orchestrator", "/health", "/metrics")
+ADMIN_ROOTS: Final = ("/api/orchestrator", "/health", "/metrics", "/openapi.json", "/docs")
 
 Fields = list[tuple[bytes, bytes]]
 

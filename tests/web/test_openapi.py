@@ -119,6 +119,13 @@ async def test_document_and_page_are_served() -> None:
             assert openapi.readable(entry.path) in page.text
 
 
+async def test_without_a_key_document_and_page_are_refused_in_the_admin_api_s_words() -> None:
+    async with served("a", security={"api_keys": ["a-key-of-mine"]}) as fleet, fleet.client() as client:
+        for path in ("/openapi.json", "/docs"):
+            answer = await client.get(path)
+            assert (answer.status_code, answer.json()["success"]) == (401, False)
+
+
 if __name__ == "__main__":
     page = ROOT / "docs" / "api.md"
     page.write_text(refreshed(page.read_text("utf-8")), "utf-8")
