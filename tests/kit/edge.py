@@ -328,7 +328,7 @@ async def stoppable(script: Script, **config: Any) -> AsyncIterator[Product]:
                 await serve(full, system=system, stop=product.fleet.stop, task_status=task_status)
                 product.ended.set()
 
-            product.fleet.url, product.fleet.orchestrator_url = await serving.start(run)
+            product.fleet.url, product.fleet.orchestrator_url, _ = await serving.start(run)
             await system.probe(ServerId("raw"), 5.0)
             yield product
             serving.cancel_scope.cancel()

@@ -97,11 +97,11 @@ PROBLEMS = [
     # what was sent, what the error says
     ({"maxConcurrncy": 2}, ["maxConcurrncy: unknown key; did you mean max_concurrency?"]),
     ({"type": "ollama"}, ["type: unknown key"]),
-    ({"max_concurrency": 0}, ["max_concurrency: must be a whole number from 1 to 1024, not 0"]),
-    ({"maxConcurrency": 1, "max_concurrency": 2}, ["max_concurrency: is given twice"]),
+    ({"max_concurrency": 0}, ["maxConcurrency: must be a whole number from 1 to 1024, not 0"]),
+    ({"maxConcurrency": 1, "max_concurrency": 2}, ["maxConcurrency: is given twice"]),
     ({"priority": "x", "tags": "gpu"}, ["priority: must be", "tags: must be"]),
     ({"url": "ftp://x"}, ["url: "]),
-    ({"apiKey": "env:HOME"}, ["api_key: env:NAME is possible only in the configuration at start"]),
+    ({"apiKey": "env:HOME"}, ["apiKey: env:NAME is possible only in the configuration at start"]),
 ]
 
 
