@@ -8,7 +8,7 @@ CONFIG ?= config.yml
 ARGS ?=
 SECONDS ?= 10
 
-.PHONY: run demo test check format status bench profile clean constraints
+.PHONY: run demo test coverage check format status bench profile clean constraints
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (Debian: apt install python3-venv)"; exit 1; }
@@ -31,6 +31,9 @@ tests/js/node_modules: tests/js/package.json  # the JavaScript client's tests ru
 	@if test -d $@; then touch $@; fi
 
 test: check tests/js/node_modules  ## everything CI runs
+	$(BIN)/python -m pytest
+
+coverage: $(VENV)/.test  ## the same tests, counting which branches they take; a third slower
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 check: $(VENV)/.test  ## format, lint, types
