@@ -33,7 +33,7 @@ tests/js/node_modules: tests/js/package.json  # the JavaScript client's tests ru
 test: check tests/js/node_modules  ## everything CI runs
 	$(BIN)/python -m pytest
 
-coverage: $(VENV)/.test  ## the same tests, counting which branches they take; a third slower
+coverage: $(VENV)/.test  ## the same tests, counting which branches they take; slower
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 check: $(VENV)/.test  ## format, lint, types

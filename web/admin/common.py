@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 import trio
-from quart import Blueprint, request
+from quart import Blueprint
 
 from fleet.errors import BadRequest, TooLarge
 from fleet.server import Admin, Health
@@ -73,12 +73,6 @@ def status_of(state: ServerState) -> str:
 def is_healthy(cell: ServerCell) -> bool:
     """Whether the probes reach it, whatever the operator says."""
     return cell.state.health is Health.HEALTHY
-
-
-def flag(name: str, default: bool) -> bool:
-    """A yes or no of the query; the bare name means yes."""
-    value = request.args.get(name)
-    return default if value is None else value.lower() not in ("false", "0", "no", "off")
 
 
 async def json_object(most: int = MOST_VALUES) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
 from quart import Response
@@ -15,6 +14,7 @@ from web.admin.shapes import ISO, SECONDS, Each, Maybe, OneOf, Optional, Said
 from web.admin.symptoms import Symptom, symptoms, word_of
 from web.admin.topic import Asked, Topic
 from web.reading import scope
+from web.version import own_version
 
 if TYPE_CHECKING:
     from actors.system import System
@@ -45,14 +45,6 @@ OVERVIEW: Final = {
     "inFlightRequests": int,
     "openCircuitBreakers": int,
 }
-
-
-def own_version() -> str:
-    """The version of the installed package."""
-    try:
-        return version("fleet-for-ollama")
-    except PackageNotFoundError:
-        return "0"
 
 
 @topic.get(
