@@ -8,7 +8,7 @@ CONFIG ?= config.yml
 ARGS ?=
 SECONDS ?= 10
 
-.PHONY: run demo test coverage check format status bench profile clean constraints
+.PHONY: run demo test tools export coverage check format status bench profile clean constraints
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (Debian: apt install python3-venv)"; exit 1; }
@@ -30,7 +30,15 @@ tests/js/node_modules: tests/js/package.json  # the JavaScript client's tests ru
 	@if command -v npm >/dev/null 2>&1; then cd tests/js && npm install --silent --no-package-lock --no-audit --no-fund; fi
 	@if test -d $@; then touch $@; fi
 
-test: check tests/js/node_modules  ## everything CI runs
+tools:  ## promtool and prometheus in .tools/, without root, if they are not on PATH; where that fails their tests are skipped
+	@sh tests/tools.sh
+
+export: $(VENV)/.runtime  ## renew the files in deploy/ that the code makes
+	$(BIN)/fleet export grafana deploy/grafana --force
+	$(BIN)/fleet export alerts deploy/prometheus/fleet-alerts.yml --config /dev/null --force
+	$(BIN)/fleet export prometheus deploy/prometheus/prometheus.yml --config /dev/null --force
+
+test: check tools tests/js/node_modules  ## everything CI runs
 	$(BIN)/python -m pytest
 
 coverage: $(VENV)/.test  ## the same tests, counting which branches they take; slower
@@ -64,5 +72,5 @@ constraints: $(VENV)/.test  ## refresh the pinned versions (names and versions o
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --no-annotate --quiet --all-extras pyproject.toml --strip-extras -o constraints.txt
 
 clean:
-	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build *.egg-info tests/js/node_modules
+	rm -rf $(VENV) .bench .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build *.egg-info tests/js/node_modules
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -19,8 +20,10 @@ from fleet.demand import Demand
 from fleet.grants import Memory
 from fleet.ids import Pair, ServerId
 from fleet.loadtimes import LoadTimes
+from fleet.meter import Meter
 from fleet.outcomes import Signal
 from fleet.rate import RetryBudget
+from fleet.ratelimit import Limiter
 from fleet.recoveries import Book
 from fleet.server import ServerState
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from actors.lease import Lease
     from actors.ollama_client import OllamaClient
     from actors.recorder import Recorder
+    from actors.tracing import Tracer
     from actors.transfer import Transfer
     from actors.transport import Pool
     from fleet.config import Config
@@ -55,6 +59,8 @@ class ServerCell:
     probed: trio.Event = field(default_factory=trio.Event)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     rounds: int = 0
+    probe_at: float | None = None
+    """When the next round of probes begins, on Trio's clock; None while one is under way."""
     watched: bool = False
     """Whether the server's actor looks at leases and transfers once a second; it stops when there are none."""
 
@@ -63,6 +69,23 @@ class ServerCell:
         if not self.watched:
             self.watched = True
             self.mailbox.cast(LeaseOpened())
+
+
+@dataclass(slots=True)
+class Reloads:
+    """How reading the configuration anew went. `since` (epoch seconds) and `text` while the file cannot be used."""
+
+    succeeded: int = 0
+    failed: int = 0
+    at: float | None = None
+    """When one succeeded last, epoch seconds."""
+    since: float | None = None
+    text: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the last one did."""
+        return self.since is None
 
 
 @dataclass(slots=True, eq=False)
@@ -89,10 +112,17 @@ class FleetCell:
     loads: LoadTimes = field(default_factory=LoadTimes)
     recoveries: Book = field(default_factory=Book)
     """What was tried to bring servers back, and what breakers did."""
+    reloads: Reloads = field(default_factory=Reloads)
     hop: bytes = b""
     """This fleet's name in the header that betrays loops."""
     ended: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     """Unparked whenever a lease or transfer ends."""
+    meter: Meter = field(default_factory=Meter)
+    """What Prometheus counts."""
+    limiters: defaultdict[str, Limiter] = field(default_factory=lambda: defaultdict(Limiter))
+    """What clients have left of their rate limits, by listener."""
+    tracer: Tracer | None = None
+    """Who traces requests; None while that is off."""
     tally: Tallies = field(init=False)
     """Figures of finished requests."""
 

@@ -15,7 +15,7 @@ from actors.answer import Answer, whereabouts
 from actors.cells import FleetCell
 from actors.held import Saved, before_first_byte, name_server, refuse_loop
 from actors.lease import Lease
-from actors.messages import Record, Submitted, Withdrawn
+from actors.messages import Record, Submitted, Try, Withdrawn
 from actors.passage import Passage
 from actors.ticket import PendingTicket
 from actors.transport import UpstreamRequest, UpstreamResponse
@@ -37,6 +37,7 @@ from fleet.errors import (
 from fleet.headers import own_headers, passing
 from fleet.ids import ServerId
 from fleet.outcomes import ClientLeft, Completed, End, Failed, Refused, Revoked, kind, retryable_elsewhere
+from fleet.tracecontext import without_context
 
 _FINAL: Final = (TotalTimeout, QueueCancelled, RequestCancelled)
 """What is told to the client even if a server has refused the request before: it ends the request, not the retrying."""
@@ -50,7 +51,9 @@ class Exchange:
         self._call = call
         self._answer = Answer(call, down, fleet.config.timeouts.write)
         self._passing = call.passing or passing(call.headers)
+        self._trace = None if fleet.tracer is None else fleet.tracer.begin(call)
         self._attempts = 0
+        self._tries: tuple[Try, ...] = ()
         self._paid = False  # for a retry that has not been granted a server yet
         self._excluded: frozenset[ServerId] = frozenset()
         self._saved: Saved | None = None
@@ -64,9 +67,7 @@ class Exchange:
 
     async def run(self) -> None:
         """The whole life. Raises FleetError only while nothing has been sent; cancelled: everything is released."""
-        if self._fleet.draining:
-            raise ShuttingDown("the fleet is shutting down", details="try again in a moment", retry_after=2.0)
-        refuse_loop(self._fleet, self._passing.hops)
+        self._check_open()
         self._fleet.budget.request(self._enqueued)
         try:
             await self._failover()
@@ -80,6 +81,16 @@ class Exchange:
             raise
         finally:
             self._note()
+
+    def _check_open(self) -> None:
+        """Raises ShuttingDown and LoopDetected; neither gets a place in the history, only in the count."""
+        try:
+            if self._fleet.draining:
+                raise ShuttingDown("the fleet is shutting down", details="try again in a moment", retry_after=2.0)
+            refuse_loop(self._fleet, self._passing.hops)
+        except FleetError as refusal:
+            self._fleet.meter.called("POST", self._call.endpoint, refusal.status, 0.0)
+            raise
 
     # ---- attempts
 
@@ -172,7 +183,8 @@ class Exchange:
             if lease.end is None:
                 lease.close(self._end_of_cancelled())
             assert lease.end is not None
-            self._outcome = kind(lease.end)
+            self._outcome = outcome = kind(lease.end)
+            self._tries += (Try(lease.pair.server, outcome, lease.started, lease.first_byte, self._fleet.now()),)
         elif ticket.open:
             ticket.withdrawn = True
             self._fleet.tickets.pop(ticket.number, None)
@@ -217,9 +229,10 @@ class Exchange:
         spec = lease.cell.state.spec
         key = spec.api_key.get_secret_value() if spec.api_key else None
         headers = own_headers(self._passing, api_key=key, request_id=call.request_id, hop=self._fleet.hop)
-        request = UpstreamRequest(
-            call.method, call.target, headers, call.body, call.content_length, lines=self._passing.lines
-        )
+        lines = self._passing.lines
+        if self._trace is not None:
+            headers, lines = headers + self._trace.attempt(), without_context(lines)
+        request = UpstreamRequest(call.method, call.target, headers, call.body, call.content_length, lines=lines)
         response = await lease.cell.pool.open(request, connect_timeout=config.timeouts.connect, holder=lease)
         lease.connection = response
         lease.beat = self._fleet.now()
@@ -311,5 +324,8 @@ class Exchange:
                 stream=self._call.stream,
                 load_seconds=passage.stats.load_seconds if passage else None,
                 runner=self._call.runner,
+                tries=self._tries,
+                began=self._enqueued,
+                trace=self._trace,
             )
         )

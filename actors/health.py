@@ -21,6 +21,7 @@ async def run_health(fleet: FleetCell, cell: ServerCell) -> None:
     """Probe for ever, jittered; sooner when `cell.probe_now` is set. Cancelled: the calls under way are closed."""
     failures = 0
     while True:
+        cell.probe_at = None
         cell.probe_now = trio.Event()  # before the round: who asks during it gets another one
         asked, cell.probed = cell.probed, trio.Event()
         client = cell.client
@@ -35,7 +36,8 @@ async def run_health(fleet: FleetCell, cell: ServerCell) -> None:
         else:
             asked.set()
         cell.pool.sweep()
-        with trio.move_on_after(_pause(fleet, failures)):
+        cell.probe_at = fleet.now() + _pause(fleet, failures)
+        with trio.move_on_at(cell.probe_at):
             await cell.probe_now.wait()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fleet.ids import ModelName, Pair, ServerId
 from fleet.server import Order, Row
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from actors.mailbox import Promise
     from actors.ticket import PendingTicket
     from fleet.bans import Ban, BanKind
+    from fleet.tracecontext import Trace
 
 # ---- to the dispatcher
 
@@ -176,6 +177,19 @@ ServerMail = Probed | SetAdmin | LeaseOpened | LeaseClosed | ModelMissing
 
 # ---- to the recorder
 
+OURSELVES: Final = "fleet:ai-status"
+"""The client of requests that the fleet makes for itself. No address reads like that, and no key's name has a colon."""
+
+
+class Try(NamedTuple):
+    """One attempt of a request. Times on Trio's clock; `first_byte` is None if nothing came."""
+
+    server: str
+    outcome: str
+    started: float
+    first_byte: float | None
+    ended: float
+
 
 @dataclass(slots=True)
 class Record:
@@ -199,3 +213,9 @@ class Record:
     load_seconds: float | None = None
     runner: Mapping[str, object] | None = None
     """The runner options that it asked for."""
+    tries: tuple[Try, ...] = ()
+    """Its attempts, in order."""
+    began: float = 0.0
+    """When it arrived, on Trio's clock."""
+    trace: Trace | None = None
+    """Its place in a trace; None while traces are off."""

@@ -10,14 +10,15 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 
 import trio
 
-from actors.messages import Record
+from actors.messages import OURSELVES, Record
 
 log = logging.getLogger("fleet.request")
 
+_LOGGED = tuple(each.name for each in fields(Record) if each.name not in ("tries", "began", "trace"))
 _BACKLOG = 4096
 _KEEP = 1000
 _REST = 0.05
@@ -32,7 +33,7 @@ class Recorder:
         self._resting = trio.lowlevel.ParkingLot()
         self._recent: deque[Record] = deque(maxlen=_KEEP)
         self.listeners: list[Callable[[Sequence[Record]], None]] = []
-        """Told of all records, batch by batch, off the data path; they must not fail."""
+        """Told of clients' records, batch by batch, off the data path; they must not fail."""
         self.seen = 0
         self.dropped = 0
         self.dropped_at: float | None = None
@@ -40,7 +41,7 @@ class Recorder:
 
     @property
     def recent(self) -> deque[Record]:
-        """The last requests, oldest first."""
+        """The last requests of clients, oldest first."""
         self.flush()
         return self._recent
 
@@ -64,9 +65,10 @@ class Recorder:
 
     def digest(self, batch: Sequence[Record]) -> None:
         self.seen += len(batch)
-        self._recent.extend(batch)
-        for listener in self.listeners:
-            listener(batch)
+        if clients := [record for record in batch if record.client != OURSELVES]:  # ours are in nobody's figures
+            self._recent.extend(clients)
+            for listener in self.listeners:
+                listener(clients)
         if log.isEnabledFor(logging.INFO):
             for record in batch:
                 log.info("%s %s", record.endpoint, record.outcome, extra=_rounded(record))
@@ -80,8 +82,11 @@ class Recorder:
 
 
 def _rounded(record: Record) -> dict[str, object]:
+    shown = {name: getattr(record, name) for name in _LOGGED}
+    if record.trace is not None:
+        shown["trace_id"] = record.trace.name
     return {
         name: round(value, 4) if isinstance(value, float) else value
-        for name, value in asdict(record).items()
+        for name, value in shown.items()
         if value is not None and value != ""
     }

@@ -178,6 +178,7 @@ class Roster:
             cell.pool.retire()
             cell.pool = self._backends.pool(spec)
             state.start_anew(trio.current_time(), "its URL was changed")
+            self._fleet.meter.loads.lost(spec.id)
             self._breakers.forget_server(spec.id)
         cell.probe_now.set()
         self._fleet.dispatcher.cast(ServerChanged(spec.id))
@@ -215,6 +216,7 @@ class Roster:
         if self._fleet.servers.get(server) is not cell:
             return
         del self._fleet.servers[server]
+        self._fleet.meter.loads.lost(server)
         self._fleet.dispatcher.cast(ServerGone(server))
         cut(cell, "server removed")
         self._breakers.forget_server(server)

@@ -94,11 +94,13 @@ class ServerActor:
             state.failed_rounds = 0
             state.last_response = probed.seconds
             state.seen = True
-            state.models = by_name(probed.tags or [])
+            if (models := by_name(probed.tags or [])) != state.models:
+                state.models = models  # the same mapping says that nothing has changed (see `web.listing`)
             for gone in state.stats.keys() - state.models.keys():
                 del state.stats[gone]
             if probed.resident is not None:
                 state.resident = by_name(probed.resident)
+                self._fleet.meter.loads.looked(state.id, state.resident, now)
             state.version = probed.version or state.version
             if state.judge(Health.HEALTHY, now, "answers probes"):
                 log.info("server is healthy", extra={"server": state.id, "models": len(state.models)})
@@ -123,6 +125,7 @@ class ServerActor:
             self._cell.probe_now.set()  # look again at once: a second opinion, not a second interval
             return
         state.resident = {}
+        self._fleet.meter.loads.lost(state.id)
         if state.judge(Health.UNHEALTHY, now, error):
             log.warning("server is unhealthy: %s", error, extra={"server": state.id})
 

@@ -19,6 +19,8 @@ from actors.cells import FleetCell, ServerCell
 from actors.demand import learn_from
 from actors.dispatcher import Dispatcher, rules_of
 from actors.exchange import Exchange
+from actors.feed import Feed
+from actors.host import HostWatch
 from actors.jobs import JobBoard
 from actors.journal import Journal
 from actors.kept import Kept
@@ -30,12 +32,15 @@ from actors.messages import (
     SetAdmin,
     Withdrawn,
 )
+from actors.metering import measure
+from actors.monitor import Monitor
 from actors.ollama_client import OllamaClient
 from actors.orders import Orders
 from actors.recorder import Recorder
 from actors.records import pulling
 from actors.recovery import ModelTester
 from actors.roster import Backends, Roster
+from actors.scribe import Scribe
 from actors.supervisor import Policy, keep_up, supervise
 from actors.transfer import Transfer, check_open, transfer, watched
 from actors.transport import Endpoint, Pool
@@ -111,6 +116,7 @@ def _make_cells(config: Config, seed: int | None, journal: Journal) -> tuple[Fle
     breakers.tester = ModelTester(fleet)
     learn_from(fleet)
     fleet.recorder.listeners.append(fleet.tally.note)
+    measure(fleet)
     return fleet, breakers
 
 
@@ -126,6 +132,10 @@ class System(Known):
         self.kept = Kept(self.fleet, self.breakers)
         self.jobs = JobBoard(self.fleet)
         self.orders = Orders(self.fleet)
+        self.host = HostWatch(self.fleet)
+        self.monitor = Monitor(self.fleet, self.breakers, self.host)
+        self.scribe = Scribe(self)
+        self.feed = Feed(self)
 
     # ---- requests
 
@@ -232,6 +242,14 @@ class System(Known):
             if (keeper := self.fleet.journal.keeper) is not None:
                 nursery.start_soon(keep_up, "store", keeper.run)
             task_status.started()
+
+    async def watch(self) -> None:
+        """Watch over the fleet until cancelled; who serves it runs this beside."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_up, "host", self.host.run)
+            nursery.start_soon(keep_up, "monitor", self.monitor.run)
+            nursery.start_soon(keep_up, "scribe", self.scribe.run)
+            nursery.start_soon(keep_up, "feed", self.feed.run)
 
     async def _run_dispatcher(self) -> None:
         await Dispatcher(self.fleet).run()

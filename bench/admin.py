@@ -9,12 +9,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from statistics import median
+from functools import partial
 from typing import Final
 
+from bench import beside
 from bench.measure import Bench, NotMeasured, Running
-from bench.results import closed_metrics, stream_metrics
-from bench.scenarios import REQUESTS, Closed, Scenario, Streams
+from bench.scenarios import Closed, Scenario, Streams
 
 PER_SECOND: Final = 10
 """Admin calls; five open dashboards that each ask for two views a second."""
@@ -82,32 +82,16 @@ class Operator:
             )
 
 
-def beside(bench: Bench, running: Running) -> Mapping[str, float]:
+def measure(bench: Bench, running: Running) -> Mapping[str, float]:
     """How much longer the slowest hundredth takes with an operator at work, as ratios. Raises NotMeasured."""
-    found: dict[str, float] = {}
-    for scenario, metrics in ((STREAMS, ("first_p99_us", "gap_p99_us")), (SHORT, ("p99_us",))):
-        alone, disturbed = [], []
-        for _ in range(bench.options.rounds):  # in turn, so that what slows the machine down slows both
-            alone.append(_load(bench, scenario, running))
-            disturbed.append(_disturbed(bench, scenario, running))
-        for metric in metrics:
-            both = (median(each[metric] for each in side) for side in (disturbed, alone))
-            found[f"x {scenario.request} {metric}"] = next(both) / next(both)
-    return found
+    parts = ((STREAMS, ("first_p99_us", "gap_p99_us")), (SHORT, ("p99_us",)))
+    return beside.ratios(bench, running, parts, partial(_operated, running))
 
 
-def _disturbed(bench: Bench, scenario: Scenario, running: Running) -> Mapping[str, float]:
+@contextmanager
+def _operated(running: Running) -> Iterator[None]:
     operator = Operator(running.target)
     with operator.at_work():
-        measured = _load(bench, scenario, running)
+        yield
     if operator.refused or not operator.calls:
         raise NotMeasured(f"admin calls were refused: {operator.refused}")
-    return measured
-
-
-def _load(bench: Bench, scenario: Scenario, running: Running) -> Mapping[str, float]:
-    line = bench.load(bench.words(scenario, running), scenario.request)
-    metrics = stream_metrics(line) if isinstance(scenario.load, Streams) else closed_metrics(line)
-    if metrics["errors"]:
-        raise NotMeasured(f"{metrics['errors']:.0f} requests failed ({REQUESTS[scenario.request].path})")
-    return metrics

@@ -55,11 +55,25 @@ listen proxy
 """
 
 
-def fleet(ports: tuple[int, int], urls: Sequence[str]) -> str:
-    """Everything as it comes, only quieter, and with servers that take as much as we send."""
+def fleet(ports: tuple[int, int, int], urls: Sequence[str]) -> str:
+    """Everything as it comes, only quieter, with no limit on clients, and with servers that take as much as we send.
+
+    `ports` are the proxy's, the orchestrator's and the dashboard's.
+    """
     servers = [{"id": f"s{i}", "url": url, "max_concurrency": 1024} for i, url in enumerate(urls)]
-    listen = {"host": "127.0.0.1", "proxy_port": ports[0], "orchestrator_port": ports[1], "dashboard_port": 0}
-    return yaml.safe_dump({"servers": servers, "server": listen, "logging": {"level": "WARNING"}}, sort_keys=False)
+    listen = {
+        "host": "127.0.0.1",
+        "proxy_port": ports[0],
+        "orchestrator_port": ports[1],
+        "dashboard_port": ports[2],
+        "metrics_port": 0,
+    }
+    more = {
+        "logging": {"level": "WARNING"},
+        "security": {"rate_limiting": {"enabled": False}},
+        "dashboard": {"max_clients": 200, "max_clients_per_address": 200},
+    }
+    return yaml.safe_dump({"servers": servers, "server": listen, **more}, sort_keys=False)
 
 
 def litellm(urls: Sequence[str]) -> str:

@@ -23,6 +23,8 @@ class Launch:
     command: list[str]
     target: Callable[[], str | None]
     env: Mapping[str, str] = field(default_factory=dict)
+    dashboard: str = ""
+    """Where its live clients come in, if it has any."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,10 @@ def _haproxy(folder: Path, servers: Sequence[str]) -> Launch:
 
 
 def _fleet(folder: Path, servers: Sequence[str]) -> Launch:
-    ports = free_port(), free_port()
+    ports = free_port(), free_port(), free_port()
     conf = _write(folder, "config.yml", configs.fleet(ports, servers))
-    return Launch([str(install.FLEET), "serve", "--config", conf], _at(ports[0]), {"TMPDIR": str(folder)})
+    command = [str(install.FLEET), "serve", "--config", conf]
+    return Launch(command, _at(ports[0]), {"TMPDIR": str(folder)}, f"127.0.0.1:{ports[2]}")
 
 
 def _quart(folder: Path, servers: Sequence[str]) -> Launch:

@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.contenders import Contender
@@ -46,6 +46,7 @@ class Running:
     contender: Contender
     target: str
     process: Process | None = None
+    dashboard: str = ""
 
 
 @dataclass
@@ -94,7 +95,7 @@ class Bench:
             end = time.monotonic() + contender.patience
             while not (target := launch.target()):
                 _keep_hoping(process, end, "did not open its socket")
-            return self._answering(contender, target, process)
+            return replace(self._answering(contender, target, process), dashboard=launch.dashboard)
         except NotMeasured:
             self.crew.stop(process)
             raise

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from bench import admin
+from bench import admin, dashboards
 from bench.contenders import Contender
 from bench.install import CACHE, ROOT
 from bench.measure import RUN, Bench, NotMeasured
@@ -80,7 +80,13 @@ def routing(bench: Bench, contender: Contender) -> Figures:
 def admin_calls(bench: Bench, contender: Contender) -> Figures:
     """What the slowest requests lose while somebody uses the admin API. Raises NotMeasured."""
     urls = bench.servers(admin.STREAMS.servers(bench.options.steady))
-    return admin.beside(bench, bench.start(contender, urls))
+    return admin.measure(bench, bench.start(contender, urls))
+
+
+def dashboard_clients(bench: Bench, contender: Contender) -> Figures:
+    """What the slowest requests lose while a hundred watch, and what it costs. Raises NotMeasured."""
+    urls = bench.servers(admin.STREAMS.servers(bench.options.steady))
+    return dashboards.measure(bench, bench.start(contender, urls))
 
 
 @dataclass(frozen=True)
@@ -101,8 +107,9 @@ SPECIAL = {
         ("fleet", "nginx", "naive", "litellm", "olla"),
         rounds=3,
     ),
-    "idle": Special("CPU at rest, 200 servers; without dashboards, there are none yet", idle),
+    "idle": Special("CPU at rest, 200 servers; nobody watches", idle),
     "admin": Special("admin calls beside live streams and short answers", admin_calls),
+    "dashboards": Special("100 live clients beside live streams and short answers", dashboard_clients),
     "routing": Special("routing decisions, 200 servers x 50 models, 5,000 queued", routing, rounds=3),
 }
 

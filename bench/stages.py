@@ -153,7 +153,10 @@ async def _fixed(down: Downstream) -> None:
 async def _silent(down: Downstream) -> None: ...
 
 
+NO_FACE = SimpleNamespace(PROXY=None)  # so that no request comes in by the port that has a limit
+
 STEPS: tuple[tuple[str, object, str, object], ...] = (
+    ("rate limit: count, and say so on the answer", web.edge.hotlane, "Face", NO_FACE),
     ("connection to the server: write and read heads, pool", Exchange, "_open", _open),
     ("hold, tap (tokens, statistics), judgement", Passage, "run", _pass),
     ("answer: choose and write fields, frame, send", Passage, "run", _close_only),
@@ -179,7 +182,8 @@ async def once(edge: Edge) -> float:
 
 async def main() -> None:
     async with trio.open_nursery() as nursery:
-        config = Config.model_validate({"servers": [{"id": "a", "url": "http://127.0.0.1:1", "max_concurrency": 100}]})
+        servers = [{"id": "a", "url": "http://127.0.0.1:1", "max_concurrency": 100}]
+        config = Config.model_validate({"servers": servers, "monitoring": {"rate_limit_per_minute": 1_000_000}})
         async with open_system(config, backends=Backends()) as system:
             await system.probe(ServerId("a"), 5.0)
             logging.getLogger("fleet.request").setLevel(logging.WARNING)  # as a busy fleet would be run

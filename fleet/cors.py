@@ -49,7 +49,10 @@ _REQUEST_HEADERS: Final = (
     "X-Request-Id",
 )
 _ALLOWED_HEADERS: Final = ",".join(_REQUEST_HEADERS).encode("ascii")
-_EXPOSED_HEADERS: Final = b"X-Request-Id,X-Fleet-Server,X-Fleet-Attempts,X-Fleet-Queue-Ms,X-Fleet-Error,Retry-After"
+_EXPOSED_HEADERS: Final = (
+    b"X-Request-Id,X-Fleet-Server,X-Fleet-Attempts,X-Fleet-Queue-Ms,X-Fleet-Error,Retry-After,"
+    b"X-RateLimit-Limit,X-RateLimit-Remaining,X-RateLimit-Reset"
+)
 _MAX_AGE: Final = b"43200"
 _LONGEST: Final = 512
 

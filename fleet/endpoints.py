@@ -105,6 +105,7 @@ _PARAMETER_ROUTES: Final = (
     ("/api/user/keys/", ("DELETE",)),
     ("/v1/models/", _GET),
 )
+_PARAMETERS: Final = {"/api/blobs/": ":digest", "/api/user/keys/": ":key", "/v1/models/": ":model"}
 
 
 @dataclass(slots=True)
@@ -153,6 +154,15 @@ def known_methods(path: str) -> tuple[str, ...] | None:
         if path.startswith(prefix) and len(path) > len(prefix) and "/" not in path[len(prefix) :]:
             return methods
     return None
+
+
+def rule_of(method: str, path: str) -> str | None:
+    """Ollama's route for a path, with the parameter's name for its value; None if it has none for this method."""
+    if method not in (known_methods(path) or ()):
+        return None
+    if path in _ROUTES:
+        return path
+    return next(prefix + name for prefix, name in _PARAMETERS.items() if path.startswith(prefix))
 
 
 def redirect(method: str, path: str) -> tuple[int, str] | None:

@@ -117,6 +117,12 @@ class TooManyJobs(FleetError):
     status, code, reason = 503, "SERVICE_UNAVAILABLE", "TOO_MANY_JOBS"
 
 
+class TooManyClients(FleetError):
+    """As many live clients watch already as `dashboard` allows, in all or from one address."""
+
+    status, code, reason = 503, "SERVICE_UNAVAILABLE", "TOO_MANY_CLIENTS"
+
+
 class JobFailed(FleetError):
     """A server was asked to do something with a model and refused; its own words are in the message."""
 

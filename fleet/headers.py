@@ -42,7 +42,12 @@ _NOT_DOWNSTREAM: Final = _HOP_BY_HOP | {
     b"x-request-id",
 }
 _NOT_UPSTREAM_PREFIXES: Final = (b"proxy-", b"x-fleet-", b"access-control-", b"x-forwarded-")
-_NOT_DOWNSTREAM_PREFIXES: Final = (b"proxy-", b"x-fleet-", b"access-control-")  # CORS is answered by us
+_NOT_DOWNSTREAM_PREFIXES: Final = (
+    b"proxy-",
+    b"x-fleet-",
+    b"access-control-",  # CORS is answered by us
+    b"x-ratelimit-",  # a server's limit is for the whole fleet
+)
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNSAFE = re.compile(rb"[\x00\r\n]")

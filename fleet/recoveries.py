@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -217,6 +217,8 @@ class Book:
     """
 
     def __init__(self, most: int = MOST_SERVERS) -> None:
+        self.told: Callable[[Pair, State, float], None] = lambda pair, to, now: None
+        """Hears of every breaker that changes its state; must not fail."""
         self._most = most
         self._pages: dict[ServerId, Page] = {}
 
@@ -254,6 +256,7 @@ class Book:
     def moved(self, pair: Pair, came_from: State, to: State, why: str, now: float, spent: float) -> None:
         """A breaker changed its state."""
         self._open(pair.server).move(Move(now, pair, came_from, to, why, spent))
+        self.told(pair, to, now)
 
     def forget(self, server: ServerId) -> bool:
         """Tear the page out; False if there was none."""

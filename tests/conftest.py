@@ -7,6 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.kit.routes import compile_when_asked
+
+compile_when_asked()
+
 
 class _Collector(logging.Handler):
     def __init__(self) -> None:

@@ -12,19 +12,31 @@ from fleet.keys import KeyRing, StoredKey
 from fleet.recent import Recent
 from fleet.roles import ANONYMOUS, Identity, Role
 from web import keyfile
+from web.faces import Face
 
 _WHAT_TO_SEND: Final = "send one as `Authorization: Bearer <key>` or `X-API-Key: <key>`"
 _FIELDS: Final = (b"x-api-key", b"api-key")
+_OURS: Final = ("/api/orchestrator", "/api/metrics/")
+"""Ollama's CLI asks for nothing below these."""
+SOCKET_IO: Final = frozenset(("/socket.io/", "/socket.io"))
+"""Where live clients come in; browsers can put no key into the head of a websocket's handshake."""
+_PAGES: Final = frozenset(("/status", "/status.css"))
+"""The status page by its other name, and its style. Without a key it is a sentence without names."""
 
 _rings = Recent[int, tuple[SecuritySection, tuple[StoredKey, ...], KeyRing]](16)
 """By the identity of the section, which is kept so that no other can take its place."""
 
 
-def is_open(method: str, path: str) -> bool:
-    """What needs no key: the root page that every CLI command asks for first, health probes, and preflights."""
+def is_open(method: str, path: str, face: Face = Face.PROXY) -> bool:
+    """What needs no key: the root page that every CLI command asks for first, health probes, and preflights.
+
+    And where Socket.IO's clients come in, who may show their key in their first packet: see `web.live.session`.
+    """
     if method == "OPTIONS" or path == "/health" or path.startswith("/health/"):
         return True
-    return path == "/" and method in ("GET", "HEAD")
+    if face is Face.DASHBOARD and path in SOCKET_IO:
+        return True
+    return (path == "/" or (face is Face.DASHBOARD and path in _PAGES)) and method in ("GET", "HEAD")
 
 
 def is_trusted(headers: Headers, security: SecuritySection) -> bool:
@@ -35,6 +47,12 @@ def is_trusted(headers: Headers, security: SecuritySection) -> bool:
 def identity(headers: Headers, config: Config) -> Identity:
     """Who asks: the key that was shown, or nobody in particular, with the role of those."""
     return _known(headers, config.security) or Identity(ANONYMOUS, anonymous_role(config))
+
+
+def key_name(headers: Headers, security: SecuritySection) -> str:
+    """The name of the valid key that was shown; empty if there is none."""
+    known = _known(headers, security)
+    return known.name if known is not None else ""
 
 
 def anonymous_role(config: Config) -> Role:
@@ -70,7 +88,7 @@ def refusal(path: str, headers: Headers, security: SecuritySection) -> FleetErro
     """
     if _known(headers, security) is not None:
         return None
-    if path.startswith("/api/") and not path.startswith("/api/orchestrator"):
+    if path.startswith("/api/") and not path.startswith(_OURS):
         return Forbidden(f"a valid API key is needed: {_WHAT_TO_SEND}")
     return Unauthorized("a valid API key is needed", details=_WHAT_TO_SEND)
 

@@ -12,20 +12,24 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from fleet.endpoints import known_methods, redirect
 from fleet.errors import FleetError
 from web import errors, inference, local, management, replies, roles
-from web.admin.table import TOPICS
+from web.admin.table import FACES
 from web.audit import SYSTEM_KEY
 from web.body import Budget, FleetRequest, Terms
 from web.connection import TERMS_KEY, FleetConnection
+from web.counting import Counting
+from web.faces import Face
 from web.guard import Guard
 from web.house import House
+from web.live.doors import open_doors
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from actors.system import System
     from fleet.config import Config
 
 # What Quart 0.23 raises in a websocket's view when the client has gone; before, it cancelled the view.
 _LEFT: Final = getattr(quart.wrappers.base, "ClientDisconnectedError", None)
-_TOPICS: Final = (inference, local, management)
 
 
 class FleetApp(QuartTrio):
@@ -35,8 +39,17 @@ class FleetApp(QuartTrio):
     request_class = FleetRequest
 
 
-def create_app(system: System, house: House | None = None) -> QuartTrio:
-    """The whole application for one system, guard included: an ASGI callable for `web.listen`."""
+def create_apps(system: System, house: House | None = None) -> Mapping[Face, QuartTrio]:
+    """The application of every face; the proxy's, which the orchestrator's port serves too, comes first."""
+    home = house or House.of(system)
+    whole = create_app(system, home)
+    made = {face: create_app(system, home, face) for face in (Face.DASHBOARD, Face.METRICS)}
+    return {Face.PROXY: whole, Face.ORCHESTRATOR: whole, **made}
+
+
+def create_app(system: System, house: House | None = None, face: Face = Face.PROXY) -> QuartTrio:
+    """The application of one face of one system, guard included: an ASGI callable for `web.listen`."""
+    home = house or House.of(system)
     app = FleetApp("fleet", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = system.config.limits.body_bytes
     app.config["BODY_TIMEOUT"] = None  # the body has terms of its own
@@ -45,18 +58,24 @@ def create_app(system: System, house: House | None = None) -> QuartTrio:
     app.config["RESPONSE_TIMEOUT"] = None  # Quart's own would silently cut a stream after a minute
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # preflights are the guard's
     app.url_map.merge_slashes = False
-    for topic in _TOPICS:
-        app.register_blueprint(topic.blueprint(system))
-    for routes in TOPICS:
-        app.register_blueprint(routes.blueprint(house or House.of(system)))
+    if face.infers:
+        app.register_blueprint(inference.blueprint(system))
+        app.register_blueprint(local.blueprint(system, face))
+        app.register_blueprint(management.blueprint(system))
+    for topic in FACES[face]:
+        app.register_blueprint(topic.blueprint(home))
     app.before_request(_as_strict_as_ollama)
-    roles.enforce(app, system)
+    roles.enforce(app, system, face)
+    if face is Face.DASHBOARD:
+        open_doors(app, home)
     app.register_error_handler(FleetError, _on_fleet_error)
     app.register_error_handler(HTTPException, _on_http)
     app.register_error_handler(Exception, _on_crash)
     if _LEFT is not None:
         app.register_error_handler(_LEFT, _on_left)
     app.asgi_app = Guard(app.asgi_app, system)  # type: ignore[method-assign]
+    if face.infers:
+        app.asgi_app = Counting(app.asgi_app, system.fleet)  # type: ignore[method-assign]
     return app
 
 
@@ -95,7 +114,7 @@ async def _on_http(error: Exception) -> Response:
         return _rendered(errors.unexpected(error, errors.asker_of(_scope())))
     if error.code not in (404, 405):
         return _rendered(known)
-    response = _rendered(known) if _path().startswith(errors.ADMIN_ROOTS) else _page(error.code)
+    response = _rendered(known) if errors.asker_of(_scope()).ours else _page(error.code)
     if isinstance(error, MethodNotAllowed):
         response.headers["Allow"] = ", ".join(known_methods(_path()) or sorted(error.valid_methods or ()))
     return response

@@ -1,4 +1,4 @@
-"""The command line: serve, check, sim, status, keys.
+"""The command line: serve, check, sim, status, keys, export.
 
 Exit codes: 0 done; 1 failed (`status`: not running or not healthy; `serve`: the fleet crashed); 2 wrong usage or
 configuration; 3 a port is taken; 70 a shutdown hung, so the process was ended from outside its event loop.
@@ -15,6 +15,7 @@ from typing import Annotated, Final
 import typer
 
 from fleet.config import Config, ConfigError, Loaded, load, report, unsafe_listener
+from web.cli_export import export
 from web.cli_keys import keys
 from web.layers import Origin, Reading
 from web.logs import configure_logging
@@ -35,6 +36,7 @@ Examples:
   fleet status                                      what answers on the configured ports
   fleet sim --port 11500                            one simulated Ollama
   fleet keys add ci --role client                   a new API key, for security.keys_file
+  fleet export alerts fleet-alerts.yml              rules for Prometheus, dashboards for Grafana
 
 \b
 Exit codes:
@@ -55,6 +57,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(keys, name="keys")
+app.add_typer(export, name="export")
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", "-c", help="YAML file; default config.yml if there is one.", dir_okay=False)
@@ -78,6 +81,7 @@ def serve(
     reading = _reading(config, {"servers": []} if demo else {})
     loaded = reading.loaded
     _refuse_unsafe(loaded.config)
+    _refuse_untraceable(loaded.config)
     configure_logging(loaded.config.logging.level, loaded.config.logging.format)
     raise typer.Exit(_run(loaded.config, _source(config), None if demo else _origin(config, reading), demo=demo))
 
@@ -88,6 +92,7 @@ def check(config: ConfigFile = None) -> None:
     loaded = _load(config, {})
     typer.echo(report(loaded))
     _refuse_unsafe(loaded.config)
+    _refuse_untraceable(loaded.config)
     _refuse_unusable_tls(loaded.config)
     _refuse_unusable_keys(loaded.config)
 
@@ -183,6 +188,16 @@ def _read(path: Path | None) -> tuple[str | None, str]:
 def _refuse_unsafe(config: Config) -> None:
     if problem := unsafe_listener(config):
         typer.echo(f"fleet: {problem}", err=True)
+        raise typer.Exit(BAD_CONFIG)
+
+
+def _refuse_untraceable(config: Config) -> None:
+    if not config.otel.endpoint:
+        return
+    from actors.tracing import why_not
+
+    if reason := why_not(config):
+        typer.echo(f"fleet: otel.endpoint: {reason}", err=True)
         raise typer.Exit(BAD_CONFIG)
 
 

@@ -11,6 +11,7 @@ from fleet import cors
 from fleet.call import Headers
 from fleet.config import Config
 from fleet.headers import field
+from web.access import SOCKET_IO
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ _FORBIDDEN: Final = Decision(403)
 _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 _OWN: Final = frozenset((b"same-origin", b"none"))
 """What browsers say in Sec-Fetch-Site about a page of ours, and about somebody who typed the address."""
+_LIVE: Final = frozenset((*SOCKET_IO, "/ws"))
+"""Where live clients come in. They are told what only operators may see."""
 _ANYBODY: Final = re.compile(r"\*|https?://\*(?::.*)?", re.IGNORECASE)
 """All pages, or all of one scheme."""
 _allowed = lru_cache(maxsize=8)(cors.allowed_origins)
@@ -36,10 +39,12 @@ def decide(method: str, path: str, host: str, headers: Headers, config: Config) 
 
     What Ollama allows every local page is meant for models; who may administer the fleet has to be configured.
     """
-    admin = _is_admin(path)
+    live = path in _LIVE
+    admin = live or _is_admin(path)
     raw = field(headers, b"origin")
     if not raw:
-        return _FORBIDDEN if admin and method not in _SAFE and _is_foreign(headers) else NOTHING
+        safe = method in _SAFE and not live  # there even a GET makes something
+        return _FORBIDDEN if admin and not safe and _is_foreign(headers) else NOTHING
     origin = raw.decode("latin-1")
     configured = _admins(config) if admin else config.cors.origins
     allowed = _allowed(configured, defaults=not admin)

@@ -61,7 +61,7 @@ class _Demo(Setting):
 
     async def beside(self, urls: list[str]) -> None:
         self._advise(urls)
-        await _trickle(urls[0])
+        await _trickle(urls[1])  # the orchestrator's port has no rate limit; the proxy's is the visitor's
 
     def _advise(self, urls: list[str]) -> None:
         chat = '{"model":"llama3:8b","messages":[{"role":"user","content":"Hello!"}]}'

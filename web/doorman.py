@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fleet.call import Downstream, Headers
 from fleet.config import Config, checks_hosts
@@ -14,6 +14,10 @@ from fleet.headers import field, request_id_of
 from fleet.hosts import is_local
 from fleet.ids import RequestId
 from web import access, crossorigin, errors
+from web.faces import Face
+
+if TYPE_CHECKING:
+    from actors.cells import FleetCell
 
 
 class Guarded(Protocol):
@@ -25,23 +29,41 @@ class Guarded(Protocol):
     @property
     def draining(self) -> bool: ...
 
+    @property
+    def fleet(self) -> FleetCell: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """`refusal` or `decision.status`: answer with that and go no further. `decision.fields` go on every answer."""
+    """`refusal` or `decision.status`: answer with that and go no further. `decision.fields` go on every answer.
+
+    `key` is the name of the valid key that was shown, or empty.
+    """
 
     asker: errors.Asker
     decision: crossorigin.Decision
     refusal: FleetError | None
+    key: str = ""
+    ours: bool = False
+    """Whether it was meant for us and comes from nobody's foreign page: a page must not use up its reader's budget."""
 
     def as_of(self, request_id: RequestId) -> Judged:
         """The same about another request with this head; its answer carries the id."""
         decision = replace(self.decision, fields=((b"x-request-id", request_id.encode()), *self.decision.fields))
         return replace(self, asker=replace(self.asker, request_id=request_id), decision=decision)
 
+    def instead(self, refusal: FleetError) -> Judged:
+        """The same, but refused for this reason."""
+        return replace(self, refusal=refusal)
+
     @property
     def refused(self) -> bool:
         return self.refusal is not None or self.decision.status is not None
+
+    @property
+    def status(self) -> int:
+        """Of the answer to what was refused."""
+        return self.decision.status or (self.refusal.status if self.refusal is not None else 500)
 
     async def answer(self, down: Downstream) -> None:
         """Tell the client that it was refused (or has its preflight)."""
@@ -60,16 +82,19 @@ class Doorman:
         self._system = system
         self._own_name = socket.gethostname().lower()
 
-    def judge(self, method: str, path: str, host: str | None, headers: Headers) -> Judged:
+    def judge(self, method: str, path: str, host: str | None, headers: Headers, face: Face = Face.PROXY) -> Judged:
         """What to do about one request; `host` is None for a bad target. The Host comes first of all."""
-        asker = self._asker(path, headers)
+        asker = self._asker(path, headers, face)
         if host is None:
             bad = BadRequest("the request target is neither a path nor an http URL")
             return Judged(asker, crossorigin.NOTHING, bad)
         if not self._is_ours(host):
             return Judged(asker, crossorigin.NOTHING, errors.ForeignHost())
         decision = crossorigin.decide(method, path, host, headers, self._system.config)
-        return Judged(asker, decision, self._refusal(method, path, headers))
+        if decision.status is not None:
+            return Judged(asker, decision, None)
+        key = access.key_name(headers, self._system.config.security)
+        return Judged(asker, decision, None if key else self._refusal(method, path, headers, face), key, ours=True)
 
     def _is_ours(self, host: str) -> bool:
         config = self._system.config
@@ -77,14 +102,14 @@ class Doorman:
             return True
         return is_local(host, (self._own_name, *(name.lower() for name in config.security.allowed_hosts)))
 
-    def _asker(self, path: str, headers: Headers) -> errors.Asker:
+    def _asker(self, path: str, headers: Headers, face: Face) -> errors.Asker:
         agent = (field(headers, b"user-agent") or b"").decode("latin-1")
         request_id = request_id_of(headers, new_request_id())
-        return errors.asker(path, request_id, self._system.config.compat.native_errors, agent)
+        return errors.asker(path, request_id, self._system.config.compat.native_errors, agent, face)
 
-    def _refusal(self, method: str, path: str, headers: Headers) -> FleetError | None:
+    def _refusal(self, method: str, path: str, headers: Headers, face: Face) -> FleetError | None:
         security = self._system.config.security
-        if not security.keys_required or access.is_open(method, path):
+        if not security.keys_required or access.is_open(method, path, face):
             return None
         return access.refusal(path, headers, security)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Final, cast
 
 import orjson
@@ -17,6 +17,7 @@ from fleet.call import Downstream
 from fleet.dialects import NATIVE, use_structured
 from fleet.dialects.base import Dialect, ErrorBody
 from fleet.errors import BadRequest, FleetError, Forbidden, RequestTimeout, TooLarge, Unauthorized
+from web.faces import Face
 
 log = logging.getLogger(__name__)
 
@@ -98,25 +99,42 @@ class AdminDialect:
         return ErrorBody(orjson.dumps(record), b"application/json")
 
 
+class MonitoringDialect:
+    """The metrics port's errors: `{"error": {"code", "message", "details", "reason", "timestamp"}}`, whoever asks."""
+
+    name = "monitoring"
+
+    def error(self, error: FleetError, *, structured: bool, request_id: str, timestamp: str) -> ErrorBody:
+        """The body of an error response."""
+        return NATIVE.error(error, structured=True, request_id=request_id, timestamp=timestamp)
+
+
 @dataclass(frozen=True, slots=True)
 class Asker:
     """What an error response needs to know of its request. `structured`: see `fleet.dialects.use_structured`."""
 
     request_id: str
-    dialect: Dialect | AdminDialect
+    dialect: Dialect | AdminDialect | MonitoringDialect
     structured: bool = False
 
+    @property
+    def ours(self) -> bool:
+        """Whether it asks for something of our own, which Ollama's words for what is not there do not fit."""
+        return isinstance(self.dialect, AdminDialect | MonitoringDialect)
 
-def dialect_of(path: str) -> Dialect | AdminDialect:
-    """Whose errors a path speaks."""
+
+def dialect_of(path: str, face: Face = Face.PROXY) -> Dialect | AdminDialect | MonitoringDialect:
+    """Whose errors a path speaks on one of our ports."""
+    if face is Face.METRICS:
+        return MonitoringDialect()
     if path.startswith(ADMIN_ROOTS):
         return AdminDialect()
     return dialects.dialect_of(path)
 
 
-def asker(path: str, request_id: str, native_errors: str, user_agent: str) -> Asker:
+def asker(path: str, request_id: str, native_errors: str, user_agent: str, face: Face = Face.PROXY) -> Asker:
     """Work out how to answer this request if it fails."""
-    return Asker(request_id, dialect_of(path), use_structured(native_errors, user_agent))
+    return Asker(request_id, dialect_of(path, face), use_structured(native_errors, user_agent))
 
 
 def asker_of(scope: Any) -> Asker:
@@ -144,8 +162,8 @@ def unexpected(crash: BaseException, asker: Asker) -> FleetError:
 
 def render(error: FleetError, asker: Asker) -> tuple[int, Fields, bytes]:
     """Status, headers and body of an error response."""
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    plain = getattr(error, "plain", False)
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    plain = getattr(error, "plain", False) and not isinstance(asker.dialect, MonitoringDialect)
     dialect, structured = (NATIVE, False) if plain else (asker.dialect, asker.structured)
     shown = dialect.error(error, structured=structured, request_id=asker.request_id, timestamp=now)
     headers: Fields = [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from fleet.errors import FleetError
+from web.counting import unexchanged
 from web.rereading import held
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ async def unload(system: System, holders: Sequence[ServerId], call: Call, down: 
     async def tell(server: ServerId) -> tuple[int, bytes]:
         return await system.client(server).unload(call.asked_model, embedding=call.embedding)
 
-    with held(system, holders, down) as last:
+    with held(system, holders, down) as last, unexchanged(system.fleet, call.endpoint, last):
         with trio.move_on_after(TELLING):
             await ask_all(others, tell)
         await system.relay_to(first, call, last)

@@ -25,16 +25,18 @@ def patience(config: Config) -> float:
     return max(DEAD_PEER, config.timeouts.write + _MARGIN)
 
 
-def follower(app: Any, edge: Edge, listeners: Sequence[Bound]) -> Callable[[Config], None]:
+def follower(apps: Sequence[Any], edge: Edge, listeners: Sequence[Bound]) -> Callable[[Config], None]:
     """What to call with each new configuration. It holds for what comes next: bodies, requests, connections."""
     before = edge.config
 
     def follow(config: Config) -> None:
         nonlocal before
-        app.config["MAX_CONTENT_LENGTH"] = config.limits.body_bytes
         edge.terms.budget.limit = config.limits.buffered_bytes
         terms = replace(edge.terms, idle=config.timeouts.body_idle, total=config.total_timeout)
-        app.config[TERMS_KEY] = edge.terms = terms
+        edge.terms = terms
+        for app in apps:
+            app.config["MAX_CONTENT_LENGTH"] = config.limits.body_bytes
+            app.config[TERMS_KEY] = terms
         edge.follow(config)
         if edge.most != math.inf and config.limits.connections != before.limits.connections:
             edge.most = most_clients(config)

@@ -10,13 +10,15 @@ from typing import Any
 
 import trio
 
+from fleet.call import Headers
 from fleet.errors import FleetError, Forbidden
 from fleet.headers import field
-from web import errors, target
+from web import errors, limits, target
 from web.body import HeldBody
 from web.connection import converse
 from web.doorman import Doorman, Guarded, Judged
 from web.downstream import AsgiDownstream
+from web.faces import Face, face_of
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -28,6 +30,7 @@ class Guard:
         self._app = app
         self._system = system
         self._doorman = Doorman(system)
+        self._turnstiles = {face: limits.Turnstile(system, face) for face in Face}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -38,8 +41,8 @@ class Guard:
             await self._app(scope, receive, send)
 
     async def _http(self, scope: Any, receive: Any, send: Any) -> None:
-        judged = self._judged(scope, scope["method"])
-        out = Outgoing(send, judged.asker.request_id, judged.decision.fields, closing=self._system.draining)
+        judged, fields = self._counted(scope, self._judged(scope, scope["method"]))
+        out = Outgoing(send, judged.asker.request_id, fields, closing=self._system.draining)
         into = out.incoming(receive)
         if judged.refused:
             await self._reply(scope, into, out, judged.answer)
@@ -69,9 +72,21 @@ class Guard:
 
         await self._app(scope, receive, checked)
 
+    def _counted(self, scope: Any, judged: Judged) -> tuple[Judged, Headers]:
+        """The same request after its rate limit, if it has one, and what every answer to it has to carry."""
+        face, fields = face_of(scope), judged.decision.fields
+        rate = limits.rate_of(face, self._system.config)
+        if rate is None or not judged.ours or not limits.counts(face, scope["method"], scope["path"]):
+            return judged, fields
+        client = (scope.get("client") or ("",))[0]
+        verdict = self._turnstiles[face].count(rate, judged.key, client)
+        if not verdict.allowed:
+            judged = judged.instead(self._turnstiles[face].refusal(verdict, judged.key or client))
+        return judged, (*fields, *limits.fields_of(verdict))
+
     def _judged(self, scope: Any, method: str) -> Judged:
         host = target.settle(scope)
-        judged = self._doorman.judge(method, scope["path"], host, scope["headers"])
+        judged = self._doorman.judge(method, scope["path"], host, scope["headers"], face_of(scope))
         scope[errors.SCOPE_KEY] = judged.asker
         return judged
 

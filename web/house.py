@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from web.admin.table import TOPICS
+from web.exposition import Exposition
 from web.logring import LogRing
 from web.settings import Settings
 
@@ -21,6 +22,8 @@ class House:
     system: System
     settings: Settings
     logs: LogRing
+    exposition: Exposition = field(default_factory=Exposition)
+    """What `/metrics` answers, shared by all ports."""
 
     @property
     def topics(self) -> tuple[Topic, ...]:

@@ -14,6 +14,7 @@ from fleet.endpoints import ENDPOINTS, PINNABLE, Endpoint
 from fleet.ids import RequestId, ServerId
 from web import errors
 from web.connection import Relay
+from web.counting import EXCHANGED
 from web.hot import hints_of, work_of
 from web.reading import client, scope, whole_body
 
@@ -37,6 +38,8 @@ def _view(system: System, endpoint: Endpoint) -> Callable[..., Awaitable[Relay]]
         pinned = None if server is None else ServerId(server)
         hints = hints_of(endpoint, here["query_string"], here["headers"], pinned)
         request_id = RequestId(errors.asker_of(here).request_id)
-        return Relay(work_of(system, hints, await whole_body(), request_id, client()))
+        work = work_of(system, hints, await whole_body(), request_id, client())
+        here[EXCHANGED] = True
+        return Relay(work)
 
     return view

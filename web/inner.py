@@ -21,6 +21,8 @@ from web.bind import Bound
 
 PEER: Final = b"x-fleet-peer"
 """The field in which the edge says who asks; it removes a client's own."""
+FACE: Final = b"x-fleet-face"
+"""And the one in which it says on which of our ports (see `web.faces`)."""
 _BACKLOG: Final = 1024
 _PLACES: Final = (None, "/tmp")
 """Where the directory may lie; None is the system's default, which TMPDIR may have made too long for a socket."""

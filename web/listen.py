@@ -15,9 +15,9 @@ from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.worker_context import WorkerContext
 
 from web.bind import Bound, HostUnusable, PortTaken, bind
-from web.tcp import Connection, hyper_config, wrap
+from web.tcp import MESSAGE_BYTES, Connection, hyper_config, wrap
 
-__all__ = ["Bound", "HostUnusable", "PortTaken", "bind", "serve_apps"]
+__all__ = ["MESSAGE_BYTES", "Bound", "HostUnusable", "PortTaken", "bind", "serve_apps"]
 
 IDLE: Final = 180.0
 """Seconds an idle connection is kept; more than the 90 s for which Go clients reuse one."""
@@ -32,15 +32,17 @@ async def serve_apps(
     header_bytes: int = 1 << 20,
     idle: float = IDLE,
     arriving: trio.MemoryReceiveChannel[socket.socket] | None = None,
+    message_bytes: Callable[[], int] = lambda: MESSAGE_BYTES,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve one ASGI app on several addresses until `stop` is set and what was running has ended.
 
     `arriving` brings connections that come by no listener; it is closed when no more are served.
+    `message_bytes` is asked for the largest message of a websocket; its client is told when one is larger.
     Reports the URLs once connections are accepted. After `stop`, responses get `drain_timeout` seconds to end.
     Cancelled: everything ends at once. No client can make it raise.
     """
-    config = hyper_config(header_bytes=header_bytes, idle=idle)
+    config = hyper_config(header_bytes=header_bytes, idle=idle, message_bytes=message_bytes)
     context = WorkerContext(None)
     called = wrap(app)
     lifespan = Lifespan(called, config, {})

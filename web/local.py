@@ -9,7 +9,8 @@ from quart import Blueprint, Response
 from fleet import catalog
 from fleet.dialects import missing_model_text
 from fleet.errors import ModelNotFound
-from web import replies
+from web import listing, replies
+from web.faces import Face
 
 if TYPE_CHECKING:
     from actors.system import System
@@ -18,25 +19,20 @@ _V1_JSON: Final = "application/json"
 _NO_VERSION: Final = "0.0.0"
 
 
-def blueprint(system: System) -> Blueprint:
-    """Root page, version, status, and the merged inventories."""
+def blueprint(system: System, face: Face = Face.PROXY) -> Blueprint:
+    """Root page, version, status, and the merged inventories. The dashboard has a page and a status of its own."""
     routes = Blueprint("local", __name__)
-
-    @routes.get("/")
-    async def root() -> Response:
-        return replies.text("Ollama is running")
+    listed, listed_v1 = listing.tags(system), listing.v1_models(system)
+    if face is not Face.DASHBOARD:
+        _greet(routes)
 
     @routes.get("/api/version")
     async def version() -> Response:
         return replies.json({"version": catalog.version(system.catalogs(), _NO_VERSION)})
 
-    @routes.get("/api/status")
-    async def status() -> Response:
-        return replies.json({"cloud": {"disabled": True, "source": "env"}})
-
     @routes.get("/api/tags")
     async def tags() -> Response:
-        return replies.json({"models": catalog.tags(system.catalogs())})
+        return replies.raw(listed.body())
 
     @routes.get("/api/ps")
     async def ps() -> Response:
@@ -44,7 +40,7 @@ def blueprint(system: System) -> Blueprint:
 
     @routes.get("/v1/models")
     async def models() -> Response:
-        return replies.json(catalog.v1_models(system.catalogs()), content_type=_V1_JSON)
+        return replies.raw(listed_v1.body(), _V1_JSON)
 
     @routes.get("/v1/models/<model>")
     async def one(model: str) -> Response:
@@ -54,3 +50,15 @@ def blueprint(system: System) -> Blueprint:
         return replies.json(row, content_type=_V1_JSON)
 
     return routes
+
+
+def _greet(routes: Blueprint) -> None:
+    """What the dashboard's port says in words of its own."""
+
+    @routes.get("/")
+    async def root() -> Response:
+        return replies.text("Ollama is running")
+
+    @routes.get("/api/status")
+    async def status() -> Response:
+        return replies.json({"cloud": {"disabled": True, "source": "env"}})

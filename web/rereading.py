@@ -65,6 +65,7 @@ class LastHeld:
         self._down = down
         self._ready = ready
         self._kept = b""
+        self.status = 0
         self.ended = False
 
     @property
@@ -72,6 +73,7 @@ class LastHeld:
         return self._down.started
 
     async def start(self, status: int, headers: Headers) -> None:
+        self.status = status
         await self._down.start(status, headers)
 
     async def write(self, data: bytes, raw: bytes = b"") -> None:

@@ -17,7 +17,8 @@ from fleet.endpoints import ENDPOINTS, PINNABLE
 from fleet.errors import Forbidden
 from fleet.roles import Identity, Role
 from web import access, reading
-from web.admin.table import entries
+from web.admin.table import entries_of
+from web.faces import Face
 
 if TYPE_CHECKING:
     from quart import Quart
@@ -78,14 +79,14 @@ class Unlisted(Forbidden):
 
 
 @cache
-def table() -> Mapping[tuple[str, str], Role]:
-    """The role that each route needs, by method and rule."""
+def table(face: Face = Face.PROXY) -> Mapping[tuple[str, str], Role]:
+    """The role that each route of a face needs, by method and rule."""
     found = {("POST", path): Role.CLIENT for path in ENDPOINTS}
     found |= {("POST", f"{path}--<server>"): Role.CLIENT for path in PINNABLE}
     found |= {("GET", path): Role.CLIENT for path in _READS}
     found |= dict.fromkeys(_REFUSED, Role.CLIENT)
     found |= dict.fromkeys(_CHANGES, Role.OPERATOR)
-    found |= {(entry.method, entry.path): entry.role for entry in entries()}
+    found |= {(entry.method, entry.path): entry.role for entry in entries_of(face)}
     return MappingProxyType(found)
 
 
@@ -101,9 +102,9 @@ def grant(app: Quart, method: str, rule: str, role: Role) -> None:
     app.config[_KEY][method, rule] = role
 
 
-def enforce(app: Quart, system: Guarded) -> None:
+def enforce(app: Quart, system: Guarded, face: Face = Face.PROXY) -> None:
     """Check the role of every request to the app, before any view sees it."""
-    known = app.config[_KEY] = dict(table())
+    known = app.config[_KEY] = dict(table(face))
 
     async def http() -> None:
         if request.url_rule is not None:  # else it will be a 404 or a 405

@@ -22,18 +22,21 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from actors.supervisor import keep_up
+from actors.tracing import tracing
 from fleet.config import listening
-from web import keyfile
-from web.app import create_app
+from web import keyfile, notify
+from web.app import create_apps
 from web.bind import Bound, bind
 from web.connection import TERMS_KEY
 from web.descriptors import most_clients
 from web.edge.acceptor import Edge, serve_edge
+from web.faces import Face, Faces
 from web.follow import follower, patience
 from web.house import House
 from web.inner import Inner, private_socket
 from web.keeping import keeping
-from web.listen import serve_apps
+from web.listen import MESSAGE_BYTES, serve_apps
+from web.live.doors import keepers
 from web.logring import LogRing
 from web.settings import Settings
 from web.tls import server_context
@@ -49,6 +52,8 @@ log = logging.getLogger("fleet.serve")
 HARD_EXIT_AFTER: Final = 15.0
 """Seconds beyond `drain_timeout` after which the process is ended from outside the event loop."""
 HARD_EXIT_CODE: Final = 70
+_TO_EXIT: Final = 5.0
+"""Seconds beyond that which a service manager had better wait."""
 _GC: Final = (20_000, 20, 20)
 """Allocations between two collections of the young, and how many of each kind before the next kind."""
 _ROOM: Final = 1024
@@ -95,14 +100,17 @@ async def serve(
     closing = trio.Event()
     with private_socket() if inner is None else nullcontext(inner) as behind:
         listeners = list(bound) if bound is not None else bind_all(config)
-        async with trio.open_nursery() as nursery:
-            home = house or House.of(system)
-            urls = await nursery.start(_listen, config, home, listeners, behind, tls, most, closing)
-            system.roster.own_urls = urls
-            task_status.started(urls)
-            await stop.wait()
-            await _drain(system, system.config.drain_timeout, trio.Event() if hurry is None else hurry)
-            closing.set()
+        async with trio.open_nursery() as watching:
+            watching.start_soon(system.watch)
+            async with trio.open_nursery() as nursery:
+                home = house or House.of(system)
+                urls = await nursery.start(_listen, config, home, listeners, behind, tls, most, closing)
+                system.roster.own_urls = urls
+                task_status.started(urls)
+                await stop.wait()
+                await _drain(system, system.config.drain_timeout, trio.Event() if hurry is None else hurry)
+                closing.set()
+            watching.cancel_scope.cancel()
 
 
 def secured(config: Config) -> ssl.SSLContext | None:
@@ -122,18 +130,26 @@ async def _listen(
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
     """The edge on the ports, and behind it the app on its private socket, which outlives it."""
-    app = create_app(house.system, house)
+    apps = create_apps(house.system, house)
+    app = apps[Face.PROXY]
     async with trio.open_nursery() as nursery:
+        for keep in keepers(apps[Face.DASHBOARD]):
+            nursery.start_soon(keep, closing)
         done = trio.Event()
-        await nursery.start(partial(_serve_app, config, app, inner, done))
+        await nursery.start(partial(_serve_app, house.system, config, Faces(apps), inner, done))
         edge = Edge(house.system, inner, app.config[TERMS_KEY], tls, most)
-        house.settings.followers.append(follower(app, edge, listeners))
+        house.settings.followers.append(follower(list(apps.values()), edge, listeners))
         await serve_edge(listeners, edge, stop=closing, drain_timeout=_LAST_WORDS, task_status=task_status)
         done.set()
 
 
 async def _serve_app(
-    config: Config, app: Any, inner: Inner, stop: trio.Event, task_status: trio.TaskStatus[list[str]]
+    system: System,
+    config: Config,
+    app: Any,
+    inner: Inner,
+    stop: trio.Event,
+    task_status: trio.TaskStatus[list[str]],
 ) -> None:
     await serve_apps(
         [inner.bound],
@@ -143,6 +159,7 @@ async def _serve_app(
         header_bytes=config.limits.header_bytes + _ROOM,
         idle=math.inf,
         arriving=inner.arriving,
+        message_bytes=lambda: max(MESSAGE_BYTES, system.config.dashboard.message_bytes),
         task_status=task_status,
     )
 
@@ -251,16 +268,21 @@ async def _run_system(
 
     async with (
         keeping(config, source) as journal,
+        tracing(config) as tracer,
         open_system(config, journal=journal) as system,
         trio.open_nursery() as serving,
     ):
+        if tracer is not None:
+            tracer.attach(system.fleet)
         house = House(system, Settings(system, doors.origin), LogRing.installed())
         house.settings.followers.append(end.follow)
         urls = await serving.start(_serve, config, house, end, doors)
         say(f"proxy        {urls[0]}")
         say(f"orchestrator {urls[1]}")
         say(f"dashboard    {urls[2]}")
+        say(f"metrics      {urls[3]}")
         say(f"config       {source}")
+        notify.ready()
         if not config.servers:
             log.warning("no servers configured: add `servers:` to config.yml or set FLEET_SERVERS")
         async with trio.open_nursery() as beside:
@@ -303,7 +325,9 @@ async def _watch_signals(
                 end.hurry.set()
                 continue
             say(f"stopping: running requests may end within {end.drain_timeout:g} s; signal again to stop now")
-            _arm_hard_exit(end.drain_timeout + HARD_EXIT_AFTER)
+            most = end.drain_timeout + HARD_EXIT_AFTER
+            notify.stopping(most + _TO_EXIT)
+            _arm_hard_exit(most)
             end.stop.set()
 
 

@@ -146,6 +146,8 @@ class Settings(Standing):
         if mine and not dry:
             self._at_rest = reading
             self._recovered()
+            self.system.fleet.reloads.succeeded += 1
+            self.system.fleet.reloads.at = time.time()
         return outcome
 
     def _amending(self, mapping: Mapping[str, object]) -> Plan:
@@ -234,13 +236,17 @@ class Settings(Standing):
         since = time.time() if self.trouble is None else self.trouble.since
         told = self.trouble
         self.trouble, self._refused = Trouble(since, tuple(problems)), text
+        reloads = self.system.fleet.reloads
+        reloads.since, reloads.text = since, self.trouble.text
         if told is None or told.problems != self.trouble.problems:
+            reloads.failed += 1
             log.warning("the configuration file cannot be used, so nothing is changed: %s", self.trouble.text)
 
     def _recovered(self) -> None:
         if self.trouble is not None:
             log.info("the configuration file can be used again")
         self.trouble = self._refused = None
+        self.system.fleet.reloads.since, self.system.fleet.reloads.text = None, ""
 
 
 def _draw(below: Reading, env: Mapping[str, str], layer: Given, servers: Given | None) -> Draft:

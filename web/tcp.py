@@ -10,15 +10,16 @@ import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from socket import AF_UNIX
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import h11
 import trio
 from hypercorn.config import Config as HyperConfig
-from hypercorn.events import Closed, Event, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
+from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ConnectionState
@@ -26,13 +27,22 @@ from hypercorn.utils import parse_socket_addr
 
 from web import wire
 from web.doorman import new_request_id
-from web.inner import PEER
+from web.faces import KEY, Face
+from web.inner import FACE, PEER
+
+if TYPE_CHECKING:
+    from wsproto.events import Message
 
 log = logging.getLogger(__name__)
 
 WRITE_TIMEOUT: Final = 120.0
 """Seconds one write may wait for a client that does not read; the exchange usually gives up long before."""
-
+FRAME_BYTES: Final = 4096
+"""Of a websocket that are looked at before others have their turn."""
+MESSAGE_BYTES: Final = 2**20
+"""The largest message of a websocket that is gathered, where nobody says anything else; views may want less."""
+GOODBYE: Final = 1.0
+"""Seconds for a client whose message was longer than that to close the connection itself."""
 
 _WORDS: Final = {
     405: "this is not a forward proxy",
@@ -60,6 +70,32 @@ class Http1Only(H11Protocol):
             # or Hypercorn would invite the body at once, although the answer may be known without it
             self.connection.client_is_waiting_for_100_continue = False
         await super()._create_stream(request)
+        if isinstance(self.stream, WSStream):
+            self.stream.buffer = Gathered(cast(Settings, self.config).message_bytes())
+
+    async def handle(self, event: Event) -> None:
+        """As Hypercorn does; but it would wait for ever for a client that does not answer its close frame."""
+        if isinstance(event, RawData) and isinstance(self.stream, WSStream):
+            await self._in_pieces(event.data)
+        else:
+            await super().handle(event)
+        if isinstance(self.stream, WSStream) and isinstance(self.stream.buffer, Gathered) and self.stream.buffer.over:
+            await self._close_stream()
+            self.task_group.spawn(self._part)
+
+    async def _in_pieces(self, data: bytes) -> None:
+        """Frames of a websocket; between two pieces the others have their turn.
+
+        One read may bring ten thousand frames that nobody waits for (pongs, empty fragments), a tenth of a second.
+        """
+        for start in range(0, len(data), FRAME_BYTES):
+            await super().handle(RawData(data[start : start + FRAME_BYTES]))
+            await trio.lowlevel.checkpoint()
+
+    async def _part(self) -> None:
+        """Leave a client the time to read why, and to say goodbye; what it says is thrown away."""
+        await trio.sleep(GOODBYE)
+        await self.send(Closed())
 
     async def invite(self) -> None:
         """Say `100 Continue` if it is waited for and not too late."""
@@ -112,6 +148,20 @@ class Http1Only(H11Protocol):
         raise _NotSpoken(what)
 
 
+class Gathered(WebsocketBuffer):
+    """The pieces of one message. Hypercorn would gather on and on after it has told a client that this is too much."""
+
+    over = False
+    """Whether it was too much."""
+
+    def extend(self, event: Message[Any]) -> None:
+        """One piece more. Raises FrameTooLargeError, from then on always."""
+        if self.length + len(event.data) > self.max_length:
+            self.value, self.length, self.over = None, self.max_length + 1, True
+            raise FrameTooLargeError
+        super().extend(event)
+
+
 def _wants_websocket(event: h11.Request) -> bool:
     return any(name == b"upgrade" and value.strip().lower() == b"websocket" for name, value in event.headers)
 
@@ -132,6 +182,7 @@ class Connection(TCPServer):
 
     write_timeout = WRITE_TIMEOUT
     _http: Http1Only
+    _hung_up = False
 
     @property
     def expecting(self) -> bool:
@@ -187,11 +238,14 @@ class Connection(TCPServer):
             await self.protocol.initiate()
             await self.idle_task.restart(group, self._idle_timeout)
             await self._read_data()
+            self._hung_up = True
             await self.idle_task.stop()  # else a connection that the client has closed lives on until it times out
         await self._close()
 
     async def protocol_send(self, event: Event) -> None:
         """Carry out what the protocol wants done; bytes within `write_timeout`, else the connection is closed."""
+        if isinstance(event, Updated) and self._hung_up:
+            return  # it would wait for the next request of a client that is gone, and for ever
         if not isinstance(event, RawData):
             await super().protocol_send(event)
             return
@@ -215,18 +269,29 @@ class Connection(TCPServer):
 
 
 def _believe(scope: Any) -> None:
-    """Only the edge can reach a private socket; it says who asks, in a field that it takes away from clients."""
-    said = [value for name, value in scope["headers"] if name == PEER]
-    scope["headers"] = [(name, value) for name, value in scope["headers"] if name != PEER]
-    scope["client"] = (said[0].decode("ascii"), 0) if said else None
+    """Only the edge can reach a private socket; it says who asks, and where, in fields that it takes from clients."""
+    said = {name: value for name, value in reversed(scope["headers"]) if name in _SAID}
+    scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in _SAID]
+    scope["client"] = (said[PEER].decode("ascii"), 0) if PEER in said else None
+    scope[KEY] = Face.of_setting(said[FACE].decode("ascii")) if FACE in said else Face.PROXY
+
+
+_SAID: Final = frozenset((PEER, FACE))
 
 
 Asgi = Callable[..., Awaitable[None]]
 
 
-def hyper_config(*, header_bytes: int, idle: float) -> HyperConfig:
+class Settings(HyperConfig):
+    """Hypercorn's, and what we ask besides."""
+
+    message_bytes: Callable[[], int] = staticmethod(lambda: MESSAGE_BYTES)
+
+
+def hyper_config(*, header_bytes: int, idle: float, message_bytes: Callable[[], int]) -> HyperConfig:
     """Hypercorn's settings for a proxy of long answers. Its own read timeout would cut clients that wait quietly."""
-    config = HyperConfig()
+    config = Settings()
+    config.message_bytes = message_bytes
     config.h11_max_incomplete_size = max(header_bytes, 16 * 1024)
     config.keep_alive_timeout = idle
     config.keep_alive_max_requests = 2**62

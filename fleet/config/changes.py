@@ -142,8 +142,12 @@ def _match(given: Given, index: int, known: list[Given]) -> Given | None:
 
 def _same_machine(given: Given, current: Given | None, path: str, problems: list[Problem]) -> None:
     """Who changes where a server is must know its key, or the key could be sent anywhere."""
-    redacted = any(is_redacted(child.value) for child in given.value.values())
-    if redacted and current is not None and "url" in given.value and _place(given) != _place(current):
+    if (
+        is_redacted(_child(given, "api_key"))
+        and current is not None
+        and "url" in given.value
+        and _place(given) != _place(current)
+    ):
         problems.append(Problem(_join(path, "api_key"), "must be given again, because the URL changes", given.source))
 
 

@@ -45,7 +45,18 @@ NOW: Final = frozenset(
     | _under("placement", "builder pull_copies")
     | _under("jobs", "per_server total waiting keep load_timeout")
     | _under("reload", "watch")
-    | _under("monitoring", "max_concurrent_requests max_queue_size")
+    | _under("monitoring", "max_concurrent_requests max_queue_size rate_limit_per_minute")
+    | _under("security.rate_limiting", "enabled requests_per_minute")
+    | _under("metrics", "models pairs exemplars")
+    | _under("host", "enabled interval timeout")
+    | _under(
+        "alerts",
+        "enabled history error_rate error_requests queue_wait slow_ratio slow_requests first_token stall_share "
+        "breaker_flaps thrash_loads cpu memory disk vram drain",
+    )
+    | _under("alerts.webhook", "url secret severity timeout attempts")
+    | _under("dashboard", "max_clients max_clients_per_address interval message_bytes")
+    | _under("ai_status", "enabled model interval timeout")
     | _under(
         "security",
         "require_api_key api_keys keys keys_file anonymous_role allow_unauthenticated allowed_hosts "
@@ -63,9 +74,8 @@ RESTART: Final = frozenset(
     | _under("store", "enabled url audit_lines")
     # It bounds what the admin API may touch: the API must not be able to widen it.
     | _under("reload", "directory")
-    # Accepted, but without effect so far.
-    | _under("monitoring", "rate_limit_per_minute")
-    | _under("security.rate_limiting", "enabled requests_per_minute")
+    # The exporter is a thread of its own, made once.
+    | _under("otel", "endpoint service_name sample_ratio")
 )
 """The running process keeps what it was started with."""
 

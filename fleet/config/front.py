@@ -162,7 +162,9 @@ class CorsSection(Section):
 class MonitoringSection(Section):
     """Fleet-wide caps, by the names of the monitoring stack's reference."""
 
-    rate_limit_per_minute: Count = Field(60, description="Requests per minute and client on the proxy.")
+    rate_limit_per_minute: Annotated[Whole, Field(ge=0, le=1_000_000)] = Field(
+        60, description="Inference requests per minute and client on the proxy port; 0 = no limit."
+    )
     max_concurrent_requests: Count | None = Field(
         None, description="Requests in flight in the whole fleet; none set = no cap."
     )
@@ -172,10 +174,10 @@ class MonitoringSection(Section):
 
 
 class RateLimitingSection(Section):
-    """Limits per client on the admin side."""
+    """How often one client may ask: its API key, else its address."""
 
-    enabled: bool = Field(False, description="Whether to limit.")
-    requests_per_minute: Count = Field(100, description="Requests per minute and client.")
+    enabled: bool = Field(True, description="Whether anybody is limited; false also lifts the proxy port's limit.")
+    requests_per_minute: Count = Field(100, description="Requests per minute and client on the metrics port.")
 
 
 class LoggingSection(Section):

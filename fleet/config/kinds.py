@@ -62,6 +62,16 @@ def _header_safe(value: SecretStr) -> SecretStr:
     return value
 
 
+def _http_url(value: SecretStr) -> SecretStr:
+    """What stands for a reference that was not found is a problem already."""
+    text = value.get_secret_value()
+    if text not in ("", STAND_IN) and not re.fullmatch(r"https?://[!-~]+", text):
+        raise ValueError(f"must be {_URL}")
+    return value
+
+
+_URL: Final = "empty, or a URL that begins with http:// or https://"
+
 Whole = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Port = Annotated[Whole, Field(ge=0, le=65535)]
@@ -78,4 +88,7 @@ Id = Annotated[
     Says("1 to 64 letters, digits, '.', '_' or '-', the first a letter or a digit"),
 ]
 Secret = Annotated[SecretStr, Field(min_length=1, max_length=4096), AfterValidator(_header_safe)]
+HttpUrl = Annotated[str, Field(max_length=2048, pattern=r"^(|https?://[!-~]+)$"), Says(_URL)]
+SecretUrl = Annotated[SecretStr, Field(max_length=2048), AfterValidator(_http_url), Says(_URL)]
+"""A URL that nobody is shown: whoever knows it may use it."""
 ApiKey = Annotated[SecretStr, Field(min_length=8, max_length=4096), AfterValidator(_header_safe)]

@@ -31,15 +31,17 @@ from fleet.config.problems import Conflicts
 from fleet.config.security import SecuritySection
 from fleet.config.servers import MOST_SERVERS, ServerSpec, check_unique
 from fleet.config.urls import is_loopback, normalise_url
+from fleet.config.watching import (
+    AiStatusSection,
+    AlertsSection,
+    DashboardSection,
+    HostSection,
+    MetricsSection,
+    OtelSection,
+)
 from fleet.netcheck import refusal
 
 WILDCARDS = frozenset({"0.0.0.0", "::"})
-LATER = (
-    ("server", "metrics_port"),
-    ("monitoring", "rate_limit_per_minute"),
-    ("security", "rate_limiting"),
-)
-"""Keys that are accepted and checked, but whose feature comes with a later version."""
 
 
 class Config(Section):
@@ -66,6 +68,12 @@ class Config(Section):
     reload: ReloadSection = Field(ReloadSection(), description="How this file is followed.")
     monitoring: MonitoringSection = Field(MonitoringSection(), description="Fleet-wide caps.")
     security: SecuritySection = Field(SecuritySection(), description="Who may use the fleet.")
+    metrics: MetricsSection = Field(MetricsSection(), description="What Prometheus reads.")
+    host: HostSection = Field(HostSection(), description="How the machine under the fleet is watched.")
+    alerts: AlertsSection = Field(AlertsSection(), description="When the fleet complains.")
+    dashboard: DashboardSection = Field(DashboardSection(), description="The live feed behind the dashboard.")
+    ai_status: AiStatusSection = Field(AiStatusSection(), description="A text on the fleet's state, by a model.")
+    otel: OtelSection = Field(OtelSection(), description="Traces, by OpenTelemetry.")
     logging: LoggingSection = Field(LoggingSection(), description="What is logged.")
 
     @field_validator("servers")
@@ -108,10 +116,6 @@ class Config(Section):
         """Requests that may wait at one time: `monitoring.max_queue_size` if set, else `queue.max_size`."""
         return self.queue.max_size if self.monitoring.max_queue_size is None else self.monitoring.max_queue_size
 
-    def not_in_effect(self) -> list[str]:
-        """Dotted names of keys that somebody set, but whose feature comes with a later version."""
-        return [f"{section}.{key}" for section, key in LATER if key in getattr(self, section).model_fields_set]
-
 
 def unsafe_listener(config: Config) -> str | None:
     """Why this configuration must not start, in one sentence, or None: an open listener without keys."""
@@ -147,8 +151,8 @@ def conflicts(config: Config) -> list[tuple[str, str]]:
 
 
 def listening(config: Config) -> dict[str, int]:
-    """The ports of the application, by their keys; 0 is any free one."""
-    names = ("proxy_port", "orchestrator_port", "dashboard_port")
+    """The ports we listen on, by their keys; 0 is any free one."""
+    names = ("proxy_port", "orchestrator_port", "dashboard_port", "metrics_port")
     return {f"server.{name}": getattr(config.server, name) for name in names}
 
 

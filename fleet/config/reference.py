@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from fleet.config.model import Config
@@ -48,6 +48,8 @@ def _row(name: str, info: FieldInfo, shape: Shape) -> str:
 
 
 def _default(value: Any) -> str:
+    if isinstance(value, SecretStr):  # what the model itself says is no secret
+        value = value.get_secret_value()
     return json.dumps(list(value) if isinstance(value, tuple) else value)
 
 

@@ -27,9 +27,6 @@ def report(loaded: Loaded) -> str:
     if security.has_keys and not security.keys_required:
         what = next(key for key in ("api_keys", "keys", "keys_file") if getattr(security, key))
         lines += ["", f"open: security.{what} are given, but security.require_api_key is false, so nobody needs one"]
-    later = loaded.config.not_in_effect()
-    if later:
-        lines += ["", "accepted, not yet in effect:", *(f"  {path}" for path in later)]
     return "\n".join(lines) + "\n"
 
 
@@ -44,7 +41,7 @@ def _line(path: str, values: Mapping[str, Any], loaded: Loaded) -> str:
 def _show(value: Any) -> str:
     """As YAML would read it. JSON escapes control characters, which would otherwise reach the terminal."""
     if isinstance(value, SecretStr):
-        return REDACTED
+        return REDACTED if value.get_secret_value() else _show("")
     if isinstance(value, tuple):
         return f"[{', '.join(_show(each) for each in value)}]"
     return json.dumps(value)

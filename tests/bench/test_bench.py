@@ -156,7 +156,7 @@ def test_numbers_show_the_digits_that_matter(value: float, text: str) -> None:
 
 
 def test_the_fleets_configuration_is_one_the_fleet_takes() -> None:
-    config = load(configs.fleet((1, 2), URLS), {}, {}, source="config.yml").config
+    config = load(configs.fleet((1, 2, 3), URLS), {}, {}, source="config.yml").config
     assert [server.max_concurrency for server in config.servers] == [1024, 1024]
 
 

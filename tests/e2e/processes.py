@@ -14,6 +14,7 @@ import trio
 import yaml
 
 from tests.e2e.support import ask
+from tests.kit.unlimited import unlimited
 
 FLEET = str(Path(sys.executable).parent / "fleet")
 _URL = re.compile(r"http://[0-9.]+:\d+")
@@ -42,6 +43,8 @@ class Running:
         self.process = process
         self.url = _url_in(process.stdout)
         self.orchestrator_url = _url_in(process.stdout)
+        self.dashboard_url = _url_in(process.stdout)
+        self.metrics_url = _url_in(process.stdout)
         self.sims: dict[str, Simulator] = {}
 
     async def exit_code(self, within: float = 10.0) -> int:
@@ -64,9 +67,9 @@ def write_config(folder: Path, servers: dict[str, str], **config: object) -> Pat
     path = folder / "fleet.yml"
     content = {
         "servers": [{"id": name, "url": url} for name, url in servers.items()],
-        "server": {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0},
+        "server": {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0, "metrics_port": 0},
         "health": {"interval": 1},
-        **config,
+        **unlimited(config),
     }
     path.write_text(yaml.safe_dump(content))
     return path

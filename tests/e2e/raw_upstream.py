@@ -13,6 +13,7 @@ from actors.system import open_system
 from fleet.config import Config
 from fleet.ids import ServerId
 from tests.kit.served import Served, front_end
+from tests.kit.unlimited import unlimited
 
 _ROW = {"name": "m:latest", "model": "m:latest", "size": 1, "digest": "0" * 64, "modified_at": "2026-01-01T00:00:00Z"}
 _KNOWN = {
@@ -85,9 +86,9 @@ async def in_front_of_raw(**more: Any) -> AsyncIterator[tuple[Served, RawUpstrea
     upstream = RawUpstream()
     async with trio.open_nursery() as nursery:
         port = await nursery.start(upstream.serve)
-        ports = {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0}
+        ports = {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0, "metrics_port": 0}
         servers = [{"id": "raw", "url": f"http://127.0.0.1:{port}"}]
-        config = Config.model_validate({"servers": servers, "server": ports, **more})
+        config = Config.model_validate({"servers": servers, "server": ports, **unlimited(more)})
         async with open_system(config, seed=1) as system, front_end(config, system, {}) as handle:
             await system.probe(ServerId("raw"), 5.0)
             yield handle, upstream

@@ -25,6 +25,7 @@ from tests.e2e.support import CHAT, connect, descriptors, first_answer, rss_kib,
 from tests.kit.edge import reset
 from tests.kit.raw import request_bytes
 from tests.kit.served import Served
+from tests.kit.unlimited import unlimited
 from web.serve import serve
 
 CLIENTS = 16
@@ -38,7 +39,11 @@ async def in_front_of_processes(*options: str) -> AsyncIterator[Served]:
         sims = {name: stack.enter_context(simulator("--id", name, *_FAST, *options)) for name in ("a", "b")}
         specs = [{"id": name, "url": sim.url, "max_concurrency": 8} for name, sim in sims.items()]
         config = Config.model_validate(
-            {"servers": specs, "server": {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0}}
+            {
+                "servers": specs,
+                "server": {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0, "metrics_port": 0},
+                **unlimited({}),
+            }
         )
         async with open_system(config, seed=1) as system, trio.open_nursery() as nursery:
             listening = await nursery.start(partial(serve, config, system=system, stop=trio.Event()))

@@ -71,7 +71,12 @@ async def test_bad_config_on_reload(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_a_good_reload_drops_no_request_though_it_changes_the_fleet(tmp_path: Path) -> None:
-    async with configured(tmp_path, "a", "b", "c") as here, here.client() as client, trio.open_nursery() as nursery:
+    unlimited = "security: {rate_limiting: {enabled: false}}\n"
+    async with (
+        configured(tmp_path, "a", "b", "c", text=unlimited) as here,
+        here.client() as client,
+        trio.open_nursery() as nursery,
+    ):
         with trio.fail_after(30):
             statuses: list[int] = []
             done = trio.Event()

@@ -44,7 +44,8 @@ class Demo(Running):
 @contextmanager
 def launched(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """The process, on free ports, away from any config.yml; its log goes to a file."""
-    ports = {"FLEET_SERVER__PROXY_PORT": "0", "FLEET_SERVER__ORCHESTRATOR_PORT": "0"}
+    names = ("PROXY", "ORCHESTRATOR", "DASHBOARD", "METRICS")
+    ports = {f"FLEET_SERVER__{name}_PORT": "0" for name in names}
     environment = {**os.environ, **ports}
     with (folder / "log").open("w") as log:
         command = [FLEET, "serve", "--demo"]
@@ -130,7 +131,12 @@ async def test_every_curl_line_of_the_readme_works(tmp_path: Path) -> None:
     commands = advised(README.read_text())
     assert len(commands) >= 10
     async with demo(tmp_path) as running:
-        real = {"http://localhost:11435": running.url, "http://localhost:5100": running.orchestrator_url}
+        real = {
+            "http://localhost:11435": running.url,
+            "http://localhost:5100": running.orchestrator_url,
+            "http://localhost:3001": running.dashboard_url,
+            "http://localhost:8001": running.metrics_url,
+        }
         for command in commands:
             assert any(written in command for written in real), command
             here = reduce(lambda text, pair: text.replace(*pair), real.items(), command)

@@ -30,6 +30,7 @@ from web.bind import bind
 from web.connection import TERMS_KEY
 from web.edge.acceptor import Edge, _accept_batch, serve_edge
 from web.edge.head import BadHead, Heads
+from web.faces import Face
 from web.inner import Inner, private_socket
 from web.serve import bind_all
 
@@ -150,7 +151,9 @@ def test_no_place_for_the_private_socket_is_one_sentence_and_exit_code_2(
     demo: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(web.inner, "_PLACES", (str(tmp_path / "missing"),))
-    config = Config.model_validate({"server": {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0}})
+    config = Config.model_validate(
+        {"server": {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0, "metrics_port": 0}}
+    )
     assert cli._run(config, demo=demo) == cli.BAD_CONFIG
     (said,) = capsys.readouterr().err.splitlines()
     assert "TMPDIR" in said
@@ -162,7 +165,7 @@ def test_no_place_for_the_private_socket_is_one_sentence_and_exit_code_2(
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such option")
 @pytest.mark.parametrize(("write", "milliseconds"), [(5, 60_000), (60, 90_000), (600, 630_000)])
 def test_the_system_does_not_reset_a_client_before_its_write_timeout(write: float, milliseconds: int) -> None:
-    server = {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0}
+    server = {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0, "metrics_port": 0}
     every = bind_all(Config.model_validate({"server": server, "timeouts": {"write": write}}))
     try:
         got = [sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) for one in every for sock in one.sockets]
@@ -231,7 +234,7 @@ class _Guests:
     def __init__(self) -> None:
         self.entered: list[socket.socket] = []
 
-    def enter(self, sock: socket.socket, address: object, nursery: object) -> None:
+    def enter(self, sock: socket.socket, address: object, nursery: object, face: Face) -> None:
         self.entered.append(sock)
 
 
@@ -241,10 +244,10 @@ def test_a_client_that_is_gone_already_is_closed_and_does_not_end_the_batch() ->
     exhausted = OSError(24, "Too many open files")
     listener = cast(socket.socket, _Listening(unfit, aborted, good, exhausted))
     with good:
-        assert _accept_batch(cast(Edge, guests), listener, cast(trio.Nursery, None)) is exhausted
+        assert _accept_batch(cast(Edge, guests), listener, Face.PROXY, cast(trio.Nursery, None)) is exhausted
         assert unfit.fileno() == -1
         assert guests.entered == [good]
-        assert _accept_batch(cast(Edge, guests), listener, cast(trio.Nursery, None)) is None
+        assert _accept_batch(cast(Edge, guests), listener, Face.PROXY, cast(trio.Nursery, None)) is None
 
 
 async def test_clients_that_the_process_has_no_descriptors_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

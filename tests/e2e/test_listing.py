@@ -32,7 +32,7 @@ async def one_good_among_the_dead() -> AsyncIterator[str]:
         good = await stack.enter_async_context(sim_server(MODELS, QUICK, id="good"))
         port = silent.getsockname()[1]
         specs = [{"id": f"dead-{n}", "url": f"http://127.0.0.1:{port}/{n}"} for n in range(DEAD)]
-        ports = {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0}
+        ports = {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0, "metrics_port": 0}
         config = Config.model_validate({"servers": [{"id": "good", "url": good.url}, *specs], "server": ports})
         async with open_system(config, seed=1) as system, trio.open_nursery() as nursery:
             urls = await nursery.start(partial(serve, config, system=system, stop=trio.Event()))

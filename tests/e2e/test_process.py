@@ -127,7 +127,7 @@ async def test_nothing_but_warnings_is_logged_in_a_quiet_life(tmp_path: Path) ->
 def test_a_taken_port_is_one_sentence_and_exit_code_3(tmp_path: Path, setting: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ports = {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0, setting: port}
+        ports = {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0, "metrics_port": 0, setting: port}
         path = write_config(tmp_path, {"a": "http://127.0.0.1:1"}, server=ports)
         ended = run("serve", "--config", str(path))
     assert ended.returncode == 3
@@ -165,7 +165,9 @@ def test_what_cannot_be_read_is_said_in_one_sentence(tmp_path: Path) -> None:
 
 def test_an_open_address_without_keys_does_not_start(tmp_path: Path) -> None:
     path = write_config(
-        tmp_path, {}, server={"host": "0.0.0.0", "proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0}
+        tmp_path,
+        {},
+        server={"host": "0.0.0.0", "proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0, "metrics_port": 0},
     )
     assert run("serve", "--config", str(path)).returncode == 2
 
@@ -187,7 +189,7 @@ async def test_status_tells_running_from_not_running(tmp_path: Path) -> None:
     for _ in range(2):
         with socket.create_server(("127.0.0.1", 0)) as free:
             ports.append(free.getsockname()[1])
-    server = {"proxy_port": ports[0], "orchestrator_port": ports[1], "dashboard_port": 0}
+    server = {"proxy_port": ports[0], "orchestrator_port": ports[1], "dashboard_port": 0, "metrics_port": 0}
     path = write_config(tmp_path, {}, server=server)
     before = run("status", "--config", str(path))
     assert (before.returncode, before.stdout.count("not running")) == (1, 2)

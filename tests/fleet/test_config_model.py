@@ -48,7 +48,7 @@ def test_the_defaults_that_others_rely_on() -> None:
     assert (c.limits.body_bytes, c.limits.decoded_bytes) == (100 * 2**20, 20 * 2**20)
     assert (c.timeouts.head, c.timeouts.keep_alive, c.limits.headers) == (30.0, 180.0, 100)
     assert (c.server.tls.certificate, c.server.tls.key, c.server.trusted_proxies) == ("", "", ())
-    assert (c.servers, c.not_in_effect()) == ((), [])
+    assert c.servers == ()
 
 
 @pytest.mark.parametrize(("path", "shape"), NUMBERS)
@@ -213,14 +213,6 @@ def test_unsafe_listeners(host: str, security: dict[str, object], safe: bool) ->
     sentence = unsafe_listener(Config.model_validate({"server": {"host": host}, "security": security}))
     assert (sentence is None) == safe
     assert sentence is None or host in sentence
-
-
-def test_not_in_effect_names_only_what_was_set() -> None:
-    c = config(
-        "server: {metrics_port: 8001, proxy_port: 1}\nsecurity: {rateLimiting: {}}\nmonitoring: {max_queue_size: 5}"
-    )
-    assert c.not_in_effect() == ["server.metrics_port", "security.rate_limiting"]
-    assert config("port: 5200\nserver: {metricsPort: 1}").not_in_effect() == ["server.metrics_port"]
 
 
 def test_secrets_do_not_show() -> None:

@@ -44,6 +44,12 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "orchestrator_port": st.integers(1000, 2999),
     "tags": st.lists(TAGS.filter(lambda tag: tag and MARK not in tag), max_size=4),
     "latency": st.floats(0.5, 100),
+    "WebhookSection.url": st.sampled_from(["", f"https://hooks.example/{MARK}fleet"]),
+    "secret": KEYS | st.none(),
+    "model": st.sampled_from(["", "tiny:1b"]),
+    "endpoint": st.sampled_from(["", "http://127.0.0.1:4318"]),
+    "service_name": st.sampled_from(["fleet", "ünï 1"]),
+    "metrics_port": st.integers(6000, 7000),
 }
 
 
@@ -53,8 +59,9 @@ def numbers(shape: Shape) -> st.SearchStrategy[Any]:
 
 
 def values(name: str, shape: Shape) -> st.SearchStrategy[Any]:
-    if name in SPECIAL:
-        return SPECIAL[name]
+    owned = name.rpartition(".")[2]
+    if name in SPECIAL or (owned in SPECIAL and (shape.model is None or owned != "host")):
+        return SPECIAL[name if name in SPECIAL else owned]
     if shape.model is ServerSpec:
         return servers()
     if shape.model is not None:
@@ -67,7 +74,8 @@ def values(name: str, shape: Shape) -> st.SearchStrategy[Any]:
 
 def sections(model: type[BaseModel]) -> st.SearchStrategy[dict[str, Any]]:
     shapes = {name: shape for name, _, shape in fields(model)}
-    strategies = {name: values(name, shape) for name, shape in shapes.items() if name != "api_key"}
+    owner = model.__name__
+    strategies = {name: values(f"{owner}.{name}", shape) for name, shape in shapes.items() if name != "api_key"}
     required = {"api_keys"} & set(strategies)
     return st.fixed_dictionaries(
         {name: strategies.pop(name) for name in required},

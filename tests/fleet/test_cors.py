@@ -86,6 +86,9 @@ def test_pages_may_read_the_fields_that_there_are() -> None:
         b"X-Fleet-Queue-Ms",
         b"X-Fleet-Error",
         b"Retry-After",
+        b"X-RateLimit-Limit",
+        b"X-RateLimit-Remaining",
+        b"X-RateLimit-Reset",
     }
 
 

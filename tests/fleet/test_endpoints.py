@@ -13,6 +13,7 @@ from fleet.endpoints import (
     Understood,
     known_methods,
     redirect,
+    rule_of,
     understand,
 )
 from fleet.errors import TooLarge
@@ -175,3 +176,23 @@ def test_ollamas_route_table(path: str, methods: tuple[str, ...] | None) -> None
 )
 def test_one_slash_too_many_is_redirected(method: str, path: str, wanted: tuple[int, str] | None) -> None:
     assert redirect(method, path) == wanted
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "rule"),
+    [
+        ("GET", "/api/tags", "/api/tags"),
+        ("HEAD", "/api/tags", "/api/tags"),
+        ("POST", "/api/tags", None),
+        ("POST", "/api/chat", "/api/chat"),
+        ("POST", "/api/blobs/sha256:0123", "/api/blobs/:digest"),
+        ("DELETE", "/api/user/keys/mine", "/api/user/keys/:key"),
+        ("GET", "/v1/models/llama3", "/v1/models/:model"),
+        ("GET", "/v1/models/a/b", None),
+        ("GET", "/v1/models/", None),
+        ("GET", "/metrics", None),
+        ("get", "/api/tags", None),
+    ],
+)
+def test_a_path_s_rule_names_its_parameter_instead_of_its_value(method: str, path: str, rule: str | None) -> None:
+    assert rule_of(method, path) == rule

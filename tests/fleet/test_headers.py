@@ -66,6 +66,7 @@ def test_downstream_headers() -> None:
     dropped = [
         *((b"date", b"x"), (b"server", b"x"), (b"transfer-encoding", b"chunked"), (b"connection", b"close, x-hop")),
         *((b"x-hop", b"1"), (b"access-control-allow-origin", b"*"), (b"set-cookie", b"a=b"), (b"keep-alive", b"5")),
+        *((b"x-ratelimit-limit", b"5"), (b"X-RateLimit-Remaining-Tokens", b"5")),  # the fleet's own, as a client
     ]
     assert downstream_headers([*kept, *dropped]) == kept
     assert downstream_headers(kept, verbatim=False) == [kept[0], kept[2]]

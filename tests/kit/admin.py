@@ -11,8 +11,9 @@ import jsonschema
 
 from tests.kit.served import Served
 from web.admin.shapes import schema
-from web.admin.table import entries
+from web.admin.table import entries_of
 from web.admin.topic import Entry
+from web.faces import Face
 
 ROOT = "/api/orchestrator"
 ALWAYS = {400, 401, 403, 404, 413}
@@ -26,9 +27,9 @@ async def ask(fleet: Served, method: str, path: str, body: object = None, *, sta
     return checked(method, ROOT + path, answer)
 
 
-def checked(method: str, path: str, answer: httpx.Response) -> Any:
+def checked(method: str, path: str, answer: httpx.Response, face: Face = Face.PROXY) -> Any:
     """The JSON of an answer, held against the table."""
-    entry = entry_of(method, path)
+    entry = entry_of(method, path, face)
     if answer.status_code >= 400:
         assert answer.status_code in ALWAYS | set(entry.fails), f"{entry.path} does not promise {answer.status_code}"
         found = answer.json()
@@ -41,10 +42,10 @@ def checked(method: str, path: str, answer: httpx.Response) -> Any:
     return found
 
 
-def entry_of(method: str, path: str) -> Entry:
-    """The route that serves a path, as Werkzeug chooses: fixed words before parameters."""
+def entry_of(method: str, path: str, face: Face = Face.PROXY) -> Entry:
+    """The route that serves a path on one of the ports, as Werkzeug chooses: fixed words before parameters."""
     path = path.partition("?")[0]
-    fitting = [entry for entry in entries() if entry.method == method and _pattern(entry.path).fullmatch(path)]
+    fitting = [entry for entry in entries_of(face) if entry.method == method and _pattern(entry.path).fullmatch(path)]
     assert fitting, f"no route for {method} {path}"
     return min(fitting, key=lambda entry: (entry.path.count("<"), -len(entry.path)))
 

@@ -25,7 +25,7 @@ from web.serve import serve
 from web.settings import Settings
 
 ROOT = "/api/orchestrator/config"
-PORTS = "server:\n  proxy_port: 0\n  orchestrator_port: 0\n  dashboard_port: 0\n"
+PORTS = "server:\n  proxy_port: 0\n  orchestrator_port: 0\n  dashboard_port: 0\n  metrics_port: 0\n"
 
 
 class Configured(Served):

@@ -21,6 +21,7 @@ from fleet.ids import ServerId
 from tests.kit.lanes import connect
 from tests.kit.raw import request_bytes
 from tests.kit.served import Served, front_end
+from tests.kit.unlimited import unlimited
 from web.edge.acceptor import Edge
 from web.serve import serve
 
@@ -287,8 +288,14 @@ async def in_front_of(script: Script, **config: Any) -> AsyncIterator[tuple[Serv
     async with trio.open_nursery() as nursery:
         port = await nursery.start(backend.serve)
         spec = {"id": "raw", "url": f"http://127.0.0.1:{port}", "max_concurrency": 64}
-        ports = {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0, **config.pop("server", {})}
-        full = Config.model_validate({"servers": [spec], "server": ports, **config})
+        ports = {
+            "proxy_port": 0,
+            "orchestrator_port": 0,
+            "dashboard_port": 0,
+            "metrics_port": 0,
+            **config.pop("server", {}),
+        }
+        full = Config.model_validate({"servers": [spec], "server": ports, **unlimited(config)})
         async with open_system(full, seed=1) as system, front_end(full, system, {}) as fleet:
             await system.probe(ServerId("raw"), 5.0)
             yield fleet, backend
@@ -318,9 +325,15 @@ async def stoppable(script: Script, **config: Any) -> AsyncIterator[Product]:
     backend = Backend(script)
     async with trio.open_nursery() as nursery:
         port = await nursery.start(backend.serve)
-        server = {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0, **config.pop("server", {})}
+        server = {
+            "proxy_port": 0,
+            "orchestrator_port": 0,
+            "dashboard_port": 0,
+            "metrics_port": 0,
+            **config.pop("server", {}),
+        }
         spec = {"id": "raw", "url": f"http://127.0.0.1:{port}"}
-        full = Config.model_validate({"servers": [spec], "server": server, **config})
+        full = Config.model_validate({"servers": [spec], "server": server, **unlimited(config)})
         async with open_system(full, seed=1) as system, trio.open_nursery() as serving:
             product = Product(Served("", "", system, {}), backend)
 
@@ -328,7 +341,7 @@ async def stoppable(script: Script, **config: Any) -> AsyncIterator[Product]:
                 await serve(full, system=system, stop=product.fleet.stop, task_status=task_status)
                 product.ended.set()
 
-            product.fleet.url, product.fleet.orchestrator_url, _ = await serving.start(run)
+            product.fleet.url, product.fleet.orchestrator_url, *_ = await serving.start(run)
             await system.probe(ServerId("raw"), 5.0)
             yield product
             serving.cancel_scope.cancel()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import trio
 
@@ -21,8 +22,12 @@ from fleet.catalog import ServerCatalog
 from fleet.config import Config, ServerSpec
 from fleet.errors import NoServer, ShuttingDown
 from fleet.ids import ModelName, ServerId
+from fleet.meter import Meter
+from fleet.ratelimit import Limiter
 from fleet.server import Health, ServerState
+from fleet.verdict import Level, Verdict
 from tests.kit.lanes import QUART, UNIX, current
+from tests.kit.unlimited import unlimited
 from tests.web.raw import Served, running, served
 from web.app import create_app
 from web.bind import bind
@@ -108,11 +113,14 @@ class _Told:
         raise StopAsyncIteration
 
 
+QUIET: Final = Verdict(Level.OK, "healthy", "all is well", "all is well", 0.0)
+
+
 class FakeSystem:
     """Everything in memory. `answering` is what an exchange or a relay does; `calls` what it was asked."""
 
     def __init__(self, servers: Sequence[str] = ("a", "b"), models: Sequence[str] = ("m:latest",), **config: Any):
-        self.config = Config.model_validate(config)
+        self.config = Config.model_validate(unlimited(config))
         self.draining = False
         self.uptime = 12.5
         self.answering: Answering = say_hi
@@ -126,6 +134,10 @@ class FakeSystem:
         self.clients: dict[str, FakeClient] = {}
         self.servers: dict[ServerId, Any] = {}
         self.breakers = SimpleNamespace(describe=lambda now=None: [], states=list)
+        self.monitor = SimpleNamespace(verdict=QUIET)
+        self.host = SimpleNamespace(latest=None)
+        self.scribe = SimpleNamespace(latest=None)
+        self.feed = SimpleNamespace(clients={}, skipped=0)
         self.paused = False
         self.removed: list[tuple[str, bool]] = []
         self.roster = SimpleNamespace(own_urls=[])
@@ -135,6 +147,8 @@ class FakeSystem:
             journal=Journal(),
             recorder=Recorder(),
             tally=Tallies(trio.current_time, time.time, Journal()),
+            limiters=defaultdict(Limiter),
+            meter=Meter(),
             now=trio.current_time,
             epoch=lambda moment: time.time() - (trio.current_time() - moment),
             moment=lambda epoch: trio.current_time() - (time.time() - epoch),
@@ -207,6 +221,9 @@ class FakeSystem:
         return self.placement(ModelName(""), 1)[0]
 
     any_server = builder
+
+    async def watch(self) -> None:
+        await trio.sleep_forever()
 
     def check_open(self) -> None:
         if self.draining:

@@ -347,7 +347,8 @@ async def test_a_health_check_of_no_servers_is_an_empty_list() -> None:
 
 
 async def test_a_server_that_leaves_during_a_health_check_does_not_fail_it() -> None:
-    async with served("a", "b", health=WAIT | {"tags_timeout": 2.0}) as here, trio.open_nursery() as nursery:
+    short = dict.fromkeys(("tags_timeout", "ps_timeout", "version_timeout"), 0.3)
+    async with served("a", "b", health=WAIT | short) as here, trio.open_nursery() as nursery:
         here.sims["a"].host.faults.set("all:hang-before-headers")
         answers: list[Any] = []
 

@@ -19,6 +19,7 @@ from tests.kit.served import served
 from tests.web.fake_system import FakeSystem, fleet
 from web.admin import auditlog
 from web.admin.topic import Asked, Topic
+from web.faces import Face
 
 ADMIN = "/api/orchestrator"
 KEY = new_key(b"k" * 32)
@@ -49,9 +50,9 @@ def _with_a_route(monkeypatch: pytest.MonkeyPatch) -> Any:
     from web import app, roles
     from web.admin import table
 
-    topics = (*table.TOPICS, probing)
-    monkeypatch.setattr(table, "TOPICS", topics)
-    monkeypatch.setattr(app, "TOPICS", topics)
+    faces = {**table.FACES, Face.PROXY: (*table.TOPICS, probing)}
+    monkeypatch.setattr(table, "FACES", faces)
+    monkeypatch.setattr(app, "FACES", faces)
     roles.table.cache_clear()
     yield
     roles.table.cache_clear()

@@ -70,7 +70,7 @@ async def test_the_configuration_is_shown_as_the_reference_has_it(tmp_path: Path
         assert answer["trouble"] is None
         sources = answer["sources"]
         assert set(KEYS) - {"servers"} | {"servers.a"} == set(sources)
-        assert sources["circuit_breaker.open_timeout"] == "config.yml:6"
+        assert sources["circuit_breaker.open_timeout"] == "config.yml:7"
         assert sources["retry.max_attempts"] == "environment FLEET_RETRY__MAX_ATTEMPTS"
         assert sources["queue.max_size"] == "default"
         assert sources["servers.a"].startswith("config.yml:")
@@ -282,7 +282,7 @@ async def test_saving_keeps_comments_and_mode_and_leaves_nothing_unsaved(tmp_pat
         assert "# mine\nqueue:\n  max_size: 6  # five\n" in here.path.read_text()
         assert stat.S_IMODE(here.path.stat().st_mode) == 0o640
         shown = await get(here)
-        assert (shown["unsaved"], shown["sources"]["queue.max_size"]) == ([], "config.yml:7")
+        assert (shown["unsaved"], shown["sources"]["queue.max_size"]) == ([], "config.yml:8")
         assert os.listdir(tmp_path) == ["config.yml"]
 
 
@@ -360,7 +360,8 @@ async def test_a_reload_takes_the_file_and_drops_what_the_api_changed_except_ser
 @pytest.mark.parametrize("name", ["other.json", "other.yaml", "other.yml"])
 async def test_another_file_beside_it_can_be_loaded(name: str, tmp_path: Path) -> None:
     async with configured(tmp_path, "a") as here:
-        plain = {"queue": {"maxSize": 77}, "server": {"proxyPort": 0, "orchestratorPort": 0, "dashboardPort": 0}}
+        ports = {"proxyPort": 0, "orchestratorPort": 0, "dashboardPort": 0, "metricsPort": 0}
+        plain = {"queue": {"maxSize": 77}, "server": ports}
         (tmp_path / name).write_text(json.dumps(plain, indent="\t" if name.endswith("json") else 1))
         await post(here, "/reload", configPath=name)
         assert here.system.config.queue.max_size == 77
@@ -412,7 +413,7 @@ async def test_another_directory_can_be_allowed_in_the_file(tmp_path: Path) -> N
     other = tmp_path / "other"
     other.mkdir()
     (other / "x.yml").write_text(
-        "server: {proxy_port: 0, orchestrator_port: 0, dashboard_port: 0}\nqueue: {max_size: 7}\n"
+        "server: {proxy_port: 0, orchestrator_port: 0, dashboard_port: 0, metrics_port: 0}\nqueue: {max_size: 7}\n"
     )
     async with configured(tmp_path, "a", text=f"reload:\n  directory: {other}\n") as here:
         await post(here, "/reload", status=400, configPath=str(tmp_path / "config.yml"))
@@ -481,7 +482,7 @@ async def test_what_was_loaded_from_another_file_can_be_saved_as_ours(tmp_path: 
     async with configured(
         tmp_path, "a", text="# ours\nqueue:\n  max_size: 5  # five\nretry: {max_attempts: 2}\n"
     ) as here:
-        ports = "server: {proxy_port: 0, orchestrator_port: 0, dashboard_port: 0}\n"
+        ports = "server: {proxy_port: 0, orchestrator_port: 0, dashboard_port: 0, metrics_port: 0}\n"
         (tmp_path / "other.yml").write_text(ports + "queue: {max_size: 9}\njobs: {total: 3}\n")
         await post(here, "/reload", configPath="other.yml")
         await patch(here, "jobs", keep=7)

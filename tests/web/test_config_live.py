@@ -165,7 +165,7 @@ async def test_what_was_limited_by_the_system_at_the_start_follows_too(monkeypat
             terms = Terms()
             edge = Edge(system.handle, inner, terms, None, most=100)
             app = SimpleNamespace(config={TERMS_KEY: terms, "MAX_CONTENT_LENGTH": 1})
-            follow = follower(app, edge, [bound])
+            follow = follower([app], edge, [bound])
             follow(Config.model_validate({"limits": {"connections": 300}, "timeouts": {"write": 100}}))
             assert edge.most == 300
             assert edge.terms is app.config[TERMS_KEY]

@@ -19,11 +19,13 @@ from tests.kit.raw import read_all
 from tests.web.fake_system import FakeSystem, fleet
 from web.body import Terms
 from web.edge import coldlane
+from web.edge.coldlane import Asking
 from web.edge.connection import Connection
 from web.edge.head import Heads, parse
 from web.edge.intake import Body, Intake
 from web.edge.tunnel import tunnel
-from web.inner import PEER
+from web.faces import Face
+from web.inner import FACE, PEER
 
 REFUSED = b"POST /api/chat--nobody HTTP/1.1\r\nHost: a\r\n\r\n"
 GET = b"GET /api/version HTTP/1.1\r\nHost: a\r\n"
@@ -177,6 +179,9 @@ async def test_what_the_app_said_behind_its_101_reaches_the_client_first() -> No
 
 
 def test_the_app_is_told_one_peer_and_that_is_ours() -> None:
-    head = parse(b"GET / HTTP/1.1\r\nHost: a\r\nX-Fleet-Peer: 6.6.6.6\r\nx-fleet-peer: 7.7.7.7\r\n\r\n")
-    request = coldlane._request(head, b"", None, "10.0.0.1")
+    head = parse(
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-Fleet-Peer: 6.6.6.6\r\nx-fleet-peer: 7.7.7.7\r\nX-Fleet-Face: proxy\r\n\r\n"
+    )
+    request = coldlane._request(head, b"", None, Asking("10.0.0.1", Face.METRICS))
     assert [value for name, value in request.headers if name == PEER] == [b"10.0.0.1"]
+    assert [value for name, value in request.headers if name == FACE] == [b"metrics"]

@@ -16,6 +16,7 @@ import pytest
 import trio
 import trio.testing
 import trustme
+from hypercorn.protocol.ws_stream import WSStream
 from quart import abort, websocket
 from quart_trio import QuartTrio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
@@ -27,8 +28,10 @@ from tests.kit.raw import request_bytes
 from tests.web.fake_system import FakeSystem
 from web.app import create_app
 from web.edge.acceptor import Edge
+from web.faces import Face
 from web.roles import WEBSOCKET, grant
 from web.serve import serve
+from web.tcp import FRAME_BYTES
 
 KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
 ACCEPT = base64.b64encode(hashlib.sha1(KEY.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode()
@@ -50,7 +53,7 @@ class Room:
 
     def __init__(self) -> None:
         self.port = 0
-        self.inside = 0
+        self.inside = self.visits = 0
         self.may_accept = trio.Event()
         self.edges: list[Edge] = []
 
@@ -67,6 +70,12 @@ class Room:
             yield socket
             with trio.fail_after(5):
                 await socket.aclose()
+
+    async def until_left(self) -> None:
+        """Wait until a handler has been here, and is no more."""
+        with trio.fail_after(10):
+            while self.inside or not self.visits:
+                await trio.sleep(0.002)
 
     async def until_empty(self, within: float = 2.0) -> None:
         with trio.fail_after(within):
@@ -92,6 +101,15 @@ def with_routes(room: Room, app: QuartTrio) -> QuartTrio:
             await websocket.send(f"event {number}")
         await websocket.close(4001, "that was all")
 
+    async def farewell() -> None:
+        room.inside += 1
+        room.visits += 1
+        try:
+            await websocket.send("x" * 300_000)
+            await websocket.close(4001, "that")
+        finally:
+            room.inside -= 1
+
     async def endless() -> None:
         room.inside += 1
         try:
@@ -103,18 +121,29 @@ def with_routes(room: Room, app: QuartTrio) -> QuartTrio:
     async def forbidden() -> None:
         abort(403)
 
-    for view in (echo, late, push, endless, forbidden):
+    for view in (echo, late, push, farewell, endless, forbidden):
         app.websocket(f"/test/{view.__name__}")(view)
         grant(app, WEBSOCKET, f"/test/{view.__name__}", Role.CLIENT)
     return app
 
 
+def apps_with_routes(room: Room, system: Any, house: Any) -> dict[Face, QuartTrio]:
+    app = with_routes(room, create_app(system, house))
+    return dict.fromkeys(Face, app)
+
+
 @asynccontextmanager
 async def opened(monkeypatch: pytest.MonkeyPatch, **config: Any) -> AsyncIterator[Room]:
     room = Room()
-    monkeypatch.setattr(web.serve, "create_app", lambda system, house: with_routes(room, create_app(system, house)))
+    monkeypatch.setattr(web.serve, "create_apps", lambda system, house: apps_with_routes(room, system, house))
     room.edges = noted_edges(monkeypatch)
-    ports = {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0, **config.pop("server", {})}
+    ports = {
+        "proxy_port": 0,
+        "orchestrator_port": 0,
+        "dashboard_port": 0,
+        "metrics_port": 0,
+        **config.pop("server", {}),
+    }
     system = FakeSystem(server=ports, **config)
     async with trio.open_nursery() as nursery:
         urls = await nursery.start(partial(serve, system.config, system=system.handle, stop=trio.Event()))
@@ -132,6 +161,25 @@ async def test_messages_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
                 assert await socket.get_message() == message
         with trio.fail_after(2):
             await socket.ping(b"still there?")
+
+
+async def test_a_flood_of_idle_frames_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand pongs came with one read, and nothing else ran until they were all looked at."""
+    sizes: list[int] = []
+    handle = WSStream.handle
+
+    async def noted(self: WSStream, event: Any) -> None:
+        sizes.append(len(getattr(event, "data", b"")))
+        await handle(self, event)
+
+    monkeypatch.setattr(WSStream, "handle", noted)
+    async with opened(monkeypatch) as room, room.open("/test/echo") as socket:
+        await socket._stream.send_all(frame(b"", opcode=10) * 10_000)
+        await socket.send_message("and now?")
+        with trio.fail_after(10):
+            assert await socket.get_message() == "and now?"
+    assert sum(sizes) > 60_000
+    assert max(sizes) <= FRAME_BYTES
 
 
 async def test_several_at_once_keep_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +213,20 @@ async def test_a_client_s_close_code_is_confirmed(monkeypatch: pytest.MonkeyPatc
         assert (await client.answer()).status == 101
         await client.send(frame(struct.pack(">H", 4321), opcode=8))
         assert (await client.rest(5.0))[:4] == b"\x88\x02" + struct.pack(">H", 4321)
+        await client.stream.aclose()
         await room.until_empty()
+
+
+async def test_a_client_behind_gets_to_read_how_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection was reset as soon as the app had closed, and what was still on its way was lost."""
+    async with opened(monkeypatch) as room:
+        client = await room.raw()
+        await client.send(upgrade("/test/farewell"))
+        await room.until_left()
+        await client.send(frame(b"said meanwhile"))
+        said = await client.rest(10.0)
+        assert len(said) > 300_000
+        assert said.endswith(b"\x88\x06" + struct.pack(">H", 4001) + b"that"), said[-20:]
         await client.stream.aclose()
 
 

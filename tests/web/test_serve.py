@@ -22,7 +22,9 @@ class Draining(FakeSystem):
     """Notes what the shutdown asked of it."""
 
     def __init__(self, **config: Any) -> None:
-        super().__init__(server={"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0}, **config)
+        super().__init__(
+            server={"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0, "metrics_port": 0}, **config
+        )
         self.revoked = trio.Event()
 
     def drain(self) -> None:
@@ -53,7 +55,7 @@ async def test_every_port_serves_the_same_application() -> None:
         for server in await start(nursery, system, stop=stop):
             wire = await server.connect()
             assert (await wire.ask("GET", "/")).status == 200
-            assert (await wire.ask("GET", "/api/orchestrator/health")).status == 200
+            assert (await wire.ask("GET", "/health/live")).status == 200
             wire.stream.socket.close()
         stop.set()
 

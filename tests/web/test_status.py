@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import pytest
@@ -12,6 +12,7 @@ import trio
 import trustme
 
 from fleet.config import Config
+from fleet.verdict import Level
 from tests.kit.served import served
 from web.bind import bind
 from web.status import report_status
@@ -20,12 +21,20 @@ TLS = {"certificate": "c.pem", "key": "k.pem"}
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
 
 
-def configured(proxy: int, orchestrator: int, host: str = "127.0.0.1", tls: dict[str, str] | None = None) -> Config:
+def configured(
+    proxy: int,
+    orchestrator: int,
+    host: str = "127.0.0.1",
+    tls: dict[str, str] | None = None,
+    dashboard: int = 0,
+    metrics: int = 0,
+) -> Config:
     server = {
         "host": host,
         "proxy_port": proxy,
         "orchestrator_port": orchestrator,
-        "dashboard_port": 0,
+        "dashboard_port": dashboard,
+        "metrics_port": metrics,
         "tls": tls or {},
     }
     return Config.model_validate({"server": server})
@@ -61,16 +70,56 @@ async def test_a_running_fleet_is_healthy_on_both_ports() -> None:
         ports = port_of(here.url), port_of(here.orchestrator_url)
         good, said = await status(configured(*ports))
     assert good
-    assert [line.split() for line in said] == [
+    assert [line.split() for line in said[:2]] == [
         ["proxy", f"http://127.0.0.1:{ports[0]}", "ok"],
         ["orchestrator", f"http://127.0.0.1:{ports[1]}", "ok"],
     ]
 
 
+async def test_the_ports_that_answer_in_other_words_are_asked_too_and_the_verdict_comes_last() -> None:
+    async with served("a") as here:
+        ports = [port_of(url) for url in (here.url, here.orchestrator_url, here.dashboard_url, here.metrics_url)]
+        with trio.fail_after(10):
+            while here.system.monitor.verdict.level is not Level.OK:
+                await trio.sleep(0.02)
+                here.system.monitor.look()
+        good, said = await status(configured(ports[0], ports[1], dashboard=ports[2], metrics=ports[3]))
+    assert good
+    assert [line.split()[0] for line in said[:4]] == ["proxy", "orchestrator", "dashboard", "metrics"]
+    assert [line.split()[-1] for line in said[:4]] == ["ok", "ok", "ok", "healthy"]
+    assert said[4:] == [here.system.monitor.verdict.line]
+
+
 async def test_a_fleet_without_healthy_servers_is_not_all_right() -> None:
     async with served() as here:
-        good, said = await status(configured(port_of(here.url), port_of(here.orchestrator_url)))
-    assert (good, [line.split()[-1] for line in said]) == (False, ["unhealthy", "unhealthy"])
+        good, said = await status(
+            configured(port_of(here.url), port_of(here.orchestrator_url), metrics=port_of(here.metrics_url))
+        )
+    assert (good, [line.split()[-1] for line in said[:3]]) == (False, ["unhealthy", "unhealthy", "unhealthy"])
+
+
+VERDICTS = [
+    (b'{"level":"crit","headline":"gpu-042 is\\u001b[31m down"}', ["\u25a0 gpu-042 is[31m down"]),
+    (b'{"level":"purple","headline":"x"}', []),
+    (b'{"level":["ok"],"headline":"x"}', []),
+    (b'"fine"', []),
+    (b"null", []),
+]
+
+
+@pytest.mark.parametrize(("verdict", "shown"), VERDICTS)
+async def test_a_verdict_is_shown_with_its_shape_and_nothing_a_terminal_would_obey(
+    verdict: bytes, shown: list[str]
+) -> None:
+    async def speak(stream: trio.SocketStream) -> None:
+        await stream.receive_some(65536)
+        body = b'{"services":{},"status":"degraded","verdict":%s}' % verdict
+        await stream.send_all(b"HTTP/1.1 503 Not now\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+        await stream.aclose()
+
+    async with stranger(speak) as port:
+        good, said = await status(configured(free_port(), free_port(), metrics=port))
+    assert (good, said[2].split()[-1], said[3:]) == (False, "degraded", shown)
 
 
 async def test_nothing_runs() -> None:
@@ -112,6 +161,26 @@ async def test_a_port_that_takes_connections_and_says_nothing_is_not_called_a_st
     async with stranger(silent) as port:
         good, said = await status(configured(port, free_port()))
     assert (good, "does not answer within 0.1 s" in said[0]) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("piece", "words"), [(b'"', "does not answer within 0.2 s"), (b" " * 400_000, "is something else using the port?")]
+)
+async def test_an_answer_without_end_is_left(piece: bytes, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("web.status.PATIENCE", 0.2)
+
+    async def drip(stream: trio.SocketStream) -> None:
+        await stream.receive_some(65536)
+        with suppress(trio.BrokenResourceError):
+            await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
+            while True:
+                await stream.send_all(piece)
+                await trio.sleep(0.02)
+
+    with trio.fail_after(10):
+        async with stranger(drip) as port:
+            good, said = await status(configured(port, free_port()))
+    assert (good, words in said[0]) == (False, True)
 
 
 def spoken_securely(handler: Callable[[trio.SSLStream[trio.SocketStream]], Awaitable[None]]) -> Handler:

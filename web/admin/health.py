@@ -13,6 +13,7 @@ from web.admin.common import is_healthy, iso, now_iso
 from web.admin.shapes import ISO, SECONDS, Each, Maybe, OneOf, Optional, Said
 from web.admin.symptoms import Symptom, symptoms, word_of
 from web.admin.topic import Asked, Topic
+from web.admin.verdict import VERDICT, verdict_of
 from web.reading import scope
 from web.version import own_version
 
@@ -28,7 +29,7 @@ REASON: Final = {
     "code": Said(
         str,
         "draining, no_server, server_unhealthy, server_not_probed, queue_paused, queue_full, store_degraded, "
-        "records_dropped, config_reload_failed",
+        "records_dropped, config_reload_failed; and the verdict's code if that is none of these",
     ),
     "text": str,
     "since": Said(Maybe(ISO), "null: not known"),
@@ -54,6 +55,7 @@ OVERVIEW: Final = {
     returns={
         "success": bool,
         "status": STATUS,
+        "verdict": VERDICT,
         "reasons": [REASON],
         "uptime": SECONDS,
         "version": str,
@@ -67,10 +69,12 @@ OVERVIEW: Final = {
 )
 async def fleet_health(asked: Asked) -> dict[str, Any]:
     system = asked.system
-    found = symptoms(system, asked.house.settings, named=asked.by.role >= Role.OPERATOR)
+    named = asked.by.role >= Role.OPERATOR
+    found = symptoms(system, asked.house.settings, named=named)
     return {
         "success": True,
         "status": word_of(found),
+        "verdict": verdict_of(system, named=named),
         "reasons": [_shown(each) for each in found],
         "uptime": round(system.uptime, 3),
         "version": own_version(),
@@ -89,6 +93,7 @@ async def fleet_health(asked: Asked) -> dict[str, Any]:
     open=True,
     returns={
         "status": OneOf(("ok", "degraded", "unhealthy", "draining")),
+        "verdict": VERDICT,
         "reasons": [REASON],
         "uptime": SECONDS,
         "timestamp": ISO,
@@ -102,6 +107,7 @@ async def for_people(asked: Asked) -> dict[str, Any]:
     word = word_of(found)
     return {
         "status": "ok" if word == "healthy" else word,
+        "verdict": verdict_of(system, named=trusted),
         "reasons": [_shown(each) for each in found],
         "uptime": round(system.uptime, 3),
         "timestamp": now_iso(),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from fleet.server import Admin, Health
+from fleet.verdict import Level
 from web.admin.common import epoch
 
 if TYPE_CHECKING:
@@ -25,6 +26,18 @@ DRAINING, DOWN = "draining", "no_server"
 _RELOAD: Final = "the configuration file cannot be used, and the last good one is in effect"
 _LONGEST: Final = 600
 """Characters of one text."""
+_TOLD: Final = frozenset(
+    (
+        "no_server",
+        "server_down",
+        "queue_paused",
+        "queue_full",
+        "store_degraded",
+        "records_dropped",
+        "config_reload_failed",
+    )
+)
+"""Codes of the verdict that are found here by themselves, without its delay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +55,7 @@ def symptoms(system: System, settings: Settings, *, named: bool) -> list[Symptom
     if (trouble := settings.trouble) is not None:
         text = f"{_RELOAD}: {trouble.text}" if named else _RELOAD
         found.append(Symptom("config_reload_failed", text[:_LONGEST], trouble.since))
-    return found
+    return [*found, *_verdict(system, named)]
 
 
 def word_of(found: Sequence[Symptom]) -> str:
@@ -88,6 +101,13 @@ def _queue(system: System) -> Iterator[Symptom]:
         yield Symptom("queue_paused", "the queue is paused: everybody waits", queue.since)
     if queue.max_size and queue.waiting >= queue.max_size:
         yield Symptom("queue_full", f"{queue.waiting} requests wait, and no more may: new ones are refused")
+
+
+def _verdict(system: System, named: bool) -> Iterator[Symptom]:
+    """What only the monitor sees: errors, models without a route, saturation and whatever else fires."""
+    verdict = system.monitor.verdict
+    if verdict.level in (Level.WARN, Level.CRIT) and verdict.code not in _TOLD:
+        yield Symptom(verdict.code, verdict.headline if named else verdict.plain, verdict.since)
 
 
 def _memory(system: System, named: bool) -> Iterator[Symptom]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from web.admin import (
+    alerts,
     auditlog,
     bans,
     breaker_orders,
     breakers,
     checkup,
     config,
+    dashboard,
     docs,
     health,
     inflight,
@@ -22,7 +26,9 @@ from web.admin import (
     model_status,
     model_unloading,
     models,
+    monitoring,
     pair_metrics,
+    prometheus,
     queue,
     recoveries,
     server_models,
@@ -31,6 +37,7 @@ from web.admin import (
     stats,
 )
 from web.admin.topic import Entry, Topic
+from web.faces import Face
 
 TOPICS: Final[tuple[Topic, ...]] = (
     servers.topic,
@@ -55,12 +62,30 @@ TOPICS: Final[tuple[Topic, ...]] = (
     metrics.topic,
     pair_metrics.topic,
     stats.topic,
+    prometheus.topic,
+    alerts.topic,
     logs.topic,
     auditlog.topic,
     docs.topic,
 )
+"""On every port but the one for metrics."""
+
+FACES: Final[Mapping[Face, tuple[Topic, ...]]] = MappingProxyType(
+    {
+        Face.PROXY: TOPICS,
+        Face.ORCHESTRATOR: TOPICS,
+        Face.DASHBOARD: (*TOPICS, dashboard.topic),
+        Face.METRICS: (monitoring.topic, prometheus.topic),
+    }
+)
+"""What each port serves of this table."""
 
 
 def entries() -> list[Entry]:
     """All routes of the admin API, topic by topic."""
     return [entry for topic in TOPICS for entry in topic.entries]
+
+
+def entries_of(face: Face) -> list[Entry]:
+    """All routes of the table on one port."""
+    return [entry for topic in FACES[face] for entry in topic.entries]

@@ -19,6 +19,7 @@ from web.edge.coldlane import ColdLane
 from web.edge.connection import Connection
 from web.edge.head import Heads
 from web.edge.hotlane import HotLane
+from web.faces import Face
 
 if TYPE_CHECKING:
     from actors.system import System
@@ -73,16 +74,16 @@ class Edge:
     def draining(self) -> bool:
         return self._system.draining or self.closing
 
-    def enter(self, sock: socket.socket, address: object, nursery: trio.Nursery) -> None:
+    def enter(self, sock: socket.socket, address: object, nursery: trio.Nursery, face: Face = Face.PROXY) -> None:
         """Serve one client, or tell it that there is no room."""
         if len(self.connections) < min(self.config.limits.connections, self.most):
             peer = address[0] if isinstance(address, tuple) else ""
-            connection = Connection(self, sock, peer)
+            connection = Connection(self, sock, peer, face)
             self.connections.add(connection)
             nursery.start_soon(self._serve, connection, name="client")
         elif self._turned_away < _TURNING_AWAY:
             self._turned_away += 1  # here: a whole batch may come before the first of these tasks runs
-            nursery.start_soon(self._turn_away, sock, name="refused client")
+            nursery.start_soon(self._turn_away, sock, face, name="refused client")
         else:
             sock.close()
 
@@ -92,13 +93,13 @@ class Edge:
         finally:
             self.connections.discard(connection)
 
-    async def _turn_away(self, sock: socket.socket) -> None:
+    async def _turn_away(self, sock: socket.socket, face: Face) -> None:
         """Say so without reading more than it takes for the client to see it."""
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         try:
             with trio.move_on_after(1):
                 if self.tls is None:
-                    await stream.send_all(refusal.too_many())
+                    await stream.send_all(refusal.too_many(face))
                 await stream.send_eof()
                 while await stream.receive_some(65536):
                     pass
@@ -137,7 +138,7 @@ async def serve_edge(
     Reports the URLs once connections are accepted. After `stop`, answers get `drain_timeout` seconds to end.
     Cancelled: everything ends at once. No client can make it raise.
     """
-    sockets = [sock for bound in listeners for sock in bound.sockets]
+    sockets = [(sock, Face.of_setting(bound.setting)) for bound in listeners for sock in bound.sockets]
     try:
         async with trio.open_nursery() as around:
             around.start_soon(edge.leaving.run)
@@ -156,23 +157,23 @@ async def serve_edge(
 
 
 async def _accept_all(
-    edge: Edge, sockets: Sequence[socket.socket], scope: trio.CancelScope, connections: trio.Nursery
+    edge: Edge, sockets: Sequence[tuple[socket.socket, Face]], scope: trio.CancelScope, connections: trio.Nursery
 ) -> None:
     try:
         with scope:
             async with trio.open_nursery() as nursery:
-                for sock in sockets:
-                    nursery.start_soon(_accept, edge, sock, connections)
+                for sock, face in sockets:
+                    nursery.start_soon(_accept, edge, sock, face, connections)
     finally:
-        for sock in sockets:  # at once: who comes now is refused, and need not wait for our end
+        for sock, _ in sockets:  # at once: who comes now is refused, and need not wait for our end
             sock.close()
 
 
-async def _accept(edge: Edge, listener: socket.socket, connections: trio.Nursery) -> None:
+async def _accept(edge: Edge, listener: socket.socket, face: Face, connections: trio.Nursery) -> None:
     quiet_until = -math.inf
     while True:
         await trio.lowlevel.wait_readable(listener)
-        exhausted = _accept_batch(edge, listener, connections)
+        exhausted = _accept_batch(edge, listener, face, connections)
         if exhausted is None:
             continue
         if trio.current_time() >= quiet_until:
@@ -181,7 +182,7 @@ async def _accept(edge: Edge, listener: socket.socket, connections: trio.Nursery
         await trio.sleep(_PAUSE)
 
 
-def _accept_batch(edge: Edge, listener: socket.socket, connections: trio.Nursery) -> OSError | None:
+def _accept_batch(edge: Edge, listener: socket.socket, face: Face, connections: trio.Nursery) -> OSError | None:
     """Accept who waits, up to a batch; the error if this process cannot have any more."""
     for _ in range(_BATCH):
         try:
@@ -193,7 +194,7 @@ def _accept_batch(edge: Edge, listener: socket.socket, connections: trio.Nursery
                 return error
             continue  # that client is gone already
         if _tuned(sock):
-            edge.enter(sock, address, connections)
+            edge.enter(sock, address, connections, face)
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
@@ -17,7 +17,7 @@ from actors.transport import Endpoint, Pool, UpstreamRequest, UpstreamResponse
 from fleet.errors import BackendError, BadRequest, FleetError, Phase
 from fleet.headers import connection_fields, field
 from web.edge.tunnel import tunnel
-from web.inner import PEER, Inner
+from web.inner import FACE, PEER, Inner
 from web.target import split_absolute
 
 if TYPE_CHECKING:
@@ -26,15 +26,27 @@ if TYPE_CHECKING:
     from web.edge.downstream import EdgeDownstream
     from web.edge.head import RequestHead
     from web.edge.intake import Body, Intake
+    from web.faces import Face
 
 log = logging.getLogger(__name__)
 
-_OURS: Final = frozenset((b"host", b"content-length", b"expect", PEER))
+_OURS: Final = frozenset((b"host", b"content-length", b"expect", PEER, FACE))
+_OURS_UPGRADING: Final = _OURS | {b"sec-websocket-extensions"}
+"""Compression is not agreed to: a few bytes could become a thousand times as many in the app."""
+_IDLE: Final = 128
+"""Connections to the app that are kept; as many polls of live clients as the default allows end in one moment."""
 _CONNECT: Final = 30.0
 _TURN: Final = 0.002
 _LENGTH: Final = frozenset((b"content-length",))
 _LOST: Final = (FileNotFoundError, NotADirectoryError, PermissionError, ConnectionRefusedError)
 """How a path fails on which nobody listens any more (on the BSDs the last one may also mean a full backlog)."""
+
+
+class Asking(NamedTuple):
+    """Who asks (an address), and on which of our ports."""
+
+    client: str
+    face: Face
 
 
 class AppUnreachable(FleetError):
@@ -47,24 +59,24 @@ class ColdLane:
     """Relays to one app."""
 
     def __init__(self, inner: Inner) -> None:
-        self._pool = Pool(Endpoint.parse("http://fleet.internal"), dial=_Dialling(inner), max_idle=32)
+        self._pool = Pool(Endpoint.parse("http://fleet.internal"), dial=_Dialling(inner), max_idle=_IDLE)
         self._failing = False
 
-    async def serve(self, head: RequestHead, body: Body, down: EdgeDownstream, client: str) -> None:
+    async def serve(self, head: RequestHead, body: Body, down: EdgeDownstream, asks: Asking) -> None:
         """Relay one request and its answer.
 
         Raises ClientGone, EOFError (the client left within its body), and FleetError before anything was answered.
         """
-        request = _request(head, b"" if body.empty else body, body.length, client)
+        request = _request(head, b"" if body.empty else body, body.length, asks)
         await self._relay(await self._open(request), down)
 
-    async def upgrade(self, head: RequestHead, intake: Intake, link: Link, down: EdgeDownstream, client: str) -> None:
+    async def upgrade(self, head: RequestHead, intake: Intake, link: Link, down: EdgeDownstream, asks: Asking) -> None:
         """Relay a websocket's handshake and, if the app agrees, all that follows, until either side closes.
 
         What the client sends before it has seen the 101 waits: frames out of turn are what kills servers.
         """
         down.keep_alive = False  # what the client has sent already is frames, not a request
-        request = _request(head, b"", None, client, upgrade=True)
+        request = _request(head, b"", None, asks, upgrade=True)
         response = await self._open(request)
         if response.status != 101:
             await self._relay(response, down)
@@ -72,7 +84,8 @@ class ColdLane:
         inner, begun = response.take_over()
         try:
             await down.switch([pair for pair in response.headers if pair[0] not in _LENGTH])
-            await tunnel(intake, link, inner, begun, down.patience)
+            if await tunnel(intake, link, inner, begun, down.patience):
+                down.part()
         finally:
             inner.abort()
 
@@ -168,10 +181,11 @@ class _Dialling:
 
 
 def _request(
-    head: RequestHead, body: bytes | Body, length: int | None, client: str, *, upgrade: bool = False
+    head: RequestHead, body: bytes | Body, length: int | None, asks: Asking, *, upgrade: bool = False
 ) -> UpstreamRequest:
     target, host = _settled(head)
-    fields = [(PEER, client.encode("ascii", "replace")), *_kept(head.headers, _OURS)]
+    fields = [(PEER, asks.client.encode("ascii", "replace")), (FACE, asks.face.value.encode())]
+    fields += _kept(head.headers, _OURS_UPGRADING if upgrade else _OURS)
     if upgrade:
         fields += [(b"connection", b"upgrade"), (b"upgrade", b"websocket")]
     return UpstreamRequest(

@@ -20,10 +20,12 @@ from fleet.headers import field, request_id_of
 from web import errors
 from web.doorman import new_request_id
 from web.edge import refusal
+from web.edge.coldlane import Asking
 from web.edge.downstream import EdgeDownstream
 from web.edge.head import BadHead, RequestHead
 from web.edge.intake import LINGER, Body, Intake
 from web.edge.secure import ClientLink, PlainLink, shake_hands
+from web.faces import Face
 
 if TYPE_CHECKING:
     from web.edge.acceptor import Edge
@@ -46,12 +48,25 @@ class _Stage(enum.Enum):
 class Connection:
     """`life` cancels all of it, from outside; `since` is when the last request ended."""
 
-    __slots__ = ("_edge", "_gone", "_intake", "_link", "_peer", "_socket", "_stage", "_unread", "life", "since")
+    __slots__ = (
+        "_edge",
+        "_face",
+        "_gone",
+        "_intake",
+        "_link",
+        "_peer",
+        "_socket",
+        "_stage",
+        "_unread",
+        "life",
+        "since",
+    )
 
-    def __init__(self, edge: Edge, sock: socket.socket, peer: str) -> None:
+    def __init__(self, edge: Edge, sock: socket.socket, peer: str, face: Face = Face.PROXY) -> None:
         self._edge = edge
         self._socket = sock
         self._peer = peer
+        self._face = face
         self._link: ClientLink | None = None
         self._intake: Intake | None = None
         self._gone = False
@@ -111,7 +126,7 @@ class Connection:
                 got = await intake.head()
             except BadHead as bad:
                 with trio.move_on_after(LINGER):
-                    await link.send_all(refusal.answer(bad))
+                    await link.send_all(refusal.answer(bad, self._face))
                 self._unread = True
                 break
             if got is None:
@@ -142,14 +157,14 @@ class Connection:
             if down.ends_by_close and not down.whole:  # a plain close would look like the end of the answer
                 link.reset()
         going_on = down.keep_alive and down.whole and (body.complete or await body.discard())
-        self._unread = not body.complete
+        self._unread = not body.complete or head.upgrade  # its answer to a farewell, for one
         return going_on
 
     async def _answer(
         self, link: ClientLink, intake: Intake, head: RequestHead, body: Body, down: EdgeDownstream
     ) -> None:
         edge = self._edge
-        known = edge.hot.prepared(head)
+        known = edge.hot.prepared(head) if self._face.infers else None
         harmless = known is None and head.method in _HARMLESS
         self._stage = _Stage.HARMLESS if harmless else _Stage.SERVING
         if self._gone:  # it left with its last byte, and nobody will tell us again
@@ -157,14 +172,14 @@ class Connection:
                 return
             self.life.deadline = min(self.life.deadline, trio.current_time() + _GRACE)
         if known is not None:
-            await edge.hot.serve(known, body, down, self._client(head))
+            await edge.hot.serve(known, body, down, self._client(head), self._face)
             return
         down.patience = edge.config.timeouts.write
         try:
             if head.upgrade:
-                await edge.cold.upgrade(head, intake, link, down, self._client(head))
+                await edge.cold.upgrade(head, intake, link, down, self._asking(head))
             else:
-                await edge.cold.serve(head, body, down, self._client(head))
+                await edge.cold.serve(head, body, down, self._asking(head))
         except FleetError as error:
             await self._refuse(error, head, down)
 
@@ -174,11 +189,14 @@ class Connection:
         request_id = request_id_of(head.headers, new_request_id())
         path = head.target.partition(b"?")[0].decode("ascii")
         down.fields = ((b"x-request-id", request_id.encode()),)
-        asker = errors.asker(path, request_id, self._edge.config.compat.native_errors, agent)
+        asker = errors.asker(path, request_id, self._edge.config.compat.native_errors, agent, self._face)
         await errors.make_good(error, asker, down)
 
     def _client(self, head: RequestHead) -> str:
         return self._edge.proxies.client_in(self._peer, head.headers)
+
+    def _asking(self, head: RequestHead) -> Asking:
+        return Asking(self._client(head), self._face)
 
     async def _close(self, link: ClientLink) -> None:
         """Close so that the client gets to read the last answer: bytes that nobody reads would reset the connection."""

@@ -34,10 +34,10 @@ def status_line(status: int) -> bytes:
 class EdgeDownstream:
     """Start, write, finish or cut, as the protocol says; then `whole` and `keep_alive` say what comes next.
 
-    `fields` go on the answer unless it has them. `keep_alive` may be turned off until the start; it goes off by itself
-    when a long request body is still coming in then. `patience` is for how many seconds any write may wait for the
-    client; where a lease is watched, that is the lease's business. Any method raises ClientGone once the client cannot
-    be reached.
+    `fields` go on the answer unless it has them, `lines` (complete ones) in any case. `keep_alive` may be turned off
+    until the start; it goes off by itself when a long request body is still coming in then. `patience` is for how many
+    seconds any write may wait for the client; where a lease is watched, that is the lease's business. Any method raises
+    ClientGone once the client cannot be reached.
     """
 
     __slots__ = (
@@ -51,6 +51,7 @@ class EdgeDownstream:
         "_torn",
         "fields",
         "keep_alive",
+        "lines",
         "patience",
         "started",
         "status",
@@ -67,6 +68,7 @@ class EdgeDownstream:
         self._left: int | None = None
         self._torn = False
         self.fields: Headers = ()
+        self.lines = b""
         self.keep_alive = head.keep_alive
         self.patience = math.inf
         self.started = False
@@ -92,7 +94,7 @@ class EdgeDownstream:
         if self.fields:
             present = {name for name, _ in headers}
             lines += [b"%b: %b\r\n" % field for field in self.fields if field[0] not in present]
-        lines.append(self._framed(status, length))
+        lines += (self.lines, self._framed(status, length))
         self._head = b"".join(lines)
 
     def _framed(self, status: int, length: int | None) -> bytes:
@@ -142,6 +144,10 @@ class EdgeDownstream:
                 return
         self.whole = not self._left
         self.keep_alive = self.keep_alive and self.whole
+
+    def part(self) -> None:
+        """What came after the 101 has ended in its own way: its last words must reach the client."""
+        self.whole = not self._torn
 
     def cut(self) -> None:
         """The answer is cut: its end will not be sent, and the connection closes instead."""

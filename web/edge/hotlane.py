@@ -13,12 +13,16 @@ from fleet.endpoints import ENDPOINTS, PINNABLE
 from fleet.headers import field, request_id_of
 from fleet.ids import RequestId, ServerId
 from web import errors, keyfile
+from web.counting import unread
 from web.doorman import Doorman, Judged, new_request_id
+from web.faces import Face
 from web.hot import Hints, hints_of, work_of
+from web.limits import Turnstile, infers, lines_of, rate_of
 
 if TYPE_CHECKING:
     from actors.system import System
     from fleet.config import Config
+    from fleet.ratelimit import Rate
     from web.edge.downstream import EdgeDownstream
     from web.edge.head import RequestHead
     from web.edge.intake import Body
@@ -29,12 +33,20 @@ _NONE = RequestId("")
 
 
 class Prepared:
-    """A head, worked out. `hints` is None when it does not belong here."""
+    """A head, worked out. `hints`: None if it does not belong here; `rate`: None if the proxy port has none."""
 
-    __slots__ = ("config", "hints", "judged", "keys", "request_id")
+    __slots__ = ("config", "hints", "judged", "keys", "rate", "request_id")
 
-    def __init__(self, config: Config, hints: Hints | None, judged: Judged | None, request_id: RequestId) -> None:
+    def __init__(
+        self,
+        config: Config,
+        hints: Hints | None,
+        judged: Judged | None,
+        request_id: RequestId,
+        rate: Rate | None = None,
+    ) -> None:
         self.config = config
+        self.rate = rate
         self.keys = keyfile.changes()
         self.hints = hints
         self.judged = judged
@@ -48,6 +60,7 @@ class HotLane:
     def __init__(self, system: System) -> None:
         self._system = system
         self._doorman = Doorman(system)
+        self._turnstile = Turnstile(system, Face.PROXY)
 
     def prepared(self, head: RequestHead) -> Prepared | None:
         """What to do about a request of this head, or None if it is not a hot one."""
@@ -67,33 +80,47 @@ class HotLane:
             return Prepared(config, None, None, _NONE)
         host = field(head.headers, b"host") or b""
         judged = self._doorman.judge("POST", path.decode("ascii"), host.decode("latin-1"), head.headers)
-        return Prepared(config, hints, judged, request_id_of(head.headers, ""))
+        limited = judged.ours and infers(hints.endpoint)
+        rate = rate_of(Face.PROXY, config) if limited else None
+        return Prepared(config, hints, judged, request_id_of(head.headers, ""), rate)
 
-    async def serve(self, known: Prepared, body: Body, down: EdgeDownstream, client: str) -> None:
+    async def serve(self, known: Prepared, body: Body, down: EdgeDownstream, client: str, face: Face) -> None:
         """Answer one request. Raises ClientGone. Cancelled (the client has left): everything is released."""
         hints, judged = known.hints, known.judged
         assert hints is not None
         assert judged is not None
         request_id = known.request_id or new_request_id()
         down.fields = judged.decision.fields
+        if known.rate is not None and face is Face.PROXY:
+            verdict = self._turnstile.count(known.rate, judged.key, client)
+            down.lines = lines_of(verdict)
+            if not verdict.allowed:
+                judged = judged.instead(self._turnstile.refusal(verdict, judged.key or client))
         if judged.refused:
-            mine = judged.as_of(request_id)
-            down.fields = mine.decision.fields
-            down.patience = self._system.config.timeouts.write
-            await mine.answer(down)
+            self._system.fleet.meter.called("POST", hints.endpoint.path, judged.status, 0.0)
+            await self._ready(down, request_id, judged).answer(down)
             return
         try:
-            data = await body.whole(self._system.config.limits.body_bytes)
-            await work_of(self._system, hints, data, request_id, client)(down)
+            began = self._system.fleet.now()
+            try:
+                data = await body.whole(self._system.config.limits.body_bytes)
+                work = work_of(self._system, hints, data, request_id, client)
+            except BaseException as why:
+                unread(self._system.fleet, hints.endpoint.path, why, self._system.fleet.now() - began)
+                raise
+            await work(down)
         except EOFError as gone:
             raise ClientGone from gone
         except ClientGone:
             raise
         except Exception as crash:
-            mine = judged.as_of(request_id)
-            down.fields = mine.decision.fields
-            down.patience = self._system.config.timeouts.write
-            await errors.make_good(crash, mine.asker, down)
+            await errors.make_good(crash, self._ready(down, request_id, judged).asker, down)
+
+    def _ready(self, down: EdgeDownstream, request_id: RequestId, judged: Judged) -> Judged:
+        """Make ready for an answer of our own, which no exchange watches over or signs."""
+        down.fields = ((b"x-request-id", request_id.encode()), *down.fields)
+        down.patience = self._system.config.timeouts.write
+        return judged.as_of(request_id)
 
 
 def _hints(head: RequestHead, path: str, query: bytes) -> Hints | None:

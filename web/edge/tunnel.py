@@ -17,11 +17,13 @@ _Receive = Callable[[], Awaitable[bytes]]
 _Send = Callable[[bytes], Awaitable[None]]
 
 
-async def tunnel(intake: Intake, client: Link, inner: Link, begun: bytes, patience: float) -> None:
+async def tunnel(intake: Intake, client: Link, inner: Link, begun: bytes, patience: float) -> bool:
     """Pass bytes on both ways; `begun` is what the inner side has said already. Returns at the first end.
 
-    A client that does not take a piece within `patience` seconds has ended it.
+    True: the inner side ended it, and the client's link has taken all that it had said before. A client that does not
+    take a piece within `patience` seconds has ended it.
     """
+    complete = False
 
     async def tell(data: bytes) -> None:
         with trio.move_on_after(patience):
@@ -33,13 +35,18 @@ async def tunnel(intake: Intake, client: Link, inner: Link, begun: bytes, patien
         nursery.start_soon(_pump, intake.more, inner.send_all, nursery.cancel_scope)
         if begun:
             await tell(begun)
-        await _pump(inner.receive, tell, nursery.cancel_scope)
+        if await _pump(inner.receive, tell, nursery.cancel_scope):
+            complete = True
+    return complete
 
 
-async def _pump(receive: _Receive, send: _Send, done: trio.CancelScope) -> None:
+async def _pump(receive: _Receive, send: _Send, done: trio.CancelScope) -> bool:
+    """Pass on until the end; whether that was an orderly one."""
     try:
         while data := await receive():
             await send(data)
+        return True
     except BROKEN:
-        pass
-    done.cancel()
+        return False
+    finally:
+        done.cancel()

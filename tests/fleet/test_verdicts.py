@@ -1,0 +1,246 @@
+"""The verdict line: the order of its sentences, what they say to whom, and that it does not flap."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleet.alert import Alert
+from fleet.config.watching import AlertsSection
+from fleet.facts import BreakerFact, Culprit, Facts, ModelFact, Pace, QueueFact, ServerFact, Share, Traffic, Trouble
+from fleet.ids import ModelName, Pair, ServerId
+from fleet.verdict import Level, Verdict
+from fleet.verdicts import IMPROVE, WORSEN, Judge, Seen, judge
+
+NOW, EPOCH = 10_000.0, 1_795_000_000.0
+SETTINGS = AlertsSection()
+PAIR = Pair(ServerId("gpu-9"), ModelName("m:7b"))
+SECRETS = ("gpu-", "m:7b", "ana", "/etc", "secret")
+
+
+def facts(*states: str, now: float = NOW, **more: Any) -> Facts:
+    servers = tuple(ServerFact(f"gpu-{n}", state, now - 100, f"gpu-{n}: refused.", 3) for n, state in enumerate(states))
+    return Facts(now=now, at=EPOCH, servers=servers, **more)
+
+
+def seen(*states: str, firing: tuple[Alert, ...] = (), **more: Any) -> Seen:
+    return Seen(facts(*states, **more), SETTINGS, firing)
+
+
+def alert(rule: str, severity: Any = "warning", **more: Any) -> Alert:
+    return Alert("a-1", 1, rule, severity, "firing", EPOCH - 50, EPOCH, "the secret title", **more)
+
+
+BAD = Traffic(minutes5=Share(125, 9), hours6=Share(10_125, 19), culprit=Culprit("gpu-042", "backend_unreachable", 8))
+UNSERVABLE = (ModelFact("m:7b", 2, 2),)
+WAITING = QueueFact(waiting=31, capacity=100, oldest=NOW - 12, model="m:7b", taken=40, slots=40)
+SLOW = Traffic(servers={"gpu-0": Pace(20, 1.0), "gpu-1": Pace(20, 1.0), "gpu-2": Pace(20, 5.0)})
+ROWS: list[tuple[Seen, str, str]] = [
+    (seen("ok", draining=True, open_requests=3), "draining", "◆ shutting down: 3 requests left"),
+    (seen(), "no_servers", "○ nothing to serve yet: add a server"),
+    (seen("unknown", "unknown"), "starting", "○ starting: 0 of 2 servers probed"),
+    (seen("unknown", "down"), "starting", "○ starting: 1 of 2 servers probed"),
+    (seen("down", "maintenance"), "no_server", "■ none of the 2 servers can be used: 1 down, 1 maintenance"),
+    (seen("down"), "no_server", "■ the only server cannot be used: gpu-0: refused"),
+    (
+        seen("ok", unservable=UNSERVABLE, traffic=BAD),
+        "model_unservable",
+        "■ m:7b cannot be served: its 2 servers are down",
+    ),
+    (
+        seen("ok", unservable=(ModelFact("m:7b", 1, 0), *UNSERVABLE)),
+        "model_unservable",
+        "■ m:7b cannot be served: its only server is down, out of service or behind a breaker, and 1 more models",
+    ),
+    (
+        seen("ok", "down", traffic=BAD),
+        "errors",
+        "■ 7.2% of requests fail (normal 0.1%), mostly gpu-042 cannot be reached",
+    ),
+    (
+        seen("ok", queue=QueueFact(waiting=100, capacity=100, paused=True)),
+        "queue_full",
+        "■ the queue is full: 100 requests wait, new ones are refused",
+    ),
+    (
+        seen("ok", "down", queue=QueueFact(waiting=1, paused=True, paused_since=NOW - 5, paused_by="ana")),
+        "queue_paused",
+        "▲ the queue is paused: 1 request waits (by ana)",
+    ),
+    (
+        seen("ok", "down", breakers=(BreakerFact(PAIR, NOW - 9),)),
+        "server_down",
+        "▲ 1 server down: gpu-1: refused",
+    ),
+    (
+        seen("ok", *["down"] * 5),
+        "server_down",
+        "▲ 5 servers down: gpu-1, gpu-2, gpu-3 and 2 more",
+    ),
+    (seen("ok", breakers=(BreakerFact(PAIR, NOW - 9),)), "breaker_open", "▲ 1 breaker open: m:7b on gpu-9"),
+    (
+        seen("ok", queue=WAITING, traffic=SLOW),
+        "saturated",
+        "▲ queue 31, oldest waits 12 s: all 40 slots for m:7b are taken",
+    ),
+    (seen("ok", "ok", "ok", traffic=SLOW), "server_slow", "▲ gpu-2 answers 5× slower than the rest"),
+    (
+        seen("ok", reload=Trouble(NOW - 7, "/etc/secret"), store=Trouble(NOW - 8, "")),
+        "config_reload_failed",
+        "▲ the configuration file cannot be used, the last good one is in effect",
+    ),
+    (
+        seen("ok", store=Trouble(NOW - 8, "/etc/secret: no space left")),
+        "store_degraded",
+        "▲ what changes is not kept on disk: /etc/secret: no space left",
+    ),
+    (seen("ok", firing=(alert("FleetDiskFull"),)), "alert", "▲ the secret title"),
+    (seen("ok", dropped=Trouble(NOW - 1, "", 12)), "records_dropped", "▲ 12 requests missing from the statistics"),
+    (seen("ok", "unknown", "drained"), "server_not_probed", "○ 1 of 3 servers not probed yet"),
+    (seen("ok", "maintenance", "maintenance"), "planned", "◆ 2 servers in maintenance, 1 serving"),
+    (seen("ok", "maintenance", "drained"), "planned", "◆ 1 server in maintenance, 1 drained, 1 serving"),
+    (seen("ok", "draining"), "planned", "◆ 1 server drained, 1 serving"),
+    (
+        seen("ok", "ok", traffic=Traffic(per_second=41.2, first=Pace(9, 0.92))),
+        "healthy",
+        "● All 2 servers healthy, 41 req/s, TTFT p95 920 ms",
+    ),
+    (seen("ok"), "healthy", "● The server is healthy, no requests in the last minute"),
+]
+
+
+@pytest.mark.parametrize(("what", "code", "line"), ROWS, ids=[f"{n}-{row[1]}" for n, row in enumerate(ROWS)])
+def test_the_first_sentence_that_matches_is_said(what: Seen, code: str, line: str) -> None:
+    verdict = Judge().look(what)
+    assert (verdict.code, verdict.line) == (code, line)
+    assert verdict.plain
+    assert verdict.since <= EPOCH
+    assert not any(word in verdict.plain for word in SECRETS), verdict.plain
+
+
+@pytest.mark.parametrize(
+    "firing",
+    [alert("FleetVRAMNearFull", "info"), alert("FleetServerDown"), alert("FleetDiskFull", silenced_until=EPOCH + 9)],
+)
+def test_an_alert_that_is_told_elsewhere_or_silenced_or_small_is_not_in_the_line(firing: Alert) -> None:
+    assert judge(seen("ok", firing=(firing,))).code == "healthy"
+
+
+def test_since_is_when_the_condition_began() -> None:
+    assert Judge().look(seen("ok", "down")).since == EPOCH - 100
+    assert Judge().look(seen("ok", firing=(alert("FleetDiskFull"),))).since == EPOCH - 50
+    assert Judge().look(seen("ok", queue=WAITING)).since == EPOCH - 12
+
+
+def test_since_does_not_tremble_with_the_clocks() -> None:
+    judge = Judge()
+    looks = [Facts(now=NOW + n, at=EPOCH + n + n * 1e-5, servers=facts("ok", "down").servers) for n in range(5)]
+    assert {judge.look(Seen(each, SETTINGS, ())).since for each in looks} == {EPOCH - 100}
+
+
+def test_subjects_are_what_it_is_about() -> None:
+    assert Judge().look(seen("ok", "down")).subjects == ("server:gpu-1",)
+    assert Judge().look(seen("ok", unservable=UNSERVABLE)).subjects == ("model:m:7b",)
+    assert Judge().look(seen("ok", breakers=(BreakerFact(PAIR, NOW),))).subjects == ("breaker:gpu-9/m:7b",)
+
+
+def test_names_from_outside_cannot_break_the_line() -> None:
+    model = "m\n\x1b[31m" + "x" * 1000
+    verdict = Judge().look(seen("ok", unservable=(ModelFact(model, 1, 1),)))
+    assert len(verdict.headline) <= 240
+    assert verdict.headline.isprintable()
+
+
+def run(judge: Judge, *codes: str) -> list[str]:
+    """One look per second at a fleet in these states."""
+    looks = {"well": ("ok",), "planned": ("ok", "maintenance"), "warn": ("ok", "down"), "crit": ("down",)}
+    return [
+        judge.look(Seen(facts(*looks[code], now=NOW + n), SETTINGS, ())).level.value for n, code in enumerate(codes)
+    ]
+
+
+def test_it_worsens_after_two_looks_and_improves_after_three() -> None:
+    assert run(Judge(), "well", "warn", "warn", "well", "well", "well") == ["ok", "ok", "warn", "warn", "warn", "ok"]
+
+
+def test_one_bad_look_and_one_good_look_change_nothing() -> None:
+    assert run(Judge(), "well", "warn", "well", "warn", "well") == ["ok"] * 5
+    assert run(Judge(), "warn", "well", "well", "warn", "well", "well") == ["warn"] * 6
+
+
+def test_what_follows_the_start_is_said_at_once() -> None:
+    judge = Judge()
+    assert [judge.look(seen(state)).code for state in ("unknown", "ok", "unknown")] == [
+        "starting",
+        "healthy",
+        "healthy",
+    ]
+
+
+@pytest.mark.parametrize(
+    "states",
+    [(("unknown", "unknown"), ("down", "unknown"), ("ok", "unknown"), ("ok", "ok")), ((), ("ok",))],
+    ids=["the first servers that answer", "the first server that is added"],
+)
+def test_a_start_is_neither_worse_nor_longer_than_it_is(states: tuple[tuple[str, ...], ...]) -> None:
+    judge = Judge()
+    found = [judge.look(seen(*each)) for each in states]
+    assert Level.CRIT not in [each.level for each in found]
+    assert found[-1].code == "healthy"
+
+
+def test_a_shutdown_is_said_at_once_whatever_is_wrong() -> None:
+    judge = Judge()
+    judge.look(seen("down"))
+    assert judge.look(seen("down", draining=True)).code == "draining"
+
+
+def test_bad_looks_of_two_kinds_count_together() -> None:
+    assert run(Judge(), "well", "warn", "crit") == ["ok", "ok", "crit"]
+
+
+def test_what_is_said_of_the_same_thing_follows_at_once() -> None:
+    judge = Judge()
+    judge.look(seen("ok", "down"))
+    assert judge.look(seen("ok", "down", "down")).headline.startswith("2 servers down")
+
+
+def test_one_trouble_of_the_same_weight_replaces_another_in_the_end() -> None:
+    judge, store = Judge(), Trouble(NOW - 8, "")
+    judge.look(seen("ok", reload=Trouble(NOW, "")))
+    found = [judge.look(seen("ok", store=store)).code for _ in range(IMPROVE)]
+    assert found == ["config_reload_failed"] * (IMPROVE - 1) + ["store_degraded"]
+
+
+def test_since_of_what_has_no_beginning_is_when_it_was_first_found() -> None:
+    judge = Judge()
+    for n in range(5):
+        look = replace(facts("ok", now=NOW + n, traffic=BAD if n else Traffic()), at=EPOCH + n)
+        verdict = judge.look(Seen(look, SETTINGS, ()))
+    assert verdict.code == "errors"
+    assert verdict.since == EPOCH + 1  # the second look, though it was not said before the third
+
+
+LOOKS = st.lists(st.sampled_from(["well", "planned", "warn", "crit"]), min_size=2, max_size=200)
+
+
+@given(LOOKS)
+def test_it_never_changes_faster_than_its_hysteresis(codes: list[str]) -> None:
+    said = run(Judge(), *codes)
+    order = [level.value for level in (Level.CRIT, Level.WARN, Level.UNKNOWN, Level.PLANNED, Level.OK)]
+    changed = 0
+    for at in range(1, len(said)):
+        if said[at] == said[at - 1]:
+            continue
+        worse = order.index(said[at]) < order.index(said[at - 1])
+        assert at - changed >= (WORSEN if worse else IMPROVE) or not changed
+        changed = at
+
+
+def test_a_verdict_has_a_shape_of_its_own_for_each_level() -> None:
+    glyphs = [Verdict(level, "c", "h", "p", 0.0).line for level in Level]
+    assert glyphs == ["● h", "◆ h", "○ h", "▲ h", "■ h"]

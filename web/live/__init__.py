@@ -1,0 +1,1 @@
+"""Live clients of the dashboard: Socket.IO and plain websockets."""

@@ -1,0 +1,139 @@
+"""Engine.IO over plain requests: the handshake, polls, and posts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+from quart import Response, request
+
+from fleet.errors import FleetError, TooLarge
+from web import reading, replies
+from web.live import engine
+from web.live.engine import POLLING, BadPacket, Refused
+from web.live.session import End, Over
+
+if TYPE_CHECKING:
+    from web.live.session import Session
+    from web.live.sessions import Sessions
+
+_TEXT: Final = "text/plain; charset=UTF-8"
+
+
+async def serve_request(sessions: Sessions) -> Response:
+    """Answer one request that is no websocket. Raises FleetError."""
+    try:
+        return await _served(sessions)
+    except Refused as refused:
+        return refusal(refused)
+
+
+def refusal(refused: Refused) -> Response:
+    """In the protocol's own form."""
+    return replies.raw(refused.body, "application/json", 400)
+
+
+def handshake(sessions: Sessions, session: Session) -> bytes:
+    """The first packet of a session."""
+    upgrades = [engine.WEBSOCKET] if session.transport == POLLING else []
+    most = sessions.system.config.dashboard.message_bytes
+    return engine.opening(session.sid, upgrades, sessions.timing, most)
+
+
+async def _served(sessions: Sessions) -> Response:
+    transport, sid = request.args.get("transport"), request.args.get("sid")
+    if transport not in (POLLING, engine.WEBSOCKET):
+        raise engine.unknown_transport()
+    if sid:
+        return await _continued(sessions.find(sid), transport, sessions)
+    if request.method != "GET":
+        raise engine.bad_method()
+    if transport != POLLING:
+        raise engine.bad_request("a websocket begins with an upgrade")
+    if request.args.get("EIO") != engine.VERSION:
+        raise engine.bad_version()
+    session = sessions.open(reading.client(), reading.scope()["headers"], POLLING)
+    return _answer(handshake(sessions, session))
+
+
+async def _continued(session: Session, transport: str, sessions: Sessions) -> Response:
+    if session.transport != POLLING or transport != POLLING:
+        raise engine.bad_request("the session uses another transport")
+    if request.method == "GET":
+        return _answer(await _poll(session))
+    if request.method == "POST":
+        return await _post(session, sessions.system.config.dashboard.message_bytes)
+    raise engine.bad_request("sessions know GET and POST")
+
+
+async def _poll(session: Session) -> bytes:
+    """Wait for something to send. A poll that is given up ends the session, as a lost socket would. Raises Refused.
+
+    At its end a CLOSE would be more polite, but after one python-socketio's client does not come back; after an error
+    all clients do.
+    """
+    if session.polling:
+        session.close(End.BAD_PACKET)  # whoever polls twice at once would get half of everything in each
+        raise engine.bad_request("one poll at a time")
+    session.poll(begins=True)
+    try:
+        return engine.packed(await session.take())
+    except Over:
+        if session.end is End.LEFT:
+            return engine.NOOP.encode()
+        raise engine.unknown_session() from None
+    except trio.Cancelled:
+        if session.transport == POLLING:
+            session.close(End.LEFT)
+        raise
+    finally:
+        session.poll(begins=False)
+
+
+async def _post(session: Session, most: int) -> Response:
+    """Take in the packets of one body. Raises Refused, TooLarge; the session has ended then."""
+    try:
+        with _alone(session):
+            for packet in engine.unpacked(await _body(most)):
+                await session.pace()
+                session.hear(packet)
+    except BadPacket as bad:
+        session.close(End.BAD_PACKET)
+        raise engine.bad_request(str(bad)) from None
+    except FleetError:
+        session.close(End.BAD_PACKET)
+        raise
+    return _answer(b"ok")
+
+
+@contextmanager
+def _alone(session: Session) -> Iterator[None]:
+    """One post at a time, or their packets would mix. Raises BadPacket."""
+    if session.posting:
+        raise BadPacket("one post at a time")
+    session.posting = True
+    try:
+        yield
+    finally:
+        session.posting = False
+
+
+async def _body(most: int) -> bytes:
+    """The whole body. Raises TooLarge, as soon as that is certain, and RequestTimeout."""
+    if (request.content_length or 0) > most:
+        raise TooLarge("the message is larger than dashboard.message_bytes allows")
+    pieces, size = [], 0
+    async for piece in request.body:
+        size += len(piece)
+        if size > most:
+            raise TooLarge("the message is larger than dashboard.message_bytes allows")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _answer(body: bytes) -> Response:
+    response = replies.raw(body, _TEXT)
+    response.headers["Cache-Control"] = "no-store"
+    return response

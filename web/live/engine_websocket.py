@@ -1,0 +1,126 @@
+"""Engine.IO over a websocket: from the start, or taken over from polling."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import quart.wrappers.base
+import trio
+from quart import websocket
+
+from web.live import engine
+from web.live.engine import WEBSOCKET, BadPacket, Refused
+from web.live.engine_http import handshake, refusal
+from web.live.session import End, Over
+
+if TYPE_CHECKING:
+    from quart import Response
+
+    from web.live.session import Session
+    from web.live.sessions import Sessions
+
+_gone = getattr(quart.wrappers.base, "ClientDisconnectedError", None)
+_GONE: Final[tuple[type[Exception], ...]] = (_gone,) if _gone else ()
+"""What Quart 0.23 raises when the client has gone; before, it cancelled the view."""
+
+
+async def serve_websocket(sessions: Sessions) -> Response | None:
+    """Serve one websocket to its end; a response refuses its handshake. Raises FleetError."""
+    try:
+        session, fresh = _session(sessions)
+    except Refused as refused:
+        return refusal(refused)
+    try:
+        if fresh or await _taken_over(session, sessions.timing.upgrade):
+            await _served(sessions, session, fresh)
+    except _GONE:
+        pass
+    return None
+
+
+def _session(sessions: Sessions) -> tuple[Session, bool]:
+    """Whose websocket this is, and whether the session begins with it. Raises Refused, FleetError."""
+    args = websocket.args
+    sid = args.get("sid")
+    if args.get("transport") != WEBSOCKET:
+        raise engine.unknown_transport()
+    if not sid:
+        if args.get("EIO") != engine.VERSION:
+            raise engine.bad_version()
+        scope: Any = websocket.scope
+        return sessions.open((scope.get("client") or ("",))[0], scope["headers"], WEBSOCKET), True
+    session = sessions.find(sid)
+    if session.transport == WEBSOCKET or session.upgrading:
+        raise engine.bad_request("the session has a websocket already")
+    return session, False
+
+
+async def _taken_over(session: Session, within: float) -> bool:
+    """Whether this websocket carries the session from here on; if not, polling goes on."""
+    await websocket.accept()
+    with trio.move_on_after(within):
+        if await websocket.receive() != engine.PROBE or session.upgrading or session.transport == WEBSOCKET:
+            return False
+        session.begin_upgrade()
+        done = False
+        try:
+            await websocket.send(engine.PROBED)
+            done = await websocket.receive() == engine.UPGRADE
+        finally:
+            session.finish_upgrade(done=done)
+        return done
+    return False
+
+
+async def _served(sessions: Sessions, session: Session, fresh: bool) -> None:
+    try:
+        if fresh:
+            await websocket.accept()
+            await websocket.send(handshake(sessions, session).decode())
+        with session.life:
+            await _carry(session, sessions)
+    finally:
+        session.close(End.LEFT)
+    with trio.move_on_after(engine.LAST_WORDS):
+        for packet in session.leftover():
+            await websocket.send(packet.decode())
+        await websocket.close((session.end or End.LEFT).value, "")
+
+
+async def _carry(session: Session, sessions: Sessions) -> None:
+    """Both directions, until the session ends."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_write, session, sessions.timing.drain, nursery.cancel_scope)
+        await _read(session, sessions)
+
+
+async def _write(session: Session, patience: float, done: trio.CancelScope) -> None:
+    """Send what there is to send. A client that takes nothing for `patience` seconds is let go."""
+    try:
+        while True:
+            for packet in await session.take():
+                with trio.move_on_after(patience) as waiting:
+                    await websocket.send(packet.decode())
+                if waiting.cancelled_caught:
+                    session.close(End.TRY_LATER)
+                    break
+    except Over:
+        done.cancel()
+
+
+async def _read(session: Session, sessions: Sessions) -> None:
+    while True:
+        try:
+            message: str | bytes | None = await websocket.receive()
+        except _GONE:
+            session.close(End.LEFT)
+            return
+        if message is None:  # Quart's word for no bytes
+            message = b""
+        if len(message) > sessions.system.config.dashboard.message_bytes:
+            session.close(End.TOO_BIG)
+        await session.pace()
+        try:
+            session.hear(engine.decoded(message))
+        except BadPacket:
+            session.close(End.BAD_PACKET)

@@ -1,0 +1,50 @@
+"""Who may watch: operators. Judged when a client connects, and again and again, because keys can be revoked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from fleet.errors import FleetError
+from fleet.keys import LONGEST_KEY
+from fleet.roles import ANONYMOUS, Identity, Role
+from web import access
+from web.roles import RoleTooLow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fleet.call import Headers
+    from web.doorman import Guarded
+
+NEEDED: Final = Role.OPERATOR
+"""The feed names servers and models, as the admin API does."""
+_FIELDS: Final = frozenset((b"authorization", b"x-api-key", b"api-key"))
+
+
+class Credentials:
+    """What one client has shown: in the head of its first request, and in its first packet (browsers can only that)."""
+
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]], system: Guarded) -> None:
+        self._shown = [(name, value) for name, value in headers if name in _FIELDS]
+        self._token: Headers = ()
+        self._system = system
+
+    def show(self, token: object) -> None:
+        """The `token` of a CONNECT; anything but a text is nothing."""
+        known = isinstance(token, str) and 0 < len(token) <= LONGEST_KEY
+        self._token = ((b"x-api-key", str(token).encode(errors="replace")),) if known else ()
+
+    def refusal(self) -> FleetError | None:
+        """Why this client may not watch, by the configuration and the keys of now."""
+        who = self._who()
+        if who.role >= NEEDED:
+            return None
+        security = self._system.config.security
+        if security.keys_required and who.name == ANONYMOUS:
+            return access.refusal("/socket.io/", (), security)
+        return RoleTooLow(NEEDED, who)
+
+    def _who(self) -> Identity:
+        config = self._system.config
+        by_token = access.identity(self._token, config)
+        return access.identity(self._shown, config) if by_token.name == ANONYMOUS else by_token
