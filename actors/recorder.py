@@ -21,6 +21,8 @@ log = logging.getLogger("fleet.request")
 _LOGGED = tuple(each.name for each in fields(Record) if each.name not in ("tries", "began", "trace"))
 _BACKLOG = 4096
 _KEEP = 1000
+_AT_ONCE = 128
+"""Records digested before others have their turn."""
 _REST = 0.05
 """Seconds between two batches."""
 
@@ -60,7 +62,9 @@ class Recorder:
         while True:
             if not self._backlog:
                 await self._resting.park()
-            self.flush()
+            for _ in range(0, len(self._backlog), _AT_ONCE):  # what comes meanwhile waits for the next round
+                self._digest_some(_AT_ONCE)
+                await trio.lowlevel.checkpoint()
             await trio.sleep(_REST)
 
     def digest(self, batch: Sequence[Record]) -> None:
@@ -75,9 +79,11 @@ class Recorder:
 
     def flush(self) -> None:
         """Digest what there is."""
-        if self._backlog:
-            batch = list(self._backlog)
-            self._backlog.clear()
+        self._digest_some(len(self._backlog))
+
+    def _digest_some(self, most: int) -> None:
+        backlog = self._backlog
+        if batch := [backlog.popleft() for _ in range(min(most, len(backlog)))]:
             self.digest(batch)
 
 

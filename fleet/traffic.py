@@ -7,7 +7,7 @@ fleet's own (`MOST_PAIRS`), models by those asked for last, kinds of failures pe
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 from fleet.facts import Culprit, Pace, Share, Traffic
@@ -105,10 +105,11 @@ class _Streams:
         made.merge(self)
         return made
 
-    def began(self, seconds: float) -> None:
-        """A first token came."""
-        self.count += 1
-        self.sketch.add((bin_of(seconds * 1000),))
+    def began(self, waits: Sequence[float]) -> None:
+        """First tokens came, after so many seconds each."""
+        if waits:
+            self.count += len(waits)
+            self.sketch.add([bin_of(seconds * 1000) for seconds in waits])
 
     @property
     def pace(self) -> Pace:
@@ -123,10 +124,10 @@ class _Causes:
     def __init__(self) -> None:
         self.numbers: Counter[tuple[str, str]] = Counter()
 
-    def add(self, server: str, outcome: str) -> None:
+    def add(self, server: str, outcome: str, number: int) -> None:
         key = (server, outcome)
         if key in self.numbers or len(self.numbers) < MOST_CAUSES:
-            self.numbers[key] += 1
+            self.numbers[key] += number
 
     def merge(self, other: _Causes) -> None:
         self.numbers.update(other.numbers)
@@ -155,32 +156,37 @@ class Counts:
     # ---- fed
 
     def note(self, ended: Sequence[Ended], now: float) -> None:
-        """Requests have just finished."""
-        ends, first = self._ends.bucket(now), self._first.bucket(now)
-        for each in ended:
-            if each.model and each.outcome != _UNKNOWN:
-                self._ask(ModelName(each.model), now)
-            ends.count += 1
-            if each.outcome in REJECTED:
-                ends.rejected += 1
-            if failed(each.outcome):
-                ends.failed += 1
-                self._causes.bucket(now).add(each.server, each.outcome)
-            if each.stream:
-                if each.first_byte_seconds is not None:
-                    first.began(each.first_byte_seconds)
-                self._note_tries(each.tries, now)
+        """Requests have just finished: a busy fleet has hundreds in each batch."""
+        for model in {each.model for each in ended if each.outcome != _UNKNOWN} - {""}:
+            self._ask(ModelName(model), now)
+        ends = self._ends.bucket(now)
+        for (server, outcome), number in Counter([(each.server, each.outcome) for each in ended]).items():
+            ends.count += number
+            ends.rejected += number * (outcome in REJECTED)
+            if failed(outcome):
+                ends.failed += number
+                self._causes.bucket(now).add(server, outcome, number)
+        if streams := [each for each in ended if each.stream]:
+            waits = [each.first_byte_seconds for each in streams if each.first_byte_seconds is not None]
+            self._first.bucket(now).began(waits)
+            self._note_tries([attempt for each in streams for attempt in each.tries], now)
 
-    def _note_tries(self, tries: Iterable[Attempt], now: float) -> None:
+    def _note_tries(self, tries: Sequence[Attempt], now: float) -> None:
+        waits: dict[str, list[float]] = {}
         for each in tries:
-            if each.first_byte is None:
-                continue
-            minutes = self._servers.get(each.server)
-            if minutes is None:
-                minutes = self._servers[each.server] = Minutes(_Streams, 15)
-            bucket = minutes.bucket(now)
-            bucket.began(max(each.first_byte - each.started, 0.0))
-            bucket.stalls += each.outcome == STALLED
+            if each.first_byte is not None:
+                waits.setdefault(each.server, []).append(max(each.first_byte - each.started, 0.0))
+        for server, seconds in waits.items():
+            self._streams(server, now).began(seconds)
+        for each in tries:
+            if each.outcome == STALLED and each.first_byte is not None:
+                self._streams(each.server, now).stalls += 1
+
+    def _streams(self, server: str, now: float) -> _Streams:
+        minutes = self._servers.get(server)
+        if minutes is None:
+            minutes = self._servers[server] = Minutes(_Streams, 15)
+        return minutes.bucket(now)
 
     def _ask(self, model: ModelName, now: float) -> None:
         self.asked[model] = now
