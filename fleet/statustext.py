@@ -13,6 +13,7 @@ from typing import Final
 
 import orjson
 
+from fleet.formats import duration, percent, rate
 from fleet.verdict import Level, Verdict
 
 LONGEST: Final = 280
@@ -70,20 +71,15 @@ def by_rules(verdict: Verdict, figures: Figures) -> str:
 def _sentence(figures: Figures) -> str:
     parts = [f"{figures.up} of {figures.total} server{'s' * (figures.total != 1)} up"]
     if figures.running or figures.rate:
-        parts.append(f"{_number(figures.rate)} requests/s")
-        parts.append(f"{_number(figures.errors * 100)} % failed")
+        parts.append(rate(figures.rate, "requests"))
+        parts.append(f"{percent(figures.errors)} failed")
     else:
         parts.append("no traffic")
     if figures.first_token is not None:
-        parts.append(f"first token within {_number(figures.first_token)} s (95 %)")
+        parts.append(f"first token within {duration(figures.first_token)} (95%)")
     if figures.waiting:
         parts.append(f"{figures.waiting} waiting")
     return ", ".join(parts) + "."
-
-
-def _number(value: float) -> str:
-    """Two digits that mean something, none that do not."""
-    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def question(verdict: Verdict, figures: Figures) -> str:

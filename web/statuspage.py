@@ -54,7 +54,9 @@ _PAGE: Final = Markup(
     '<title>{title}</title><link rel="stylesheet" href="status.css"></head>'
     "<body><main>{body}</main></body></html>\n"
 )
-_VERDICT: Final = Markup('<h1 class="{style}">{glyph} {word}: {text} <small>for {age}</small></h1>')
+_SPEAK_FOR_THEMSELVES: Final = (Level.OK, Level.UNKNOWN)
+"""Levels whose headlines say the word themselves."""
+_VERDICT: Final = Markup('<h1 class="{style}">{glyph} {word}{text} <small>for {age}</small></h1>')
 _TILE: Final = Markup("<div><dt>{}</dt><dd>{}</dd></div>")
 _ROW: Final = Markup(
     '<tr><td><span class="state {style}">{glyph} {word}</span></td><td data-head="Server">{server}</td>'
@@ -116,7 +118,7 @@ def _verdict(view: View) -> Markup:
     return _VERDICT.format(
         style=verdict.level.value,
         glyph=verdict.level.glyph,
-        word=WORDS[verdict.level],
+        word="" if verdict.level in _SPEAK_FOR_THEMSELVES else f"{WORDS[verdict.level]}: ",
         text=verdict.plain or WORDS[verdict.level].lower() if view.state is None else verdict.headline,
         age=age(view.now - verdict.since),
     )

@@ -71,6 +71,15 @@ async def test_clients_that_do_not_connect_make_room_for_others() -> None:
     assert (first.end, last.end, len(sessions)) == (End.TRY_LATER, None, LEAST_PENDING)
 
 
+async def test_who_opens_them_by_the_hundred_shuts_nobody_else_out() -> None:
+    sessions = house(dashboard={"max_clients": 10})
+    quiet = opened(sessions, "10.0.0.9")
+    crowd = [opened(sessions, "10.6.6.6") for _ in range(3 * LEAST_PENDING)]
+    assert quiet.end is None
+    assert len(sessions) == LEAST_PENDING
+    assert [each.end for each in crowd[-3:]] == [None] * 3
+
+
 async def test_as_many_clients_as_there_is_room_for_may_connect_at_once() -> None:
     sessions = house(FakeFeed(most=200), dashboard={"max_clients": 200, "max_clients_per_address": 200})
     clients = [opened(sessions) for _ in range(200)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -24,8 +25,8 @@ log = logging.getLogger("fleet.live")
 KEY: Final = "FLEET_LIVE_SESSIONS"
 """Where the app's configuration has them."""
 LEAST_PENDING: Final = 64
-"""Sessions of clients that have not connected yet, if `dashboard.max_clients` is not more. One more, and the oldest of
-them makes room."""
+"""Sessions of clients that have not connected yet, if `dashboard.max_clients` is not more. One more, and one has to
+make room."""
 _SID_BYTES: Final = 16
 _FULL_FOR: Final = 5.0
 _RESTART_FOR: Final = 2.0
@@ -94,6 +95,8 @@ class Sessions:
             raise TooManyClients(f"{limits.max_clients} clients watch already", retry_after=_FULL_FOR)
 
     def _make_room(self) -> None:
+        """The oldest of the address that has most: who opens them by the hundred shuts nobody out but itself."""
         pending = [session for session in self._open.values() if session.viewer is None]
         if len(pending) >= max(LEAST_PENDING, self.system.config.dashboard.max_clients):
-            pending[0].close(End.TRY_LATER)
+            ((crowd, _),) = Counter(session.address for session in pending).most_common(1)
+            next(session for session in pending if session.address == crowd).close(End.TRY_LATER)
