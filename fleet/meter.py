@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
+from fleet.ended import Attempt
 from fleet.loadtimes import COLD
 from fleet.meter_loads import LoadWatch
 from fleet.meter_parts import Histogram, Pace, Table
@@ -38,21 +39,6 @@ RouteKey = tuple[str, str, str]
 PairKey = tuple[str, str]
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
-
-
-class Attempt(Protocol):
-    """What an attempt of a finished request says of itself; times on the caller's clock."""
-
-    @property
-    def server(self) -> str: ...
-    @property
-    def outcome(self) -> str: ...
-    @property
-    def started(self) -> float: ...
-    @property
-    def first_byte(self) -> float | None: ...
-    @property
-    def ended(self) -> float: ...
 
 
 class Ended(Protocol):

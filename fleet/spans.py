@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from fleet.ended import Attempt
 from fleet.endpoints import ENDPOINTS, Kind
 from fleet.sums import HARMLESS
 from fleet.tracecontext import Trace
@@ -34,21 +35,6 @@ _SHORT: Final = 1e-4
 """Seconds. What lies between two attempts without anybody having waited is shorter."""
 
 
-class Tried(Protocol):
-    """One attempt; seconds on one clock."""
-
-    @property
-    def server(self) -> str: ...
-    @property
-    def outcome(self) -> str: ...
-    @property
-    def started(self) -> float: ...
-    @property
-    def first_byte(self) -> float | None: ...
-    @property
-    def ended(self) -> float: ...
-
-
 class Finished(Protocol):
     """One finished request; see `actors.messages.Record`."""
 
@@ -66,7 +52,7 @@ class Finished(Protocol):
     began: float
 
     @property
-    def tries(self) -> tuple[Tried, ...]: ...
+    def tries(self) -> tuple[Attempt, ...]: ...
 
 
 @dataclass(slots=True)
@@ -182,7 +168,7 @@ def _answered(done: Finished) -> dict[str, Value]:
     return said
 
 
-def _status(each: Tried, done: Finished | None) -> int | None:
+def _status(each: Attempt, done: Finished | None) -> int | None:
     """The backend's; `done` for the last attempt, whose status went on to the client if anything came of it."""
     word, _, number = each.outcome.partition("_")
     if word == "refused" and number.isdigit():

@@ -10,6 +10,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Protocol
 
+from fleet.ended import Attempt
 from fleet.facts import Culprit, Pace, Share, Traffic
 from fleet.ids import ModelName, Pair, ServerId
 from fleet.minutes import Minutes
@@ -31,19 +32,6 @@ _SPANS: Final = (60.0, 300.0, 1_800.0, 3_600.0, 21_600.0)
 _SHARE: Final = 0.95
 _UNKNOWN: Final = "model_not_found"
 """The outcome of requests for a name that nobody serves: invented ones shall push out no others."""
-
-
-class Attempt(Protocol):
-    """What an attempt says of itself; times on the caller's clock."""
-
-    @property
-    def server(self) -> str: ...
-    @property
-    def outcome(self) -> str: ...
-    @property
-    def started(self) -> float: ...
-    @property
-    def first_byte(self) -> float | None: ...
 
 
 class Ended(Protocol):

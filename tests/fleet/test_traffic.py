@@ -24,6 +24,7 @@ class Try:
     outcome: str = "completed"
     started: float = 0.0
     first_byte: float | None = 0.5
+    ended: float = 0.0
 
 
 @dataclass

@@ -84,7 +84,8 @@ def _servers(system: System, named: bool) -> Iterator[Symptom]:
     states = [cell.state for cell in system.servers.values()]
     ill = [state for state in states if state.health is not Health.HEALTHY and state.admin is Admin.ACTIVE]
     for state in ill[: MOST if named else 0]:
-        yield Symptom(_code(state), f"server '{state.id}' is not healthy: {state.why}", epoch(state.since))
+        why = state.why.removeprefix(f"{state.id}: ")
+        yield Symptom(_code(state), f"server '{state.id}' is not healthy: {why}", epoch(state.since))
     left = len(ill) - MOST if named else len(ill)
     if left > 0:
         what = f"{left} more" if named else f"{left} of the {len(states)}"
