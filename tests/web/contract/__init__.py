@@ -1,0 +1,1 @@
+"""The admin API against its reference: a row for each documented route."""
