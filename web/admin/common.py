@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 import trio
-from quart import Blueprint
 
 from fleet.errors import BadRequest, TooLarge
 from fleet.server import Admin, Health
@@ -24,11 +23,6 @@ LARGEST: Final = 2**20
 MOST_VALUES: Final = 5_000
 _TURN: Final = 25
 """Entries of an answer that are made before others get a turn: half a millisecond or so."""
-
-
-def admin_blueprint(name: str) -> Blueprint:
-    """A blueprint under the orchestrator's root."""
-    return Blueprint(name, __name__, url_prefix=ROOT)
 
 
 async def take_turns(number: int) -> None:
