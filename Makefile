@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 CONFIG ?= config.yml
 ARGS ?=
 SECONDS ?= 10
+unexport PYTHONDONTWRITEBYTECODE  # images like to set it; each worker and each started fleet would compile everything anew
 
-.PHONY: run demo test tools export coverage check format status bench profile clean constraints
+.PHONY: run demo test tools export coverage style check format status bench profile clean constraints
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (Debian: apt install python3-venv)"; exit 1; }
@@ -38,15 +39,20 @@ export: $(VENV)/.runtime  ## renew the files in deploy/ that the code makes
 	$(BIN)/fleet export alerts deploy/prometheus/fleet-alerts.yml --config /dev/null --force
 	$(BIN)/fleet export prometheus deploy/prometheus/prometheus.yml --config /dev/null --force
 
-test: check tools tests/js/node_modules  ## everything CI runs
-	$(BIN)/python -m pytest
+# By file on all cores; the files with slow tests are handed out first, which ordering by size would undo. mypy is one of the tests.
+PYTEST = $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+test: style tools tests/js/node_modules  ## everything CI runs; ARGS="-p randomly" shuffles, ARGS="-n 0" takes one core
+	$(PYTEST) $(ARGS)
 
 coverage: $(VENV)/.test  ## the same tests, counting which branches they take; slower
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(PYTEST) --cov --cov-report=term $(ARGS)
 
-check: $(VENV)/.test  ## format, lint, types
+style: $(VENV)/.test  # what takes a second
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+check: style  ## format, lint, types
 	$(BIN)/mypy
 
 format: $(VENV)/.test
@@ -72,5 +78,5 @@ constraints: $(VENV)/.test  ## refresh the pinned versions (names and versions o
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --no-annotate --quiet --all-extras pyproject.toml --strip-extras -o constraints.txt
 
 clean:
-	rm -rf $(VENV) .bench .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build *.egg-info tests/js/node_modules
+	rm -rf $(VENV) .bench .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis .coverage dist build *.egg-info tests/js/node_modules
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -7,6 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.kit.cores import pytest_collection_modifyitems as pytest_collection_modifyitems
+from tests.kit.cores import pytest_configure as pytest_configure
+from tests.kit.cores import pytest_configure_node as pytest_configure_node
+from tests.kit.cores import pytest_runtest_protocol as pytest_runtest_protocol
+from tests.kit.cores import pytest_xdist_auto_num_workers as pytest_xdist_auto_num_workers
 from tests.kit.routes import compile_when_asked
 
 compile_when_asked()

@@ -78,7 +78,7 @@ def test_texts_name_labels_that_the_alert_has(alert: dict[str, Any]) -> None:
     assert wanted <= set(rule.labels)
 
 
-@pytest.mark.parametrize("name", RECORDED)
+@pytest.mark.parametrize("name", sorted(RECORDED))
 def test_recorded_names_follow_the_convention(name: str) -> None:
     level, metric, operations = name.split(":")
     assert level in {"instance", "server", "model"}
