@@ -42,7 +42,8 @@ _SIMPLE = re.compile(
 _TEXT = re.compile(_STRING, re.DOTALL)
 _SCALAR = re.compile(rb"[^,}\] \t\r\n]++")
 _NEXT = re.compile(rb"[ \t\r\n]*+([,}])")
-_TOKEN = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
+# The lone quote is a string without an end: without it every quote behind would be tried anew, each up to the end.
+_TOKEN = re.compile(_STRING + rb'|[\[\]{}"]', re.DOTALL)
 _OPENING = re.compile(rb"[ \t\r\n]*+\{")
 _SURROGATE = rb"\\u[dD][89a-fA-F]"
 _HAS_SURROGATE = re.compile(_SURROGATE)
@@ -91,6 +92,7 @@ def members(body: bytes, wanted: Container[str]) -> Iterator[tuple[str, bytes]]:
     body, big = _check(body)
     position = _end(_OPENING.match(body))
     budget = [TOKENS]
+    noted: dict[str, bytes] = {}
     small = len(body) <= SMALL
     for _ in range(MEMBERS):
         member = _SIMPLE.match(body, position) if small else None
@@ -103,7 +105,7 @@ def members(body: bytes, wanted: Container[str]) -> Iterator[tuple[str, bytes]]:
             if member is None:
                 return  # an empty object
             key = _fold(member[1])
-            end = _value_end(body, member.end(), big, key, budget)
+            end = _value_end(body, member.end(), _noted(big, key, noted), budget)
             yield key, body[member.end() : end] if key in wanted else b""
             position = _end(_NEXT.match(body, end))
             after = body[position - 1 : position]
@@ -151,13 +153,18 @@ def _mend(body: bytes) -> bytes:
     raise Unreadable
 
 
-def _value_end(body: bytes, start: int, big: _Big, key: str, budget: list[int]) -> int:
+def _noted(big: _Big, key: str, noted: dict[str, bytes]) -> bytes:
+    """The value that msgspec noted under a key, copied once however often the key comes; empty if there is none."""
+    if key in _BIG_KEYS and key not in noted:
+        noted[key] = bytes(getattr(big, key))
+    return noted.get(key, b"")
+
+
+def _value_end(body: bytes, start: int, noted: bytes, budget: list[int]) -> int:
     if body[start] not in b'"[{':
         return _end(_SCALAR.match(body, start))
-    if key in _BIG_KEYS:
-        noted = bytes(getattr(big, key))
-        if noted and body.startswith(noted, start):
-            return start + len(noted)
+    if noted and body.startswith(noted, start):
+        return start + len(noted)
     return _end(_TEXT.match(body, start)) if body[start] == 0x22 else _skip_container(body, start, budget)
 
 
@@ -170,6 +177,8 @@ def _skip_container(body: bytes, start: int, budget: list[int]) -> int:
             depth += 1
         elif byte != 0x22:
             depth -= 1
+        elif token.end() - token.start() == 1:
+            raise Unreadable
         budget[0] -= 1
         if budget[0] < 0:
             raise Unreadable

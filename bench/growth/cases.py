@@ -1,0 +1,10 @@
+"""All cases."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bench.growth import bodies
+from bench.growth.measure import Case
+
+CASES: Final[tuple[Case, ...]] = (*bodies.CASES,)

@@ -1,0 +1,80 @@
+"""Measures one reader: processor time for an input, and for one of twice the size."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import thread_time
+from typing import Any, Final
+
+MOST: Final = 2.5
+"""The time for an input of twice the size, at most, as a multiple. Linear is 2; what is quadratic takes 4."""
+_ROUNDS: Final = 5
+_LONG_ENOUGH: Final = 0.004
+"""Seconds that a measurement takes at least, by repetition; shorter ones are noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One reader with its worst input: `make(size)` builds it, `run(made)` reads it and swallows its refusal.
+
+    `size` is near half of the largest that the product lets in, or large enough for what is fixed not to matter.
+    """
+
+    name: str
+    size: int
+    make: Callable[[int], Any]
+    run: Callable[[Any], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Seconds for an input of `size`, and for one of twice the size."""
+
+    name: str
+    size: int
+    once: float
+    doubled: float
+
+    @property
+    def ratio(self) -> float:
+        """How often the time for the smaller one goes into that for the larger."""
+        return self.doubled / self.once
+
+
+def grown(case: Case, tries: int = 4) -> Growth:
+    """Measure a case; again, up to `tries` times, as long as it seems to grow by more than `MOST`.
+
+    Time is the processor's for this thread, the least of several rounds, so a busy machine only makes it slower.
+    """
+    small, large = case.make(case.size), case.make(2 * case.size)
+    with _undisturbed():
+        repeats = max(1, round(_LONG_ENOUGH / max(_seconds(case.run, small, 1), 1e-7)))
+        once, doubled = float("inf"), float("inf")
+        for _ in range(tries):
+            for _ in range(_ROUNDS):
+                once = min(once, _seconds(case.run, small, repeats))
+                doubled = min(doubled, _seconds(case.run, large, repeats))
+            if doubled <= MOST * once:
+                break
+    return Growth(case.name, case.size, once, doubled)
+
+
+def _seconds(run: Callable[[Any], object], made: Any, repeats: int) -> float:
+    began = thread_time()
+    for _ in range(repeats):
+        run(made)
+    return (thread_time() - began) / repeats
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Without the garbage collector, whose rounds cost as much as the rest of the process is large."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
