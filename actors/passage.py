@@ -8,12 +8,14 @@ import trio
 
 from actors.answer import Answer
 from actors.cells import FleetCell
+from actors.described import described
 from actors.held import HOLD, Saved, error_text, hold
 from actors.lease import Lease, Waiting
 from actors.messages import BanPair, ModelMissing
 from actors.transport import UpstreamResponse
 from fleet.call import Call, Headers
 from fleet.dialects.base import Statistics
+from fleet.endpoints import SHOW
 from fleet.ids import ANY_MODEL
 from fleet.outcomes import Completed, End, Incomplete, Refused, StreamError
 
@@ -41,6 +43,8 @@ class Passage:
         if response.status >= 400:
             return await self._refused(response, extra, may_keep)
         held, raw = await hold(response, 1 if self._call.stream else HOLD, self._beat)
+        if self._call.endpoint == SHOW:
+            held, raw = await described(response, held, raw, self._beat)
         self.lease.first_byte = self._fleet.now()
         await self._start(response, extra)
         await self._relay(response, held, raw)

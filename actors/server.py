@@ -25,6 +25,7 @@ from fleet.names import canonical
 from fleet.outcomes import Revoked
 from fleet.recoveries import Failure, Source
 from fleet.server import Admin, Health, Order, Row, ServerState
+from fleet.typed import name_of
 
 log = logging.getLogger("fleet.server")
 
@@ -178,9 +179,4 @@ def _worst(state: ServerState) -> State:
 
 def by_name(rows: list[Row]) -> dict[ModelName, Row]:
     """Rows of /api/tags or /api/ps by canonical name; rows without a usable name are dropped."""
-    named: dict[ModelName, Row] = {}
-    for row in rows:
-        name = row.get("name") or row.get("model")
-        if isinstance(name, str) and name.strip():
-            named[canonical(name)] = row
-    return named
+    return {canonical(name): row for row in rows if (name := name_of(row))}

@@ -1,8 +1,8 @@
 """Many servers' inventories as the inventory of one Ollama server.
 
-Pure functions over what each server last reported. Reports are untrusted: rows that would crash a client (no name, a
-digest that cannot be cut to 12 characters) are mended or left out. Rows are otherwise passed on as they came, unknown
-keys included. If no server is healthy, the last known inventories of all of them are served instead of nothing.
+Pure functions over what each server last reported. Reports are untrusted: fields that would crash a client are mended
+or left out (`fleet.typed`), and so are rows without a name. Rows are otherwise passed on as they came, unknown keys
+included. If no server is healthy, the last known inventories of all of them are served instead of nothing.
 """
 
 from __future__ import annotations
@@ -10,22 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from fleet import names
+from fleet import names, typed
 from fleet.ids import ModelName, ServerId
+from fleet.timestamps import seconds
 
 Row = dict[str, object]
 
 _ROWS: Final = 10_000
 """Rows of one server that are looked at."""
-_DIGEST: Final = 12
-_NO_TIME: Final = "0001-01-01T00:00:00Z"
 _VERSION = re.compile(r"v?([0-9]{1,6})\.([0-9]{1,6})\.([0-9]{1,6})(?![0-9.])")
-# Go writes up to nine digits of a second, Python reads six; the zone is Z or +hh:mm.
-_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?", re.ASCII)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_UNKNOWN: Final = (0, 0, 0)
+"""What a build without a version says of itself, and we when nobody knows; it is no version, and not the lowest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +46,17 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A row that passed inspection."""
+    """A row whose name can be one."""
 
     model: ModelName
     server: ServerId
-    row: Row
+    row: Mapping[str, object]
 
 
 def tags(catalogs: Sequence[ServerCatalog]) -> list[Row]:
     """The rows of `/api/tags`: one per name, the newest one's, with the extra key `servers`; newest first."""
     winners = [_newest(entries) for entries in _by_model(catalogs, "tags").values()]
-    return sorted(winners, key=lambda row: -int(_time(row.get("modified_at"))))
+    return sorted(winners, key=lambda row: -int(seconds(row.get("modified_at"))))
 
 
 def conflicts(catalogs: Sequence[ServerCatalog]) -> list[Conflict]:
@@ -84,9 +81,9 @@ def ps(catalogs: Sequence[ServerCatalog]) -> list[Row]:
     """
     rows = []
     for entries in _by_model([catalog for catalog in catalogs if catalog.healthy], "ps").values():
-        latest = max(entries, key=lambda entry: _time(entry.row.get("expires_at")))
-        rows.append({**latest.row, "server": latest.server, "replicas": _servers(entries)})
-    return sorted(rows, key=lambda row: -_time(row.get("expires_at")))
+        latest = max(entries, key=lambda entry: seconds(entry.row.get("expires_at")))
+        rows.append({**typed.row(latest.row), "server": latest.server, "replicas": _servers(entries)})
+    return sorted(rows, key=lambda row: -seconds(row.get("expires_at")))
 
 
 def version(catalogs: Sequence[ServerCatalog], fallback: str) -> str:
@@ -94,8 +91,8 @@ def version(catalogs: Sequence[ServerCatalog], fallback: str) -> str:
     found = []
     for catalog in _usable(catalogs):
         match = _VERSION.match(catalog.version) if isinstance(catalog.version, str) else None
-        if match:
-            found.append((int(match[1]), int(match[2]), int(match[3])))
+        if match and (number := (int(match[1]), int(match[2]), int(match[3]))) != _UNKNOWN:
+            found.append(number)
     return ".".join(str(part) for part in min(found)) if found else fallback
 
 
@@ -112,7 +109,7 @@ def v1_model(name: str, catalogs: Sequence[ServerCatalog]) -> Row | None:
 
 
 def _v1_row(name: str, row: Mapping[str, object]) -> Row:
-    created = max(0, int(_time(row.get("modified_at"))))
+    created = max(0, int(seconds(row.get("modified_at"))))
     return {"id": name, "object": "model", "created": created, "owned_by": names.namespace(name)}
 
 
@@ -134,51 +131,14 @@ def _by_model(catalogs: Sequence[ServerCatalog], what: str) -> dict[ModelName, l
 
 def _entries(catalog: ServerCatalog, rows: Iterable[object]) -> Iterator[_Entry]:
     for _, row in zip(range(_ROWS), rows, strict=False):
-        if isinstance(row, Mapping) and (model := names.canonical(_name(row))):
-            yield _Entry(model, catalog.server, _mended(row))
-
-
-def _name(row: Mapping[object, object]) -> str:
-    """`name`, else `model`: Ollama sends both, old versions only the first."""
-    return next((value for key in ("name", "model") if isinstance(value := row.get(key), str) and value), "")
-
-
-def _mended(row: Mapping[object, object]) -> Row:
-    """A copy with the keys clients rely on: both names, and a digest of at least 12 characters (the CLI cuts there)."""
-    mended: Row = {str(key): value for key, value in row.items()}
-    name = _name(row)
-    mended["name"] = name
-    if not isinstance(mended.get("model"), str) or not mended["model"]:
-        mended["model"] = name
-    digest = mended.get("digest")
-    mended["digest"] = (digest if isinstance(digest, str) else "").ljust(_DIGEST, "0")
-    for key in ("modified_at", "expires_at"):
-        if key in mended and _instant(mended[key]) is None:
-            mended[key] = _NO_TIME
-    return mended
+        if isinstance(row, Mapping) and (model := names.canonical(typed.name_of(row))):
+            yield _Entry(model, catalog.server, row)
 
 
 def _newest(entries: Sequence[_Entry]) -> Row:
-    newest = max(entries, key=lambda entry: _time(entry.row.get("modified_at")))
-    return {**newest.row, "servers": _servers(entries)}
+    newest = max(entries, key=lambda entry: seconds(entry.row.get("modified_at")))
+    return {**typed.row(newest.row), "servers": _servers(entries)}
 
 
 def _servers(entries: Iterable[_Entry]) -> list[ServerId]:
     return [entry.server for entry in entries]
-
-
-def _time(value: object) -> float:
-    """Seconds since 1970; rubbish is the beginning of time."""
-    instant = _instant(value)
-    return (instant - _EPOCH).total_seconds() if instant else float("-62135596800")
-
-
-def _instant(value: object) -> datetime | None:
-    match = _TIME.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(match[1] + (match[3] or "Z").replace("Z", "+00:00"))
-        return moment + timedelta(microseconds=int((match[2] or "0")[:6].ljust(6, "0")))
-    except (ValueError, OverflowError):
-        return None

@@ -52,12 +52,14 @@ class Endpoint:
     loads: bool = False
 
 
+SHOW: Final = "/api/show"
+"""Describes a model; no runner works for it."""
 _TABLE: Final = (
     Endpoint("/api/generate", NATIVE, Kind.GENERATE, stream_default=True, loads=True),
     Endpoint("/api/chat", NATIVE, Kind.CHAT, stream_default=True, loads=True),
     Endpoint("/api/embed", NATIVE, Kind.EMBED, streams=False, embedding=True),
     Endpoint("/api/embeddings", NATIVE, Kind.EMBED, streams=False, embedding=True, case_sensitive=True),
-    Endpoint("/api/show", NATIVE, Kind.SHOW, streams=False),
+    Endpoint(SHOW, NATIVE, Kind.SHOW, streams=False),
     Endpoint("/v1/chat/completions", OPENAI, Kind.CHAT, zstd=True),
     Endpoint("/v1/completions", OPENAI, Kind.COMPLETION, zstd=True),
     Endpoint("/v1/embeddings", OPENAI, Kind.EMBED, streams=False, embedding=True, zstd=True),

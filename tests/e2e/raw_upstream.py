@@ -26,11 +26,12 @@ _KNOWN = {
 class RawUpstream:
     """`answer` is sent, piece by piece, to every request that is not a probe; then the connection is closed.
 
-    `requests` are the heads and bodies that came.
+    `requests` are the heads and bodies that came; `known` is what probes are told, by path.
     """
 
     def __init__(self) -> None:
         self.answer: list[bytes] = []
+        self.known: dict[str, Any] = dict(_KNOWN)
         self.port = 0
         self.requests: list[tuple[bytes, bytes]] = []
 
@@ -44,8 +45,8 @@ class RawUpstream:
         try:
             head, body = await _request(stream)
             path = head.split(b" ", 2)[1].decode()
-            if path in _KNOWN:
-                text = json.dumps(_KNOWN[path]).encode()
+            if path in self.known:
+                text = json.dumps(self.known[path]).encode()
                 head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
                 await stream.send_all(head + b"Content-Length: %d\r\n\r\n" % len(text) + text)
                 return

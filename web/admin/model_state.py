@@ -17,6 +17,7 @@ from fleet.jobs import JobKind, JobState
 from fleet.loadtimes import size_of
 from fleet.names import canonical, display
 from fleet.server import Health
+from fleet.typed import name_of
 
 if TYPE_CHECKING:
     from actors.cells import ServerCell
@@ -183,7 +184,7 @@ def spelling(system: System, model: ModelName) -> str:
 
 def spelt(row: Row, model: ModelName) -> str:
     """The name in a row of /api/tags or /api/ps, always with its tag."""
-    return display(str(row.get("name") or row.get("model") or model))
+    return display(name_of(row) or model)
 
 
 def size_on(cell: ServerCell, model: ModelName) -> int | None:

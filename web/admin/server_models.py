@@ -12,6 +12,7 @@ from fleet.errors import BackendError, BadRequest, Conflict, FleetError, JobFail
 from fleet.ids import ServerId
 from fleet.jobs import JobKind, JobState
 from fleet.names import canonical
+from fleet.typed import name_of
 from web import replies
 from web.admin.common import epoch_ms, is_healthy
 from web.admin.jobs import FOLLOW, describe, following, job_shape
@@ -204,7 +205,7 @@ def _same(model: Any, target: ServerCell, origin: ServerCell | None) -> bool | N
 def _held(row: Row, resident: Row | None) -> dict[str, Any]:
     """One model: the server's own words where they are of the right kind, and what it has in memory."""
     shown: dict[str, Any] = {
-        "name": _text(row.get("name") or row.get("model")),
+        "name": name_of(row),
         "modified_at": _text(row.get("modified_at")),
         "size": _whole(row.get("size")) or 0,
         "digest": _text(row.get("digest")),

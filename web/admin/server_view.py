@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from fleet.server import Admin, Health
+from fleet.typed import name_of
 from web.admin.common import epoch, is_healthy, iso, milliseconds, status_of
 from web.admin.shapes import EPOCH_MS, ISO, MS, Maybe, OneOf, Optional
 
@@ -59,7 +60,7 @@ SERVER: Final = {
 def describe(fleet: FleetCell, cell: ServerCell) -> dict[str, Any]:
     """The server, in `SERVER`'s shape; never its key."""
     state, spec = cell.state, cell.state.spec
-    names = [str(row.get("name") or name) for name, row in state.models.items()]
+    names = [name_of(row) or name for name, row in state.models.items()]
     health, admin = health_of(fleet, state), admin_of(fleet, cell)
     decisive = health if state.admin is Admin.ACTIVE else admin
     shown = {
@@ -79,7 +80,7 @@ def describe(fleet: FleetCell, cell: ServerCell) -> dict[str, Any]:
         "admin": admin,
         "inFlight": state.in_use,
         "models": names,
-        "loadedModels": [str(row.get("name") or name) for name, row in state.resident.items()],
+        "loadedModels": [name_of(row) or name for name, row in state.resident.items()],
         "version": state.version,
         "lastResponseTime": milliseconds(state.last_response),
         "supportsOllama": is_healthy(cell),
