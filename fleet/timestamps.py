@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 ZERO: Final = "0001-01-01T00:00:00Z"
@@ -47,7 +48,7 @@ def instant(value: object) -> datetime | None:
     """When that is: text near RFC 3339 (UTC if it names no zone), or seconds or milliseconds since 1970; else None."""
     try:
         if isinstance(value, str):
-            return _written(value)
+            return _written(value) if len(value) <= _LONGEST else None
         if isinstance(value, int | float) and not isinstance(value, bool) and value >= _FIRST_NUMBER:
             return _EPOCH + timedelta(seconds=value / 1000 if value > _IN_MILLISECONDS else value)
     except (ValueError, OverflowError):
@@ -55,9 +56,10 @@ def instant(value: object) -> datetime | None:
     return None
 
 
+@lru_cache(maxsize=16_384)  # a fleet's lists are merged again and again, and hardly one of their times has changed
 def _written(text: str) -> datetime | None:
     """Raises ValueError for a day that there is not, OverflowError for one outside the years 1 to 9999 in UTC."""
-    match = _LOOSE.fullmatch(text) if len(text) <= _LONGEST else None
+    match = _LOOSE.fullmatch(text)
     if match is None:
         return None
     day, clock, second, fraction, zone = match.groups()
