@@ -1,7 +1,7 @@
 """From a configuration to a running process, and back down in order.
 
 First signal: no new work, readiness off, running requests may end within `drain_timeout`, then everything stops.
-Second signal: now. And if the event loop itself hangs, a timer thread ends the process.
+Second signal: now. If the event loop hangs, a timer thread ends the process; if the interpreter does, `web.watchdog`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from web.logring import LogRing
 from web.settings import Settings
 from web.tls import server_context
 from web.watch import Watch
+from web.watchdog import Watchdog, watchdog
 
 if TYPE_CHECKING:
     from actors.system import System
@@ -52,6 +53,8 @@ log = logging.getLogger("fleet.serve")
 HARD_EXIT_AFTER: Final = 15.0
 """Seconds beyond `drain_timeout` after which the process is ended from outside the event loop."""
 HARD_EXIT_CODE: Final = 70
+KILLED_AFTER: Final = 2.0
+"""Seconds beyond that after which it is killed from outside the process."""
 _TO_EXIT: Final = 5.0
 """Seconds beyond that which a service manager had better wait."""
 _GC: Final = (20_000, 20, 20)
@@ -208,8 +211,8 @@ def run(
     be read again and saved.
     """
     secured(config)
-    with private_socket() as inner:
-        doors = _Doors(bind_all(config), inner, origin)
+    with private_socket() as inner, watchdog(_most(config.drain_timeout) + KILLED_AFTER) as outside:
+        doors = _Doors(bind_all(config), inner, outside, origin)
         _rarely_collect()
         return trio.run(_main, config, doors, say, source, setting or Setting())
 
@@ -220,6 +223,7 @@ class _Doors:
 
     bound: Sequence[Bound]
     inner: Inner
+    outside: Watchdog
     origin: Origin | None = None
 
 
@@ -228,12 +232,14 @@ class _End:
     """How the process ends: `stop` after the first signal, `hurry` after the second, at the latest by then."""
 
     drain_timeout: float
+    outside: Watchdog
     stop: trio.Event = field(default_factory=trio.Event)
     hurry: trio.Event = field(default_factory=trio.Event)
 
     def follow(self, config: Config) -> None:
         """Another configuration, another patience."""
         self.drain_timeout = config.drain_timeout
+        self.outside.wait(_most(self.drain_timeout) + KILLED_AFTER)
 
 
 def _rarely_collect() -> None:
@@ -247,7 +253,7 @@ def _rarely_collect() -> None:
 
 
 async def _main(config: Config, doors: _Doors, say: Callable[[str], None], source: str, setting: Setting) -> int:
-    end = _End(config.drain_timeout)
+    end = _End(config.drain_timeout, doors.outside)
     async with trio.open_nursery() as nursery:
         await nursery.start(_watch_signals, end, say)
         async with setting.around(config) as whole:
@@ -318,17 +324,23 @@ async def _watch_signals(
     say: Callable[[str], None],
     task_status: trio.TaskStatus[None],
 ) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals, end.outside.listening():
         task_status.started()
         async for _ in signals:
+            end.outside.heard()
             if end.stop.is_set():
                 end.hurry.set()
                 continue
             say(f"stopping: running requests may end within {end.drain_timeout:g} s; signal again to stop now")
-            most = end.drain_timeout + HARD_EXIT_AFTER
-            notify.stopping(most + _TO_EXIT)
+            most = _most(end.drain_timeout)
+            notify.stopping(most + KILLED_AFTER + _TO_EXIT)
             _arm_hard_exit(most)
             end.stop.set()
+
+
+def _most(drain_timeout: float) -> float:
+    """Seconds from the first signal until a fleet that has not ended is ended."""
+    return drain_timeout + HARD_EXIT_AFTER
 
 
 def _arm_hard_exit(seconds: float) -> None:
