@@ -42,6 +42,11 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+def server_name(host: str) -> str:
+    """What TLS calls a host: certificates know neither the zone of an address nor the dot behind a whole name."""
+    return host.partition("%")[0].removesuffix(".")
+
+
 def _port(parts: SplitResult) -> int:
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
         raise ValueError(f"a backend URL starts with http:// or https:// and a host: {parts.geturl()!r}")

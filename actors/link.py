@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import trio
 from trio.lowlevel import notify_closing, wait_readable, wait_writable
 
-from actors.endpoint import Endpoint
+from actors.endpoint import Endpoint, server_name
 
 READ_SIZE: Final = 65_536
 
@@ -170,7 +170,7 @@ async def connect(endpoint: Endpoint, context: ssl.SSLContext | None) -> Link:
     """
     sock = _take_socket(await trio.open_tcp_stream(endpoint.host, endpoint.port))
     _tune(sock)
-    return SocketLink(sock) if context is None else await _handshake(sock, endpoint.host, context)
+    return SocketLink(sock) if context is None else await _handshake(sock, server_name(endpoint.host), context)
 
 
 async def _handshake(sock: socket.socket, name: str, context: ssl.SSLContext) -> Link:

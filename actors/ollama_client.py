@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import httpx
 import orjson
 
+from actors.endpoint import server_name
 from fleet.errors import (
     BackendBroke,
     BackendError,
@@ -47,23 +48,31 @@ def _trust() -> ssl.SSLContext:
 
 
 class OllamaClient:
-    """Control calls to one server. Every method raises BackendError and nothing else; cancellation closes the call."""
+    """Control calls to one server. Every method raises BackendError and nothing else; cancellation closes the call.
+
+    Making one raises ValueError if the server's URL or key is not one that it can use.
+    """
 
     def __init__(self, spec: ServerSpec, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         key = spec.api_key.get_secret_value() if spec.api_key else None
         headers = {"authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=4)
         self._name = spec.id
-        self._http = httpx.AsyncClient(
-            base_url=spec.url,
-            headers=headers,
-            limits=limits,
-            transport=transport,
-            verify=_trust(),
-            trust_env=False,
-            follow_redirects=False,
-            timeout=httpx.Timeout(5.0),
-        )
+        try:
+            self._http = httpx.AsyncClient(
+                base_url=spec.url,
+                headers=headers,
+                limits=limits,
+                transport=transport,
+                verify=_trust(),
+                trust_env=False,
+                follow_redirects=False,
+                timeout=httpx.Timeout(5.0),
+            )
+            host = self._http.build_request("GET", "/").url.host  # read only now: it may fail, too
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ValueError(f"cannot be used: {type(error).__name__}") from error
+        self._more = {"sni_hostname": server_name(host)}
 
     async def __aenter__(self) -> OllamaClient:
         return self
@@ -136,7 +145,7 @@ class OllamaClient:
     ) -> tuple[int, bytes]:
         limit = httpx.Timeout(timeout)
         with _border(self._name):
-            async with self._http.stream(method, path, json=body, timeout=limit) as answer:
+            async with self._http.stream(method, path, json=body, timeout=limit, extensions=self._more) as answer:
                 content = bytearray()
                 async for piece in answer.aiter_bytes():
                     content += piece
@@ -155,8 +164,10 @@ class _border:  # noqa: N801  # reads as a keyword
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, httpx.HTTPError | httpx.InvalidURL):
-            mapped = _BORDER.get(type(error), BackendBroke) if isinstance(error, httpx.HTTPError) else BackendBroke
+        if isinstance(error, httpx.HTTPError | httpx.InvalidURL | ValueError):  # UnicodeError is one: a strange name
+            mapped = (
+                _BORDER.get(type(error), BackendBroke) if isinstance(error, httpx.HTTPError) else BackendUnreachable
+            )
             phase = Phase.CONNECT if mapped in (ConnectTimeout, BackendUnreachable) else Phase.HEADERS
             what = str(error) or type(error).__name__
             raise mapped(f"{self._server}: {what}", phase) from error

@@ -5,93 +5,131 @@ from __future__ import annotations
 import ipaddress
 import re
 from functools import lru_cache
-from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from typing import Final, NamedTuple
 
+from fleet.config.hostnames import SAYS, address, fault, plain
 from fleet.netcheck import address_of
 
 LONGEST_URL: Final = 2048
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-# Underscores are no letters of a host name, but container networks are full of them.
-HOST_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
+OLLAMA_PORT: Final = 11434
+_VISIBLE: Final = re.compile(r"[!-\[\]-~]*")
+_PLACE: Final = re.compile(r"(?:\[(?P<six>[^\[\]]*)\]|(?P<name>[^:\[\]]*))(?::(?P<port>[^\[\]]*))?")
+_PORT: Final = re.compile(r"[0-9]{1,5}")
+_PATH: Final = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*")
+_DOTS: Final = re.compile(r"/(?:\.|%2[Ee]){1,2}(?:/|$)")
+
+
+class Parts(NamedTuple):
+    """A URL taken apart. `host` is without brackets, its zone after a plain %; `port` is None if none was written."""
+
+    scheme: str
+    host: str
+    port: int | None
+    tail: str
+    """The port as it was written, with its colon."""
+    path: str
 
 
 def clean_url(url: str) -> str:
     """The URL as it is kept: checked, without a trailing slash. Raises `ValueError` with a sentence for the user.
 
-    The sentence never repeats the URL, which may carry a password.
+    What is accepted, everybody who will use it accepts and reads alike: the data plane, the control client, the
+    resolver, TLS. The sentence never repeats the URL, which may carry a password.
     """
-    parts = _checked(url)
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    parts = _taken_apart(url)
+    if wrong := fault(parts.host):
+        raise ValueError(wrong)
+    host = f"[{parts.host}]" if ":" in parts.host else plain(parts.host)
+    return f"{parts.scheme}://{host}{parts.tail}{parts.path.rstrip('/')}"
 
 
 @lru_cache(maxsize=4096)  # with a thousand servers, each is compared with all the others
 def normalise_url(url: str) -> str:
     """The one spelling for all URLs that mean the same server. Raises `ValueError` as `clean_url` does.
 
-    Lower-case host, port always there, `localhost` is `127.0.0.1`, no trailing slash: to compare, not to connect.
+    Lower-case host, port always there, `localhost` is `127.0.0.1`, no trailing slash: to compare, not to connect. Knows
+    addresses in spellings of old, too, which `clean_url` refuses.
     """
-    parts = _checked(url)
-    host = _normal_host(parts.hostname or "")
+    parts = _taken_apart(url)
+    if address_of(parts.host) is None and (wrong := fault(parts.host)):
+        raise ValueError(wrong)
+    host = _normal_host(parts.host)
     port = parts.port if parts.port is not None else DEFAULT_PORTS[parts.scheme]
     return f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}"
+
+
+def host_of(url: str) -> str:
+    """The host of a URL that was accepted, without brackets."""
+    return _taken_apart(url).host
 
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach `host`. A name other than localhost may point anywhere: not loopback."""
     if host.lower().rstrip(".") == "localhost":
         return True
-    address = _address(host)
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return address is not None and address.is_loopback
+    found = address(host)
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
+        found = found.ipv4_mapped
+    return found is not None and found.is_loopback
 
 
 def is_host(host: str) -> bool:
     """Whether `host` is an IP address or a host name, with nothing around it."""
-    return _address(host) is not None or (HOST_NAME.fullmatch(host) is not None and ".." not in host)
+    return fault(host) == ""
 
 
-def _checked(url: str) -> SplitResult:
+def _taken_apart(url: str) -> Parts:
     if len(url) > LONGEST_URL:
         raise ValueError(f"must be a URL of at most {LONGEST_URL} characters")
-    # Before splitting: urlsplit quietly drops tabs and line ends.
-    if not re.fullmatch(r"[!-\[\]-~]*", url):
+    if not _VISIBLE.fullmatch(url):
         raise ValueError("may hold visible ASCII characters only, and no backslash")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ValueError("is no valid URL: check brackets and port (1 to 65535)") from None
-    _check_parts(parts, port, url)
-    return parts
-
-
-def _check_parts(parts: SplitResult, port: int | None, url: str) -> None:
-    if parts.scheme not in DEFAULT_PORTS or not url[len(parts.scheme) :].startswith("://"):
+    scheme, mark, rest = url.partition("://")
+    scheme = scheme.lower()
+    if scheme not in DEFAULT_PORTS or not mark:
         raise ValueError("must start with http:// or https://")
-    if "@" in parts.netloc:
+    written, slash, path = rest.partition("/")
+    if "@" in re.split(r"[?#]", written, maxsplit=1)[0]:
         raise ValueError("must not carry a user or password; use api_key")
-    if "?" in url or "#" in url:
+    if "?" in rest or "#" in rest:
         raise ValueError("must not carry a query (?) or a fragment (#)")
-    if not is_host(parts.hostname or ""):
-        raise ValueError("needs a valid host name or address, such as http://127.0.0.1:11434")
-    if port == 0:
-        raise ValueError("needs a port from 1 to 65535")
+    return _placed(scheme, written, slash + path)
+
+
+def _placed(scheme: str, written: str, path: str) -> Parts:
+    found = _PLACE.fullmatch(written)
+    if found is None:
+        hint = ": an IPv6 address needs them, such as http://[::1]:11434" if written.count(":") > 1 else ""
+        raise ValueError(f"is no valid URL: check brackets and port (1 to 65535){hint}")
+    host = found["name"]
+    if host is None:
+        host = re.sub("%(?:25)?", "%", found["six"], count=1)  # RFC 6874 writes the % of a zone so, sockets do not
+        if ":" not in host:
+            raise ValueError("is no valid URL: check brackets; only an IPv6 address stands in them")
+    elif not host:
+        raise ValueError(SAYS)
+    port = _port(found["port"])
+    if not _PATH.fullmatch(path):
+        raise ValueError("has a path with characters that must be written as %XX, such as %20")
+    if _DOTS.search(path):
+        raise ValueError("must not have . or .. in its path: write where they lead")
+    return Parts(scheme, host, port, "" if found["port"] is None else f":{found['port']}", path)
+
+
+def _port(text: str | None) -> int | None:
+    """None if there is none; nothing behind the colon is none, too."""
+    if not text:
+        return None
+    if not _PORT.fullmatch(text) or not 0 < int(text) < 65536:
+        raise ValueError("is no valid URL: it needs a port from 1 to 65535")
+    return int(text)
 
 
 def _normal_host(host: str) -> str:
-    address = _address(host)
-    if isinstance(address, ipaddress.IPv6Address):
-        return f"[{address.compressed}]"
+    found = address(host)
+    if isinstance(found, ipaddress.IPv6Address):
+        return f"[{found.compressed}]"
     if isinstance(meant := address_of(host), ipaddress.IPv4Address):  # 127.1 and 2130706433 are 127.0.0.1 too
         return str(meant)
     name = host.lower().rstrip(".")
     return "127.0.0.1" if name == "localhost" else name
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None
