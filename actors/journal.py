@@ -95,6 +95,8 @@ class Journal:
     def __init__(self, stored: Mapping[str, Mapping[str, Document]] | None = None, *, next_line: int = 1) -> None:
         self.stored = stored or {}
         """What the store held at the start, by kind and key."""
+        self.aside: dict[Mark, str] = {}
+        """What of that cannot be used, and why: it stays in the store until somebody replaces or removes it."""
         self.sources: dict[str, Source] = {}
         self.touched: OrderedDict[Mark, int] = OrderedDict()
         """With the number of the first change since the last writing, which grows from front to back."""

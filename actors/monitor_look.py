@@ -29,6 +29,8 @@ MOST_TICKETS: Final = 2_000
 MOST_MODELS: Final = 50
 """Models without a route that are named."""
 MOST_BREAKERS: Final = 500
+MOST_NAMED: Final = 3
+"""Servers that were set aside and are named."""
 LATELY: Final = 600.0
 """Seconds for which dropped records are worth a word."""
 _WORDS: Final = {Health.HEALTHY: "ok", Health.UNHEALTHY: "down", Health.UNKNOWN: "unknown"}
@@ -69,6 +71,7 @@ class Look:
             reload=self._reload(now),
             store=self._store(now),
             dropped=self._dropped(now),
+            aside=self._aside(now),
             host=self._host.latest,
             probe_failures=fleet.config.health.failures,
         )
@@ -137,6 +140,13 @@ class Look:
         recorder = self._fleet.recorder
         at = recorder.dropped_at
         return None if at is None or now - at >= LATELY else Trouble(at, "", recorder.dropped)
+
+    def _aside(self, now: float) -> Trouble | None:
+        journal = self._fleet.journal
+        if not journal.aside:
+            return None
+        since = now if journal.standing.since is None else self._moment(journal.standing.since, now)
+        return Trouble(since, ", ".join(key for _, key in islice(journal.aside, MOST_NAMED)), len(journal.aside))
 
     def _moment(self, epoch: float, now: float) -> float:
         return min(self._fleet.moment(epoch), now)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable
-from typing import Protocol
+from functools import partial
+from typing import Final, Protocol
 
 import trio
 
@@ -18,19 +19,26 @@ from actors.ollama_client import OllamaClient
 from actors.transport import Pool
 from fleet import roster
 from fleet.config import ServerSpec, normalise_url
+from fleet.config.model import misplaced
 from fleet.config.servers import MOST_SERVERS
-from fleet.errors import Conflict, ServerNotFound
+from fleet.errors import BadRequest, Conflict, ServerNotFound
 from fleet.ids import ServerId
 from fleet.server import Admin, Order, ServerState
 
 log = logging.getLogger("fleet.server")
 
+_KIND: Final = "server"
+"""Of the documents in the store that say which servers there are."""
 _GRACE = 60.0
 """Seconds for which control calls under way may go on over a client that was replaced."""
 
 
+Way = tuple[Pool, OllamaClient]
+"""How a server is reached: for requests, and for control calls."""
+
+
 class Backends(Protocol):
-    """How backends are reached; tests put servers in memory here."""
+    """How backends are reached; tests put servers in memory here. Both raise ValueError for a spec they cannot use."""
 
     def pool(self, spec: ServerSpec) -> Pool: ...
 
@@ -59,23 +67,38 @@ class Roster:
         self.own_urls: list[str] = []
         """Where the front end listens; never a server of ours."""
         self.base = {spec.id: spec for spec in fleet.config.servers}
-        self._kept = fleet.journal.keep("server", self._document)
+        self._kept = fleet.journal.keep(_KIND, self._document)
         self._orders = fleet.journal.keep("admin", self._admin_document)
 
     def start(self) -> None:
-        """Let in all servers: the configuration's, as changed by what was kept. Called once."""
-        specs, problems = roster.effective(self.base.values(), self._kept)
-        for problem in problems:
-            log.warning("%s", problem)
+        """Let in all servers: the configuration's, as changed by what was kept. Called once.
+
+        Of what was kept, that which cannot be used is set aside: nothing of it may keep the fleet from starting.
+        """
+        ways: dict[ServerId, Way] = {}
+        specs, aside = roster.sorted_out(self.base.values(), self._kept, partial(self._unusable, ways))
+        for server, each in aside.items():
+            log.warning("%s (%s); it is set aside: add it anew, or remove it", each.problem, each.why)
+            self._fleet.journal.aside[_KIND, server] = each.why
         self._settle(specs)
         for spec in specs:
-            self._join(spec)
+            self._join(spec, ways.get(spec.id) or self._way(spec))
         for server in self._kept:
-            self._fleet.journal.touch("server", server)  # what is out of date is forgotten
+            self._fleet.journal.touch(_KIND, server)  # what is out of date is forgotten
         for server in self._orders:
             if server not in self._fleet.servers:  # nor shall a later one of that name obey it
                 self._fleet.journal.touch("admin", server)
         self._orders = {}
+
+    def _unusable(self, ways: dict[ServerId, Way], spec: ServerSpec) -> str:
+        """What is wrong with a server that was kept; else `ways` has how to reach it."""
+        if why := misplaced(spec, self._fleet.config):
+            return f"url: {why}"
+        try:
+            ways[spec.id] = self._way(spec)
+        except BadRequest as error:
+            return error.message
+        return ""
 
     def effective(self, base: Iterable[ServerSpec]) -> tuple[ServerSpec, ...]:
         """The servers that would be with another `base`: what the API changed still lies over it."""
@@ -99,31 +122,47 @@ class Roster:
         return cell
 
     def add(self, spec: ServerSpec) -> ServerCell:
-        """Start to use a server. Raises Conflict when the id or an equivalent URL is taken, or the fleet is full."""
+        """Start to use a server, also in the place of one that was set aside.
+
+        Raises BadRequest if it cannot be reached as it is described; Conflict when the id or an equivalent URL is
+        taken, or the fleet is full. Then nothing was changed.
+        """
         if spec.id in self._fleet.servers:
             raise Conflict(f"server '{spec.id}' already exists")
+        way = self._way(spec)  # before anything is kept
         self._check_url(spec)
         if len(self._fleet.servers) >= MOST_SERVERS:
             raise Conflict(f"the fleet has {MOST_SERVERS} servers, which is the most")
+        self._fleet.journal.aside.pop((_KIND, spec.id), None)
         self._settle((*self._fleet.config.servers, spec))
-        return self._join(spec)
+        return self._join(spec, way)
 
     def change(self, spec: ServerSpec) -> ServerCell:
-        """Another description of a server that exists; what runs on it goes on. Raises ServerNotFound, Conflict."""
+        """Another description of a server that exists; what runs on it goes on.
+
+        Raises ServerNotFound, Conflict, and BadRequest if it cannot be reached so. Then nothing was changed.
+        """
         cell = self.staying(spec.id)
+        way = self._way(spec)
         self._check_url(spec)
+        self._fleet.journal.aside.pop((_KIND, spec.id), None)
         self._settle(spec if each.id == spec.id else each for each in self._fleet.config.servers)
-        self._alter(cell, spec)
+        self._alter(cell, spec, way)
         return cell
 
     async def remove(self, server: ServerId, *, drain: bool = True) -> None:
-        """Stop using a server, after its open requests ended (at most `drain_timeout`).
+        """Stop using a server, after its open requests ended (at most `drain_timeout`); forget one that was set aside.
 
         Raises ServerNotFound, and Conflict while `placement.builder` names it. Cancelled: the removal goes on.
         """
         if self._fleet.config.placement.builder == server:
             raise Conflict(f"server '{server}' builds the models: change placement.builder first")
+        was_aside = self._fleet.journal.aside.pop((_KIND, server), None) is not None
+        if was_aside:
+            self._fleet.journal.touch(_KIND, server)
         if server not in self._fleet.servers:
+            if was_aside:
+                return
             raise ServerNotFound(f"server '{server[:100]}' not found")
         self._settle(each for each in self._fleet.config.servers if each.id != server)
         await self._leave(self._fleet.servers[server], drain=drain).wait()
@@ -133,50 +172,71 @@ class Roster:
     def follow(self, specs: Iterable[ServerSpec], base: Iterable[ServerSpec] | None = None) -> None:
         """Have exactly these servers: new ones join, changed ones change, the others drain and go. Drops no request.
 
-        `base` replaces what the configuration's layers say. The caller has checked that ids and URLs differ.
+        `base` replaces what the configuration's layers say. The caller has checked that ids and URLs differ. Raises
+        BadRequest if one cannot be reached as it is described; then nothing was changed.
         """
         wanted = {spec.id: spec for spec in specs}
+        now = {spec.id: spec for spec in self._fleet.config.servers}
+        ways = {server: self._way(spec) for server, spec in wanted.items()}  # before anything is kept
+        for server in {**wanted, **now}:
+            if wanted.get(server) != now.get(server):  # it is newer than what was kept
+                self._fleet.journal.aside.pop((_KIND, server), None)
         self._settle(wanted.values(), base)
         for cell in list(self._fleet.servers.values()):
             if cell.state.id not in wanted and cell.state.id not in self._leaving:
                 self._leave(cell, drain=True)
         for spec in wanted.values():
-            self._receive(spec)
+            self._receive(spec, ways[spec.id])
 
-    def _receive(self, spec: ServerSpec) -> None:
+    def _receive(self, spec: ServerSpec, way: Way) -> None:
         cell = self._fleet.servers.get(spec.id)
         if cell is None:
-            self._join(spec)
+            self._join(spec, way)
             return
         if (leaving := self._leaving.pop(spec.id, None)) is not None:
             leaving.set()
             cell.mailbox.cast(SetAdmin(Order.ACTIVATE, "listed again"))
         if cell.state.spec != spec:
-            self._alter(cell, spec)
+            self._alter(cell, spec, way)
 
     # ---- coming, changing, going
 
-    def _join(self, spec: ServerSpec) -> ServerCell:
+    def _way(self, spec: ServerSpec) -> Way:
+        """How to reach a server; what there is already stays if it still fits.
+
+        Raises BadRequest if whoever would use the description refuses it.
+        """
+        cell = self._fleet.servers.get(spec.id)
+        old = None if cell is None else cell.state.spec
+        try:
+            if cell is None or old is None or normalise_url(old.url) != normalise_url(spec.url):
+                return self._backends.pool(spec), self._backends.client(spec)
+            same = (old.url, old.api_key) == (spec.url, spec.api_key)
+            return cell.pool, cell.client if same else self._backends.client(spec)
+        except ValueError as error:
+            raise BadRequest(f"url: {error}", details="write it as http://127.0.0.1:11434 is written") from error
+
+    def _join(self, spec: ServerSpec, way: Way) -> ServerCell:
         now = trio.current_time()
         state = ServerState(spec, added=now, since=now)
         self._recall(state)
         mailbox = Mailbox[ServerMail](f"server {spec.id}")
-        cell = ServerCell(state, self._backends.pool(spec), self._backends.client(spec), mailbox)
+        cell = ServerCell(state, *way, mailbox)
         self._fleet.servers[spec.id] = cell
         self._nursery.start_soon(run_server, self._fleet, cell, name=f"server {spec.id}")
         return cell
 
-    def _alter(self, cell: ServerCell, spec: ServerSpec) -> None:
+    def _alter(self, cell: ServerCell, spec: ServerSpec, way: Way) -> None:
         """In one turn. Another URL is another machine: nothing that we know of the old one counts for it."""
         state, old = cell.state, cell.state.spec
         state.spec = spec
         state.ledger.capacity = spec.max_concurrency
         if (old.url, old.api_key) != (spec.url, spec.api_key):
             self._nursery.start_soon(_end_later, cell.client)
-            cell.client = self._backends.client(spec)
+            cell.client = way[1]
         if normalise_url(old.url) != normalise_url(spec.url):
             cell.pool.retire()
-            cell.pool = self._backends.pool(spec)
+            cell.pool = way[0]
             state.start_anew(trio.current_time(), "its URL was changed")
             self._fleet.meter.loads.lost(spec.id)
             self._breakers.forget_server(spec.id)
@@ -234,9 +294,11 @@ class Roster:
         now = {spec.id: spec for spec in self._fleet.config.servers}
         for server in {**listed, **self.base, **before, **now}:
             if before.get(server) != now.get(server) or listed.get(server) != self.base.get(server):
-                self._fleet.journal.touch("server", server)
+                self._fleet.journal.touch(_KIND, server)
 
     def _document(self, server: str) -> Document | None:
+        if (_KIND, server) in self._fleet.journal.aside:
+            return dict(self._kept[server])
         current = next((spec for spec in self._fleet.config.servers if spec.id == server), None)
         return roster.document(current, self.base.get(ServerId(server)))
 

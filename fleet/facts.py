@@ -144,6 +144,8 @@ class Facts:
     reload: Trouble | None = None
     store: Trouble | None = None
     dropped: Trouble | None = None
+    aside: Trouble | None = None
+    """Servers that were kept and cannot be used."""
     host: HostSample | None = None
     probe_failures: int = 3
     """Failed probes in a row after which a server is down."""

@@ -222,6 +222,9 @@ def _itself(seen: Seen) -> Iterator[Said]:
         plain = "what changes is not kept on disk"
         why = f": {facts.store.text[:_WHY]}" if facts.store.text else ""
         yield Level.WARN, "store_degraded", plain + why, plain, facts.store.since, ("store",)
+    if facts.aside is not None:
+        plain = f"{say.plural(facts.aside.number, 'kept server')} cannot be used and set aside"
+        yield Level.WARN, "server_set_aside", f"{plain}: {facts.aside.text}", plain, facts.aside.since, ("store",)
 
 
 def _other_alerts(seen: Seen) -> Iterator[Said]:

@@ -166,17 +166,30 @@ def _clashes(config: Config) -> list[tuple[str, str]]:
 
 
 def _loops(config: Config) -> list[tuple[str, str]]:
-    """A server that is the fleet itself would send every request round in circles until all slots are gone."""
+    own = own_places(config)
+    found = [(index, _loop(spec, own)) for index, spec in enumerate(config.servers)]
+    return [(f"servers.{index}.url", what) for index, what in found if what]
+
+
+def own_places(config: Config) -> frozenset[str]:
+    """The normal URLs under which the fleet itself listens, as far as its ports are known."""
     hosts = {config.server.host}
     if config.server.host in WILDCARDS or is_loopback(config.server.host):
         hosts.add("localhost")
     ports = set(listening(config).values()) - {0}
     places = [f"{f'[{host}]' if ':' in host else host}:{port}" for host in hosts for port in ports]
-    own = {normalise_url(f"{scheme}://{place}") for scheme in ("http", "https") for place in places}
+    return frozenset(normalise_url(f"{scheme}://{place}") for scheme in ("http", "https") for place in places)
+
+
+def misplaced(spec: ServerSpec, config: Config) -> str:
+    """Why no server of this configuration may be where `spec` is, as the end of a sentence; empty if it may."""
+    return _loop(spec, own_places(config)) or refusal(spec.url, config.security.backends) or ""
+
+
+def _loop(spec: ServerSpec, own: frozenset[str]) -> str:
+    """A server that is the fleet itself would send every request round in circles until all slots are gone."""
     what = "is an address the fleet itself listens on: change one of the ports"
-    return [
-        (f"servers.{index}.url", what) for index, spec in enumerate(config.servers) if normalise_url(spec.url) in own
-    ]
+    return what if normalise_url(spec.url) in own else ""
 
 
 def _backends(config: Config) -> list[tuple[str, str]]:

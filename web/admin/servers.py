@@ -17,6 +17,7 @@ from fleet.roles import Role
 from web.admin.common import json_object, take_turns
 from web.admin.reading import Param
 from web.admin.server_view import SERVER, describe
+from web.admin.shapes import Said
 from web.admin.topic import Asked, Topic
 from web.backendcheck import checked
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 FIRST_PROBE: Final = 3.0
 """Seconds an `add` waits for the first verdict on the new server, so that its answer can tell."""
+SET_ASIDE: Final = Said(
+    [{"id": str, "why": str}], "servers that the store holds and that cannot be used: add them anew, or remove them"
+)
 
 topic = Topic("servers", "The servers of the fleet.")
 
@@ -50,7 +54,7 @@ class ServerPatch(Section):
 @topic.get(
     "/servers",
     "All servers with their states.",
-    returns={"success": bool, "count": int, "servers": [SERVER]},
+    returns={"success": bool, "count": int, "servers": [SERVER], "setAside": SET_ASIDE},
     seed=True,
 )
 async def all_servers(asked: Asked) -> dict[str, Any]:
@@ -59,7 +63,8 @@ async def all_servers(asked: Asked) -> dict[str, Any]:
     for number, cell in enumerate(list(fleet.servers.values())):
         shown.append(describe(fleet, cell))
         await take_turns(number)
-    return {"success": True, "count": len(shown), "servers": shown}
+    aside = [{"id": server, "why": why} for (_, server), why in fleet.journal.aside.items()]
+    return {"success": True, "count": len(shown), "servers": shown, "setAside": aside}
 
 
 @topic.get("/servers/<server>", "One server.", returns={"success": bool, "server": SERVER})
@@ -95,7 +100,7 @@ async def add(asked: Asked) -> dict[str, Any]:
 
 @topic.delete(
     "/servers/<server>",
-    "Remove a server, when its open requests have ended.",
+    "Remove a server, when its open requests have ended; forget one that was set aside.",
     role=Role.ADMIN,
     action="remove server",
     query=(
@@ -108,7 +113,8 @@ async def add(asked: Asked) -> dict[str, Any]:
 )
 async def remove(asked: Asked, server: str) -> dict[str, Any]:
     asked.note.about(server=server)
-    if ServerId(server) not in asked.system.servers:
+    aside = ("server", server) in asked.system.fleet.journal.aside
+    if ServerId(server) not in asked.system.servers and not aside:
         raise ServerNotFound(f"server '{server[:100]}' not found")
     drain = asked.query["drain"] and not asked.query["force"]
     await asked.system.remove_server(ServerId(server), drain=drain)  # goes on if the client leaves

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 import trio
 
@@ -24,6 +26,7 @@ LATELY: Final = 600.0
 """Seconds for which dropped records are worth a word."""
 DRAINING, DOWN = "draining", "no_server"
 _RELOAD: Final = "the configuration file cannot be used, and the last good one is in effect"
+_MEND: Final = "mend it with POST /api/orchestrator/servers/add under the same id, or forget it with"
 _LONGEST: Final = 600
 """Characters of one text."""
 _TOLD: Final = frozenset(
@@ -33,6 +36,7 @@ _TOLD: Final = frozenset(
         "queue_paused",
         "queue_full",
         "store_degraded",
+        "server_set_aside",
         "records_dropped",
         "config_reload_failed",
     )
@@ -52,6 +56,7 @@ class Symptom:
 def symptoms(system: System, settings: Settings, *, named: bool) -> list[Symptom]:
     """All of them, the worst first. Without `named` no server, no file and no backend's words are in the texts."""
     found = [*_closed(system), *_servers(system, named), *_queue(system), *_memory(system, named)]
+    found += _aside(system, named)
     if (trouble := settings.trouble) is not None:
         text = f"{_RELOAD}: {trouble.text}" if named else _RELOAD
         found.append(Symptom("config_reload_failed", text[:_LONGEST], trouble.since))
@@ -119,3 +124,16 @@ def _memory(system: System, named: bool) -> Iterator[Symptom]:
     if recorder.dropped_at is not None and trio.current_time() - recorder.dropped_at < LATELY:
         text = f"{recorder.dropped} requests were left out of the statistics"
         yield Symptom("records_dropped", text, epoch(recorder.dropped_at))
+
+
+def _aside(system: System, named: bool) -> Iterator[Symptom]:
+    """Servers that the store holds and nobody can use."""
+    journal = system.fleet.journal
+    for _, server in islice(journal.aside, MOST if named else 0):
+        why, path = journal.aside["server", server], f"/api/orchestrator/servers/{quote(server[:64], safe='')}"
+        text = f"server '{server[:64]}' of the store is set aside and not used: {why[:200]}; {_MEND} DELETE {path}"
+        yield Symptom("server_set_aside", text[:_LONGEST], journal.standing.since)
+    left = len(journal.aside) - (MOST if named else 0)
+    if left > 0:
+        what = f"{left} {'more ' if named else ''}server{'s' if left > 1 else ''} of the store cannot be used"
+        yield Symptom("server_set_aside", f"{what} and set aside", journal.standing.since)
