@@ -6,6 +6,7 @@ from typing import Final
 
 from fleet.call import Headers
 from fleet.config import Config, SecuritySection, is_loopback
+from fleet.endpoints import ENDPOINTS, PINNABLE
 from fleet.errors import FleetError, Forbidden, Unauthorized
 from fleet.headers import field
 from fleet.keys import KeyRing, StoredKey
@@ -18,8 +19,12 @@ _WHAT_TO_SEND: Final = "send one as `Authorization: Bearer <key>` or `X-API-Key:
 _FIELDS: Final = (b"x-api-key", b"api-key")
 _OURS: Final = ("/api/orchestrator", "/api/metrics/")
 """Ollama's CLI asks for nothing below these."""
+_BELOW_OURS: Final = ("/api/orchestrator/", "/api/metrics/")
+_SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 SOCKET_IO: Final = frozenset(("/socket.io/", "/socket.io"))
 """Where live clients come in; browsers can put no key into the head of a websocket's handshake."""
+LIVE: Final = frozenset((*SOCKET_IO, "/ws"))
+"""Where live clients come in. They are told what only operators may see, and there even a GET makes something."""
 _PAGES: Final = frozenset(("/status", "/status.css"))
 """The status page by its other name, and its style. Without a key it is a sentence without names."""
 
@@ -37,6 +42,15 @@ def is_open(method: str, path: str, face: Face = Face.PROXY) -> bool:
     if face is Face.DASHBOARD and path in SOCKET_IO:
         return True
     return (path == "/" or (face is Face.DASHBOARD and path in _PAGES)) and method in ("GET", "HEAD")
+
+
+def is_use(method: str, path: str) -> bool:
+    """Whether a request only uses models or looks: it changes nothing, and is no part of the admin API or the feeds."""
+    if path in LIVE or path == _OURS[0] or path.startswith(_BELOW_OURS):
+        return False
+    if method in _SAFE:
+        return True
+    return method == "POST" and (path in ENDPOINTS or path.partition("--")[0] in PINNABLE)
 
 
 def is_trusted(headers: Headers, security: SecuritySection) -> bool:

@@ -11,7 +11,7 @@ from fleet import cors
 from fleet.call import Headers
 from fleet.config import Config
 from fleet.headers import field
-from web.access import SOCKET_IO
+from web.access import LIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,6 @@ _FORBIDDEN: Final = Decision(403)
 _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 _OWN: Final = frozenset((b"same-origin", b"none"))
 """What browsers say in Sec-Fetch-Site about a page of ours, and about somebody who typed the address."""
-_LIVE: Final = frozenset((*SOCKET_IO, "/ws"))
-"""Where live clients come in. They are told what only operators may see."""
 _ANYBODY: Final = re.compile(r"\*|https?://\*(?::.*)?", re.IGNORECASE)
 """All pages, or all of one scheme."""
 _allowed = lru_cache(maxsize=8)(cors.allowed_origins)
@@ -39,7 +37,7 @@ def decide(method: str, path: str, host: str, headers: Headers, config: Config) 
 
     What Ollama allows every local page is meant for models; who may administer the fleet has to be configured.
     """
-    live = path in _LIVE
+    live = path in LIVE
     admin = live or _is_admin(path)
     raw = field(headers, b"origin")
     if not raw:

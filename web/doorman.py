@@ -11,7 +11,7 @@ from fleet.call import Downstream, Headers
 from fleet.config import Config, checks_hosts
 from fleet.errors import BadRequest, FleetError
 from fleet.headers import field, request_id_of
-from fleet.hosts import is_local
+from fleet.hosts import is_local, is_loopback
 from fleet.ids import RequestId
 from web import access, crossorigin, errors
 from web.faces import Face
@@ -88,7 +88,7 @@ class Doorman:
         if host is None:
             bad = BadRequest("the request target is neither a path nor an http URL")
             return Judged(asker, crossorigin.NOTHING, bad)
-        if not self._is_ours(host):
+        if not self._is_ours(method, path, host):
             return Judged(asker, crossorigin.NOTHING, errors.ForeignHost())
         decision = crossorigin.decide(method, path, host, headers, self._system.config)
         if decision.status is not None:
@@ -96,11 +96,14 @@ class Doorman:
         key = access.key_name(headers, self._system.config.security)
         return Judged(asker, decision, None if key else self._refusal(method, path, headers, face), key, ours=True)
 
-    def _is_ours(self, host: str) -> bool:
+    def _is_ours(self, method: str, path: str, host: str) -> bool:
         config = self._system.config
         if not checks_hosts(config):
             return True
-        return is_local(host, (self._own_name, *(name.lower() for name in config.security.allowed_hosts)))
+        names = tuple(name.lower() for name in config.security.allowed_hosts)
+        if access.is_use(method, path):
+            return is_local(host, (self._own_name, *names))
+        return is_loopback(host, names)
 
     def _asker(self, path: str, headers: Headers, face: Face) -> errors.Asker:
         agent = (field(headers, b"user-agent") or b"").decode("latin-1")

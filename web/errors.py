@@ -61,7 +61,10 @@ class ForeignHost(Forbidden):
     plain: ClassVar[bool] = True
 
     def __init__(self) -> None:
-        super().__init__("the fleet does not answer to this Host; security.allowed_hosts can add it")
+        super().__init__(
+            "the fleet does not answer to this Host; security.allowed_hosts can add it",
+            details="without keys it is used under local names, and changed or administered as localhost only",
+        )
 
 
 class NotOffered(Forbidden):

@@ -48,6 +48,66 @@ async def test_local_names_are_served(host: str) -> None:
         assert (await ask_as(server, socket.gethostname().upper())).status == 200
 
 
+ANNOUNCED = [
+    "evil.local",
+    "EVIL.LOCAL:11435",
+    "evil.local.",
+    "x.internal",
+    "nas",
+    "192.168.0.3",
+    "0.0.0.0",
+    "[fd00::1]",
+]
+CHANGES = [
+    ("GET", "/api/orchestrator/servers"),
+    ("POST", "/api/orchestrator/servers/add"),
+    ("POST", "/api/orchestrator//servers/add"),
+    ("DELETE", "/api/delete"),
+    ("POST", "/api/pull"),
+    ("POST", "/api/push"),
+    ("POST", "/api/create"),
+    ("POST", "/api/copy"),
+    ("POST", "/api/blobs/sha256:0"),
+    ("PATCH", "/nope"),
+    ("GET", "/socket.io/?EIO=4&transport=polling"),
+    ("GET", "/ws"),
+]
+
+
+@pytest.mark.parametrize("host", ANNOUNCED)
+async def test_a_name_that_others_may_announce_uses_models_and_administers_nothing(host: str) -> None:
+    async with fleet(FakeSystem()) as server:
+        assert (await ask_as(server, host)).status == 200
+        chat = await ask_as(server, host, "Content-Length: 0", method="POST", path="/api/embed")
+        assert chat.status != 403
+        for method, path in CHANGES:
+            answer = await ask_as(server, host, "Content-Length: 0", method=method, path=path)
+            assert (answer.status, answer["x-fleet-error"]) == (403, "HOST_NOT_ALLOWED"), path
+            there = await ask_as(server, "localhost", "Content-Length: 0", method=method, path=path)
+            assert there.status != 403 or there["x-fleet-error"] != "HOST_NOT_ALLOWED", path
+
+
+async def test_what_says_localhost_elsewhere_does_not_help_a_foreign_host() -> None:
+    async with fleet(FakeSystem()) as server:
+        fields = ("X-Forwarded-Host: localhost", "Forwarded: host=localhost", "X-Host: localhost")
+        path = "/api/orchestrator/servers"
+        assert (await ask_as(server, "evil.local", *fields, path=path)).status == 403
+        assert (await ask_as(server, "localhost", path="http://evil.local" + path)).status == 403
+        assert (await ask_as(server, "evil.local", path="http://localhost" + path)).status == 200
+
+
+@pytest.mark.parametrize("path", ["/ws", "/socket.io/?EIO=4&transport=websocket"])
+async def test_a_websocket_under_an_announced_name_is_refused(path: str) -> None:
+    async with fleet(FakeSystem()) as server:
+        answer = await ask_as(server, "evil.local", *HANDSHAKE, "Origin: http://evil.local", path=path)
+        assert (answer.status, answer["x-fleet-error"]) == (403, "HOST_NOT_ALLOWED")
+
+
+async def test_an_allowed_name_administers_too() -> None:
+    async with fleet(FakeSystem(security={"allowed_hosts": ["Nas.Local"]})) as server:
+        assert (await ask_as(server, "nas.local:1", path="/api/orchestrator/servers")).status == 200
+
+
 OPEN_TO_ANY_NAME: list[dict[str, Any]] = [
     {"security": {"allowed_hosts": ["other.example", "Evil.Example"]}},
     {"security": {"allowed_hosts": ["*"]}},
