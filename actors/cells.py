@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import defaultdict
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from actors.journal import Journal
+from actors.lookout import Lookout
 from actors.mailbox import Mailbox
 from actors.messages import DispatcherMail, LeaseOpened, ServerMail
 from actors.tally import Tallies
@@ -59,6 +61,8 @@ class ServerCell:
     probed: trio.Event = field(default_factory=trio.Event)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     rounds: int = 0
+    looked: float = -math.inf
+    """When the last round of probes began, on Trio's clock."""
     probe_at: float | None = None
     """When the next round of probes begins, on Trio's clock; None while one is under way."""
     watched: bool = False
@@ -125,9 +129,12 @@ class FleetCell:
     """Who traces requests; None while that is off."""
     tally: Tallies = field(init=False)
     """Figures of finished requests."""
+    lookout: Lookout = field(init=False)
+    """Who looks for models that no server lists."""
 
     def __post_init__(self) -> None:
         self.tally = Tallies(self.now, self.wall, self.journal)
+        self.lookout = Lookout(self)
 
     @property
     def live(self) -> int:

@@ -53,6 +53,7 @@ class Exchange:
         self._passing = call.passing or passing(call.headers)
         self._trace = None if fleet.tracer is None else fleet.tracer.begin(call)
         self._attempts = 0
+        self._sought = False
         self._tries: tuple[Try, ...] = ()
         self._paid = False  # for a retry that has not been granted a server yet
         self._excluded: frozenset[ServerId] = frozenset()
@@ -86,7 +87,7 @@ class Exchange:
         """Raises ShuttingDown and LoopDetected; neither gets a place in the history, only in the count."""
         try:
             if self._fleet.draining:
-                raise ShuttingDown("the fleet is shutting down", details="try again in a moment", retry_after=2.0)
+                raise _shutting_down()
             refuse_loop(self._fleet, self._passing.hops)
         except FleetError as refusal:
             self._fleet.meter.called("POST", self._call.endpoint, refusal.status, 0.0)
@@ -94,12 +95,24 @@ class Exchange:
 
     # ---- attempts
 
+    async def _turned_up(self) -> bool:
+        """Whether a model that no server listed is there after all; asked once per request."""
+        if self._sought or self._attempts:
+            return False
+        self._sought = True
+        found = await self._fleet.lookout.find(self._call.model)
+        if self._fleet.draining:
+            raise _shutting_down()
+        return found
+
     async def _failover(self) -> None:
         """Attempt after attempt, each on a server not tried yet, until one ends it."""
         while True:
             try:
                 end = await self._queue_and_attempt()
             except FleetError as refusal:
+                if isinstance(refusal, ModelNotFound) and await self._turned_up():
+                    continue
                 if self._paid:
                     self._fleet.budget.refund()  # the retry that was paid for found nobody to try
                 if self._saved is None or isinstance(refusal, _FINAL):
@@ -329,3 +342,7 @@ class Exchange:
                 trace=self._trace,
             )
         )
+
+
+def _shutting_down() -> ShuttingDown:
+    return ShuttingDown("the fleet is shutting down", details="try again in a moment", retry_after=2.0)

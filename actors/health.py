@@ -21,7 +21,7 @@ async def run_health(fleet: FleetCell, cell: ServerCell) -> None:
     """Probe for ever, jittered; sooner when `cell.probe_now` is set. Cancelled: the calls under way are closed."""
     failures = 0
     while True:
-        cell.probe_at = None
+        cell.probe_at, cell.looked = None, fleet.now()
         cell.probe_now = trio.Event()  # before the round: who asks during it gets another one
         asked, cell.probed = cell.probed, trio.Event()
         client = cell.client

@@ -80,6 +80,10 @@ class Known:
         """Servers that listed the model when they last answered."""
         return [s.id for s in self._states() if s.health is not Health.HEALTHY and model in s.models]
 
+    async def find(self, model: ModelName) -> bool:
+        """Whether any server lists the model; if none does, after a look at them all. See `actors.lookout`."""
+        return await self.fleet.lookout.find(model)
+
     def known(self, model: ModelName) -> bool:
         """Whether any server, even a dead one, lists the model."""
         return any(model in state.models for state in self._states())

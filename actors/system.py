@@ -235,6 +235,7 @@ class System(Known):
             steady = Policy(restarts=20, within=60.0)
             nursery.start_soon(keep_up, "recorder", self.fleet.recorder.run)
             nursery.start_soon(keep_up, "tally", self.fleet.tally.run)
+            nursery.start_soon(keep_up, "lookout", self.fleet.lookout.run)
             nursery.start_soon(partial(supervise, "dispatcher", self._run_dispatcher, steady))
             await nursery.start(self.jobs.run)
             self.roster.start()

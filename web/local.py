@@ -9,6 +9,7 @@ from quart import Blueprint, Response
 from fleet import catalog
 from fleet.dialects import missing_model_text
 from fleet.errors import ModelNotFound
+from fleet.names import canonical
 from web import listing, replies
 from web.faces import Face
 
@@ -44,6 +45,7 @@ def blueprint(system: System, face: Face = Face.PROXY) -> Blueprint:
 
     @routes.get("/v1/models/<model>")
     async def one(model: str) -> Response:
+        await system.find(canonical(model))
         row = catalog.v1_model(model, system.catalogs())
         if row is None:
             raise ModelNotFound(missing_model_text("/v1/models", model))

@@ -56,6 +56,7 @@ def _add_transfers(routes: Blueprint, system: System) -> None:
     async def push(note: Note) -> Relay:
         seen, call = await managed_call()
         note.about(model=seen.asked)
+        await system.find(names.canonical(seen.asked))
         holders = system.holders(names.canonical(seen.asked))
         return _to(system, note, holders[0] if holders else system.any_server(), call)
 
@@ -64,6 +65,7 @@ def _add_transfers(routes: Blueprint, system: System) -> None:
     async def create(note: Note) -> Relay:
         seen, call = await managed_call()
         note.about(model=seen.asked)
+        await system.find(names.canonical(seen.from_ or ""))
         return _to(system, note, _maker(system, seen), call, changes=True)
 
     @routes.route("/api/blobs/<digest>", methods=["HEAD", "POST"])
@@ -147,6 +149,7 @@ def _maker(system: System, seen: Peek) -> ServerId:
 async def _everywhere(system: System, note: Note, endpoint: str, asked: str, ask: Ask) -> Response:
     """Ask every server that holds the model, drained ones too; one answer, when the fleet has seen the change."""
     system.check_open()
+    await system.find(names.canonical(asked))
     holders, lost = _holders(system, endpoint, asked)
     note.about(server=",".join([*holders, *lost]))
     try:

@@ -208,6 +208,9 @@ class FakeSystem:
     def _listing(self, model: ModelName) -> list[ServerId]:
         return [name for name, cell in self.servers.items() if model in cell.state.models]
 
+    async def find(self, model: ModelName) -> bool:
+        return self.known(model)
+
     def known(self, model: ModelName) -> bool:
         return any(model in cell.state.models for cell in self.servers.values())
 
