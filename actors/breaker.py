@@ -141,7 +141,7 @@ class BreakerRegistry:
     def force(self, pair: Pair, state: State, by: str) -> Promise[BreakerView] | None:
         """Put a pair into a state until it is reset or forced again; None if breakers are off or there is no room.
 
-        The caller checks that the pair exists.
+        The caller checks that the server exists; the model may be one that it does not list (yet).
         """
         cell = self._cells.get(pair)
         if cell is None and self.enabled:

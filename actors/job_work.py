@@ -74,7 +74,8 @@ async def _errand(fleet: FleetCell, cell: ServerCell, within: float, call: Calla
 async def _pull(fleet: FleetCell, cell: ServerCell, job: Job) -> None:
     """Download from the registry; what has come stays there when this ends early, and the next pull goes on."""
     with watched(fleet, cell) as running:
-        async with pulling(cell, {"model": job.model}, fleet.config.timeouts.connect) as records:
+        wanted = {"model": job.model} | ({"insecure": True} if job.options.get("insecure") is True else {})
+        async with pulling(cell, wanted, fleet.config.timeouts.connect) as records:
             async for record in records:
                 running.alive()
                 if _take(fleet, job, record):

@@ -71,7 +71,7 @@ class JobBoard:
     ) -> Job:
         """Have something done; the same thing that has not ended yet is returned instead, with the higher priority.
 
-        A warm-up with other options is another thing: it comes after the one under way.
+        A warm-up with other options, or an insecure pull, is another thing: it comes after the one under way.
 
         Raises ServerNotFound, BadRequest for a name that is none, TooManyJobs, and ShuttingDown while the fleet drains.
         """
@@ -283,8 +283,8 @@ class JobBoard:
 
 
 def _key(job: Job) -> Key:
-    how = json.dumps(job.options, sort_keys=True) if job.kind is JobKind.WARM else ""
-    return job.kind, job.server, canonical(job.model), how
+    how = job.options if job.kind is JobKind.WARM else {"insecure": job.options.get("insecure", False)}
+    return job.kind, job.server, canonical(job.model), json.dumps(how, sort_keys=True)
 
 
 def _about(job: Job) -> dict[str, Any]:

@@ -224,6 +224,17 @@ def summarise(pages: Mapping[ServerId, Page], now: float, window: float) -> Summ
     )
 
 
+def tests_of(page: Page, model: ModelName | None) -> list[Attempt]:
+    """The kept recovery tests of a model, or of all of the server's models; newest first."""
+    tests = (each for each in reversed(page.attempts) if each.source is Source.RECOVERY_TEST)
+    return [each for each in tests if model in (None, each.model)]
+
+
+def failures_since(pages: Iterable[Page], start: float) -> int:
+    """Kept failures of some servers together after `start`."""
+    return sum(not attempt.ok for page in pages for attempt in since(page, start))
+
+
 def latest(pages: Iterable[Page], most: int) -> list[Attempt]:
     """The newest failures of some servers together, newest first."""
     merged = heapq.merge(*(page.failures for page in pages), key=lambda attempt: -attempt.at)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from web import listing
 from web.admin.table import TOPICS
 from web.exposition import Exposition
+from web.listing import Listing
 from web.logring import LogRing
 from web.settings import Settings
 
@@ -24,6 +26,11 @@ class House:
     logs: LogRing
     exposition: Exposition = field(default_factory=Exposition)
     """What `/metrics` answers, shared by all ports."""
+    tags: Listing = field(init=False)
+    """What `/api/tags` answers under the orchestrator's prefix."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tags", listing.tags(self.system))
 
     @property
     def topics(self) -> tuple[Topic, ...]:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from actors.system import System
 
 _V1_JSON: Final = "application/json"
-_NO_VERSION: Final = "0.0.0"
+NO_VERSION: Final = "0.0.0"
+"""The version of a fleet whose servers tell none."""
 
 
 def blueprint(system: System, face: Face = Face.PROXY) -> Blueprint:
@@ -29,7 +30,7 @@ def blueprint(system: System, face: Face = Face.PROXY) -> Blueprint:
 
     @routes.get("/api/version")
     async def version() -> Response:
-        return replies.json({"version": catalog.version(system.catalogs(), _NO_VERSION)})
+        return replies.json({"version": catalog.version(system.catalogs(), NO_VERSION)})
 
     @routes.get("/api/tags")
     async def tags() -> Response:

@@ -137,13 +137,13 @@ async def test_bans_are_lifted_by_full_names(
     assert set(await listed(banned)) == left
 
 
-async def test_lifting_nothing_is_no_error_except_of_one_pair_or_an_unknown_server(fleet: Served) -> None:
+async def test_lifting_nothing_is_no_error_except_of_an_unknown_server(fleet: Served) -> None:
     assert (await ask(fleet, "DELETE", "/bans"))["message"] == "No bans to clear"
     assert (await ask(fleet, "DELETE", "/bans/server/a"))["message"] == "No bans found for server"
     assert (await ask(fleet, "DELETE", "/bans/server/zzz", status=404))["error"] == "server 'zzz' not found"
-    assert (await ask(fleet, "DELETE", "/bans/a/nope", status=404))["error"] == "No ban found for a:nope"
+    assert (await ask(fleet, "DELETE", "/bans/a/nope"))["message"] == "No ban found for a:nope"
     cool(fleet, "a", "tiny:latest")
-    assert (await ask(fleet, "DELETE", "/bans/a/tiny?type=ban", status=404))["success"] is False
+    assert (await ask(fleet, "DELETE", "/bans/a/tiny?type=ban"))["removed"] == 0
 
 
 REFUSED = [

@@ -267,13 +267,9 @@ async def test_a_whole_server_is_forced_and_reset_and_the_others_are_left_alone(
         assert (again["count"], again["previousState"], again["currentState"]) == (0, "closed", "closed")
 
 
-async def test_a_model_that_is_not_listed_can_be_forced_only_if_it_has_a_breaker() -> None:
+async def test_a_model_that_is_not_listed_is_shown_and_forced_with_the_others() -> None:
     async with served("a", models=MODELS) as fleet:
-        for word in ("open", "close", "half-open"):
-            found = await ask(fleet, "POST", path_of("ghost", word), status=404)
-            assert found["error"] == "server 'a' does not list model 'ghost:latest'"
-        assert len(fleet.system.breakers) == 0
-        fleet.system.breakers.force(Pair(A, ModelName("ghost:latest")), State.OPEN, "ada")
+        assert (await ask(fleet, "POST", "/circuit-breakers/a/open"))["count"] == 3
         await ask(fleet, "POST", path_of("ghost", "close"))
         seen = await ask(fleet, "GET", "/circuit-breakers/a")
         assert [each["forcedBy"] for each in seen["circuitBreakers"] if each["model"] == "ghost:latest"] == [

@@ -17,7 +17,6 @@ from web.admin.common import epoch, epoch_ms, iso, take_turns
 from web.admin.reading import Param
 from web.admin.shapes import EPOCH_MS, ISO, Maybe, OneOf, Said
 from web.admin.topic import Asked, Topic
-from web.errors import NotFound
 
 if TYPE_CHECKING:
     from fleet.bans import Ban
@@ -130,7 +129,7 @@ async def clear_model(asked: Asked, model: str) -> dict[str, Any]:
 
 @topic.delete(
     "/bans/<server>/<path:model>",
-    "Lift the ban, the cooldown or both of one pair.",
+    "Lift the ban, the cooldown or both of one pair; it is no error if there is none.",
     action="lift bans",
     query=(_WHICH,),
     returns=REMOVED,
@@ -139,9 +138,7 @@ async def clear_model(asked: Asked, model: str) -> dict[str, Any]:
 async def remove(asked: Asked, server: str, model: str) -> dict[str, Any]:
     asked.note.about(server=server, model=model)
     gone = await _lift(asked, ServerId(server), canonical(model))
-    if not gone:
-        raise NotFound(f"No ban found for {server}:{model}")
-    return _removed(gone, f"Removed {gone} bans for {server}:{model}")
+    return _removed(gone, f"Removed {gone} bans for {server}:{model}" if gone else f"No ban found for {server}:{model}")
 
 
 def describe(ban: Ban) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import trio
 
 from actors.mailbox import ActorGone
 from fleet.breaker_values import State
-from fleet.errors import Conflict, ModelNotFound, NoAnswer
+from fleet.errors import Conflict, NoAnswer
 from fleet.ids import Pair, ServerId
 from fleet.recoveries import Source
 from web.admin import breaker_view
@@ -60,7 +60,7 @@ TESTED: Final = {
 
 @topic.post(
     "/circuit-breakers/<server>/<path:model>/open",
-    "Keep a model on a server from traffic until its breaker is reset.",
+    "Keep a model on a server from traffic until its breaker is reset; the server need not list the model yet.",
     action="force breaker open",
     returns=FORCED,
     fails=(409, 503),
@@ -235,8 +235,6 @@ async def _forced(asked: Asked, server: str, model: str, state: State) -> dict[s
     asking = asking_of(asked, server, model)
     asked.note.about(server=server, model=asking.pair.model)
     _enabled(asked)
-    if not asking.exists:
-        raise ModelNotFound(f"server '{server}' does not list model '{asking.pair.model}'")
     before = view_of(asked, asking)
     (view,) = await _force_all(asked, [asking.pair], state)
     asked.note.change(before=_kept(before), after=_kept(view))

@@ -48,11 +48,6 @@ class Asking(NamedTuple):
     cell: ServerCell
     pair: Pair
 
-    @property
-    def exists(self) -> bool:
-        """Whether the server lists the model, or a breaker remembers it."""
-        return self.pair.model in self.cell.state.models or self.pair.model in self.cell.state.gates
-
 
 @topic.get(
     "/circuit-breakers",

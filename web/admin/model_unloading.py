@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from fleet.errors import FleetError, ModelNotLoaded
-from fleet.ids import ModelName, ServerId
+from fleet.errors import FleetError, ModelNotFound
+from fleet.ids import ANY_MODEL, ModelName, ServerId
 from fleet.jobs import JobKind, JobState
+from fleet.names import canonical
 from web.admin.common import milliseconds
-from web.admin.model_state import Presence, Survey, Where, server_of, spelling, spelt, wanted
+from web.admin.model_state import Presence, Survey, Where, server_of, spelling, spelt
 from web.admin.shapes import MS, Maybe, OneOf, Optional, Said
 from web.admin.topic import Asked, Topic
 from web.rereading import reread
@@ -34,7 +35,8 @@ RESULT: Final = {
 
 @topic.post(
     "/models/<path:model>/unload",
-    "Take a model out of memory on one server, or on all; one that is in use goes when its requests have ended.",
+    "Take a model out of memory on one server, or on all; one that is in use goes when its requests have ended, and "
+    "one that is not loaded is out already.",
     action="unload model",
     body=Where,
     returns={
@@ -43,6 +45,7 @@ RESULT: Final = {
         "results": [RESULT],
         "summary": {"totalServers": int, "successfullyUnloaded": int, "unloading": int, "failed": int},
         "waited": MS,
+        "message": str,
     },
     seed=True,
 )
@@ -63,20 +66,26 @@ async def unload(asked: Asked, model: str) -> dict[str, Any]:
             "failed": found.count("failed"),
         },
         "waited": milliseconds(trio.current_time() - began),
+        "message": _told(model, server, found),
     }
 
 
+def _told(model: str, server: ServerId | None, found: list[str]) -> str:
+    where = "any server" if server is None else f"server '{server}'"
+    if not found:
+        return f"model '{model[:100]}' is not loaded on {where}"
+    return f"{found.count('unloaded')} of {len(found)} servers have unloaded it"
+
+
 async def _loaded(system: System, asked: str, server: ServerId | None) -> tuple[ModelName, list[ServerCell]]:
-    """Where it is in memory, by fresh probes. Raises ModelNotFound, ModelNotLoaded."""
-    name = wanted(system, asked)
+    """Where it is in memory, by fresh probes; nowhere is fine. Raises ModelNotFound for what cannot be a name."""
+    name = canonical(asked)
+    if name == ANY_MODEL:
+        raise ModelNotFound(f"'{asked[:100]}' is not a valid model name")
     cells = [system.cell(server)] if server is not None else list(system.servers.values())
     await reread(system, [c.state.id for c in cells if name in c.state.models or name in c.state.resident])
     survey = Survey(system)
-    found = [cell for cell in cells if survey.sight(cell, name).presence is Presence.LOADED]
-    if not found:
-        where = "any server" if server is None else f"server '{server}'"
-        raise ModelNotLoaded(f"model '{asked[:100]}' is not loaded on {where}")
-    return name, found
+    return name, [cell for cell in cells if survey.sight(cell, name).presence is Presence.LOADED]
 
 
 async def _unload_all(system: System, name: ModelName, cells: list[ServerCell], by: str) -> list[dict[str, Any]]:

@@ -9,12 +9,26 @@ import trio
 from fleet import recovery_views
 from fleet.gate import GateState
 from fleet.ids import ServerId
+from fleet.names import canonical
 from fleet.recoveries import Results
 from fleet.recovery_views import DAY, HOUR, Trend
 from web.admin.common import epoch_ms
 from web.admin.reading import Param
-from web.admin.recovery_view import FAILURE, PATTERN, STATS, TRANSITION, TYPES, failure, stats, transition
-from web.admin.shapes import EPOCH_MS, MS, SHARE, Each, OneOf, Said
+from web.admin.recovery_view import (
+    FAILURE,
+    PATTERN,
+    SHORT,
+    STATS,
+    TEST,
+    TRANSITION,
+    TYPES,
+    failure,
+    short,
+    stats,
+    test,
+    transition,
+)
+from web.admin.shapes import EPOCH_MS, MS, SHARE, Each, Maybe, OneOf, Said
 from web.admin.topic import Asked, Topic
 
 if TYPE_CHECKING:
@@ -44,6 +58,7 @@ def _window(seconds: float) -> Param:
         "serversWithPersistentFailures": int,
         "totalRecoveryAttempts": int,
         "totalFailures": int,
+        "recentFailures": Said(int, "those of the last hour, or of the window if that is shorter"),
         "overallFailureRate": SHARE,
         "topFailingServers": [{"serverId": str, "failureCount": int}],
         "commonErrorTypes": TYPES,
@@ -54,7 +69,8 @@ def _window(seconds: float) -> Param:
 )
 async def summary(asked: Asked) -> dict[str, Any]:
     now, window = trio.current_time(), asked.query["windowMs"] / 1000
-    seen = recovery_views.summarise({server: _page(asked, server) for server in asked.system.servers}, now, window)
+    pages = {server: _page(asked, server) for server in asked.system.servers}
+    seen = recovery_views.summarise(pages, now, window)
     return {
         "success": True,
         "totalServers": seen.servers,
@@ -62,6 +78,7 @@ async def summary(asked: Asked) -> dict[str, Any]:
         "serversWithPersistentFailures": seen.persistent,
         "totalRecoveryAttempts": seen.attempts,
         "totalFailures": seen.failures,
+        "recentFailures": recovery_views.failures_since(pages.values(), now - min(window, HOUR)),
         "overallFailureRate": round(seen.failures / seen.attempts, 4) if seen.attempts else 0.0,
         "topFailingServers": [{"serverId": server, "failureCount": count} for server, count in seen.top],
         "commonErrorTypes": seen.types,
@@ -73,12 +90,19 @@ async def summary(asked: Asked) -> dict[str, Any]:
 @topic.get(
     "/recovery-failures/stats/all",
     "Recovery statistics of every server.",
-    returns={"success": bool, "count": int, "servers": [STATS]},
+    returns={
+        "success": bool,
+        "count": int,
+        "servers": [STATS],
+        "stats": Said([SHORT], "the same servers, in the words of the reference's dashboard"),
+    },
     seed=True,
 )
 async def stats_of_all(asked: Asked) -> dict[str, Any]:
-    shown = [_stats(asked, server) for server in asked.system.servers]
-    return {"success": True, "count": len(shown), "servers": shown}
+    servers = list(asked.system.servers)
+    shown = [_stats(asked, server) for server in servers]
+    brief = [short(server, _page(asked, server)) for server in servers]
+    return {"success": True, "count": len(shown), "servers": shown, "stats": brief}
 
 
 @topic.get(
@@ -209,14 +233,16 @@ async def impact(asked: Asked, server: str) -> dict[str, Any]:
 @topic.get(
     "/recovery-failures/<server>/circuit-breaker-transitions",
     "The changes of state of a server's circuit breakers, newest first.",
-    query=(_LIMIT,),
-    returns={"success": bool, "serverId": str, "count": int, "transitions": [TRANSITION]},
+    query=(_LIMIT, Param("model", str, None, "only those of this model, however it is spelled")),
+    returns={"success": bool, "serverId": str, "model": Maybe(str), "count": int, "transitions": [TRANSITION]},
     seed=True,
 )
 async def transitions(asked: Asked, server: str) -> dict[str, Any]:
-    moves = _page(asked, _known(asked, server).state.id).moves
-    shown = [transition(move) for move in list(reversed(moves))[: asked.query["limit"]]]
-    return {"success": True, "serverId": server, "count": len(shown), "transitions": shown}
+    model = asked.query["model"]
+    moves = reversed(_page(asked, _known(asked, server).state.id).moves)
+    wanted = [move for move in moves if model is None or move.pair.model == canonical(model)]
+    shown = [transition(move) for move in wanted[: asked.query["limit"]]]
+    return {"success": True, "serverId": server, "model": model, "count": len(shown), "transitions": shown}
 
 
 @topic.post(
@@ -233,6 +259,9 @@ async def reset(asked: Asked, server: str) -> dict[str, Any]:
     found = asked.system.fleet.recoveries.forget(cell.state.id)
     word = "forgotten" if found else "forgotten already"
     return {"success": True, "message": f"failures and recoveries of server {server} are {word}"}
+
+
+# ---- recovery tests
 
 
 @topic.get(
@@ -268,6 +297,33 @@ async def recovery_tests(asked: Asked) -> dict[str, Any]:
     shares = {server: round(results.passed / results.ended, 4) for server, results in each.items() if results.ended}
     now = epoch_ms(trio.current_time())
     return {"success": True, "timestamp": now, "aggregate": aggregate, "recoveryProbabilities": shares}
+
+
+@topic.get(
+    "/metrics/recovery-tests/<path:breaker>",
+    "The recovery tests of one breaker (`server:model`, or all of a server) that are remembered, newest first.",
+    returns={
+        "success": bool,
+        "timestamp": EPOCH_MS,
+        "breakerName": str,
+        "metrics": Said([TEST], "empty for what was never tested, and for a breaker that there is not"),
+        "recoveryProbability": Said(float, "passed tests of those in `metrics`, 0 to 1; -1: none"),
+        "totalTests": int,
+    },
+)
+async def recovery_tests_of(asked: Asked, breaker: str) -> dict[str, Any]:
+    server, _, model = breaker.partition(":")
+    found = recovery_views.tests_of(_page(asked, ServerId(server)), canonical(model) if model else None)
+    shown = [test(each) for each in found]
+    passed = sum(each["success"] for each in shown)
+    return {
+        "success": True,
+        "timestamp": epoch_ms(trio.current_time()),
+        "breakerName": breaker,
+        "metrics": shown,
+        "recoveryProbability": round(passed / len(shown), 4) if shown else -1.0,
+        "totalTests": len(shown),
+    }
 
 
 def _known(asked: Asked, server: str) -> ServerCell:

@@ -38,6 +38,14 @@ STATS: Final = {
     "firstRecordedFailure": Maybe(EPOCH_MS),
     "lastSuccessfulRecovery": Maybe(EPOCH_MS),
 }
+SHORT: Final = {
+    "serverId": str,
+    "failureCount": int,
+    "lastFailure": Said(EPOCH_MS, "milliseconds since 1970; 0: never"),
+    "recoveryAttempts": int,
+    "successfulRecoveries": int,
+}
+"""A server's statistics as the reference's dashboard reads them."""
 FAILURE: Final = {
     "timestamp": EPOCH_MS,
     "serverId": str,
@@ -49,6 +57,15 @@ FAILURE: Final = {
     "source": _SOURCE,
     "circuitBreakerState": _STATE,
     "metadata": {"source": _SOURCE, "circuitBreakerState": _STATE},
+}
+TEST: Final = {
+    "testId": Said(str, "the server and the number of the attempt"),
+    "breakerName": Said(str, "server:model"),
+    "model": str,
+    "endTime": EPOCH_MS,
+    "success": bool,
+    "timeout": bool,
+    "error": Maybe(str),
 }
 TRANSITION: Final = {
     "timestamp": EPOCH_MS,
@@ -85,6 +102,17 @@ def stats(server: ServerId, page: Page, now: float) -> dict[str, Any]:
     }
 
 
+def short(server: ServerId, page: Page) -> dict[str, Any]:
+    """The same in the words of the reference's dashboard."""
+    return {
+        "serverId": server,
+        "failureCount": page.failed,
+        "lastFailure": epoch_ms(page.last_failure) or 0,
+        "recoveryAttempts": page.tried,
+        "successfulRecoveries": page.succeeded,
+    }
+
+
 def failure(attempt: Attempt) -> dict[str, Any]:
     """One failed attempt."""
     how = {"source": attempt.source.value, "circuitBreakerState": attempt.state.value}
@@ -98,6 +126,19 @@ def failure(attempt: Attempt) -> dict[str, Any]:
         "consecutiveFailures": attempt.in_a_row,
         **how,
         "metadata": how,
+    }
+
+
+def test(attempt: Attempt) -> dict[str, Any]:
+    """One recovery test that came to a result."""
+    return {
+        "testId": f"{attempt.server}-{attempt.number}",
+        "breakerName": f"{attempt.server}:{attempt.model}",
+        "model": attempt.model,
+        "endTime": epoch_ms(attempt.at),
+        "success": attempt.ok,
+        "timeout": attempt.type == "timeout",
+        "error": attempt.error or None,
     }
 
 

@@ -38,6 +38,7 @@ class PullBody(Section):
     """What to pull."""
 
     model: Name = Field(description="Name of the model; it is sent to the server as it stands here.")
+    insecure: bool = Field(False, description="Take it from a registry without TLS, or with a certificate of its own.")
 
 
 class CopyBody(PullBody):
@@ -104,7 +105,7 @@ async def models(asked: Asked, server: str) -> dict[str, Any]:
     seed=True,
 )
 async def pull(asked: Asked, server: str) -> dict[str, Any] | Response:
-    job = _start(asked, JobKind.PULL, server, asked.body.model)
+    job = _start(asked, JobKind.PULL, server, asked.body.model, _options(asked.body))
     return await _answer(asked, job, "pulled", details={"status": "success"})
 
 
@@ -125,7 +126,7 @@ async def copy(asked: Asked, server: str) -> dict[str, Any] | Response:
     origin = None if source is None else _known(asked, "source", source)
     if origin is not None and canonical(model) not in origin.state.models:
         raise BadRequest(f"model '{model[:200]}' not found on source server '{origin.state.id}'")
-    options = {} if origin is None else {"source": origin.state.id}
+    options = _options(asked.body) | ({} if origin is None else {"source": origin.state.id})
     job = _start(asked, JobKind.COPY, server, model, options)
     answer = await _answer(asked, job, "copied")
     if isinstance(answer, dict):
@@ -147,6 +148,10 @@ async def delete(asked: Asked, server: str, model: str) -> dict[str, Any] | Resp
 
 
 # ---- jobs and their answers
+
+
+def _options(body: PullBody) -> dict[str, Any]:
+    return {"insecure": True} if body.insecure else {}
 
 
 def _start(asked: Asked, kind: JobKind, server: str, model: str, options: dict[str, Any] | None = None) -> Job:

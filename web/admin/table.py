@@ -8,6 +8,7 @@ from typing import Final
 
 from web.admin import (
     alerts,
+    aliases,
     auditlog,
     bans,
     breaker_orders,
@@ -63,6 +64,7 @@ TOPICS: Final[tuple[Topic, ...]] = (
     pair_metrics.topic,
     stats.topic,
     prometheus.topic,
+    aliases.topic,
     alerts.topic,
     logs.topic,
     auditlog.topic,

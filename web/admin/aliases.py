@@ -1,0 +1,42 @@
+"""Other addresses of what has one already: the reference serves these under the orchestrator's prefix too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quart import Response
+
+from fleet import catalog
+from fleet.roles import Role
+from web import replies
+from web.admin import prometheus
+from web.admin.topic import Asked, Topic
+from web.local import NO_VERSION
+
+topic = Topic("aliases", "Lists of Ollama's and the metrics, by their other addresses.")
+
+
+@topic.get(
+    "/metrics/prometheus",
+    "The same as `/metrics`.",
+    role=Role.CLIENT,
+    returns=str,
+    media="text/plain",
+)
+async def metrics(asked: Asked) -> Response | dict[str, Any]:
+    return await prometheus.metrics(asked)
+
+
+@topic.get("/version", "The same as `/api/version`.", role=Role.CLIENT, returns={"version": str})
+async def version(asked: Asked) -> dict[str, Any]:
+    return {"version": catalog.version(asked.system.catalogs(), NO_VERSION)}
+
+
+@topic.get("/tags", "The same as `/api/tags`.", role=Role.CLIENT, returns={"models": [dict]})
+async def tags(asked: Asked) -> Response:
+    return replies.raw(asked.house.tags.body())
+
+
+@topic.get("/ps", "The same as `/api/ps`.", role=Role.CLIENT, returns={"models": [dict]})
+async def ps(asked: Asked) -> dict[str, Any]:
+    return {"models": catalog.ps(asked.system.catalogs())}
