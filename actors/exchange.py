@@ -340,6 +340,7 @@ class Exchange:
                 tries=self._tries,
                 began=self._enqueued,
                 trace=self._trace,
+                by=self._call.by,
             )
         )
 

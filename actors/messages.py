@@ -219,3 +219,5 @@ class Record:
     """When it arrived, on Trio's clock."""
     trace: Trace | None = None
     """Its place in a trace; None while traces are off."""
+    by: str = ""
+    """The name of the key that was shown, never the key; empty without one."""

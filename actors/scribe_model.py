@@ -160,6 +160,7 @@ class Author:
             priority=LOWEST_PRIORITY,
             pinned=server,
             client=OURSELVES,
+            by=OURSELVES,
             runner=runner or None,
         )
 

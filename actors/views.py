@@ -34,6 +34,7 @@ class QueueItem:
     deadline: float = 0.0
     endpoint: str = ""
     client: str = ""
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,4 +109,5 @@ def _item(fleet: FleetCell, ticket: PendingTicket, position: int, now: float) ->
         deadline=fleet.epoch(ticket.enqueued + limit),
         endpoint=ticket.call.endpoint if ticket.call is not None else "",
         client=ticket.call.client if ticket.call is not None else "",
+        by=ticket.call.by if ticket.call is not None else "",
     )

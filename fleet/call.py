@@ -27,6 +27,7 @@ class Call:
     or `ANY_MODEL` when any server may answer; `asked_model` is the client's own spelling. `stream` says whether the
     answer comes in pieces. `sse` asks for native NDJSON to be re-framed as server-sent events.
     `runs` is False for what no model runner answers (/api/show): it needs no slot and proves nothing about the model.
+    `client` is an address; `by` the name of the key that was shown (never the key), empty without one.
     `pinned` names the only server allowed. `content_length` belongs to an iterable body (None: chunked).
     `passing`: what of the headers goes on to a backend, if that has been worked out. `runner`: the runner options that
     the body asks for, None if there are none.
@@ -47,6 +48,7 @@ class Call:
     priority: int = 0
     pinned: ServerId | None = None
     client: str = ""
+    by: str = ""
     content_length: int | None = None
     runs: bool = True
     passing: Passing | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fleet.meter import Meter
+from fleet.meter_keys import OfKey
 from fleet.meter_parts import Buckets
 from fleet.meter_series import OfModel, OfPair, OfServer, Route
 from fleet.metricnames import BY_NAME, METRICS, Metric
@@ -60,6 +61,7 @@ def count(exposed: Exposed, meter: Meter) -> None:
     _models(exposed, [((label,), model) for label, model in meter.models.items()])
     _servers(exposed, [((label,), server) for label, server in meter.servers.items()])
     _pairs(exposed, list(meter.pairs.items()))
+    _keys(exposed, list(meter.keys.series.items()))
     exposed.points("fleet_failovers_total", (((cause,), number) for cause, number in meter.failovers.items()))
     exposed.points("fleet_queue_rejected_total", (((why,), number) for why, number in meter.rejected.items()))
     exposed.points("fleet_rate_limited_total", (((name,), number) for name, number in meter.limits.items()))
@@ -105,6 +107,13 @@ def _pairs(exposed: Exposed, pairs: list[tuple[tuple[str, str], OfPair]]) -> Non
     exposed.points("fleet_model_evictions_total", ((key, pair.evictions) for key, pair in loaded))
     moves = (((*key, to), number) for key, pair in pairs for to, number in _moves(key, pair))
     exposed.points("fleet_breaker_transitions_total", moves)
+
+
+def _keys(exposed: Exposed, keys: list[tuple[str, OfKey]]) -> None:
+    outcomes = (((name, how), number) for name, key in keys for how, number in key.outcomes.items())
+    exposed.points("fleet_key_requests_total", outcomes)
+    exposed.points("fleet_key_prompt_tokens_total", (((name,), key.prompt) for name, key in keys))
+    exposed.points("fleet_key_output_tokens_total", (((name,), key.output) for name, key in keys))
 
 
 def _moves(pair: Labels, seen: OfPair) -> Iterable[tuple[str, int]]:

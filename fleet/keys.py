@@ -176,6 +176,9 @@ def _moment(line: dict[str, object], name: str) -> str:
 def _no_doubles(keys: Sequence[StoredKey]) -> None:
     names: set[str] = set()
     digests: set[str] = set()
+    secret = {key.sha256 for key in keys}
+    if any(digest_of(key.name) in secret for key in keys):
+        raise ValueError("a name is a key itself, and names stand in logs and metrics")
     for key in keys:
         if key.sha256 in digests:
             raise ValueError(f"one key is listed twice, the second time as {key.name}")

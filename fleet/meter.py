@@ -14,6 +14,7 @@ from typing import Final, Protocol, TypeVar
 
 from fleet.ended import Attempt
 from fleet.loadtimes import COLD
+from fleet.meter_keys import KeyMeter
 from fleet.meter_loads import LoadWatch
 from fleet.meter_parts import Histogram, Pace, Table
 from fleet.meter_series import OfModel, OfPair, OfServer, Route
@@ -109,6 +110,7 @@ class Meter:
         self.servers: Table[str, OfServer] = Table(OfServer, self._left)
         self.pairs: Table[PairKey, OfPair] = Table(OfPair, self._parted)
         self.servers.most = MOST_SERVERS
+        self.keys = KeyMeter()
         self.loads = LoadWatch(self.of_pair)
         self.bound(200, 400)
 

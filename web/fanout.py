@@ -77,4 +77,5 @@ async def unload(system: System, holders: Sequence[ServerId], call: Call, down: 
             await ask_all(others, tell)
         await system.relay_to(first, call, last)
     about = {"model": call.model, "server": ",".join(holders), "request_id": call.request_id, "client": call.client}
+    about |= {"by": call.by} if call.by else {}
     logging.getLogger("fleet.management").info("unload done", extra=about)

@@ -19,6 +19,7 @@ from web.connection import converse
 from web.doorman import Doorman, Guarded, Judged
 from web.downstream import AsgiDownstream
 from web.faces import Face, face_of
+from web.reading import BY_KEY
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -87,7 +88,7 @@ class Guard:
     def _judged(self, scope: Any, method: str) -> Judged:
         host = target.settle(scope)
         judged = self._doorman.judge(method, scope["path"], host, scope["headers"], face_of(scope))
-        scope[errors.SCOPE_KEY] = judged.asker
+        scope[errors.SCOPE_KEY], scope[BY_KEY] = judged.asker, judged.key
         return judged
 
 

@@ -50,8 +50,8 @@ def hints_of(endpoint: Endpoint, query: bytes, headers: Headers, pinned: ServerI
     return Hints(endpoint, target, headers, pinned, passing(headers), priority_of(headers), events)
 
 
-def work_of(system: System, hints: Hints, body: bytes, request_id: RequestId, client: str) -> Work:
-    """What to do about a request whose body is `body`.
+def work_of(system: System, hints: Hints, body: bytes, request_id: RequestId, client: str, by: str) -> Work:
+    """What to do about a request whose body is `body`; `client` and `by` as in `Call`.
 
     Raises CloudDisabled, ServerNotFound, and TooLarge for a body that is too large once it is decompressed.
     """
@@ -75,6 +75,7 @@ def work_of(system: System, hints: Hints, body: bytes, request_id: RequestId, cl
         priority=hints.priority,
         pinned=hints.pinned,
         client=client,
+        by=by,
         runs=endpoint.kind is not Kind.SHOW,
         passing=hints.passing,
         runner=seen.runner,

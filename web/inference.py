@@ -16,7 +16,7 @@ from web import errors
 from web.connection import Relay
 from web.counting import EXCHANGED
 from web.hot import hints_of, work_of
-from web.reading import client, scope, whole_body
+from web.reading import by, client, scope, whole_body
 
 if TYPE_CHECKING:
     from actors.system import System
@@ -38,7 +38,7 @@ def _view(system: System, endpoint: Endpoint) -> Callable[..., Awaitable[Relay]]
         pinned = None if server is None else ServerId(server)
         hints = hints_of(endpoint, here["query_string"], here["headers"], pinned)
         request_id = RequestId(errors.asker_of(here).request_id)
-        work = work_of(system, hints, await whole_body(), request_id, client())
+        work = work_of(system, hints, await whole_body(), request_id, client(), by())
         here[EXCHANGED] = True
         return Relay(work)
 

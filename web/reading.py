@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from quart import request
 
@@ -12,6 +12,9 @@ from fleet.ids import RequestId
 from fleet.keys import without_keys
 from fleet.peek import Peek, peek
 from web import errors
+
+BY_KEY: Final = "fleet.by"
+"""Where the scope says whose key was shown."""
 
 
 def scope() -> Any:
@@ -30,6 +33,11 @@ def target(path: str | None = None) -> str:
 def client() -> str:
     """The address of whoever asks."""
     return (scope().get("client") or ("",))[0]
+
+
+def by() -> str:
+    """The name of the key that whoever asks has shown; empty without one."""
+    return str(scope().get(BY_KEY, ""))
 
 
 async def whole_body() -> bytes:
@@ -57,5 +65,6 @@ def plain_call(body: Any, *, stream: bool = False, content_length: int | None = 
         endpoint=here["path"],
         stream=stream,
         client=client(),
+        by=by(),
         content_length=content_length,
     )

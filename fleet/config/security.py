@@ -155,6 +155,12 @@ def _doubles(section: SecuritySection) -> list[tuple[str, str]]:
         if names[key.name] > 1
     ]
     plain = {digest_of(key.get_secret_value()) for key in section.api_keys}
+    secret = plain | {key.digest for key in section.keys}
+    found += [
+        (f"keys.{index}.name", "is a key: names stand in logs and metrics, so it must be another word")
+        for index, key in enumerate(section.keys)
+        if digest_of(key.name) in secret
+    ]
     digests = Counter([*(key.digest for key in section.keys), *plain])
     unknown = (STAND_IN, digest_of(STAND_IN))  # the reference that could not be resolved is a problem of its own
     found += [

@@ -62,6 +62,8 @@ BAD = [
     ("{keys: [{name: a, key: 'env:NOWHERE'}]}", "security.keys.0.key", "NOWHERE is not set"),
     ("{keys: [{name: a, sha256: 'env:NOWHERE'}]}", "security.keys.0.sha256", "NOWHERE is not set"),
     ("{keys: [{name: a, key: 'env:N'}, {name: b, key: 'env:N'}]}", "security.keys.1.key", "N is not set"),
+    (f"{{keys: [{{name: {SECRET}, key: {SECRET}}}]}}", "security.keys.0.name", "is a key"),
+    (f"{{api_keys: [{SECRET}], keys: [{{name: {SECRET}, key: '12345678'}}]}}", "security.keys.0.name", "is a key"),
     ("{require_api_key: true}", "security.require_api_key", "nobody could enter"),
     ("{anonymous_role: root}", "security.anonymous_role", "auto, client, operator, admin"),
     ("{backends: {allowed: ['10.0.0.1/8']}}", "security.backends.allowed.0", "bits beyond"),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from actors.lease import Waiting
+from fleet.roles import ANONYMOUS
 from web.admin.common import epoch_ms, is_healthy, milliseconds
-from web.admin.queue import BY_MODEL, by_model
+from web.admin.queue import BY, BY_MODEL, by_model
 from web.admin.reading import Param
 from web.admin.shapes import EPOCH_MS, Maybe, OneOf, Said
 from web.admin.topic import Asked, Topic
@@ -38,7 +39,8 @@ REQUEST: Final = {
     "streaming": bool,
     "protocol": str,
     "endpoint": str,
-    "clientId": str,
+    "clientId": Said(str, "the client's address"),
+    "by": BY,
     "priority": int,
     "handoffCount": int,
 }
@@ -120,6 +122,7 @@ def _request(fleet: FleetCell, lease: Lease) -> dict[str, Any]:
         "protocol": call.dialect.name,
         "endpoint": call.endpoint,
         "clientId": call.client,
+        "by": call.by or ANONYMOUS,
         "priority": call.priority,
         "handoffCount": 0,
     }

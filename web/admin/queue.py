@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from actors.orders import heard
+from fleet.roles import ANONYMOUS
 from web.admin.common import epoch, iso, milliseconds, take_turns
 from web.admin.reading import Param
 from web.admin.shapes import EPOCH_MS, ISO, MS, Each, Maybe, Said
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 topic = Topic("queue", "The waiting lines.")
 
+BY: Final = Said(str, "the name of the key that asked for it; `anonymous` without one")
 STATE: Final = {"paused": bool, "since": ISO, "why": str, "next": str, "by": Maybe(str)}
 ITEM: Final = {
     "id": str,
@@ -30,7 +32,8 @@ ITEM: Final = {
     "waitTime": MS,
     "estimatedWait": Maybe(MS),
     "endpoint": str,
-    "clientId": str,
+    "clientId": Said(str, "the client's address"),
+    "by": BY,
 }
 QUEUE: Final = {
     "currentSize": Said(int, "waiting and processing"),
@@ -160,4 +163,5 @@ def _item(item: QueueItem) -> dict[str, Any]:
         "estimatedWait": milliseconds(item.estimate),
         "endpoint": item.endpoint,
         "clientId": item.client,
+        "by": item.by or ANONYMOUS,
     }
