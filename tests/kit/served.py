@@ -14,10 +14,12 @@ import httpx
 import trio
 
 from actors.system import System, open_system
+from fleet.call import Call, Downstream
 from fleet.config import Config
 from fleet.ids import ServerId
 from fleet.simulator import Profile
 from tests.kit.lanes import EDGE, QUART, UNIX, base_url, current, socket_path
+from tests.kit.metrics import noted
 from tests.kit.tcp import TcpSim, sim_server
 from tests.kit.unlimited import unlimited
 from web.inner import private_socket
@@ -39,6 +41,21 @@ class Served:
         self.lanes: dict[str, str] = {}
         self.dashboard_url = self.metrics_url = url
         """Whatever lane the test has chosen, these are the edge's."""
+        self.exchanges = 0
+        """Requests whose record is not noted yet. A lease, the other thing that is open, is gone some turns earlier."""
+        self._count_exchanges()
+
+    def _count_exchanges(self) -> None:
+        exchange = self.system.exchange
+
+        async def counted(call: Call, down: Downstream) -> None:
+            self.exchanges += 1
+            try:
+                await exchange(call, down)
+            finally:
+                self.exchanges -= 1
+
+        self.system.exchange = counted  # type: ignore[method-assign]
 
     @property
     def address(self) -> tuple[str, int]:
@@ -51,10 +68,24 @@ class Served:
         where = base_url(self.url)
         return httpx.AsyncClient(base_url=where, transport=transport, trust_env=False, timeout=20.0, headers=headers)
 
-    async def until_idle(self, within: float = 5.0) -> None:
-        """Wait until no request is open; fails when that takes longer."""
+    async def until_idle(self, within: float = 60.0) -> None:
+        """Wait until no inference request is open, here or at a server, and all that were have been noted.
+
+        One that the fleet has not read yet is none: see `until_noted`. Fails when it takes longer.
+        """
         with trio.fail_after(within):
-            while self.system.in_flight or any(sim.host.active_requests for sim in self.sims.values()):
+            while (
+                self.exchanges or self.system.in_flight or any(sim.host.active_requests for sim in self.sims.values())
+            ):
+                await trio.sleep(0.005)
+
+    async def until_noted(self, requests: int, within: float = 60.0) -> None:
+        """Wait until so many requests to Ollama's routes were counted since the start, whatever became of them.
+
+        The fleet counts a request some turns after its client has got the answer, or has left.
+        """
+        with trio.fail_after(within):
+            while noted(self.system) < requests:
                 await trio.sleep(0.005)
 
     def assert_nothing_left(self) -> None:
