@@ -216,7 +216,7 @@ async def test_real_threads_do_not_pile_up_behind_a_driver_that_hangs() -> None:
 
     probes: list[tuple[str, Probe]] = [("GPUs", driver), ("memory", answer)]
     parts = [Part(name, probe) for name, probe in probes]
-    with trio.fail_after(15):
+    with trio.fail_after(60):
         async with watching(*parts, interval=0.1, timeout=0.05) as (_, watch):
             while answered < 5:
                 await trio.sleep(0.01)
@@ -230,7 +230,7 @@ async def test_real_threads_do_not_pile_up_behind_a_driver_that_hangs() -> None:
 
 
 async def test_the_real_machine_has_processors_memory_and_a_disk() -> None:
-    with trio.fail_after(15):
+    with trio.fail_after(60):
         async with open_fleet(host={"interval": 0.1}) as fleet, trio.open_nursery() as nursery:
             watch = fleet.system.host
             nursery.start_soon(watch.run)

@@ -137,7 +137,7 @@ async def test_store_is_down_as_sqlite_says_it(
         assert client.complete
         assert (await journal.history(5)) == []
         quota.set(0)
-        with trio.fail_after(10.0):
+        with trio.fail_after(60):
             while journal.view().state != "ok":
                 await trio.sleep(0.02)
         assert await journal.kept(5.0)
@@ -167,7 +167,7 @@ async def test_store_is_down_because_somebody_removed_it(tmp_path: Path, monkeyp
         journal.touch("thing", "d")
         assert not await journal.kept(5.0)
         assert "is gone" in journal.view().why
-        with trio.fail_after(10.0):
+        with trio.fail_after(60):
             while journal.view().state != "ok":
                 await trio.sleep(0.02)
         assert await journal.kept(5.0)
@@ -203,7 +203,7 @@ async def test_a_store_that_opens_too_slowly_is_left_alone(
     assert "could not be read in time" in view.why
     assert not await journal.kept(5.0)
     go_on.set()
-    with trio.fail_after(5.0):
+    with trio.fail_after(20):
         await done.wait()
     monkeypatch.undo()
     _, again = await open_journal(tmp_path / "fleet.db", 1000)

@@ -79,7 +79,7 @@ def test_the_second_process_runs_without_a_store(tmp_path: Path) -> None:
             assert first.stdout is not None
             assert first.stdout.readline() == "open\n"
             with victim(path) as second:
-                said, _ = second.communicate(timeout=20)
+                said, _ = second.communicate(timeout=120)
             assert said == f"no store: {path} is in use by another process\n"
             assert int(first.stdout.readline()) > 0
         finally:

@@ -108,14 +108,14 @@ def post(body: bytes = b"{}", target: str = "/api/chat") -> UpstreamRequest:
 
 
 async def ask(pool: Pool, request: UpstreamRequest | None = None) -> UpstreamResponse:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         return await pool.open(request or post(), connect_timeout=5)
 
 
 async def read(response: UpstreamResponse) -> bytes:
     """The whole body."""
     pieces = []
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while data := await response.receive():
             pieces.append(data)
     return b"".join(pieces)

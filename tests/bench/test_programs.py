@@ -54,7 +54,7 @@ def run_load(tools: Path, mode: str, target: str, request: Request, *words: str)
     path = tools / "request.http"
     path.write_bytes(request.wire())
     done = subprocess.run(
-        [tools / "load", mode, target, path, *words, "-e", request.end], capture_output=True, check=True, timeout=20
+        [tools / "load", mode, target, path, *words, "-e", request.end], capture_output=True, check=True, timeout=120
     )
     line: dict[str, Any] = json.loads(done.stdout)
     return line

@@ -47,7 +47,7 @@ class Running:
         self.metrics_url = _url_in(process.stdout)
         self.sims: dict[str, Simulator] = {}
 
-    async def exit_code(self, within: float = 10.0) -> int:
+    async def exit_code(self, within: float = 60.0) -> int:
         """Wait until it has ended."""
         with trio.fail_after(within):
             while (code := self.process.poll()) is None:
@@ -88,7 +88,7 @@ async def fleet_of_two(folder: Path, *options: str, **config: object) -> AsyncIt
 
 
 async def _until_ready(url: str) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while (await ask(url, "GET", "/api/orchestrator/health")).json()["healthyServers"] != 2:
             await trio.sleep(0.02)
 

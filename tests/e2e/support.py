@@ -59,7 +59,7 @@ class Answer:
 
 
 async def ask(
-    url: str, method: str, path: str, body: object = None, *headers: str, version: str = "1.1", within: float = 20.0
+    url: str, method: str, path: str, body: object = None, *headers: str, version: str = "1.1", within: float = 60.0
 ) -> Answer:
     """One request on a connection of its own; the whole answer."""
     with trio.fail_after(within):
@@ -105,7 +105,7 @@ def is_whole(raw: bytes) -> bool:
     return len(body) >= int(length[1]) if length else body.endswith(b"0\r\n\r\n")
 
 
-async def first_answer(stream: trio.SocketStream, within: float = 5.0) -> Answer:
+async def first_answer(stream: trio.SocketStream, within: float = 20.0) -> Answer:
     """The next answer on a connection that stays open."""
     raw = b""
     with trio.fail_after(within):
@@ -116,7 +116,7 @@ async def first_answer(stream: trio.SocketStream, within: float = 5.0) -> Answer
     return understood(raw)
 
 
-async def until(condition: Callable[[], object], within: float = 5.0, *, every: float = 0.001) -> None:
+async def until(condition: Callable[[], object], within: float = 20.0, *, every: float = 0.001) -> None:
     """Wait until something has become true; fails when that takes longer."""
     with trio.fail_after(within):
         while not condition():

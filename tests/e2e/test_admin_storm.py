@@ -74,7 +74,7 @@ async def traffic(fleet: Served, stop: trio.Event, outcomes: list[int]) -> None:
         while not stop.is_set():
             number += 1
             body = {"model": ("llama3:8b", "tiny")[number % 2], "prompt": "hi", "options": {"num_predict": 5}}
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 answer = await client.post("/api/generate", json=body)
             outcomes.append(answer.status_code)
 
@@ -89,7 +89,7 @@ async def storm(sequence: list[tuple[int, str, Any]]) -> None:
             async with fleet.client() as client:
                 for number, path, body in sequence:
                     entry = ROUTES[number]
-                    with trio.fail_after(45):
+                    with trio.fail_after(60):
                         answer = await client.request(entry.method, path, json=body)
                     judge(entry, answer)
                     assert fleet.system.in_flight == sum(len(c.leases) for c in fleet.system.servers.values())
@@ -111,7 +111,6 @@ def judge(entry: Entry, answer: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(170)
 @settings(
     max_examples=25,
     deadline=None,

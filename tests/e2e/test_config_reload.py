@@ -45,7 +45,7 @@ async def _until(here: Configured, trouble: bool) -> None:
 async def test_bad_config_on_reload(tmp_path: Path) -> None:
     """Live streams go on, new requests go on, the old configuration stays, every problem is listed with its path."""
     async with configured(tmp_path, "a", "b") as here, here.client() as client, trio.open_nursery() as nursery:
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             nursery.start_soon(Watch(here.settings).run)
             streams = [Stream() for _ in range(3)]
             async with trio.open_nursery() as running:
@@ -77,7 +77,7 @@ async def test_a_good_reload_drops_no_request_though_it_changes_the_fleet(tmp_pa
         here.client() as client,
         trio.open_nursery() as nursery,
     ):
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             statuses: list[int] = []
             done = trio.Event()
 

@@ -59,7 +59,7 @@ def launched(folder: Path) -> Iterator[subprocess.Popen[str]]:
 async def demo(folder: Path) -> AsyncIterator[Demo]:
     """A demo all of whose servers are healthy; it must end well."""
     with launched(folder) as process:
-        with trio.fail_after(15):
+        with trio.fail_after(60):
             running = await trio.to_thread.run_sync(Demo, process, abandon_on_cancel=True)
             while (await ask(running.url, "GET", "/api/orchestrator/health")).json()["healthyServers"] != 3:
                 await trio.sleep(0.02)

@@ -81,7 +81,7 @@ async def test_nobody_waits_for_ever_for_an_invited_body(path: str) -> None:
         async with client.stream:
             await client.send(request_bytes("POST", path, None, EXPECT, "Content-Length: 5"))
             assert await client._exactly(len(INVITATION)) == INVITATION
-            reply = await client.answer("POST", within=5.0)
+            reply = await client.answer("POST", within=20.0)
             assert (reply.status, reply.closes) == (408, True)
             assert not await client.rest(5.0)
 

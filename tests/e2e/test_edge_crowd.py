@@ -14,7 +14,7 @@ from tests.kit.edge import Browser, browser, generate, in_front_of, noted_edges,
 from tests.kit.raw import request_bytes
 from tests.kit.served import Served
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 DONE = b'{"model":"m","response":"","done":true,"done_reason":"stop"}\n'
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"

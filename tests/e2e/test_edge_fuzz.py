@@ -186,7 +186,6 @@ async def others(fleet: Served, client: Browser, number: int) -> None:
     assert (reply.headers["x-request-id"], reply.json()["response"]) == (f"o{number}", f"other {number}")
 
 
-@pytest.mark.timeout(120)
 async def test_requests_are_answered_in_order_up_to_the_first_rubbish() -> None:
     async with in_front_of(echo) as (fleet, _):
         other = await browser(fleet.url)
@@ -195,7 +194,7 @@ async def test_requests_are_answered_in_order_up_to_the_first_rubbish() -> None:
         async def example(asks: list[Ask], rubbish: bytes, pieces: list[bytes]) -> None:
             nonlocal count
             count += 1
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 await one_client(fleet, asks, rubbish, pieces)
                 await others(fleet, other, count)
                 await until(lambda: not fleet.system.in_flight)
@@ -210,7 +209,6 @@ async def test_requests_are_answered_in_order_up_to_the_first_rubbish() -> None:
         await other.stream.aclose()
 
 
-@pytest.mark.timeout(120)
 async def test_bytes_at_random_harm_nobody() -> None:
     async with in_front_of(echo, timeouts={"head": 0.2}) as (fleet, _):
         other = await browser(fleet.url)

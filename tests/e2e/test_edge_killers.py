@@ -55,7 +55,7 @@ async def alive(fleet: Served) -> None:
         assert (await client.ask("GET", "/api/version")).status == 200
 
 
-async def shut_out(fleet: Served, data: bytes, within: float = 3.0) -> bytes:
+async def shut_out(fleet: Served, data: bytes, within: float = 20.0) -> bytes:
     """What comes of such bytes until the server closes."""
     client = await browser(fleet.url)
     async with client.stream:
@@ -112,7 +112,7 @@ async def stalled(fleet: Served, data: bytes) -> Browser:
 
 async def until_stuck(backend: Backend) -> None:
     """Wait until nothing more goes out of the backend."""
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         sent = -1
         while sent != backend.sent or not sent:
             sent = backend.sent
@@ -123,7 +123,7 @@ async def test_a_stalled_reader_blocked_the_shutdown_for_ever() -> None:
     async with stoppable(flood, drain_timeout=0.5) as product:
         client = await stalled(product.fleet, generate("Hi", stream=True))
         await until_stuck(product.backend)
-        assert await product.stop(within=8.0) >= 0.4
+        assert await product.stop(within=20.0) >= 0.4
         await client.stream.aclose()
 
 
@@ -134,7 +134,7 @@ async def test_a_stalled_reader_of_the_app_s_answers_blocked_the_shutdown_for_ev
         with trio.move_on_after(1):
             while True:
                 await client.send(asked)
-        await product.stop(within=8.0)
+        await product.stop(within=20.0)
         await trio.aclose_forcefully(client.stream)
 
 
@@ -191,7 +191,7 @@ async def test_a_drain_took_all_of_its_timeout() -> None:
         await trio.testing.wait_all_tasks_blocked(0.1)
         assert not product.ended.is_set()
         go.set()
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             assert (await running.rest()).endswith(LAST)
             await product.ended.wait()
         for client in (*idle, running):
@@ -210,7 +210,7 @@ async def test_a_chunked_body_over_the_limit_hung(path: str) -> None:
             with suppress(trio.BrokenResourceError):
                 for _ in range(30):
                     await client.send(b"3e8\r\n" + b"x" * 1000 + b"\r\n")
-            reply = await client.answer("POST", within=5.0)
+            reply = await client.answer("POST", within=20.0)
             assert (reply.status, reply.closes) == (413, True)
             assert not await client.rest(5.0)
         assert not backend.seen
@@ -254,7 +254,7 @@ async def test_a_head_that_never_came_to_its_end_was_waited_for(begun: bytes, af
                 await client.ask("GET", "/api/version")
             began = trio.current_time()
             await client.send(begun)
-            reply = await client.answer(within=4.0)
+            reply = await client.answer(within=20.0)
             assert (reply.status, reply.closes) == (408, True)
             assert trio.current_time() - began >= 0.3
             assert not await client.rest()
@@ -274,7 +274,7 @@ async def test_a_head_that_drips_was_waited_for() -> None:
                         await trio.sleep(0.05)
 
             nursery.start_soon(drip)
-            assert (await client.answer(within=5.0)).status == 408
+            assert (await client.answer(within=20.0)).status == 408
             nursery.cancel_scope.cancel()
 
 
@@ -285,7 +285,7 @@ async def test_a_body_that_never_came_to_its_end_was_waited_for(path: str, frami
         client = await browser(fleet.url)
         async with client.stream:
             await client.send(request_bytes("POST", path, None, framing), b"5\r\nhel")
-            reply = await client.answer("POST", within=5.0)
+            reply = await client.answer("POST", within=20.0)
             assert (reply.status, reply.closes) == (408, True)
             assert not await client.rest(5.0)
         assert fleet.system.in_flight == 0

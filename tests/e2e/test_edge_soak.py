@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.soak import Soak, check, in_front_of_processes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 REQUESTS = 1500
 

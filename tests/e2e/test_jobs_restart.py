@@ -20,7 +20,7 @@ SLOWLY = ["all:slow-drip:2,paths=/api/pull"]
 
 async def job_of(running: Running, *states: str) -> dict[str, Any]:
     """The only job, once it is in one of these states."""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while True:
             (job,) = (await ask(running.url, "GET", f"{ROOT}/jobs")).json()["jobs"]
             if job["state"] in states:

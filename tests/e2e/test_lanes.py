@@ -225,7 +225,7 @@ class Told:
 
 async def told(url: str, asked: Ask, upstream: RawUpstream) -> Told:
     upstream.requests.clear()
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with await connect(url) as stream:
             await stream.send_all(asked.raw)
             raw = await _answer(stream, head_only=asked.raw.startswith(b"HEAD "))

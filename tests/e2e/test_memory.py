@@ -13,7 +13,6 @@ GROWTH_KIB = 2 * 1024
 """The allocator's own unrest is some hundred KiB; one kilobyte kept per request would be 3,000."""
 
 
-@pytest.mark.timeout(180)
 async def test_memory_after_6000_requests_is_what_it_was_after_3000() -> None:
     async with in_front_of_processes() as fleet:
         soak = Soak(fleet)

@@ -32,7 +32,7 @@ async def with_client(fleet: Served, work: Callable[[ollama.Client], T]) -> T:
         finally:
             client.close()  # type: ignore[no-untyped-call]
 
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         return await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
 
 

@@ -29,7 +29,7 @@ pytestmark = [
 async def play(fleet: Served, scenario: str) -> dict[str, Any]:
     """Run one scenario of client.mjs."""
     command = [str(NODE), "client.mjs", fleet.url, scenario]
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         ended = await trio.run_process(command, cwd=FOLDER, capture_stdout=True, stderr=subprocess.STDOUT)
     return dict(json.loads(ended.stdout))
 

@@ -29,7 +29,7 @@ SLOW_ANSWERS = ("--load-seconds", "0", "--tokens-per-second", "20")
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """One `fleet` command to its end."""
     return subprocess.run(
-        [FLEET, *arguments], capture_output=True, text=True, timeout=20, env={**os.environ, **environment}, check=False
+        [FLEET, *arguments], capture_output=True, text=True, timeout=120, env={**os.environ, **environment}, check=False
     )
 
 
@@ -38,7 +38,7 @@ async def begin_stream(running: Running, tokens: int = 20) -> trio.SocketStream:
     stream = await connect(running.url)
     body = {"model": "llama3:8b", "prompt": "Why?", "options": {"num_predict": tokens}}
     await stream.send_all(request_bytes("POST", "/api/generate", body, "Connection: close"))
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         await read_until(stream, b'"done":false')
     return stream
 
@@ -52,7 +52,7 @@ async def test_the_official_client_talks_to_the_process(tmp_path: Path) -> None:
                 parts = client.chat("llama3:8b", [{"role": "user", "content": "Hi"}], stream=True)
                 return "".join(part.message.content or "" for part in parts)
 
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             assert "Simulated" in await trio.to_thread.run_sync(talk)
         answer = await ask(running.orchestrator_url, "GET", "/api/orchestrator/servers")
         assert answer.json()["count"] == 2
@@ -62,14 +62,14 @@ async def test_sigterm_lets_a_stream_finish_and_exits_with_0(tmp_path: Path) -> 
     async with fleet_of_two(tmp_path, *SLOW_ANSWERS) as running:
         stream = await begin_stream(running, tokens=30)
         running.process.send_signal(signal.SIGTERM)
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             while (ready := await ask(running.url, "GET", "/health/ready")).status != 503:
                 await trio.sleep(0.01)
         assert ready.json()["reason"] == "shutting down"
         refused = await ask(running.url, "POST", "/api/generate", {"model": "llama3:8b", "prompt": "x"})
         assert (refused.status, refused.headers["x-fleet-error"]) == (503, "SHUTTING_DOWN")
         assert int(refused.headers["retry-after"]) >= 1
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             async with stream:
                 assert b'"done":true' in await read_until(stream, b"0\r\n\r\n")
         assert await running.exit_code() == 0
@@ -89,7 +89,7 @@ async def test_a_stream_beyond_the_drain_timeout_gets_its_error_record(tmp_path:
     async with fleet_of_two(tmp_path, *SLOW_ANSWERS, drain_timeout=0.3) as running:
         stream = await begin_stream(running, tokens=2000)
         running.process.send_signal(signal.SIGINT)
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             async with stream:
                 last = await read_until(stream, b"0\r\n\r\n")
         records = [json.loads(line) for line in last.splitlines() if line.startswith(b"{")]
@@ -101,7 +101,7 @@ async def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     async with fleet_of_two(tmp_path, *SLOW_ANSWERS, drain_timeout=60) as running:
         stream = await begin_stream(running, tokens=2000)
         running.process.send_signal(signal.SIGTERM)
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             while (await ask(running.url, "GET", "/health/ready")).status != 503:
                 await trio.sleep(0.01)
         began = time.monotonic()
@@ -210,7 +210,7 @@ async def test_the_process_follows_its_file_and_saves_into_it(tmp_path: Path) ->
     """`fleet serve` knows where its configuration came from; and following it does not delay its end."""
     with serving(tmp_path, {}, queue={"max_size": 5}) as running:
         path, url = tmp_path / "fleet.yml", "/api/orchestrator/config"
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             path.write_text(path.read_text().replace("max_size: 5", "max_size: 6  # mine"))
             while (shown := (await ask(running.url, "GET", url)).json())["config"]["queue"]["maxSize"] != 6:
                 await trio.sleep(0.05)

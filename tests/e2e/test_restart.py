@@ -26,7 +26,7 @@ async def call(running: Running, method: str, path: str, body: object = None) ->
 
 
 async def until_known(running: Running, *servers: str) -> None:
-    with trio.fail_after(15):
+    with trio.fail_after(60):
         while True:
             found = (await call(running, "GET", "/servers"))["servers"]
             healthy = {each["id"] for each in found if each["healthy"]}

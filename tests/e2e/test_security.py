@@ -31,7 +31,7 @@ CHAT = {"model": "llama3:8b", "messages": [{"role": "user", "content": "Hi"}], "
 
 def keys(file: Path, *arguments: str) -> str:
     ended = subprocess.run(
-        [FLEET, "keys", *arguments, "--file", str(file)], capture_output=True, text=True, timeout=20, check=True
+        [FLEET, "keys", *arguments, "--file", str(file)], capture_output=True, text=True, timeout=120, check=True
     )
     return ended.stdout.strip()
 

@@ -35,7 +35,7 @@ class Player:
 
     async def play(self, url: str, scenario: str, *more: str) -> None:
         command = [str(NODE), "live.mjs", url, scenario, *more]
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             ended = await trio.run_process(command, cwd=FOLDER, capture_stdout=True, stderr=subprocess.STDOUT)
         self.result = dict(json.loads(ended.stdout))
 
@@ -85,7 +85,7 @@ async def test_it_needs_no_options_to_be_told_all_of_a_real_fleet(monkeypatch: p
     async with fleet_with_alerts(monkeypatch, "a", "b") as fleet, trio.open_nursery() as nursery:
         port = fleet.dashboard_url.rpartition(":")[2]
         nursery.start_soon(player.play, f"http://localhost:{port}", "reference")
-        with trio.fail_after(15):
+        with trio.fail_after(60):
             while not fleet.system.feed.clients["websocket"]:
                 await trio.sleep(0.01)
         await fleet.sims["b"].kill()

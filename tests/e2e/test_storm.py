@@ -32,7 +32,6 @@ def idle_tasks(fleet: Served) -> int:
     )
 
 
-@pytest.mark.timeout(120)
 async def test_a_thousand_streams_through_a_storm_leave_nothing_behind() -> None:
     before = descriptors(), tasks()
     dice = random.Random(7)

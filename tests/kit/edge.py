@@ -64,7 +64,7 @@ class Browser:
         await self.send(request_bytes(method, path, body, *fields))
         return await self.answer(method)
 
-    async def answer(self, method: str = "GET", within: float = 10.0) -> Reply:
+    async def answer(self, method: str = "GET", within: float = 60.0) -> Reply:
         """The next answer. Raises EOFError if the connection ends before it has begun."""
         with trio.fail_after(within):
             return await self._answer(method)
@@ -136,7 +136,7 @@ class Browser:
             raise EOFError(self.data)
         self.data += piece
 
-    async def rest(self, within: float = 10.0) -> bytes:
+    async def rest(self, within: float = 60.0) -> bytes:
         """Everything up to the end, however that comes about."""
         with trio.fail_after(within), suppress(trio.BrokenResourceError, EOFError):
             while True:

@@ -103,7 +103,7 @@ class FakeFeed:
             for update in updates:
                 viewer.tell(update)
 
-    async def until(self, number: int, within: float = 10.0) -> None:
+    async def until(self, number: int, within: float = 60.0) -> None:
         """Wait until so many watch."""
         with trio.fail_after(within):
             while len(self.viewers) != number:
@@ -197,7 +197,7 @@ class Poller:
 
 async def message(socket: WebSocketConnection) -> str:
     """The next text of a websocket."""
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         return str(await socket.get_message())
 
 

@@ -68,7 +68,7 @@ async def prometheus(folder: Path, metrics_url: str, key: str) -> AsyncIterator[
     port = _free_port()
     with (folder / "log").open("w") as log, ended(_started(folder, port, log)):
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10) as client:
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 await _until_ready(client)
             yield Prometheus(client)
 

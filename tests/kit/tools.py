@@ -24,9 +24,9 @@ def needs(program: str, how: str = "`make tools` gets it where there is apt") ->
 
 
 def run(program: str, *arguments: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run it to its end, at most 50 s; whoever calls looks at the exit code. No pager, no colours, no proxy."""
+    """Run it to its end, at most 200 s; whoever calls looks at the exit code. No pager, no colours, no proxy."""
     path = find(program)
     assert path is not None
     words = [path, *map(str, arguments)]
     plain = {**os.environ, "PAGER": "cat", "NO_COLOR": "1", "no_proxy": "*"}
-    return subprocess.run(words, input=stdin, capture_output=True, text=True, timeout=50, env=plain, check=False)
+    return subprocess.run(words, input=stdin, capture_output=True, text=True, timeout=200, env=plain, check=False)

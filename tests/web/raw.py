@@ -51,7 +51,7 @@ async def running(serve: Callable[..., Awaitable[None]], url: str, drain_timeout
         finally:
             here.hang_up()
             here.stop.set()
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             await here.stopped.wait()
 
 
@@ -100,7 +100,7 @@ class Wire:
 
     async def answer(self, method: str = "GET") -> Answer:
         """Read one response, interim ones passed over."""
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             return await self._read(method)
 
     async def _read(self, method: str) -> Answer:
@@ -125,7 +125,7 @@ class Wire:
 
     async def closed(self) -> bool:
         """Wait until the server has closed; what it still sends is thrown away."""
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             try:
                 while await self.stream.receive_some():
                     pass

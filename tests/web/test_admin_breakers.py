@@ -344,7 +344,7 @@ async def half_open(threshold: int = 5, **config: Any) -> Any:
         await fleet.system.probe(A, 5.0)
         tester, fleet.system.breakers.tester = fleet.system.breakers.tester, None
         await fail(fleet)
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             while (await ask(fleet, "GET", path_of("tiny")))["breaker"]["state"] != "half-open":
                 await trio.sleep(0.01)
         fleet.sims["a"].host.faults.clear()

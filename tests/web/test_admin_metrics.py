@@ -51,7 +51,7 @@ def past(
 
 
 async def until(condition: Any) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         while not condition():
             await trio.sleep(0.005)
 

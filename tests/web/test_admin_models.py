@@ -42,7 +42,7 @@ async def known(fleet: Served) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         while not condition():
             await trio.sleep(0.005)
 

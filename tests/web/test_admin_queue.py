@@ -29,7 +29,7 @@ async def fleet() -> AsyncIterator[Served]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         while not condition():
             await trio.sleep(0.005)
 
@@ -47,7 +47,7 @@ class Talk:
         self.ended.set()
 
     async def end(self) -> httpx.Response:
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             await self.ended.wait()
         assert self.answer is not None
         return self.answer
@@ -240,7 +240,7 @@ async def test_a_stream_that_stands_still_is_marked() -> None:
             rows = (await ask(fleet, "GET", "/in-flight"))["inFlight"]
             return any(each["isStalled"] and each["silentFor"] >= 500 for row in rows for each in row["requests"])
 
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             while not await stalled():
                 await trio.sleep(0.02)
         nursery.cancel_scope.cancel()

@@ -292,7 +292,7 @@ async def test_a_reset_forgets_one_server_and_leaves_its_breakers_alone() -> Non
 
 
 async def until(fleet: Served, health: Health, failures: int = 0) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while fleet.system.servers[A].state.health is not health or page_of(fleet).failed < failures:
             await trio.sleep(0.01)
 
@@ -320,7 +320,7 @@ async def test_no_view_ever_shows_a_prompt() -> None:
     rules = {"adaptive": False, "open_jitter": 0.0, "open_timeout": 100}
     async with served("a", circuit_breaker=rules) as fleet, fleet.client() as client:
         fleet.sims["a"].host.faults.set("status:503:down")
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while page_of(fleet).opened < 2:
                 await client.post("/api/generate", json={"model": "tiny", "prompt": "a secret", "stream": False})
         shown = [await ask(fleet, method, path.replace("<server>", "a")) for method, path in ROUTES if method == "GET"]

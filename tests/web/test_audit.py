@@ -102,7 +102,7 @@ async def test_a_client_that_leaves_is_told_as_well(lines: pytest.LogCaptureFixt
     async with fleet(system) as server:
         wire = await server.connect()
         await wire.send(head("POST", "/api/push", length=13) + b'{"model":"m"}')
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             await began.wait()
             wire.stream.socket.close()
             while not told(lines):

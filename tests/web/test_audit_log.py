@@ -196,7 +196,7 @@ async def test_a_change_is_answered_only_when_it_is_kept() -> None:
 
     async with fleet(system) as server, trio.open_nursery() as nursery:
         nursery.start_soon(ask, server)
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             await journal.asked.wait()
         assert [line["outcome"] for line in lines(system)] == ["done"], "the line is part of what is kept"
         await trio.testing.wait_all_tasks_blocked(0.05)
@@ -221,7 +221,7 @@ async def test_a_client_that_leaves_meanwhile_does_not_write_a_second_line() -> 
     async with fleet(system) as server:
         wire = await server.connect()
         await wire.send(f"DELETE {ADMIN}/servers/a HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             await journal.asked.wait()
         wire.stream.socket.close()
         await trio.testing.wait_all_tasks_blocked(0.05)
@@ -232,7 +232,7 @@ async def test_a_stream_of_records_does_not_wait_for_the_disk() -> None:
     system = FakeSystem()
     system.fleet.journal = SlowJournal()
     async with fleet(system) as server:
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             answer = await (await server.connect()).ask("POST", "/api/push", b'{"model":"m"}')
     assert answer.status == 200
 

@@ -38,7 +38,7 @@ def _close_clients() -> Iterator[None]:
 
 async def in_thread(work: Callable[[], T]) -> T:
     """The clients are synchronous; the fleet runs in this thread meanwhile."""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         return await trio.to_thread.run_sync(work, abandon_on_cancel=True)
 
 
@@ -104,11 +104,11 @@ async def test_ollama_pulls_copies_deletes() -> None:
         assert [line.status for line in progress].count("success") == 1
         assert progress[-1].status == "success"
         await in_thread(lambda: client.copy("llama3:8b", "mine"))
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             while "mine:latest" not in {str(m.model) for m in (await in_thread(client.list)).models}:
                 await trio.sleep(0.02)
         await in_thread(lambda: client.delete("mine"))
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             while "mine:latest" in {str(m.model) for m in (await in_thread(client.list)).models}:
                 await trio.sleep(0.02)
 
@@ -143,7 +143,7 @@ async def test_ollama_sees_a_full_fleet_as_503() -> None:
     async with served("a", slots=1, queue={"max_size": 0}) as fleet, trio.open_nursery() as nursery:
         fleet.sims["a"].host.faults.set("hang-before-headers")
         nursery.start_soon(hold_one, fleet)
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             while not fleet.system.in_flight:
                 await trio.sleep(0.01)
         client = ollama_client(fleet)

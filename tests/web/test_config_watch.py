@@ -21,7 +21,7 @@ QUEUE = "queue: {max_size: 5}\n"
 @asynccontextmanager
 async def watched(directory: Path, *servers: str, text: str = QUEUE) -> AsyncIterator[Configured]:
     """A running product that follows its file."""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with configured(directory, *servers, text=text) as here, trio.open_nursery() as nursery:
             nursery.start_soon(Watch(here.settings).run)
             await trio.sleep(0.2)  # until the system watches; a change before that would be seen by nobody
@@ -154,7 +154,7 @@ async def test_a_directory_that_is_gone_is_told_and_harms_nobody(
         home.rmdir()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(Watch(here.settings).run)
-            with trio.fail_after(5):
+            with trio.fail_after(20):
                 await until(lambda: any("cannot be watched" in each.getMessage() for each in caplog.records))
             nursery.cancel_scope.cancel()
 
@@ -178,7 +178,7 @@ async def test_a_fleet_without_a_file_watches_nothing(monkeypatch: pytest.Monkey
     async with served("a") as here:
         from web.settings import Settings
 
-        with trio.fail_after(1):
+        with trio.fail_after(20):
             await Watch(Settings(here.system)).run()
 
 

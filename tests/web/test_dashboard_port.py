@@ -32,7 +32,7 @@ def browser(fleet: Served, **headers: str) -> httpx.AsyncClient:
 
 
 async def until_looked(fleet: Served) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while fleet.system.monitor.verdict.code == "starting":
             await trio.sleep(0.01)
 
@@ -119,7 +119,7 @@ async def test_the_page_shows_what_is_wrong_and_leaves_no_listener_behind() -> N
         assert "No request has ended" not in page
         assert "<dt>Errors</dt><dd>0%</dd>" in page
         fleet.system.pause(True)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while "The queue is paused for" not in (await client.get("/")).text:
                 await trio.sleep(0.05)
         assert fleet.system.fleet.recorder.listeners == listening

@@ -79,7 +79,7 @@ async def half_closed(stream: trio.SocketStream, first: bytes, rest: bytes) -> b
         stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         await stream.send_all(rest)
         await stream.send_eof()
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             return b"".join([part async for part in stream])
 
 
@@ -107,7 +107,7 @@ async def test_an_http_1_0_answer_cut_by_our_stop_looked_whole() -> None:
         await wire.send(b"POST /api/chat HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}")
         await begun.wait()
         server.stop.set()
-        with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
+        with trio.fail_after(20), pytest.raises(trio.BrokenResourceError):
             await read_all(wire.stream)
 
 
@@ -120,7 +120,7 @@ async def test_an_idle_connection_was_cancelled_with_a_request_already_in_its_ha
         (connection,) = server.edge.connections
         assert connection.idle
         connection.hang_up()
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             assert await wire.stream.receive_some() == b""
         assert not connection.life.cancel_called
 
@@ -173,7 +173,7 @@ async def test_what_the_app_said_behind_its_101_reaches_the_client_first() -> No
         async def send_all(self, data: bytes) -> None: ...
 
     intake = SimpleNamespace(more=partial(trio.sleep, float("inf")))
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         await tunnel(cast(Any, intake), cast(Any, Listener()), cast(Any, Brief()), b"at once", 60.0)
     assert said == [b"at once", b"later"]
 

@@ -33,7 +33,7 @@ UPGRADE = {
 
 async def code_of(socket: Any) -> int:
     """The code with which the server closes; what comes before is dropped."""
-    with trio.fail_after(10), contextlib.suppress(ConnectionClosed):
+    with trio.fail_after(60), contextlib.suppress(ConnectionClosed):
         while True:
             await socket.get_message()
     return int(socket.closed.code)
@@ -157,7 +157,7 @@ async def test_a_message_that_does_not_end_is_not_gathered_for_ever(monkeypatch:
     async with quick(monkeypatch) as board, board.websocket() as socket:
         await connected(socket)
         sent = 0
-        with trio.fail_after(10), contextlib.suppress(ConnectionClosed):
+        with trio.fail_after(60), contextlib.suppress(ConnectionClosed):
             while board.feed.viewers:
                 await socket._send(TextMessage(data="4" * 60_000, message_finished=False))
                 sent += 1
@@ -225,7 +225,7 @@ async def test_a_client_that_never_reads_costs_nobody_anything_and_is_dropped(mo
         async with board.websocket() as socket:
             await connected(socket)
             await board.feed.until(2)
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 for number in count():
                     began = trio.current_time()
                     board.feed.tell(update("metrics_update", seq=number, filler="x" * 500_000))
@@ -243,7 +243,7 @@ async def test_whoever_leaves_in_whatever_state_leaves_nothing_behind(monkeypatc
     room = {"max_clients": 1000, "max_clients_per_address": 1000}
     async with quick(monkeypatch, feed=FakeFeed(most=1000), dashboard=room) as board:
         before = len(os.listdir("/dev/fd"))
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 for seed in range(100):
                     nursery.start_soon(broken_off, board.port, Random(seed))

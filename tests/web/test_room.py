@@ -11,7 +11,7 @@ from tests.web.raw import Served
 
 
 async def until_there_is_room(server: Served) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         while (await (await server.connect()).ask("GET", "/")).status == 503:
             await trio.lowlevel.checkpoint()
 

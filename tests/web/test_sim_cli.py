@@ -28,7 +28,7 @@ simulate = partial(
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 async def test_it_says_that_it_is_simulated_and_stops_cleanly(how: signal.Signals) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         process = await trio.lowlevel.open_process([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE)
         assert process.stdout is not None
         async with process.stdout:

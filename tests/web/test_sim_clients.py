@@ -24,7 +24,7 @@ USER = {"role": "user", "content": "hi"}
 
 @pytest.fixture
 async def sim() -> AsyncIterator[TcpSim]:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with sim_server("llama3:8b:4.7GB,nomic-embed-text:latest:274MB,whisper:latest:1GB", FAST) as sim:
             yield sim
 

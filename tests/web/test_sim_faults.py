@@ -25,7 +25,7 @@ MESSAGES = {**CHAT, "max_tokens": 100, "stream": True}
 
 @pytest.fixture
 async def sim() -> AsyncIterator[TcpSim]:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with sim_server("llama3:8b:4.7GB", FAST) as sim:
             yield sim
 

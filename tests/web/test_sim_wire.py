@@ -21,7 +21,7 @@ CHAT = {"model": "llama3:8b", "messages": [{"role": "user", "content": "hi"}]}
 
 @pytest.fixture
 async def sim() -> AsyncIterator[TcpSim]:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with sim_server("llama3:8b:4.7GB,nomic-embed-text:latest:274MB", FAST) as sim:
             yield sim
 
@@ -124,7 +124,7 @@ async def test_anthropic_errors_have_their_own_shape(sim: TcpSim) -> None:
 
 
 async def test_an_empty_server_lists_null() -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         async with sim_server("") as sim:
             assert json_of(await ask(sim, "GET", "/v1/models"))[1] == {"object": "list", "data": None}
             assert json_of(await ask(sim, "GET", "/api/tags"))[1] == {"models": []}
@@ -204,7 +204,7 @@ async def test_transcriptions_take_a_form() -> None:
     parts = b'--B\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF\r\n'
     parts += b'--B\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper\r\n--B--\r\n'
     kind = "Content-Type: multipart/form-data; boundary=B"
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         async with sim_server("whisper:latest:1GB", FAST) as sim:
             status, body = json_of(await ask(sim, "POST", "/v1/audio/transcriptions", parts, kind))
     assert (status, body["text"].startswith("Simulated")) == (200, True)
@@ -219,7 +219,7 @@ async def test_hundreds_of_streams_at_once_end_well() -> None:
         stream = await trio.open_tcp_stream("127.0.0.1", port)
         ends.append((await ask_once(stream, "POST", "/api/chat", body))[-200:])
 
-    with trio.fail_after(40):
+    with trio.fail_after(60):
         async with sim_server(profile=profile) as sim, trio.open_nursery() as nursery:
             for _ in range(300):
                 nursery.start_soon(one, sim.port)

@@ -79,7 +79,7 @@ async def _(here: Here, found: Any) -> None:
     assert found["queue"]["oldestRequest"] is None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(here.talk)
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             while not here.fleet.system.queue_view(0).waiting:
                 await trio.sleep(0.01)
         await trio.sleep(0.2)
@@ -112,7 +112,7 @@ async def _(here: Here, found: Any) -> None:
     assert (found["total"], found["inFlight"]) == (0, [])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(here.talk, 1, "llama3:8b", 100, True)
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             shown = await here.ask("GET", "/in-flight")
             while not (shown["total"] and shown["inFlight"][0]["streamingRequests"][0]["chunkCount"]):
                 shown = await here.ask("GET", "/in-flight")

@@ -77,7 +77,7 @@ async def _(here: Here, found: Any) -> None:
 @row("GET /api/orchestrator/models/idle", "/models/idle?threshold=200", setup=loaded)
 async def _(here: Here, found: Any) -> None:
     assert found["threshold"] == 200
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         while not found["models"]:
             await trio.sleep(0.05)
             found = await here.ask("GET", "/models/idle?threshold=200")
