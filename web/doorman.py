@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from fleet.call import Downstream, Headers
 from fleet.config import Config, checks_hosts
 from fleet.errors import BadRequest, FleetError
-from fleet.headers import field, request_id_of
+from fleet.headers import request_id_of
 from fleet.hosts import is_local, is_loopback
 from fleet.ids import RequestId
 from web import access, crossorigin, errors
@@ -106,9 +106,8 @@ class Doorman:
         return is_loopback(host, names)
 
     def _asker(self, path: str, headers: Headers, face: Face) -> errors.Asker:
-        agent = (field(headers, b"user-agent") or b"").decode("latin-1")
         request_id = request_id_of(headers, new_request_id())
-        return errors.asker(path, request_id, self._system.config.compat.native_errors, agent, face)
+        return errors.asker(path, request_id, self._system.config.compat.native_errors, headers, face)
 
     def _refusal(self, method: str, path: str, headers: Headers, face: Face) -> FleetError | None:
         security = self._system.config.security

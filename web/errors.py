@@ -13,10 +13,11 @@ import orjson
 from werkzeug.exceptions import HTTPException
 
 from fleet import dialects
-from fleet.call import Downstream
+from fleet.call import Downstream, Headers
 from fleet.dialects import NATIVE, use_structured
 from fleet.dialects.base import Dialect, ErrorBody
 from fleet.errors import BadRequest, FleetError, Forbidden, RequestTimeout, TooLarge, Unauthorized
+from fleet.headers import field
 from web.faces import Face
 
 log = logging.getLogger(__name__)
@@ -135,9 +136,14 @@ def dialect_of(path: str, face: Face = Face.PROXY) -> Dialect | AdminDialect | M
     return dialects.dialect_of(path)
 
 
-def asker(path: str, request_id: str, native_errors: str, user_agent: str, face: Face = Face.PROXY) -> Asker:
-    """Work out how to answer this request if it fails."""
-    return Asker(request_id, dialect_of(path, face), use_structured(native_errors, user_agent))
+def asker(path: str, request_id: str, native_errors: str, headers: Headers, face: Face = Face.PROXY) -> Asker:
+    """Work out how to answer this request if it fails. `native_errors` is the setting `compat.native_errors`."""
+    agent, asked = (_said(headers, name) for name in (b"user-agent", b"x-fleet-errors"))
+    return Asker(request_id, dialect_of(path, face), use_structured(native_errors, agent, asked))
+
+
+def _said(headers: Headers, name: bytes) -> str:
+    return (field(headers, name) or b"").decode("latin-1")
 
 
 def asker_of(scope: Any) -> Asker:

@@ -147,7 +147,9 @@ class CompatSection(Section):
     """How closely to follow Ollama where clients differ in taste."""
 
     native_errors: Literal["auto", "structured", "ollama"] = Field(
-        "auto", description="Shape of errors on /api paths: structured (error object), ollama (text), auto by client."
+        "auto",
+        description="Shape of errors on /api paths: structured (error object), ollama (text), auto (text; the object "
+        "for curl and its like, and for who asks for it).",
     )
 
 

@@ -13,7 +13,10 @@ from fleet.errors import FleetError
 from fleet.names import display
 
 _JSON: Final = b"application/json; charset=utf-8"
-_OLLAMA_CLIENTS: Final = ("ollama/", "ollama-python/", "ollama-js/")
+_OBJECT_READERS: Final = ("curl/", "wget/", "wget2/", "python-requests/", "axios/", "postmanruntime/")
+"""Tools that the monitoring stack's reference shows its error object with; they print a body or hand it on as it is."""
+_AGENT: Final = 32
+"""Characters of a User-Agent that are looked at."""
 _JSON_WORDS: Final = frozenset(("true", "false", "null", "NaN", "Infinity"))
 _ASKED: Final = 512
 
@@ -30,7 +33,7 @@ class Native:
         body = {
             "code": error.code,
             "message": one_line(error.message),
-            "details": one_line(error.details, ""),
+            "details": one_line(error.details, one_line(error.message)),
             "reason": error.reason,
             "timestamp": timestamp,
         }
@@ -57,14 +60,21 @@ def plain(message: str) -> str:
     return text
 
 
-def use_structured(mode: str, user_agent: str) -> bool:
+def use_structured(mode: str, user_agent: str, asked: str = "") -> bool:
     """Whether a native error is an object rather than a string.
 
-    `mode` is `structured`, `ollama`, or `auto`: strings for Ollama's own clients, who fail on anything else.
+    `mode` is `structured`, `ollama`, or `auto`: the object for whoever asks for it (`asked`, what X-Fleet-Errors says:
+    `structured`, or `ollama` for the string) and for the tools that the seed shows, the string for everybody else.
+    Programs were written for Ollama, and show an object as `[object Object]`.
     """
-    if mode != "auto":
-        return mode == "structured"
-    return not user_agent.lower().startswith(_OLLAMA_CLIENTS)
+    if mode == "auto":
+        wanted = asked.strip().lower()
+        mode = wanted if wanted in ("structured", "ollama") else _usual(user_agent)
+    return mode == "structured"
+
+
+def _usual(user_agent: str) -> str:
+    return "structured" if user_agent[:_AGENT].lower().startswith(_OBJECT_READERS) else "ollama"
 
 
 def missing_model_text(endpoint_path: str, asked: str) -> str:

@@ -32,7 +32,8 @@ from tests.kit.served import Served, served
 
 pytestmark = both_lanes
 OLLAMA_AGENTS = ["ollama/0.33.0 (amd64 linux) Go/go1.26", "ollama-python/0.6.3 (x86_64)", "ollama-js/0.6.4 (x64 linux)"]
-OTHER_AGENTS = ["curl/8.5", "python-httpx/0.28", ""]
+OTHER_AGENTS = ["Python/3.11 aiohttp/3.9.5", "node", "okhttp/4.12.0", "Go-http-client/1.1", ""]
+TOOLS = ["curl/8.5", "python-requests/2.31.0"]
 NATIVE_PATHS = ["/api/chat", "/api/generate", "/api/embed", "/api/embeddings"]
 V1_PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/audio/transcriptions"]
 STREAMING = [route for route in ROUTES if route.streams]
@@ -121,12 +122,12 @@ OUR_ERRORS: list[tuple[str, int, str, str, dict[str, Any], Trouble]] = [
     ("waiting", 504, "TIMEOUT", "QUEUE_TIMEOUT", {"timeouts": {"queue": 0.05}}, full),
     ("draining", 503, "SERVICE_UNAVAILABLE", "SHUTTING_DOWN", {}, draining),
     ("broken", 502, "SERVICE_UNAVAILABLE", "BACKEND_BROKE", {"enable_circuit_breaker": False}, dead),
-    ("silent", 504, "TIMEOUT", "TOTAL_TIMEOUT", {"timeouts": {"total": 0.1}, "enable_circuit_breaker": False}, hanging),
+    ("silent", 504, "TIMEOUT", "TOTAL_TIMEOUT", {"timeouts": {"total": 2.0}, "enable_circuit_breaker": False}, hanging),
 ]
 
 
 ASKERS = [
-    *((path, agent) for path in NATIVE_PATHS for agent in (*OLLAMA_AGENTS, *OTHER_AGENTS)),
+    *((path, agent) for path in NATIVE_PATHS for agent in (*OLLAMA_AGENTS, *OTHER_AGENTS, *TOOLS)),
     *((path, agent) for path in V1_PATHS for agent in (OLLAMA_AGENTS[0], "OpenAI/Python 2.0")),
     ("/v1/messages", "Anthropic/Python"),
 ]
@@ -139,7 +140,7 @@ def is_shaped(path: str, agent: str, answer: Answer, code: str, reason: str) -> 
     elif path in V1_PATHS:
         error = openai_object(answer)
         assert (error["type"], error["code"]) == ("api_error", reason.lower())
-    elif agent in OLLAMA_AGENTS:
+    elif agent not in TOOLS:
         native_text(answer)
     else:
         error = native_object(answer)

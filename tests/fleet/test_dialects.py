@@ -131,15 +131,53 @@ def test_long_messages_are_cut() -> None:
         ("structured", "ollama/0.33.0 (amd64 linux) Go/go1.26", True),
         ("ollama", "curl/8", False),
         ("auto", "curl/8", True),
-        ("auto", "", True),
+        ("auto", "", False),
+        ("auto", "CURL/7.1", True),
+        ("auto", "Wget/1.21.3", True),
+        ("auto", "python-requests/2.31.0", True),
+        ("auto", "axios/1.6.8", True),
+        ("auto", "PostmanRuntime/7.36.0", True),
+        ("auto", "Python/3.11 aiohttp/3.9.5", False),
+        ("auto", "node", False),
+        ("auto", "undici", False),
+        ("auto", "okhttp/4.12.0", False),
+        ("auto", "Go-http-client/1.1", False),
+        ("auto", "Mozilla/5.0 (X11; Linux x86_64) curl/8", False),
+        ("auto", "curling/1", False),
+        ("auto", "x" * 1_000_000 + "curl/8", False),
         ("auto", "ollama/0.33.0 (amd64 linux) Go/go1.26", False),
         ("auto", "ollama-python/0.6.3 (x86_64 linux) Python/3.12", False),
         ("auto", "ollama-js/0.6.4 (x64 linux Node.js/v22)", False),
-        ("auto", "my ollama/1", True),
+        ("auto", "my ollama/1", False),
     ],
 )
-def test_ollamas_own_clients_get_strings(mode: str, agent: str, structured: bool) -> None:
+def test_only_the_tools_of_the_references_examples_get_objects(mode: str, agent: str, structured: bool) -> None:
     assert use_structured(mode, agent) is structured
+
+
+@pytest.mark.parametrize(
+    ("mode", "agent", "asked", "structured"),
+    [
+        ("auto", "", "structured", True),
+        ("auto", "ollama-python/0.6.3", " Structured ", True),
+        ("auto", "curl/8", "ollama", False),
+        ("auto", "curl/8", "nonsense", True),
+        ("auto", "okhttp/4", "nonsense", False),
+        ("ollama", "", "structured", False),
+        ("structured", "", "ollama", True),
+    ],
+)
+def test_who_asks_for_a_shape_gets_it_unless_the_configuration_fixes_one(
+    mode: str, agent: str, asked: str, structured: bool
+) -> None:
+    assert use_structured(mode, agent, asked) is structured
+
+
+def test_the_details_of_an_error_are_never_empty() -> None:
+    error = errors.QueueFull("no room")
+    for details in ("", " ", "\n"):
+        error.details = details
+        assert render(NATIVE, error, structured=True)["error"]["details"] == "no room"  # type: ignore[index]
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,24 @@ async def test_a_native_error_is_a_string_for_ollamas_clients_and_an_object_for_
         assert (shown["code"], shown["message"]) == (error.code, error.message)
 
 
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ((), str),
+        (("User-Agent: okhttp/4.12.0",), str),
+        (("X-Fleet-Errors: structured",), dict),
+        (("User-Agent: ollama-python/0.6.3", "x-fleet-errors: STRUCTURED"), dict),
+        (("User-Agent: curl/8", "X-Fleet-Errors: ollama"), str),
+    ],
+)
+async def test_who_asks_for_a_shape_of_native_errors_gets_it(fields: tuple[str, ...], kind: type) -> None:
+    system = FakeSystem()
+    system.answering = refusing(NoServer("none"))
+    async with fleet(system) as server:
+        answer = await (await server.connect()).ask("POST", "/api/chat", CHAT, *fields)
+    assert isinstance(json.loads(answer.body)["error"], kind)
+
+
 @pytest.mark.parametrize(("mode", "kind"), [("ollama", str), ("structured", dict)])
 async def test_the_configuration_can_fix_the_shape_of_native_errors(mode: str, kind: type) -> None:
     system = FakeSystem(compat={"native_errors": mode})
@@ -163,7 +181,8 @@ async def test_a_bug_is_a_500_with_the_request_id_and_nothing_else(expected_erro
         wire = await server.connect()
         answer = await wire.ask("POST", "/api/chat", CHAT, "X-Request-Id: r1", "User-Agent: x")
     assert answer.status == 500
-    assert json.loads(answer.body)["error"]["code"] == "INTERNAL_ERROR"
+    assert answer["x-request-id"] == "r1"
+    assert json.loads(answer.body) == {"error": "internal error"}
     assert b"secret" not in answer.body
 
 

@@ -16,7 +16,7 @@ import trio
 from actors.trouble import BROKEN
 from fleet.call import ClientGone
 from fleet.errors import FleetError
-from fleet.headers import field, request_id_of
+from fleet.headers import request_id_of
 from web import errors
 from web.doorman import new_request_id
 from web.edge import refusal
@@ -185,11 +185,10 @@ class Connection:
 
     async def _refuse(self, error: FleetError, head: RequestHead, down: EdgeDownstream) -> None:
         """What went wrong on the way to the app, in the words of the path's dialect."""
-        agent = (field(head.headers, b"user-agent") or b"").decode("latin-1")
         request_id = request_id_of(head.headers, new_request_id())
         path = head.target.partition(b"?")[0].decode("ascii")
         down.fields = ((b"x-request-id", request_id.encode()),)
-        asker = errors.asker(path, request_id, self._edge.config.compat.native_errors, agent, self._face)
+        asker = errors.asker(path, request_id, self._edge.config.compat.native_errors, head.headers, self._face)
         await errors.make_good(error, asker, down)
 
     def _client(self, head: RequestHead) -> str:

@@ -55,5 +55,5 @@ def too_many(face: Face = Face.PROXY) -> bytes:
 def _whole(status: int, error: FleetError, request_id: str, fields: bytes, face: Face) -> bytes:
     body = orjson.dumps({"error": error.message})
     if face is Face.METRICS:
-        _, _, body = errors.render(error, errors.asker("/", request_id, "", "", face))
+        _, _, body = errors.render(error, errors.asker("/", request_id, "", (), face))
     return _HEAD % (status_line(status), date_line(), len(body), request_id.encode(), fields, body)
