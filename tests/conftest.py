@@ -13,6 +13,8 @@ from tests.kit.cores import pytest_configure_node as pytest_configure_node
 from tests.kit.cores import pytest_runtest_protocol as pytest_runtest_protocol
 from tests.kit.cores import pytest_xdist_auto_num_workers as pytest_xdist_auto_num_workers
 from tests.kit.routes import compile_when_asked
+from tests.kit.settled import pytest_collection_finish as pytest_collection_finish
+from tests.kit.settled import settled as settled
 
 compile_when_asked()
 
@@ -27,7 +29,7 @@ class _Collector(logging.Handler):
 
 
 @pytest.fixture(autouse=True)
-def expected_errors() -> Iterator[list[str]]:
+def expected_errors(settled: None) -> Iterator[list[str]]:
     """Append a part of each ERROR line that the test expects; any other ERROR fails it."""
     collector = _Collector()
     root = logging.getLogger()
