@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
 from fleet.config.kinds import Id, Says, Secret, Section, Whole
 from fleet.config.problems import Conflicts
 from fleet.config.urls import LONGEST_URL, clean_url, normalise_url
+from fleet.ids import ServerId
 
 MOST_SERVERS = 1000
+RESERVED_IDS: Final = frozenset(("add", "model", "prometheus", "recent", "recovery-tests", "server", "stats"))
+"""Words that stand in routes of the admin API where others have a server's id: such a server could not be reached."""
+
+
+def _not_reserved(value: ServerId) -> ServerId:
+    if value in RESERVED_IDS:
+        words = ", ".join(sorted(RESERVED_IDS))
+        raise ValueError(f"is a word of the admin API's own routes: choose an id other than {words}")
+    return value
+
+
+FreeId = Annotated[Id, AfterValidator(_not_reserved)]
 Url = Annotated[str, Field(max_length=LONGEST_URL), AfterValidator(clean_url), Says("an http:// or https:// URL")]
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -19,7 +32,7 @@ Tag = Annotated[str, Field(min_length=1, max_length=64)]
 class ServerSpec(Section):
     """An Ollama server of the fleet."""
 
-    id: Id = Field(description="Name of the server, unique in the fleet.")
+    id: FreeId = Field(description="Name of the server, unique in the fleet.")
     url: Url = Field(description="Base URL of the server; http or https, a path is allowed.")
     max_concurrency: Whole = Field(4, ge=1, le=1024, description="Requests at one time.")
     priority: Whole = Field(1, ge=-100, le=100, description="Higher is preferred.")

@@ -27,6 +27,7 @@ LATELY: Final = 600.0
 DRAINING, DOWN = "draining", "no_server"
 _RELOAD: Final = "the configuration file cannot be used, and the last good one is in effect"
 _MEND: Final = "mend it with POST /api/orchestrator/servers/add under the same id, or forget it with"
+_RENAME: Final = "add it under another id, and forget this one with"
 _LONGEST: Final = 600
 """Characters of one text."""
 _TOLD: Final = frozenset(
@@ -131,7 +132,8 @@ def _aside(system: System, named: bool) -> Iterator[Symptom]:
     journal = system.fleet.journal
     for _, server in islice(journal.aside, MOST if named else 0):
         why, path = journal.aside["server", server], f"/api/orchestrator/servers/{quote(server[:64], safe='')}"
-        text = f"server '{server[:64]}' of the store is set aside and not used: {why[:200]}; {_MEND} DELETE {path}"
+        mend = _RENAME if why.startswith("id: ") else _MEND
+        text = f"server '{server[:64]}' of the store is set aside and not used: {why[:200]}; {mend} DELETE {path}"
         yield Symptom("server_set_aside", text[:_LONGEST], journal.standing.since)
     left = len(journal.aside) - (MOST if named else 0)
     if left > 0:
