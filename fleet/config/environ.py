@@ -14,7 +14,6 @@ from fleet.config.problems import ConfigError, Problem, nearest, shown
 from fleet.config.servers import ServerSpec
 from fleet.config.shapes import Shape, fields, spellings
 from fleet.config.text import read_text
-from fleet.config.urls import normalise_url
 
 PREFIX: Final = "FLEET_"
 RESERVED: Final = frozenset({"FLEET_CONFIG", "FLEET_CONTEXT", "FLEET_TOKEN", "FLEET_URL"})
@@ -22,7 +21,8 @@ RESERVED: Final = frozenset({"FLEET_CONFIG", "FLEET_CONTEXT", "FLEET_TOKEN", "FL
 # Kubernetes and old Docker links announce a service called "fleet" like this in every container; it is not for us.
 SERVICE_LINK: Final = re.compile(r"FLEET_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP|SCTP)\w*)")
 LINK_VALUE: Final = re.compile(r"(tcp|udp|sctp)://")
-NAMED_SERVER: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})=(.*)", re.DOTALL)
+IPV6: Final = re.compile(r"\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[^\]]*)?\]")
+BETWEEN_SERVERS: Final = re.compile(r"[,;\s]+")
 
 
 def variable_names() -> dict[str, tuple[tuple[str, ...], Shape]]:
@@ -50,14 +50,6 @@ def read_environment(env: Mapping[str, str]) -> tuple[Given, list[Problem]]:
     return nested(iter(entries), "environment"), problems
 
 
-def shorthand(text: str, source: str) -> Given:
-    """A server written as `url` or `id=url`; without an id it is named after its host, port and path."""
-    named = NAMED_SERVER.fullmatch(text.strip())
-    url = named[2] if named else text.strip()
-    name = named[1] if named else _name_of(url)
-    return Given({"id": Given(name, source, name), "url": Given(url, source, url)}, source)
-
-
 def _ours(env: Mapping[str, str]) -> Iterator[str]:
     for name, value in env.items():
         if not name.startswith(PREFIX) or name in RESERVED or not value:
@@ -80,10 +72,14 @@ def _names(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[str,
 def _value(text: str, shape: Shape, source: str, problems: list[Problem]) -> Given:
     if not shape.many:
         return scalar(text, source)
-    items = _flow(text, source, problems) if text.lstrip().startswith("[") else _commas(text, source)
-    if shape.model is ServerSpec:
-        return Given([shorthand(each.raw, source) if each.raw is not None else each for each in items], source)
-    return Given(items, source)
+    if shape.model is ServerSpec and not _bracketed(text):  # no URL has a space, a comma or a semicolon there
+        return Given([Given(part, source, part) for part in BETWEEN_SERVERS.split(text) if part], source)
+    return Given(_flow(text, source, problems) if text.lstrip().startswith("[") else _commas(text, source), source)
+
+
+def _bracketed(text: str) -> bool:
+    """Whether it is a list as JSON has it, and not an IPv6 address."""
+    return text.lstrip().startswith("[") and not IPV6.match(text.lstrip())
 
 
 def _commas(text: str, source: str) -> list[Given]:
@@ -98,11 +94,3 @@ def _flow(text: str, source: str, problems: list[Problem]) -> list[Given]:
         problems += [Problem(source.split()[-1], each.message, source) for each in error.problems]
         return []
     return found
-
-
-def _name_of(url: str) -> str:
-    try:
-        rest = normalise_url(url).partition("://")[2]
-    except ValueError:  # the URL itself will be reported
-        rest = "server"
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", rest).strip("-._")[:64] or "server"

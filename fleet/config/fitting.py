@@ -17,6 +17,7 @@ from fleet.config.model import Config
 from fleet.config.problems import Problem, nearest, shown
 from fleet.config.servers import ServerSpec
 from fleet.config.shapes import Shape, fields, leaves, spellings
+from fleet.config.shorthand import entries
 
 MOST_UNKNOWN: Final = 20
 
@@ -75,6 +76,8 @@ class Fitter:
         if shape.most is not None and len(values) > shape.most:
             self._complain(path, f"must be {shape.sentence()}", given)
             values = values[: shape.most]  # else every one of millions could be a problem of its own
+        if shape.model is ServerSpec:
+            values = entries(values, lenient=self.env is not None)
         return Given([self._value(each, item, f"{path}.{at}") for at, each in enumerate(values)], given.source)
 
     def _text(self, given: Given, shape: Shape, path: str) -> Given:

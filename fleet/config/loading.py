@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 
 from fleet.config.checking import checked
-from fleet.config.environ import read_environment, shorthand
+from fleet.config.environ import read_environment
 from fleet.config.fitting import Fitter
 from fleet.config.given import Given, from_python, merged, nested, scalar
 from fleet.config.model import Config
@@ -106,9 +106,6 @@ def _flags(flags: Mapping[str, object]) -> Given:
 
 def _flag(path: str, value: object) -> Given:
     source = f"flag {path}"
-    if path == "servers" and isinstance(value, list | tuple):
-        items = [shorthand(each, source) if isinstance(each, str) else from_python(each, source) for each in value]
-        return Given(items, source)
     return scalar(value, source) if isinstance(value, str) else from_python(value, source)
 
 

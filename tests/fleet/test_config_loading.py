@@ -76,7 +76,7 @@ def test_servers_from_the_environment() -> None:
         "1-5-base": "http://[::1]:5/base",
     }
     assert config(None, {"FLEET_SERVERS": '[{"id": "a", "url": "http://x", "priority": 5}]'}).servers[0].priority == 5
-    assert "servers.1.url" in messages(None, {"FLEET_SERVERS": "http://a,hunter2"})
+    assert "servers.1.url" in messages(None, {"FLEET_SERVERS": "http://a,ftp://hunter2"})
 
 
 def test_unknown_variables_are_errors() -> None:
@@ -125,7 +125,7 @@ def test_a_secret_that_would_split_a_header_is_refused_unseen() -> None:
 
 
 def test_all_problems_at_once_from_all_layers() -> None:
-    text = "servers: [{id: a, url: x}]\nnope: 1\nsecurity: {api_keys: [env:GONE]}\nretry: {max_attempts: 0}"
+    text = "servers: [{id: a, url: 'ftp://x'}]\nnope: 1\nsecurity: {api_keys: [env:GONE]}\nretry: {max_attempts: 0}"
     found = problems(text, {"FLEET_NOPE": "1", "FLEET_QUEUE__MAX_SIZE": "x"}, {"logging.level": "loud", "a.b": 1})
     assert {problem.path for problem in found} == {
         "servers.0.url", "nope", "security.api_keys.0", "retry.max_attempts", "FLEET_NOPE", "queue.max_size",

@@ -127,8 +127,8 @@ def test_lines_are_kept() -> None:
 
 
 def test_a_missing_key_points_at_its_server() -> None:
-    (problem,) = problems("servers:\n  - url: http://x\n")
-    assert (problem.path, problem.source) == ("servers.0.id", "f.yml:2")
+    (problem,) = problems("servers:\n  - id: x\n")
+    assert (problem.path, problem.source) == ("servers.0.url", "f.yml:2")
 
 
 @pytest.mark.parametrize(
