@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from fleet.endpoints import known_methods, redirect
 from fleet.errors import FleetError
+from fleet.paths import moved
 from web import errors, inference, local, management, replies, roles
 from web.admin.table import FACES
 from web.audit import SYSTEM_KEY
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from actors.system import System
     from fleet.config import Config
 
+_ADMIN: Final = "/api/orchestrator"
 # What Quart 0.23 raises in a websocket's view when the client has gone; before, it cancelled the view.
 _LEFT: Final = getattr(quart.wrappers.base, "ClientDisconnectedError", None)
 
@@ -64,6 +66,8 @@ def create_app(system: System, house: House | None = None, face: Face = Face.PRO
         app.register_blueprint(management.blueprint(system))
     for topic in FACES[face]:
         app.register_blueprint(topic.blueprint(home))
+    if face.infers:
+        app.before_request(_to_the_tidy_path)
     app.before_request(_as_strict_as_ollama)
     roles.enforce(app, system, face)
     if face is Face.DASHBOARD:
@@ -81,6 +85,18 @@ def create_app(system: System, house: House | None = None, face: Face = Face.PRO
 
 def _terms(config: Config) -> Terms:
     return Terms(config.timeouts.body_idle, config.total_timeout, Budget(config.limits.buffered_bytes))
+
+
+async def _to_the_tidy_path() -> Response | None:
+    """Go's multiplexer, which stands before Ollama's router, sends who asks for `//api/tags` to `/api/tags`.
+
+    Not within the admin API, whose models may be called almost anything.
+    """
+    path = _scope()["raw_path"].partition(b"?")[0].decode("ascii")
+    found = moved(request.method, path)
+    if found is None or (path.startswith(_ADMIN) and found[1].startswith(_ADMIN)):
+        return None
+    return _redirected(*found)
 
 
 async def _as_strict_as_ollama() -> None:
@@ -121,12 +137,13 @@ async def _on_http(error: Exception) -> Response:
 
 
 def _page(code: int) -> Response:
-    moved = redirect(_scope().get("method", "GET"), _path())
     if code == 405:
         return replies.page("405 method not allowed", 405)
-    if moved is None:
-        return replies.page("404 page not found", 404)
-    status, where = moved
+    found = redirect(_scope().get("method", "GET"), _path())
+    return replies.page("404 page not found", 404) if found is None else _redirected(*found)
+
+
+def _redirected(status: int, where: str) -> Response:
     query = _scope()["query_string"].decode("ascii")
     response = replies.page("", status, "text/html; charset=utf-8")
     response.headers["Location"] = f"{where}?{query}" if query else where

@@ -98,7 +98,7 @@ async def test_an_empty_fleet_answers_like_an_empty_ollama() -> None:
 async def test_unknown_paths_and_methods_are_answered_in_ollamas_words(port: Callable[[Served], str]) -> None:
     async with served("a", models=MODELS) as fleet:
         for method, path in (
-            ("GET", "/nowhere"), ("POST", "/"), ("GET", "/v1"), ("GET", "/API/tags"), ("GET", "//api/tags"),
+            ("GET", "/nowhere"), ("POST", "/"), ("GET", "/v1"), ("GET", "/API/tags"),
             ("GET", "/v1/messages/count_tokens"), ("GET", "/v1/models/a/b"), ("GET", "/debug/pprof"),
             ("GET", "/v1/responses/x"), ("HEAD", "/nowhere"), ("OPTIONS", "/nowhere"),
         ):  # fmt: skip
@@ -120,6 +120,9 @@ async def test_unknown_paths_and_methods_are_answered_in_ollamas_words(port: Cal
             assert answer.body == (b"" if method == "HEAD" else b"405 method not allowed")
         for method, status in (("GET", 301), ("POST", 307)):
             path = "/api/tags" if method == "GET" else "/api/chat"
+            for untidy in (f"/{path}", f"/.{path}", f"/api/..{path}", path.replace("/api/", "/api//")):
+                answer = await ask(port(fleet), method, f"{untidy}?x=1", {"model": "x"} if method == "POST" else None)
+                assert (answer.status, answer.headers["location"]) == (status, f"{path}?x=1")
             answer = await ask(port(fleet), method, f"{path}/?x=1")
             assert (answer.status, answer.headers["location"]) == (status, f"{path}?x=1")
 
