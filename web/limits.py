@@ -53,13 +53,14 @@ def rate_of(face: Face, config: Config) -> Rate | None:
 def counts(face: Face, method: str, path: str) -> bool:
     """Whether a request (its path decoded) is one of those that a face limits. Probes of an orchestrator never are."""
     if face is Face.PROXY:
-        return method == "POST" and (endpoint := _endpoint(path)) is not None and infers(endpoint)
+        return method == "POST" and (endpoint := _endpoint(path)) is not None and generates(endpoint)
     return face is Face.METRICS and path not in _PROBES
 
 
-def infers(endpoint: Endpoint) -> bool:
-    """Whether a model has to work for it: clients ask for the description of one model after the other."""
-    return endpoint.kind is not Kind.SHOW
+def generates(endpoint: Endpoint) -> bool:
+    """Whether a model has to write for it. Clients ask for the description of one model after the other, and for the
+    embeddings of one chunk of a document after the other."""
+    return endpoint.kind is not Kind.SHOW and not endpoint.embedding
 
 
 def fields_of(verdict: Verdict) -> Headers:

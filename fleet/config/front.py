@@ -165,7 +165,7 @@ class MonitoringSection(Section):
     """Fleet-wide caps, by the names of the monitoring stack's reference."""
 
     rate_limit_per_minute: Annotated[Whole, Field(ge=0, le=1_000_000)] = Field(
-        60, description="Inference requests per minute and client on the proxy port; 0 = no limit."
+        60, description="Generations per minute and client on the proxy port; 0 = no limit."
     )
     max_concurrent_requests: Count | None = Field(
         None, description="Requests in flight in the whole fleet; none set = no cap."

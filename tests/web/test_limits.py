@@ -24,7 +24,8 @@ from web.limits import address_of, counts, rate_of
 
 KEY, OTHER = "a-key-of-sixteen", "another-sixteen-"
 KEYS: dict[str, Any] = {"keys": [{"name": "ci", "key": KEY}, {"name": "app", "key": OTHER}]}
-PATHS = ["/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/v1/chat/completions", "/v1/responses"]
+PATHS = ["/api/chat", "/api/generate", "/v1/chat/completions", "/v1/completions", "/v1/responses"]
+EMBEDDING = ["/api/embed", "/api/embeddings", "/v1/embeddings", "/api/embeddings--a", "/v1/embeddings--a"]
 BODIES = {
     "/api/chat": '{"error":{"code":"RATE_LIMIT_EXCEEDED"',
     "/v1/chat/completions": '"type":"rate_limit_exceeded"',
@@ -99,10 +100,18 @@ async def test_only_inference_counts(clock: Clock) -> None:
 
 @pytest.mark.parametrize("face", Face)
 def test_what_counts_where(face: Face) -> None:
-    for path in (*PATHS, "/v1/messages", "/v1/audio/transcriptions", "/api/chat--gpu1", "/v1/embeddings--gpu1"):
+    for path in (*PATHS, "/v1/messages", "/v1/audio/transcriptions", "/api/chat--gpu1"):
         assert counts(face, "POST", path) is (face in (Face.PROXY, Face.METRICS))
         assert not counts(Face.PROXY, "GET", path)
-    for path in ("/api/show", "/api/embed--gpu1", "/api/pull", "/api/orchestrator/queue/pause", "/api/chat/", "/x--y"):
+    for path in (
+        *EMBEDDING,
+        "/api/show",
+        "/api/embed--gpu1",
+        "/api/pull",
+        "/api/orchestrator/queue/pause",
+        "/api/chat/",
+        "/x--y",
+    ):
         assert not counts(Face.PROXY, "POST", path)
     for path in ("/metrics", "/health", "/api/metrics/summary", "/", "/nothing"):
         assert counts(face, "GET", path) is (face is Face.METRICS)
@@ -127,6 +136,19 @@ def test_the_limits_of_the_ports(sections: dict[str, Any], proxy: int | None, me
 
 
 @both_lanes
+async def test_the_chunks_of_a_document_are_embedded_without_a_limit(clock: Clock) -> None:
+    async with fleet(FakeSystem(**limits(proxy=1))) as server:
+        assert (await chat(server)).status == 200
+        for path in EMBEDDING:
+            answers = [
+                await ask(server.url, "POST", path, {"model": "m", "input": "x", "prompt": "x"}) for _ in range(3)
+            ]
+            assert [each.status for each in answers] == [200, 200, 200], path
+            assert told(answers[0].headers) is None
+        assert (await chat(server)).status == 429
+
+
+@both_lanes
 async def test_a_client_is_its_key_and_without_a_valid_one_its_address(clock: Clock) -> None:
     async with fleet(FakeSystem(**limits(proxy=2, **KEYS))) as server:
         for key in (KEY, OTHER):
@@ -135,7 +157,7 @@ async def test_a_client_is_its_key_and_without_a_valid_one_its_address(clock: Cl
         answers = [await chat(server, f"X-API-Key: wrong-{n}") for n in range(3)]
         assert [each.status for each in answers] == [403, 403, 429]
         assert told(answers[0].headers) == Told(2, 1, 30)
-        assert (await chat(server, path="/v1/embeddings")).status == 429
+        assert (await chat(server, path="/v1/completions")).status == 429
 
 
 @both_lanes

@@ -17,7 +17,7 @@ from web.counting import unread
 from web.doorman import Doorman, Judged, new_request_id
 from web.faces import Face
 from web.hot import Hints, hints_of, work_of
-from web.limits import Turnstile, infers, lines_of, rate_of
+from web.limits import Turnstile, generates, lines_of, rate_of
 
 if TYPE_CHECKING:
     from actors.system import System
@@ -80,7 +80,7 @@ class HotLane:
             return Prepared(config, None, None, _NONE)
         host = field(head.headers, b"host") or b""
         judged = self._doorman.judge("POST", path.decode("ascii"), host.decode("latin-1"), head.headers)
-        limited = judged.ours and infers(hints.endpoint)
+        limited = judged.ours and generates(hints.endpoint)
         rate = rate_of(Face.PROXY, config) if limited else None
         return Prepared(config, hints, judged, request_id_of(head.headers, ""), rate)
 
