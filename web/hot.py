@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fleet.call import Call, Downstream, Headers
 from fleet.dialects import NATIVE
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Work = Callable[[Downstream], Awaitable[None]]
 """Does everything and answers; raises FleetError only before it has started the downstream."""
 
+_EVENTS: Final = b"text/event-stream"
+_USUAL: Final = frozenset((b"application/x-ndjson", b"application/json", b"application/*", b"*/*"))
 # A quality of nothing: "anything but this".
 _ZERO = re.compile(rb"\s*q\s*=\s*0(\.0*)?\s*")
 
@@ -89,10 +91,13 @@ def work_of(system: System, hints: Hints, body: bytes, request_id: RequestId, cl
 
 
 def _wants_events(headers: Headers) -> bool:
-    """Native streams are NDJSON unless the client asks for server-sent events, and not for NDJSON too."""
+    """Native streams are NDJSON unless the client asks for server-sent events and takes nothing that is usual.
+
+    MCP clients and browsers name both, and read NDJSON as Ollama sends it.
+    """
     accepted = b",".join(value for name, value in headers if name == b"accept").lower()
     wanted = {kind.strip() for kind, *parameters in _parted(accepted) if not any(map(_ZERO.fullmatch, parameters))}
-    return b"text/event-stream" in wanted and b"application/x-ndjson" not in wanted
+    return _EVENTS in wanted and wanted.isdisjoint(_USUAL)
 
 
 def _parted(accepted: bytes) -> list[list[bytes]]:

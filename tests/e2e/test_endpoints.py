@@ -90,7 +90,13 @@ async def test_native_streams_become_events_for_who_asks_for_them(port: Callable
             assert answer.body.startswith(b"data: {")
             assert answer.body.endswith(b"}\n\n")
             assert records[-1]["done"] is True
-            for accept in ("*/*", "application/json", "application/x-ndjson, text/event-stream"):
+            for accept in (
+                "*/*",
+                "application/json",
+                "application/x-ndjson, text/event-stream",
+                "text/event-stream, application/json",
+                "text/event-stream, */*",
+            ):
                 usual = await ask(port(fleet), "POST", route.path, route.fields, f"Accept: {accept}")
                 assert usual.headers["content-type"] == "application/x-ndjson"
 

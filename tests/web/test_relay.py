@@ -64,8 +64,14 @@ async def test_server_sent_events_are_made_only_for_clients_that_ask_for_them() 
 
 
 ACCEPTED = [
-    (["Accept: application/json, text/event-stream"], True),
-    (["Accept: application/json", "Accept: Text/Event-Stream;q=0.1"], True),
+    (["Accept: text/event-stream, text/plain"], True),
+    (["Accept: text/plain", "Accept: Text/Event-Stream;q=0.1"], True),
+    (["Accept: application/json, text/event-stream"], False),
+    (["Accept: application/json", "Accept: Text/Event-Stream;q=0.1"], False),
+    (["Accept: text/event-stream, */*;q=0.1"], False),
+    (["Accept: text/event-stream, application/*"], False),
+    (["Accept: text/event-stream, Application/JSON; charset=utf-8"], False),
+    (["Accept: text/event-stream, application/json;q=0, */*;q=0.0"], True),
     (["Accept: text/event-stream;q=0"], False),
     (["Accept: text/event-stream; Q=0.00, */*"], False),
     (["Accept: application/x-ndjson, text/event-stream"], False),
