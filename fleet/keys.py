@@ -72,7 +72,7 @@ class KeyRing:
     about the digest of what was presented only, and nobody can work from there towards a key that has a wanted digest.
     """
 
-    __slots__ = ("_known",)
+    __slots__ = ("_known", "_named")
 
     def __init__(self, keys: Iterable[tuple[str, Identity]], revoked: Collection[str] = ()) -> None:
         """`keys` are digests and who they stand for; of two with one digest the first counts, revoked ones never."""
@@ -81,9 +81,11 @@ class KeyRing:
             if digest not in revoked:
                 found.setdefault(digest, who)
         self._known: dict[bytes, tuple[tuple[bytes, Identity], ...]] = {}
+        self._named: dict[str, tuple[tuple[bytes, Identity], ...]] = {}
         for digest, who in found.items():
             whole = bytes.fromhex(digest)
             self._known[whole[:_SHORT]] = (*self._known.get(whole[:_SHORT], ()), (whole, who))
+            self._named[who.name] = (*self._named.get(who.name, ()), (whole, who))
 
     def find(self, presented: bytes) -> Identity | None:
         """Whose key this is; None if it is nobody's."""
@@ -94,6 +96,10 @@ class KeyRing:
             if hmac.compare_digest(known, digest):
                 return who
         return None
+
+    def named(self, name: str) -> tuple[tuple[bytes, Identity], ...]:
+        """The digests of the keys in use that are called so: one, or one each of the configuration and the file."""
+        return self._named.get(name, ())
 
 
 def ring_with(configured: Iterable[tuple[str, Identity]], stored: Sequence[StoredKey]) -> KeyRing:

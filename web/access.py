@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fleet.call import Headers
 from fleet.config import Config, SecuritySection, is_loopback
@@ -15,6 +15,11 @@ from fleet.roles import ANONYMOUS, Identity, Role
 from web import keyfile
 from web.faces import Face
 
+if TYPE_CHECKING:
+    from web.passes import Shown
+
+PASS_KEY: Final = "fleet.pass"
+"""Where the scope has the pass that a browser has shown, if its page is one of ours."""
 _WHAT_TO_SEND: Final = "send one as `Authorization: Bearer <key>` or `X-API-Key: <key>`"
 _FIELDS: Final = (b"x-api-key", b"api-key")
 _OURS: Final = ("/api/orchestrator", "/api/metrics/")
@@ -25,8 +30,10 @@ SOCKET_IO: Final = frozenset(("/socket.io/", "/socket.io"))
 """Where live clients come in; browsers can put no key into the head of a websocket's handshake."""
 LIVE: Final = frozenset((*SOCKET_IO, "/ws"))
 """Where live clients come in. They are told what only operators may see, and there even a GET makes something."""
-_PAGES: Final = frozenset(("/status", "/status.css"))
-"""The status page by its other name, and its style. Without a key it is a sentence without names."""
+_PAGES: Final = frozenset(("/status", "/status.css", "/wall", "/login"))
+"""The status page by its other names, its style, and where to log in. Without a key it is a sentence without names."""
+FORMS: Final = frozenset(("/login", "/logout"))
+"""Where the dashboard port's forms go."""
 
 _rings = Recent[int, tuple[SecuritySection, tuple[StoredKey, ...], KeyRing]](16)
 """By the identity of the section, which is kept so that no other can take its place."""
@@ -39,7 +46,7 @@ def is_open(method: str, path: str, face: Face = Face.PROXY) -> bool:
     """
     if method == "OPTIONS" or path == "/health" or path.startswith("/health/"):
         return True
-    if face is Face.DASHBOARD and path in SOCKET_IO:
+    if face is Face.DASHBOARD and (path in SOCKET_IO or (method == "POST" and path in FORMS)):
         return True
     return (path == "/" or (face is Face.DASHBOARD and path in _PAGES)) and method in ("GET", "HEAD")
 
@@ -53,13 +60,23 @@ def is_use(method: str, path: str) -> bool:
     return method == "POST" and (path in ENDPOINTS or path.partition("--")[0] in PINNABLE)
 
 
-def is_trusted(headers: Headers, security: SecuritySection) -> bool:
-    """Whether a request may see what is not for everybody: it has a valid key, or none is needed."""
-    return not security.keys_required or _known(headers, security) is not None
+def is_trusted(scope: Any, security: SecuritySection) -> bool:
+    """Whether a request may see what is not for everybody: it has a valid key or pass, or none is needed."""
+    return not security.keys_required or _shown(scope, security) is not None
+
+
+def visitor(scope: Any, config: Config) -> Identity:
+    """Who asks, by a key or by a pass; or nobody in particular, with the role of those."""
+    return _shown(scope, config.security) or Identity(ANONYMOUS, anonymous_role(config))
+
+
+def pass_of(scope: Any) -> Shown | None:
+    """The pass that the guard has found good when the request came in."""
+    return scope.get(PASS_KEY)  # type: ignore[no-any-return]
 
 
 def identity(headers: Headers, config: Config) -> Identity:
-    """Who asks: the key that was shown, or nobody in particular, with the role of those."""
+    """The same, going by keys alone."""
     return _known(headers, config.security) or Identity(ANONYMOUS, anonymous_role(config))
 
 
@@ -116,6 +133,13 @@ def ring_of(security: SecuritySection) -> KeyRing:
     ring = security.key_ring(stored)
     _rings.keep(id(security), (security, stored, ring))
     return ring
+
+
+def _shown(scope: Any, security: SecuritySection) -> Identity | None:
+    known = _known(scope["headers"], security)
+    if known is None and (held := pass_of(scope)) is not None:
+        return held.who(ring_of(security))
+    return known
 
 
 def _known(headers: Headers, security: SecuritySection) -> Identity | None:

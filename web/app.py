@@ -77,7 +77,7 @@ def create_app(system: System, house: House | None = None, face: Face = Face.PRO
     app.register_error_handler(Exception, _on_crash)
     if _LEFT is not None:
         app.register_error_handler(_LEFT, _on_left)
-    app.asgi_app = Guard(app.asgi_app, system)  # type: ignore[method-assign]
+    app.asgi_app = Guard(app.asgi_app, system, home.passes if face is Face.DASHBOARD else None)  # type: ignore[method-assign]
     if face.infers:
         app.asgi_app = Counting(app.asgi_app, system.fleet)  # type: ignore[method-assign]
     return app

@@ -55,7 +55,7 @@ class Note:
         here = reading.scope()
         self._harmless = here["method"] == "HEAD"
         self._request_id = errors.asker_of(here).request_id
-        self._by = access.identity(here["headers"], self._system.config)
+        self._by = access.visitor(here, self._system.config)
         self._client = reading.client()
         self._began = trio.current_time()
 

@@ -11,7 +11,7 @@ from fleet import cors
 from fleet.call import Headers
 from fleet.config import Config
 from fleet.headers import field
-from web.access import LIVE
+from web.access import FORMS, LIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class Decision:
 
 
 NOTHING: Final = Decision()
+OWN_KEY: Final = "fleet.own"
+"""Where the scope says what `is_own` has found, on the dashboard port."""
 _FORBIDDEN: Final = Decision(403)
 _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 _OWN: Final = frozenset((b"same-origin", b"none"))
@@ -54,6 +56,24 @@ def decide(method: str, path: str, host: str, headers: Headers, config: Config) 
     if method == "OPTIONS":
         return Decision(204, tuple(cors.preflight_headers(origin, allowed)))
     return Decision(None, tuple(cors.response_headers(origin, allowed)))
+
+
+def is_own(method: str, path: str, host: str, headers: Headers) -> bool:
+    """Whether a page of ours makes this request, or somebody who typed or followed an address: then a pass counts.
+
+    A page on another port of the same machine is of the same site to a browser, so it sends our cookie along. What
+    changes something, or makes a session, has to come with proof that it was our page; except the two forms, of which
+    no page can have anything but that somebody is logged in or out, and browsers always say where those come from.
+    """
+    origin, site = field(headers, b"origin"), (field(headers, b"sec-fetch-site") or b"").lower()
+    if site == b"same-origin":
+        return True
+    if origin is not None:
+        return cors.decide(origin.decode("latin-1"), (), host) is cors.Verdict.ABSENT and origin != b""
+    if method == "POST" and path in FORMS:
+        return site == b""
+    harmless = method in _SAFE and path not in LIVE
+    return harmless and (site in (b"", b"none") or field(headers, b"sec-fetch-mode") == b"navigate")
 
 
 def _admins(config: Config) -> tuple[str, ...]:

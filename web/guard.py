@@ -6,6 +6,7 @@ Whatever is refused here never reaches a view. Nothing here reads a body.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -13,12 +14,13 @@ import trio
 from fleet.call import Headers
 from fleet.errors import FleetError, Forbidden
 from fleet.headers import field
-from web import errors, limits, target
+from web import access, crossorigin, errors, limits, target
 from web.body import HeldBody
 from web.connection import converse
 from web.doorman import Doorman, Guarded, Judged
 from web.downstream import AsgiDownstream
 from web.faces import Face, face_of
+from web.passes import Passes, shown
 from web.reading import BY_KEY
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
@@ -27,8 +29,10 @@ Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 class Guard:
     """Wraps an ASGI app; reads the configuration anew for every request."""
 
-    def __init__(self, app: Asgi, system: Guarded) -> None:
+    def __init__(self, app: Asgi, system: Guarded, passes: Passes | None = None) -> None:
         self._app = app
+        self._passes = passes
+        """Only where people log in: browsers send a cookie to every port of a machine."""
         self._system = system
         self._doorman = Doorman(system)
         self._turnstiles = {face: limits.Turnstile(system, face) for face in Face}
@@ -88,8 +92,22 @@ class Guard:
     def _judged(self, scope: Any, method: str) -> Judged:
         host = target.settle(scope)
         judged = self._doorman.judge(method, scope["path"], host, scope["headers"], face_of(scope))
+        if self._passes is not None and host is not None and judged.ours:
+            scope[crossorigin.OWN_KEY] = crossorigin.is_own(method, scope["path"], host, scope["headers"])
+            if scope[crossorigin.OWN_KEY] and not judged.key:
+                judged = self._admitted(scope, self._passes, judged)
         scope[errors.SCOPE_KEY], scope[BY_KEY] = judged.asker, judged.key
         return judged
+
+    def _admitted(self, scope: Any, passes: Passes, judged: Judged) -> Judged:
+        """The same request, if it shows a good pass: that stands for a key then."""
+        ring = access.ring_of(self._system.config.security)
+        held = shown(passes, scope["headers"], ring)
+        who = held.who(ring) if held is not None else None
+        if held is None or who is None:
+            return judged
+        scope[access.PASS_KEY] = held
+        return replace(judged, refusal=None, key=who.name)
 
 
 async def _turn_away(send: Any, error: FleetError, asker: errors.Asker) -> None:

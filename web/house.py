@@ -10,6 +10,7 @@ from web.admin.table import TOPICS
 from web.exposition import Exposition
 from web.listing import Listing
 from web.logring import LogRing
+from web.passes import Passes
 from web.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,8 +30,12 @@ class House:
     tags: Listing = field(init=False)
     """What `/api/tags` answers under the orchestrator's prefix."""
 
+    passes: Passes = field(init=False)
+    """Who has logged in on the dashboard port."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "tags", listing.tags(self.system))
+        object.__setattr__(self, "passes", Passes(self.system.fleet.journal))
 
     @property
     def topics(self) -> tuple[Topic, ...]:

@@ -7,6 +7,13 @@ from typing import Final
 import orjson
 from quart import Response
 
+_POLICY: Final = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+_FIELDS: Final = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
 JSON: Final = "application/json; charset=utf-8"
 TEXT: Final = "text/plain; charset=utf-8"
 
@@ -36,3 +43,13 @@ def page(body: str, status: int, content_type: str = "text/plain") -> Response:
 def text(body: str, status: int = 200) -> Response:
     """A plain text response."""
     return raw(body.encode(), TEXT, status)
+
+
+def guarded(answer: Response, kept: str) -> Response:
+    """The same answer for a browser, which shall run, frame and load nothing that is not ours.
+
+    `kept` is what Cache-Control says.
+    """
+    answer.headers.update(_FIELDS)
+    answer.headers["Cache-Control"] = kept
+    return answer

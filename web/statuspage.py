@@ -14,10 +14,12 @@ from markupsafe import Markup
 from fleet.formats import NONE, age, count, duration, percent, rate
 from fleet.snapshot import State
 from fleet.verdict import Level
+from web import loginpage
 
 if TYPE_CHECKING:
     from actors.scribe import AiStatus
     from fleet.alert import Alert
+    from fleet.roles import Identity
     from fleet.verdict import Verdict
 
 MOST_ROWS: Final = 200
@@ -83,6 +85,19 @@ _FIRST_STEPS: Final = Markup(
 
 
 @dataclass(frozen=True, slots=True)
+class Doors:
+    """`ask`: a key would show more. `who` has logged in, and may log out."""
+
+    ask: bool = False
+    who: Identity | None = None
+
+    @property
+    def form(self) -> bool:
+        """Whether to ask for a key on the page itself."""
+        return self.ask and self.who is None
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """What is shown. `now` is epoch seconds. `state` is None for those who may see no names: then it is one sentence.
 
@@ -98,12 +113,19 @@ class View:
     alerts: Sequence[Alert] = ()
     text: AiStatus | None = None
     urls: Sequence[str] = ()
+    doors: Doors = Doors()
+    framed: bool = False
+    """Bare, as a part of another page, which cares for what this one leaves out."""
 
 
 def page(view: View) -> str:
     """The whole page."""
-    again = Markup('<meta http-equiv="refresh" content="{}">').format(view.refresh) if view.refresh else ""
-    body = _join([_verdict(view), *_notes(view), *_named(view), _footer(view)])
+    again = Markup("")
+    if view.refresh and not view.framed:
+        again = Markup('<meta http-equiv="refresh" content="{}">').format(view.refresh)
+    if view.doors.form or view.doors.who is not None:
+        again += loginpage.TELLING
+    body = _join([_verdict(view), *_notes(view), *_named(view), *_door(view), *_foot(view)])
     return str(_PAGE.format(refresh=again, title=title(view), body=body))
 
 
@@ -147,6 +169,13 @@ def _named(view: View) -> Iterable[Markup]:
         return
     yield from _alerts(view)
     yield _servers(view, state)
+
+
+def _door(view: View) -> Iterable[Markup]:
+    """Where to show a key. A page that is loaded anew would take away what is typed, so that one has a link."""
+    if view.doors.form:
+        link = Markup('<p><a href="login" target="_top">Log in</a></p>')
+        yield link if view.refresh or view.framed else loginpage.form()
 
 
 def _tiles(state: State) -> Markup:
@@ -204,21 +233,35 @@ def _left_out(number: int, what: str) -> Markup | str:
     return Markup('<p class="quiet">{} more {} are not shown.</p>').format(number, what) if number > 0 else ""
 
 
+def _foot(view: View) -> Iterable[Markup]:
+    if not view.framed:
+        yield _footer(view)
+
+
 def _footer(view: View) -> Markup:
     """Where to go on. Relative links, for fleets under a path of a reverse proxy."""
     if view.state is None:
-        more = Markup('<p>Show an API key to see more. <a href="health">health</a></p>')
+        more = Markup('<p>{} <a href="health">health</a></p>').format(_more(view.doors))
     else:
         more = Markup(
             '<p><a href="docs">API</a><a href="metrics">metrics</a><a href="health">health</a>'
-            '<a href="api/orchestrator/alerts">alerts</a></p>'
+            '<a href="api/orchestrator/alerts">alerts</a><a href="wall">for a wall display</a></p>'
         )
         if view.urls:
             more += Markup("<p>Clients connect to <code>OLLAMA_HOST={}</code></p>").format(view.urls[0])
+    if view.doors.who is not None:
+        more += loginpage.leave(view.doors.who)
     turn = ("?refresh=0", "stop") if view.refresh else ("?refresh=10", "start")
     return Markup('<footer>{}<p>Version {}. <a href="{}">{} reloading</a></p></footer>').format(
         more, view.version, *turn
     )
+
+
+def _more(doors: Doors) -> str:
+    """Why there are no names."""
+    if doors.who is not None:
+        return "Servers and models are shown to operators and admins."
+    return "Show an API key to see more."
 
 
 def _join(parts: Iterable[Markup]) -> Markup:

@@ -79,6 +79,10 @@ td:first-child,th:first-child{width:1%}
 .state{display:inline-block;padding:0 8px;border-radius:4px;white-space:nowrap}
 .quiet{color:var(--quiet)}
 .note{padding:8px 16px;border-radius:4px}
+input,button{font:inherit;padding:4px 8px;border:1px solid var(--line);border-radius:4px}
+input{background:var(--card);color:var(--text);width:24rem;max-width:100%}
+.wall,.wall body{height:100%}
+iframe{display:block;border:0;width:100%;height:100%}
 footer{margin-top:24px;color:var(--quiet)}
 footer a{margin-right:12px}
 @media (max-width:52rem){

@@ -123,3 +123,17 @@ async def test_the_page_shows_what_is_wrong_and_leaves_no_listener_behind() -> N
             while "The queue is paused for" not in (await client.get("/")).text:
                 await trio.sleep(0.05)
         assert fleet.system.fleet.recorder.listeners == listening
+
+
+async def test_the_wall_page_frames_a_bare_page_of_ours_and_nothing_else() -> None:
+    async with served("gpu-a") as fleet, browser(fleet) as client:
+        wall = await client.get("/wall")
+        assert "frame-src 'self'" in wall.headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in wall.headers["content-security-policy"]
+        assert "<script" not in wall.text
+        assert "gpu-a" not in wall.text
+        page = await client.get("/status?framed=true")
+        assert "frame-ancestors 'self'" in page.headers["content-security-policy"]
+        assert "gpu-a" in page.text
+        assert "http-equiv" not in page.text
+        assert "<footer" not in page.text

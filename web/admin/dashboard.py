@@ -7,24 +7,19 @@ from typing import Any, Final
 from quart import Response, request
 
 from fleet.roles import Role
-from web import replies
+from web import access, replies, wallpage
 from web.admin.common import iso, now_iso
 from web.admin.reading import Param
 from web.admin.shapes import ISO, OneOf, Said
 from web.admin.topic import Asked, Topic
-from web.statuspage import View, page
+from web.reading import scope
+from web.statuspage import Doors, View, page
 from web.statusstyle import stylesheet
 from web.version import own_version
 
 topic = Topic("dashboard", "The dashboard port: the status page, and who watches.", root="")
 
-_POLICY: Final = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-_FIELDS: Final = {
-    "Content-Security-Policy": _POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
+_FRAMED: Final = Param("framed", bool, False, "For `/wall`: bare, and it may be framed by pages of ours.")
 _REFRESH: Final = Param("refresh", int, 10, "Seconds until the page is loaded anew; 0 = never.", least=0, most=3600)
 
 
@@ -76,23 +71,39 @@ def _wants_html() -> bool:
     return asked.get("text/html", 0) > 0 and asked["text/html"] >= asked.get("text/plain", 0)
 
 
-@topic.get("/status", "The status page.", role=Role.CLIENT, open=True, media="text/html", query=(_REFRESH,))
+@topic.get("/status", "The status page.", role=Role.CLIENT, open=True, media="text/html", query=(_REFRESH, _FRAMED))
 async def status_page(asked: Asked) -> Response:
     return await _page(asked)
 
 
+@topic.get(
+    "/wall", "The status page for a display that nobody looks after.", role=Role.CLIENT, open=True, media="text/html"
+)
+async def wall(asked: Asked) -> Response:
+    answer = replies.guarded(replies.raw(wallpage.page().encode(), "text/html; charset=utf-8"), "no-cache")
+    answer.headers["Content-Security-Policy"] += "; frame-src 'self'"
+    return answer
+
+
 @topic.get("/status.css", "How the status page looks.", role=Role.CLIENT, open=True, media="text/css")
 async def style(asked: Asked) -> Response:
-    return _guarded(replies.raw(stylesheet().encode(), "text/css; charset=utf-8"), "no-cache")
+    return replies.guarded(replies.raw(stylesheet().encode(), "text/css; charset=utf-8"), "no-cache")
 
 
 async def _page(asked: Asked) -> Response:
     """Names only for those who may see them elsewhere too."""
-    html = page(await _view(asked, named=asked.by.role >= Role.OPERATOR))
-    return _guarded(replies.raw(html.encode(errors="replace"), "text/html; charset=utf-8"), "no-store")
+    named = asked.by.role >= Role.OPERATOR
+    by_pass = access.pass_of(scope()) is not None
+    doors = Doors(asked.system.config.security.has_keys and not named, asked.by if by_pass else None)
+    html = page(await _view(asked, doors, named=named))
+    answer = replies.guarded(replies.raw(html.encode(errors="replace"), "text/html; charset=utf-8"), "no-store")
+    if asked.query.get("framed"):
+        strict = answer.headers["Content-Security-Policy"]
+        answer.headers["Content-Security-Policy"] = strict.replace("frame-ancestors 'none'", "frame-ancestors 'self'")
+    return answer
 
 
-async def _view(asked: Asked, *, named: bool) -> View:
+async def _view(asked: Asked, doors: Doors, *, named: bool) -> View:
     system = asked.system
     known: dict[str, Any] = {}
     if named:
@@ -106,13 +117,9 @@ async def _view(asked: Asked, *, named: bool) -> View:
         verdict=system.monitor.verdict,
         now=system.fleet.wall(),
         version=own_version(),
-        refresh=asked.query["refresh"],
+        refresh=0 if doors.form and "refresh" not in request.args else asked.query["refresh"],
+        doors=doors,
+        framed=bool(asked.query.get("framed")),
         draining=system.draining,
         **known,
     )
-
-
-def _guarded(answer: Response, kept: str) -> Response:
-    answer.headers.update(_FIELDS)
-    answer.headers["Cache-Control"] = kept
-    return answer

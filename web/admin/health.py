@@ -102,7 +102,7 @@ async def fleet_health(asked: Asked) -> dict[str, Any]:
 )
 async def for_people(asked: Asked) -> dict[str, Any]:
     system = asked.system
-    trusted = access.is_trusted(scope()["headers"], system.config.security)
+    trusted = access.is_trusted(scope(), system.config.security)
     found = symptoms(system, asked.house.settings, named=trusted)
     word = word_of(found)
     return {

@@ -91,7 +91,7 @@ async def health(asked: Asked) -> Response:
         "status": word,
         "timestamp": now_iso(),
         "version": own_version(),
-        "verdict": verdict_of(system, named=access.is_trusted(scope()["headers"], system.config.security)),
+        "verdict": verdict_of(system, named=access.is_trusted(scope(), system.config.security)),
         "services": {
             "ollama": _backends(system, asked.by.role >= Role.OPERATOR),
             "proxy": _proxy(system),

@@ -15,11 +15,11 @@ from web.admin import (
     breakers,
     checkup,
     config,
-    dashboard,
     docs,
     health,
     inflight,
     jobs,
+    login,
     logs,
     metrics,
     model_advice,
@@ -76,7 +76,7 @@ FACES: Final[Mapping[Face, tuple[Topic, ...]]] = MappingProxyType(
     {
         Face.PROXY: TOPICS,
         Face.ORCHESTRATOR: TOPICS,
-        Face.DASHBOARD: (*TOPICS, dashboard.topic),
+        Face.DASHBOARD: (*TOPICS, login.topic),
         Face.METRICS: (monitoring.topic, prometheus.topic),
     }
 )

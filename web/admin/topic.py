@@ -139,7 +139,7 @@ def _handler(entry: Entry, house: House) -> Callable[..., Awaitable[Response]]:
 
 
 async def _run(entry: Entry, house: House, note: Note | None, **path: Any) -> Response:
-    by = access.identity(scope()["headers"], house.system.config)
+    by = access.visitor(scope(), house.system.config)
     asked = Asked(house, by, query_of(entry.query), None, note)
     if entry.body is not None and entry.reads:
         asked.body = body_of(entry.body, await json_object())

@@ -165,6 +165,8 @@ class Connection:
     ) -> None:
         edge = self._edge
         known = edge.hot.prepared(head) if self._face.infers else None
+        if known is not None and self._face is Face.DASHBOARD and known.by_cookie(head):
+            known = None
         harmless = known is None and head.method in _HARMLESS
         self._stage = _Stage.HARMLESS if harmless else _Stage.SERVING
         if self._gone:  # it left with its last byte, and nobody will tell us again

@@ -53,6 +53,10 @@ class Prepared:
         self.request_id = request_id
         """The client's own; empty if there is none."""
 
+    def by_cookie(self, head: RequestHead) -> bool:
+        """Whether it would be refused here and may yet be admitted: the app knows who has logged in, this lane not."""
+        return self.judged is not None and self.judged.refused and field(head.headers, b"cookie") is not None
+
 
 class HotLane:
     """Serves what the table of endpoints lists, asked for in its plainest spelling; all else is the Quart app's."""

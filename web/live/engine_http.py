@@ -10,7 +10,7 @@ import trio
 from quart import Response, request
 
 from fleet.errors import FleetError, TooLarge
-from web import reading, replies
+from web import access, reading, replies
 from web.live import engine
 from web.live.engine import POLLING, BadPacket, Refused
 from web.live.session import End, Over
@@ -54,7 +54,8 @@ async def _served(sessions: Sessions) -> Response:
         raise engine.bad_request("a websocket begins with an upgrade")
     if request.args.get("EIO") != engine.VERSION:
         raise engine.bad_version()
-    session = sessions.open(reading.client(), reading.scope()["headers"], POLLING)
+    here = reading.scope()
+    session = sessions.open(reading.client(), here["headers"], POLLING, access.pass_of(here))
     return _answer(handshake(sessions, session))
 
 

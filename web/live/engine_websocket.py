@@ -8,6 +8,7 @@ import quart.wrappers.base
 import trio
 from quart import websocket
 
+from web import access
 from web.live import engine
 from web.live.engine import WEBSOCKET, BadPacket, Refused
 from web.live.engine_http import handshake, refusal
@@ -48,7 +49,8 @@ def _session(sessions: Sessions) -> tuple[Session, bool]:
         if args.get("EIO") != engine.VERSION:
             raise engine.bad_version()
         scope: Any = websocket.scope
-        return sessions.open((scope.get("client") or ("",))[0], scope["headers"], WEBSOCKET), True
+        address = (scope.get("client") or ("",))[0]
+        return sessions.open(address, scope["headers"], WEBSOCKET, access.pass_of(scope)), True
     session = sessions.find(sid)
     if session.transport == WEBSOCKET or session.upgrading:
         raise engine.bad_request("the session has a websocket already")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from fleet.call import Headers
     from web.doorman import Guarded
+    from web.passes import Shown
 
 NEEDED: Final = Role.OPERATOR
 """The feed names servers and models, as the admin API does."""
@@ -22,10 +23,13 @@ _FIELDS: Final = frozenset((b"authorization", b"x-api-key", b"api-key"))
 
 
 class Credentials:
-    """What one client has shown: in the head of its first request, and in its first packet (browsers can only that)."""
+    """What one client has shown: in the head of its first request, and in its first packet.
 
-    def __init__(self, headers: Iterable[tuple[bytes, bytes]], system: Guarded) -> None:
-        self._shown = [(name, value) for name, value in headers if name in _FIELDS]
+    Browsers can only show a key in the packet; or in the head a pass, if they have logged in.
+    """
+
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]], system: Guarded, held: Shown | None = None) -> None:
+        self._shown = {"headers": [pair for pair in headers if pair[0] in _FIELDS], access.PASS_KEY: held}
         self._token: Headers = ()
         self._system = system
 
@@ -47,4 +51,4 @@ class Credentials:
     def _who(self) -> Identity:
         config = self._system.config
         by_token = access.identity(self._token, config)
-        return access.identity(self._shown, config) if by_token.name == ANONYMOUS else by_token
+        return access.visitor(self._shown, config) if by_token.name == ANONYMOUS else by_token

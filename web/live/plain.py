@@ -13,6 +13,7 @@ import orjson
 import trio
 from quart import websocket
 
+from web import access
 from web.live.entrance import NEEDED, Credentials
 from web.live.events import answered
 from web.live.leaving import GONE
@@ -60,7 +61,7 @@ class Talks:
         self._viewers.add(viewer)
         try:
             await websocket.accept()
-            await _Talk(self._system, viewer, Credentials(scope["headers"], self._system)).run()
+            await _Talk(self._system, viewer, Credentials(scope["headers"], self._system, access.pass_of(scope))).run()
         finally:
             self._viewers.discard(viewer)
             viewer.leave()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from actors.feed import Transport
     from actors.system import System
     from fleet.call import Headers
+    from web.passes import Shown
 
 log = logging.getLogger("fleet.live")
 
@@ -63,12 +64,15 @@ class Sessions:
                 log.exception("a live client's session has crashed")
                 session.close(End.CRASHED)
 
-    def open(self, address: str, headers: Headers, transport: Transport) -> Session:
-        """A new session, which has a moment to connect. Raises ShuttingDown and TooManyClients."""
+    def open(self, address: str, headers: Headers, transport: Transport, held: Shown | None = None) -> Session:
+        """A new session, which has a moment to connect; `held` is the pass it came with.
+
+        Raises ShuttingDown and TooManyClients.
+        """
         self._check_room(address)
         self._make_room()
         sid, name = secrets.token_urlsafe(_SID_BYTES), secrets.token_urlsafe(_SID_BYTES)
-        session = Session(self, sid, name, address, Credentials(headers, self.system), transport)
+        session = Session(self, sid, name, address, Credentials(headers, self.system, held), transport)
         self._open[sid] = session
         return session
 
