@@ -16,6 +16,8 @@ _INTEGERS: Final = (
     "num_predict", "num_keep", "seed", "top_k", "repeat_last_n",
 )  # fmt: skip
 _FLOATS: Final = ("temperature", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty")
+_LONGEST: Final = 100_000
+"""Tokens of one answer, whoever asks for more."""
 _BOOLEANS: Final = ("use_mmap",)
 
 
@@ -45,6 +47,8 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise BadOption(f'option "{key}" must be of type integer')
         if key in _FLOATS and not number:
             raise BadOption(f'option "{key}" must be of type float32')
+        if key == "stop" and not isinstance(value, list):
+            raise BadOption('option "stop" must be of type array')
         if key in _BOOLEANS and not isinstance(value, bool):
             raise BadOption(f'option "{key}" must be of type boolean')
 
@@ -68,7 +72,7 @@ def work_for(file: ModelFile, profile: Profile, ask: Ask) -> Work:
     """The work of answering. `num_predict` above zero is met exactly and ends with `length`. Raises `BadOption`."""
     options = {**file.parameters, **(ask.options or {})}
     check_options(options)
-    limit = int(options.get("num_predict") or 0)
+    limit = min(int(options.get("num_predict") or 0), _LONGEST)
     wanted = limit if limit > 0 else None
     seed = int(options.get("seed") or 0)
     tokens = answer(file.weights, ask.prompt, seed, wanted, as_json=ask.as_json) if ask.prompt else ()

@@ -54,8 +54,8 @@ def _part(part: Any) -> str:
     if not isinstance(part, dict):
         return str(part)
     image = part.get("image_url")
-    url = image.get("url", "") if isinstance(image, dict) else image or ""
-    if url.startswith(("http://", "https://")):
+    url = image.get("url") if isinstance(image, dict) else image
+    if isinstance(url, str) and url.startswith(("http://", "https://")):
         raise ApiError(400, "invalid image input")
     return str(part.get("text") or part.get("content") or "")
 

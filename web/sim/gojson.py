@@ -6,6 +6,7 @@ The fleet has a reader of its own (`fleet/gojson.py`): on purpose the simulator 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -39,7 +40,42 @@ CHAT: Final[Shape] = {
     "images": (list, "[]api.ImageData"),
     "shift": (bool, "bool"),
     "truncate": (bool, "bool"),
+    "tools": (list, "[]api.Tool"),
 }
+
+
+_INTEGER: Final = (int, "int")
+_NUMBER: Final = ((int, float), "float64")
+OPENAI: Final[Shape] = {
+    "model": (str, "string"),
+    "prompt": (str, "string"),
+    "suffix": (str, "string"),
+    "messages": (list, "[]openai.Message"),
+    "tools": (list, "[]api.Tool"),
+    "stream": (bool, "bool"),
+    "stream_options": (dict, "openai.StreamOptions"),
+    "max_tokens": _INTEGER,
+    "seed": _INTEGER,
+    **dict.fromkeys(("temperature", "top_p", "frequency_penalty", "presence_penalty"), _NUMBER),
+}
+RESPONSES: Final[Shape] = {
+    "model": (str, "string"),
+    "instructions": (str, "string"),
+    "stream": (bool, "bool"),
+    "max_output_tokens": _INTEGER,
+    **dict.fromkeys(("temperature", "top_p"), _NUMBER),
+}
+MESSAGES: Final[Shape] = {
+    "model": (str, "string"),
+    "messages": (list, "[]anthropic.MessageParam"),
+    "tools": (list, "[]anthropic.Tool"),
+    "thinking": (dict, "anthropic.ThinkingConfig"),
+    "stream": (bool, "bool"),
+    "max_tokens": _INTEGER,
+    "stop_sequences": (list, "[]string"),
+    **dict.fromkeys(("temperature", "top_p"), _NUMBER),
+}
+"""Its `system` may be a text or a list of blocks."""
 
 
 def read_object(body: bytes, *, name: str, empty: str, shape: Shape = CHAT) -> dict[str, Any]:
@@ -51,10 +87,19 @@ def read_object(body: bytes, *, name: str, empty: str, shape: Shape = CHAT) -> d
         raise ApiError(400, f"json: cannot unmarshal {_go_type(value)} into Go value of type api.{name}")
     for key, (fits, go_type) in shape.items():
         found = value.get(key)
-        if found is not None and not isinstance(found, fits):
-            text = f"json: cannot unmarshal {_go_type(found)} into Go struct field {name}.{key} of type {go_type}"
-            raise ApiError(400, text)
+        if found is not None and not _fits(found, fits):
+            given = f"number {found}" if go_type == "int" and type(found) is float else _go_type(found)
+            raise ApiError(400, f"json: cannot unmarshal {given} into Go struct field {name}.{key} of type {go_type}")
+        if isinstance(found, dict) and any(type(each) is float and not math.isfinite(each) for each in found.values()):
+            raise ApiError(400, f"json: cannot unmarshal number into Go struct field {name}.{key} of type float64")
     return value
+
+
+def _fits(found: object, fits: type | tuple[type, ...]) -> bool:
+    """Python takes True for a number; nobody takes what overflows one."""
+    if isinstance(found, bool):
+        return fits is bool
+    return isinstance(found, fits) and not (isinstance(found, float) and not math.isfinite(found))
 
 
 def _go_type(value: object) -> str:
@@ -77,13 +122,19 @@ def _decode_slowly(body: bytes) -> Any:
     text = body.decode("utf-8", "replace")
     stripped = text.lstrip(" \t\r\n")
     try:
-        value, _ = json.JSONDecoder().raw_decode(stripped)
+        value, _ = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode(stripped)
         if isinstance(value, dict):
             pairs, _ = json.JSONDecoder(object_pairs_hook=_Pairs).raw_decode(stripped)
             return {key.lower(): _plain(item) for key, item in pairs.items}
     except json.JSONDecodeError as error:
         raise ApiError(400, _complaint(stripped, error)) from None
     return value
+
+
+def _refuse_constant(text: str) -> None:
+    """Python reads NaN and Infinity, which are no JSON."""
+    where = "in numeric literal" if text.startswith("-") else "looking for beginning of value"
+    raise ApiError(400, f"invalid character '{text.lstrip('-')[0]}' {where}")
 
 
 class _Pairs:

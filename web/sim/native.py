@@ -18,6 +18,7 @@ from web.sim.asking import (
 from web.sim.errors import RUNNER_BROKE, ApiError, go_json
 from web.sim.exchange import Exchange, Headers
 from web.sim.gojson import read_object
+from web.sim.parts import Kind, Parts, call_for, parts_of
 from web.sim.run import Run
 
 JSON = "application/json; charset=utf-8"
@@ -53,7 +54,9 @@ async def _answer(exchange: Exchange, request: dict[str, Any], name: str, prompt
         return
     ask = Ask(prompt, request.get("options"), stay, request.get("shift") is not False, as_json(request), held=True)
     with start(exchange, file, ask) as run:
-        await _deliver(exchange, request, run, _Ndjson(exchange, name, field))
+        call = call_for(request) if field == "message" else None
+        parts = parts_of(run.tokens, exchange.host.requests_seen, think=bool(request.get("think")), call=call)
+        await _deliver(exchange, request, run, _Ndjson(exchange, name, field, parts))
 
 
 async def _deliver(exchange: Exchange, request: dict[str, Any], run: Run, lines: _Ndjson) -> None:
@@ -61,8 +64,8 @@ async def _deliver(exchange: Exchange, request: dict[str, Any], run: Run, lines:
         await run.ready()
         await exchange.reply(200, _done(exchange, lines.name, lines.field, {"done_reason": "load"}), JSON)
     elif request.get("stream") is False:
-        text, stats, reason = await whole_answer(run)
-        await exchange.reply(200, lines.object(text, stats, reason), JSON)
+        _, stats, reason = await whole_answer(run)
+        await exchange.reply(200, lines.whole(run.tokens, stats, reason), JSON)
     else:
         await stream_answer(exchange, run, lines)
 
@@ -80,13 +83,16 @@ def _check_abilities(file: ModelFile, request: dict[str, Any], name: str) -> Non
         raise ApiError(400, f"registry.ollama.ai/library/{file.name} does not support tools")
 
 
-def _text_field(field: str, text: str) -> dict[str, Any]:
-    return {"response": text} if field == "response" else {"message": {"role": "assistant", "content": text}}
+def _said(field: str, text: str = "", thoughts: str = "", calls: list[Any] | None = None) -> dict[str, Any]:
+    more: dict[str, Any] = {"thinking": thoughts} if thoughts else {}
+    if field == "response":
+        return {"response": text, **more}
+    return {"message": {"role": "assistant", "content": text, **more, **({"tool_calls": calls} if calls else {})}}
 
 
-def _done(exchange: Exchange, name: str, field: str, more: dict[str, Any], text: str = "") -> bytes:
+def _done(exchange: Exchange, name: str, field: str, more: dict[str, Any], said: dict[str, Any] | None = None) -> bytes:
     created = rfc3339(exchange.host.wall())
-    return go_json({"model": name, "created_at": created, **_text_field(field, text), "done": True, **more})
+    return go_json({"model": name, "created_at": created, **(said or _said(field)), "done": True, **more})
 
 
 class _Ndjson:
@@ -95,25 +101,43 @@ class _Ndjson:
     content_type = "application/x-ndjson"
     headers: Headers = ()
 
-    def __init__(self, exchange: Exchange, name: str, field: str) -> None:
+    def __init__(self, exchange: Exchange, name: str, field: str, parts: Parts) -> None:
         self._exchange = exchange
+        self._parts = parts
         self.name = name
         self.field = field
 
     def token(self, text: str, index: int) -> bytes:
+        kind = self._parts.kind(index)
+        if kind is Kind.CALL:
+            return b""
+        return self._line(_said(self.field, thoughts=text) if kind is Kind.THOUGHT else _said(self.field, text))
+
+    def _line(self, said: dict[str, Any]) -> bytes:
         created = rfc3339(self._exchange.host.wall())
-        line = {"model": self.name, "created_at": created, **_text_field(self.field, text), "done": False}
-        return go_json(line) + b"\n"
+        return go_json({"model": self.name, "created_at": created, **said, "done": False}) + b"\n"
 
     def final(self, stats: Stats, reason: str) -> bytes:
-        return self.object("", stats, reason) + b"\n"
+        called = self._line(_said(self.field, calls=self._calls())) if self._parts.call else b""
+        return called + self._object(_said(self.field), stats, reason) + b"\n"
 
-    def object(self, text: str, stats: Stats, reason: str) -> bytes:
-        """The last line, or the whole answer of `stream: false`."""
-        more: dict[str, Any] = {"done_reason": reason}
+    def whole(self, tokens: tuple[str, ...], stats: Stats, reason: str) -> bytes:
+        """The answer of `stream: false`."""
+        thoughts, text = self._parts.split(tokens)
+        return self._object(_said(self.field, text, thoughts, self._calls()), stats, reason)
+
+    def _object(self, said: dict[str, Any], stats: Stats, reason: str) -> bytes:
+        more: dict[str, Any] = {"done_reason": reason if self._parts.call is None else "stop"}
         if self.field == "response":
             more["context"] = [1, 2, 3]
-        return _done(self._exchange, self.name, self.field, {**more, **_counts(stats)}, text)
+        return _done(self._exchange, self.name, self.field, {**more, **_counts(stats)}, said)
+
+    def _calls(self) -> list[Any]:
+        call = self._parts.call
+        if call is None:
+            return []
+        function = {"index": 0, "name": call.name, "arguments": call.arguments}
+        return [{"id": self._parts.call_id, "function": function}]
 
     def broken(self) -> bytes:
         return go_json({"error": RUNNER_BROKE}) + b"\n"

@@ -11,15 +11,16 @@ from web.sim.asking import find_model, prompt_of, start, stream_answer, whole_an
 from web.sim.catalog import openai_row
 from web.sim.errors import ApiError, go_json
 from web.sim.exchange import Exchange, Headers
-from web.sim.gojson import read_object
+from web.sim.gojson import OPENAI, Shape, read_object
 from web.sim.native import embed_texts
+from web.sim.parts import Kind, Parts, call_for, parts_of
 
 JSON = "application/json"
 
 
-def read_v1(exchange: Exchange, name: str) -> tuple[dict[str, Any], str]:
+def read_v1(exchange: Exchange, name: str, shape: Shape = OPENAI) -> tuple[dict[str, Any], str]:
     """The request and its model's name. Raises `ApiError` 400."""
-    request = read_object(exchange.body, name=name, empty="EOF")
+    request = read_object(exchange.body, name=name, empty="EOF", shape=shape)
     model = request.get("model") or ""
     if not model:
         raise ApiError(400, "model is required")
@@ -55,13 +56,23 @@ async def _answer(
     exchange: Exchange, request: dict[str, Any], name: str, prompt: str, chunks: _Chunks, as_json: bool = False
 ) -> None:
     file = find_model(exchange, name, "completion")
+    if thinks(request) and "thinking" not in file.capabilities:
+        raise ApiError(400, f'"{name}" does not support thinking')
     ask = Ask(prompt or " ", sampling(request), exchange.host.server.profile.keep_alive, as_json=as_json, held=True)
     with start(exchange, file, ask) as run:
+        chunks.parts = parts_of(run.tokens, exchange.host.requests_seen, think=thinks(request), call=call_for(request))
         if request.get("stream"):
             await stream_answer(exchange, run, chunks)
         else:
-            text, stats, reason = await whole_answer(run)
-            await exchange.reply(200, chunks.whole(text, stats, reason), JSON)
+            _, stats, reason = await whole_answer(run)
+            await exchange.reply(200, chunks.whole(run.tokens, stats, reason), JSON)
+
+
+def thinks(request: dict[str, Any]) -> bool:
+    """Whether a chat asks for thoughts, by either of its names for that."""
+    given = request.get("reasoning")
+    effort = request.get("reasoning_effort") or (given.get("effort") if isinstance(given, dict) else None)
+    return bool(effort) and effort != "none"
 
 
 def sse(value: Any) -> bytes:
@@ -76,6 +87,7 @@ class _Chunks:
     headers: Headers = ()
 
     def __init__(self, exchange: Exchange, name: str, request: dict[str, Any], *, chat: bool) -> None:
+        self.parts = Parts()
         self._chat = chat
         self._usage = bool((request.get("stream_options") or {}).get("include_usage"))
         self._base = {
@@ -87,15 +99,23 @@ class _Chunks:
         }
 
     def token(self, text: str, index: int) -> bytes:
-        delta = {"role": "assistant", "content": text} if index == 0 else {"content": text}
-        return sse({**self._base, "choices": [self._choice(delta, text, None)]})
+        kind = self.parts.kind(index)
+        if kind is Kind.CALL:
+            return b""
+        delta = {"content": "", "reasoning": text} if kind is Kind.THOUGHT else {"content": text}
+        return self._chunk({"role": "assistant", **delta} if index == 0 else delta, text)
+
+    def _chunk(self, delta: dict[str, Any], text: str = "", reason: str | None = None) -> bytes:
+        return sse({**self._base, "choices": [self._choice(delta, text, reason)]})
 
     def _choice(self, delta: dict[str, Any], text: str, reason: str | None) -> dict[str, Any]:
         content = {"delta": delta} if self._chat else {"text": text}
         return {"index": 0, **content, "finish_reason": reason}
 
     def final(self, stats: Stats, reason: str) -> bytes:
-        parts = [sse({**self._base, "choices": [self._choice({}, "", reason)]})]
+        parts = [self._chunk({}, reason=self._reason(reason))]
+        if self.parts.call is not None:
+            parts.insert(0, self._chunk({"role": "assistant", "content": "", "tool_calls": self._calls()}))
         if self._usage:
             parts.append(sse({**self._base, "choices": [], "usage": usage(stats)}))
         return b"".join((*parts, b"data: [DONE]\n\n"))
@@ -104,10 +124,22 @@ class _Chunks:
         """One empty chunk without a model, and no end: that is how Ollama does it."""
         return sse({**self._base, "model": "", "choices": [self._choice({"content": ""}, "", None)]})
 
-    def whole(self, text: str, stats: Stats, reason: str) -> bytes:
-        content = {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
+    def _reason(self, reason: str) -> str:
+        return reason if self.parts.call is None else "tool_calls"
+
+    def _calls(self) -> list[Any]:
+        if self.parts.call is None:
+            return []
+        function = {"name": self.parts.call.name, "arguments": self.parts.arguments}
+        return [{"id": self.parts.call_id, "index": 0, "type": "function", "function": function}]
+
+    def whole(self, tokens: tuple[str, ...], stats: Stats, reason: str) -> bytes:
+        thoughts, text = self.parts.split(tokens)
+        message: dict[str, Any] = {"role": "assistant", "content": text}
+        message |= {key: value for key, value in (("reasoning", thoughts), ("tool_calls", self._calls())) if value}
+        content = {"message": message} if self._chat else {"text": text}
         kind = "chat.completion" if self._chat else "text_completion"
-        choice = {"index": 0, **content, "finish_reason": reason}
+        choice = {"index": 0, **content, "finish_reason": self._reason(reason)}
         return go_json({**self._base, "object": kind, "choices": [choice], "usage": usage(stats)}) + b"\n"
 
 

@@ -9,12 +9,13 @@ from web.sim.anthropic import event
 from web.sim.asking import find_model, prompt_of, start, stream_answer, whole_answer
 from web.sim.errors import go_json
 from web.sim.exchange import Exchange, Headers
+from web.sim.gojson import RESPONSES
 from web.sim.openai import JSON, read_v1
 
 
 async def responses(exchange: Exchange) -> None:
     """POST /v1/responses."""
-    request, name = read_v1(exchange, "ResponsesRequest")
+    request, name = read_v1(exchange, "ResponsesRequest", RESPONSES)
     file = find_model(exchange, name, "completion")
     limit = request.get("max_output_tokens")
     ask = Ask(
