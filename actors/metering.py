@@ -50,7 +50,7 @@ class Listed:
 def _note(fleet: FleetCell, batch: Sequence[Record]) -> None:
     meter, settings = fleet.meter, fleet.config.metrics
     meter.bound(settings.models, settings.pairs)
-    meter.keys.series.most = settings.keys
+    meter.keys.series.most = settings.callers
     meter.exemplars = settings.exemplars
     meter.note(batch, fleet.now(), fleet.wall())
     meter.keys.note(batch)

@@ -2,8 +2,8 @@
 
 The `ollama_proxy_*` names are the monitoring stack's reference, kept letter by letter; ours are in base units. Labels
 are bounded: `server` by the configuration, `model` by what servers list (`metrics.models`, `metrics.pairs`), `key` by
-`metrics.keys` (names of keys only, `anonymous` for requests without one), everything else by fixed words. What has no
-room, and names that nobody serves, are `other`.
+`metrics.callers` (names only; `anonymous`: without a key), everything else by fixed words. What has no room, and names
+that nobody serves, are `other`.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ NOW: Final = frozenset(
     | _under("reload", "watch")
     | _under("monitoring", "max_concurrent_requests max_queue_size rate_limit_per_minute")
     | _under("security.rate_limiting", "enabled requests_per_minute")
-    | _under("metrics", "models pairs exemplars")
+    | _under("metrics", "models pairs callers exemplars")
     | _under("host", "enabled interval timeout")
     | _under(
         "alerts",

@@ -33,7 +33,7 @@ class MetricsSection(Section):
         le=10_000,
         description="Pairs (server and model, endpoint and model) with their own series; the rest is `other`.",
     )
-    keys: Whole = Field(
+    callers: Whole = Field(
         50, ge=1, le=1000, description="API keys with series of their own, by name; the rest is `other`."
     )
     exemplars: bool = Field(True, description="Whether histograms carry the id of a recent request (OpenMetrics only).")

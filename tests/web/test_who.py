@@ -111,7 +111,7 @@ async def test_tokens_and_requests_are_counted_by_key() -> None:
 
 
 async def test_more_keys_than_there_is_room_for_are_one_series() -> None:
-    async with served("a", security=SECURITY, metrics={"keys": 1}) as fleet:
+    async with served("a", security=SECURITY, metrics={"callers": 1}) as fleet:
         for key in (ADA, BOSS, "a-very-long-plain-key"):
             await say(fleet, key)
         text = await scraped(fleet, 'fleet_key_requests_total{key="other",outcome="completed"} 2.0')
