@@ -22,7 +22,7 @@ LONGEST: Final = 300
 
 
 class Standing(NamedTuple):
-    """How a server is: `ok`, `warn`, `crit`, `draining`, `maintenance`, `unknown`. Moments are epoch seconds."""
+    """How a server is: `ok`, `warn`, `crit`, `unknown`, `draining`, `drained`, `maintenance`. Epoch seconds."""
 
     state: str
     why: str
@@ -92,17 +92,18 @@ def _ordered(state: ServerState, around: Around) -> Standing:
     since = around.epoch(state.admin_since or state.added)
     if state.admin is Admin.MAINTENANCE:
         return Standing("maintenance", state.admin_why, since, _moment(around, state.until))
-    until = state.admin_since + around.drain_timeout if state.admin is Admin.DRAINING else None
-    left = f"{state.in_use} requests left" if state.admin is Admin.DRAINING else "drained"
+    draining = state.admin is Admin.DRAINING
+    until = state.admin_since + around.drain_timeout if draining else None
+    left = f"{say.plural(state.in_use, 'request')} left" if draining else "drained"
     told = state.admin_why
     why = told if told.startswith(left) else f"{left}: {told}" if told else left
-    return Standing("draining", why, since, _moment(around, until))
+    return Standing(state.admin.value, why, since, _moment(around, until))
 
 
 def _shut(state: ServerState, around: Around, models: list[Any]) -> Standing:
     first = min(models)
     more = f" and {len(models) - 1} more" if len(models) > 1 else ""
-    opened = around.opened(first)
+    opened = min((at for model in models if (at := around.opened(model)) is not None), default=None)
     retry = min(state.gates[model].retry_at for model in models)
     return Standing("warn", f"breaker open: {first}{more}", _moment(around, opened), _moment(around, retry))
 

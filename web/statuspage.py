@@ -45,8 +45,9 @@ LOOKS: Final[Mapping[str, _Look]] = {
     "warn": _Look(1, "warn", "▲", "Degraded"),
     "unknown": _Look(2, "unknown", "○", "Unknown"),
     "draining": _Look(3, "planned", "▽", "Draining"),
-    "maintenance": _Look(4, "planned", "◆", "Maintenance"),
-    "ok": _Look(5, "ok", "●", "Healthy"),
+    "drained": _Look(4, "planned", "▼", "Drained"),
+    "maintenance": _Look(5, "planned", "◆", "Maintenance"),
+    "ok": _Look(6, "ok", "●", "Healthy"),
 }
 _SEVERITIES: Final = {"critical": ("crit", "■"), "warning": ("warn", "▲"), "info": ("unknown", "▸")}
 
@@ -59,16 +60,17 @@ _PAGE: Final = Markup(
 _SPEAK_FOR_THEMSELVES: Final = (Level.OK, Level.UNKNOWN)
 """Levels whose headlines say the word themselves."""
 _VERDICT: Final = Markup('<h1 class="{style}">{glyph} {word}{text} <small>for {age}</small></h1>')
-_TILE: Final = Markup("<div><dt>{}</dt><dd>{}</dd></div>")
+_TILE: Final = Markup("<div><dt>{}</dt><dd>{}</dd>{}</div>")
+_WINDOW: Final = Markup('<dd class="quiet">last minute</dd>')
 _ROW: Final = Markup(
     '<tr><td><span class="state {style}">{glyph} {word}</span></td><td data-head="Server">{server}</td>'
     '<td data-head="Why">{why}</td><td class="n" data-head="For">{age}</td>'
-    '<td class="n" data-head="In flight">{inflight}</td><td class="n" data-head="Queue">{queue}</td>'
+    '<td class="n" data-head="In flight">{inflight}</td>'
     '<td class="n" data-head="tok/s">{tps}</td><td class="n" data-head="TTFT">{ttft}</td></tr>'
 )
 _TABLE: Final = Markup(
     '<h2>Servers</h2><table><thead><tr><th>State<th>Server<th>Why<th class="n">For<th class="n">In flight'
-    '<th class="n">Queue<th class="n">tok/s<th class="n">TTFT</tr></thead><tbody>{}</tbody></table>{}'
+    '<th class="n">tok/s<th class="n">TTFT</tr></thead><tbody>{}</tbody></table>{}'
 )
 _ALERT: Final = Markup(
     '<tr><td><span class="state {}">{} {}</span></td><td data-head="Alert">{}</td><td data-head="Detail">{}</td>'
@@ -181,13 +183,13 @@ def _door(view: View) -> Iterable[Markup]:
 def _tiles(state: State) -> Markup:
     fleet, metrics = state.fleet, state.metrics
     figures = (
-        ("Requests", rate(fleet["rps"], "req")),
-        ("Errors", percent(fleet["err"])),
-        ("TTFT p95", duration(fleet["ttft_p95"])),
-        ("Throughput", rate(metrics["tokens_per_second"], "tok")),
-        ("In flight", count(metrics["active_requests"])),
-        ("Queued", count(metrics["queue_size"])),
-        ("Breakers open", count(fleet["breakers_open"])),
+        ("Requests", rate(fleet["rps"], "req"), _WINDOW),
+        ("Errors", percent(fleet["err"]), _WINDOW),
+        ("TTFT p95", duration(fleet["ttft_p95"]), _WINDOW),
+        ("Throughput", rate(metrics["tokens_per_second"], "tok"), _WINDOW),
+        ("In flight", count(metrics["active_requests"]), ""),
+        ("Queued", count(metrics["queue_size"]), ""),
+        ("Breakers open", count(fleet["breakers_open"]), ""),
     )
     quiet = "" if fleet["err"] is not None else Markup('<p class="quiet">No request has ended in the last minute.</p>')
     return Markup('<dl class="tiles">{}</dl>{}').format(_join(_TILE.format(*figure) for figure in figures), quiet)
@@ -223,7 +225,6 @@ def _server(server: str, fields: Mapping[str, Any], now: float) -> Markup:
         why=fields["why"],
         age=NONE if fields["since"] is None else age(now - fields["since"]),
         inflight=f"{fields['inflight']}/{fields['slots']}",
-        queue=count(fields["queue"]),
         tps=rate(fields["tps"], "").removesuffix(" /s"),
         ttft=duration(fields["ttft"]),
     )

@@ -71,6 +71,7 @@ code{font-family:ui-monospace,monospace;overflow-wrap:anywhere}
 .tiles div{background:var(--card);border:1px solid var(--line);border-radius:4px;padding:8px 12px}
 .tiles dt{color:var(--quiet)}
 .tiles dd{margin:0;font-size:20px}
+.tiles dd.quiet{font-size:12px}
 table{width:100%;border-collapse:collapse;background:var(--card);border:1px solid var(--line)}
 th,td{padding:6px 12px;text-align:left;vertical-align:top;border-bottom:1px solid var(--line);overflow-wrap:anywhere}
 th{color:var(--quiet);font-weight:400}

@@ -47,11 +47,11 @@ COMPLAINT = Standing("warn", "5x slower", 1003.0)
         ({"health": Health.UNHEALTHY, "why": "refused"}, {"probe_at": 9.0}, ("crit", "refused", 1005.0, 1009.0)),
         ({"health": Health.UNHEALTHY, "why": "refused"}, {}, ("crit", "refused", 1005.0, None)),
         (DRAINING, {}, ("draining", "0 requests left: by ana", 1007.0, 1037.0)),
-        ({**DRAINING, "admin": Admin.DRAINED}, {}, ("draining", "drained: by ana", 1007.0, None)),
+        ({**DRAINING, "admin": Admin.DRAINED}, {}, ("drained", "drained: by ana", 1007.0, None)),
         (
             {**DRAINING, "admin": Admin.DRAINED, "admin_why": "drained by the operator"},
             {},
-            ("draining", "drained by the operator", 1007.0, None),
+            ("drained", "drained by the operator", 1007.0, None),
         ),
         (
             {"admin": Admin.MAINTENANCE, "admin_since": 7.0, "admin_why": "new fan", "until": 90.0},
@@ -64,6 +64,11 @@ COMPLAINT = Standing("warn", "5x slower", 1003.0)
             ("maintenance", "", 1007.0, None),
         ),
         ({"gates": GATES}, {"opened": lambda model: 3.0}, ("warn", "breaker open: m and 1 more", 1003.0, 1020.0)),
+        (
+            {"gates": GATES},
+            {"opened": {"m": 3.0, "n": 2.0}.get},  # the first of them opened at 2
+            ("warn", "breaker open: m and 1 more", 1002.0, 1020.0),
+        ),
         ({"gates": {ModelName("m"): shut(math.inf)}}, {}, ("warn", "breaker open: m", None, None)),
         ({}, {"complaint": COMPLAINT}, COMPLAINT),
         ({"health": Health.UNHEALTHY, "why": "refused"}, {"complaint": COMPLAINT}, ("crit", "refused", 1005.0, None)),

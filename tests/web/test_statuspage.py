@@ -85,6 +85,18 @@ def test_seven_tiles() -> None:
     assert tiles == ["41 req/s", "1.2%", "920 ms", "8.9k tok/s", "290", "11", "1"]
 
 
+def test_a_queue_is_shown_once_and_not_for_every_server_that_could_take_it() -> None:
+    many = {f"gpu-{number}": server(queue=11) for number in range(5)}
+    seen = Seen(page(view(state=state(many))))
+    assert seen.text.count("11") == 1
+    assert "Queued" in seen.text
+
+
+def test_every_figure_of_a_window_says_which() -> None:
+    for part in page(view()).split("<dt>")[1:5]:
+        assert '<dd class="quiet">last minute</dd>' in part
+
+
 def test_what_is_not_known_is_a_dash() -> None:
     quiet = state({"a": server(tps=None, ttft=None, since=None)}, rps=0.0, err=None, ttft_p95=None)
     html = page(view(state=quiet))
@@ -101,11 +113,12 @@ def test_slow_is_not_nothing(tps: float | None, shown: str) -> None:
 
 
 def test_the_worst_servers_come_first() -> None:
-    names = ("ok", "maintenance", "crit", "draining", "unknown", "warn")
+    names = ("ok", "maintenance", "drained", "crit", "draining", "unknown", "warn")
     html = page(view(state=state({f"is-{name}": server(name) for name in names})))
     found = [part.partition("<")[0] for part in html.split('<td data-head="Server">')[1:]]
-    assert found == ["is-crit", "is-warn", "is-unknown", "is-draining", "is-maintenance", "is-ok"]
+    assert found == ["is-crit", "is-warn", "is-unknown", "is-draining", "is-drained", "is-maintenance", "is-ok"]
     assert all(f"{look.glyph} {look.word}" in html for look in LOOKS.values())
+    assert len({(look.glyph, look.word) for look in LOOKS.values()}) == len(LOOKS), "none looks like another"
 
 
 def test_of_a_thousand_servers_two_hundred_are_shown() -> None:
