@@ -104,7 +104,10 @@ class Collector:
         )
 
     def _opened(self, server: ServerId, model: str) -> float | None:
-        view = self._system.breakers.get(Pair(server, ModelName(model)))
+        pair = Pair(server, ModelName(model))
+        if (since := self._system.monitor.opened(pair)) is not None:
+            return since
+        view = self._system.breakers.get(pair)
         return None if view is None else view.since
 
     def _warming(self) -> dict[ServerId, list[ModelName]]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from actors.cells import FleetCell
     from actors.host import HostWatch
     from fleet.alert import Alert
+    from fleet.ids import Pair
 
 log = logging.getLogger("fleet.alerts")
 
@@ -76,6 +77,10 @@ class Monitor:
         self.alerts.look(facts, settings)
         self.verdict = self._judge.look(Seen(facts, settings, self.alerts.firing))
         return facts
+
+    def opened(self, pair: Pair) -> float | None:
+        """Since when a breaker has not been closed, on our clock; None: it has not been seen so yet."""
+        return self._look.opened(pair)
 
     # ---- for operators
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from actors.messages import Record
+from actors.recorder import LATELY
 from fleet.breaker_values import State
 from fleet.facts import NO_TRAFFIC, BreakerFact, Facts, ModelFact, QueueFact, ServerFact, Traffic, Trouble
 from fleet.gate import GateState
@@ -31,8 +32,6 @@ MOST_MODELS: Final = 50
 MOST_BREAKERS: Final = 500
 MOST_NAMED: Final = 3
 """Servers that were set aside and are named."""
-LATELY: Final = 600.0
-"""Seconds for which dropped records are worth a word."""
 _WORDS: Final = {Health.HEALTHY: "ok", Health.UNHEALTHY: "down", Health.UNKNOWN: "unknown"}
 
 
@@ -50,6 +49,11 @@ class Look:
 
     def _note(self, batch: Sequence[Record]) -> None:
         self.counts.note(batch, self._fleet.now())
+
+    def opened(self, pair: Pair) -> float | None:
+        """Since when a breaker has not been closed, half-open tries included; None: it was not seen so."""
+        fact = self._opened.get(pair)
+        return None if fact is None else fact.since
 
     # ---- once a second
 
@@ -138,8 +142,10 @@ class Look:
 
     def _dropped(self, now: float) -> Trouble | None:
         recorder = self._fleet.recorder
-        at = recorder.dropped_at
-        return None if at is None or now - at >= LATELY else Trouble(at, "", recorder.dropped)
+        at, since = recorder.dropped_at, recorder.dropped_since
+        if at is None or now - at >= LATELY:
+            return None
+        return Trouble(at if since is None else since, "", recorder.dropped)
 
     def _aside(self, now: float) -> Trouble | None:
         journal = self._fleet.journal

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from typing import Final
 
 import trio
 
@@ -21,6 +22,8 @@ log = logging.getLogger("fleet.request")
 _LOGGED = tuple(each.name for each in fields(Record) if each.name not in ("tries", "began", "trace"))
 _BACKLOG = 4096
 _KEEP = 1000
+LATELY: Final = 600.0
+"""Seconds for which dropped records are worth a word."""
 _AT_ONCE = 128
 """Records digested before others have their turn."""
 _REST = 0.05
@@ -40,6 +43,8 @@ class Recorder:
         self.dropped = 0
         self.dropped_at: float | None = None
         """When one was dropped last, on Trio's clock."""
+        self.dropped_since: float | None = None
+        """When that began: with the first one after `LATELY` seconds without."""
 
     @property
     def recent(self) -> deque[Record]:
@@ -51,7 +56,10 @@ class Recorder:
         """Hand over one record; dropped and counted when the recorder is behind."""
         if len(self._backlog) >= _BACKLOG:
             self.dropped += 1
-            self.dropped_at = trio.current_time()
+            now = trio.current_time()
+            if self.dropped_at is None or now - self.dropped_at >= LATELY:
+                self.dropped_since = now
+            self.dropped_at = now
             return
         self._backlog.append(record)
         if self._resting:

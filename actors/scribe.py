@@ -12,6 +12,9 @@ import trio
 
 from actors.messages import Record
 from actors.scribe_model import Author
+from fleet.facts import Share
+from fleet.minutes import Minutes
+from fleet.rulefaults import failed
 from fleet.server import Health
 from fleet.statustext import Figures, by_rules
 
@@ -40,6 +43,24 @@ class AiStatus:
     refs: tuple[str, ...] = ()
 
 
+class _Ends:
+    """A minute's requests, and those that failed: in the verdict's sense, or one screen would show two truths."""
+
+    def __init__(self) -> None:
+        self.numbers = (0, 0)
+
+    def add(self, count: int, bad: int) -> None:
+        self.numbers = (self.numbers[0] + count, self.numbers[1] + bad)
+
+    def merge(self, other: _Ends) -> None:
+        self.add(*other.numbers)
+
+    def copy(self) -> _Ends:
+        made = _Ends()
+        made.merge(self)
+        return made
+
+
 class Scribe:
     """The cell and the loop. `latest` is replaced, never changed."""
 
@@ -51,6 +72,7 @@ class Scribe:
         self._about: tuple[object, ...] = ()
         self._due = self._asked = -math.inf
         self.latest: AiStatus | None = None
+        self._ends = Minutes(_Ends, round(_LATELY / _MINUTE))
         system.fleet.recorder.listeners.append(self._note)
 
     async def run(self) -> None:
@@ -111,7 +133,7 @@ class Scribe:
         """The fleet in numbers, as of now."""
         system, now = self._system, self._system.fleet.now()
         states = [cell.state for cell in system.servers.values()]
-        (start, minute), (_, lately) = system.fleet.tally.windows((_MINUTE, _LATELY))
+        ((start, minute),) = system.fleet.tally.windows((_MINUTE,))
         span = max(now - start, 1.0)
         return Figures(
             up=sum(state.health is Health.HEALTHY for state in states),
@@ -120,7 +142,7 @@ class Scribe:
             waiting=sum(ticket.open for ticket in system.fleet.tickets.values()),
             rate=minute.count / span,
             tokens=minute.output / span,
-            errors=lately.error_rate,
+            errors=Share(*self._ends.merged(now).numbers).ratio,
             first_token=self._first_token(now),
         )
 
@@ -134,6 +156,7 @@ class Scribe:
     def _note(self, records: Sequence[Record]) -> None:
         """Requests have ended; told by the recorder."""
         now = self._system.fleet.now()
+        self._ends.bucket(now).add(len(records), sum(failed(record.outcome) for record in records))
         for record in records[-_STREAMS:]:
             if record.stream and record.first_byte_seconds is not None:
                 self._first_tokens.append((now, record.first_byte_seconds))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Final, NamedTuple
 
 from fleet import formats as say
 from fleet import rulequeries as limits
 from fleet.config.watching import AlertsSection
-from fleet.facts import Facts, Pace, ServerFact
+from fleet.facts import Facts, Pace, ServerFact, Share, Traffic
 from fleet.ids import Pair
 from fleet.rulewords import cause
 
 Subject = tuple[tuple[str, str], ...]
 """What an alert is about, by label; empty: the fleet."""
+SOME: Final = 3
+"""Failures that are no accident."""
+SURE: Final = 3.0
+"""Standard deviations beyond which it is no chance any more."""
 IN_SERVICE: Final = ("ok", "down", "unknown")
 
 
@@ -103,24 +107,50 @@ def _drain_stuck(facts: Facts, alerts: AlertsSection) -> Iterator[Finding]:
             yield Finding((("server", server.id),), title, "its requests do not end", lasted, server.since)
 
 
+def failing(traffic: Traffic, alerts: AlertsSection) -> Share | None:
+    """The requests of five minutes, if too many of them failed and that is not over yet."""
+    share = traffic.minutes5
+    high = share.count >= alerts.error_requests and share.ratio > alerts.error_rate
+    return share if high and not _over(share, traffic.lately, alerts.error_rate) else None
+
+
+def _over(share: Share, lately: Sequence[Share], limit: float) -> bool:
+    """Whether a younger part of a window says that the fault is gone; the youngest that says anything is believed.
+
+    As many must have ended in it that, with the fault as it was before, its few failures are beyond chance (three
+    standard deviations); some failures, and too many for their number, say that it goes on. While hardly anybody asks,
+    nobody knows.
+    """
+    for young in lately:
+        if young.ratio > limit and young.failed >= SOME:
+            return False
+        before = Share(share.count - young.count, share.failed - young.failed)
+        ratio = min(max(before.ratio, limit), 1.0)
+        expected = young.count * ratio
+        chance = SURE * (expected * (1 - ratio)) ** 0.5
+        if young.count and young.ratio <= limit and young.failed + chance < expected:
+            return True
+    return False
+
+
 def _burn_fast(facts: Facts, alerts: AlertsSection) -> Iterator[Finding]:
-    share, far = facts.traffic.minutes5, facts.traffic.hour
-    if share.count >= alerts.error_requests and share.ratio > alerts.error_rate and far.ratio > alerts.error_rate:
-        title = f"{say.percent(share.ratio)} of requests fail"
-        yield Finding((), title, _errors(facts, "5 minutes", share.failed, share.count), share.ratio)
+    share = failing(facts.traffic, alerts)
+    if share is not None and facts.traffic.hour.ratio > alerts.error_rate:
+        title = f"{say.percent(share.ratio)} of requests failed in 5 minutes"
+        yield Finding((), title, _errors(facts, share), share.ratio)
 
 
 def _burn_slow(facts: Facts, alerts: AlertsSection) -> Iterator[Finding]:
-    near, far = facts.traffic.minutes30, facts.traffic.hours6
+    near, far, younger = facts.traffic.minutes30, facts.traffic.hours6, facts.traffic.minutes5
     limit = alerts.error_rate * limits.SLOW_SHARE
-    if near.count >= alerts.error_requests and near.ratio > limit and far.ratio > limit:
-        title = f"{say.percent(near.ratio)} of requests have failed for a while"
-        detail = _errors(facts, "30 minutes", near.failed, near.count)
-        yield Finding((), title, detail, near.ratio)
+    high = near.count >= alerts.error_requests and near.ratio > limit and far.ratio > limit
+    if high and not _over(near, (*facts.traffic.lately, younger) if facts.traffic.lately else (), limit):
+        title = f"{say.percent(near.ratio)} of requests failed in 30 minutes"
+        yield Finding((), title, _errors(facts, near), near.ratio)
 
 
-def _errors(facts: Facts, window: str, failed: int, count: int) -> str:
-    text = f"{failed} of {count} in {window}"
+def _errors(facts: Facts, share: Share) -> str:
+    text = f"{share.failed} of {share.count}"
     return text if facts.traffic.culprit is None else f"{text}, mostly {cause(facts.traffic.culprit)}"
 
 

@@ -81,11 +81,15 @@ class Share:
 
 
 class Culprit(NamedTuple):
-    """Who most failures come from: `server` is empty when no server was found; `number` of them."""
+    """Where most failures come from; `number` of them.
+
+    `server` is empty when no server was found, or when it is one model on several; `model` when it is no single one.
+    """
 
     server: str
     outcome: str
     number: int
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,8 @@ NO_QUEUE: Final = QueueFact()
 class Traffic:
     """What requests told lately. It is added up every few seconds, so it may be that old.
 
-    `minutes5`, `minutes30`, `hour` and `hours6` are windows; `first` is the fleet's first-token time over 5 minutes,
+    `minutes5`, `minutes30`, `hour` and `hours6` are windows, `lately` those of less than five minutes, the shortest
+    first: they tell whether a fault is over. `first` is the fleet's first-token time over 5 minutes,
     `servers` each server's over 15. `rejected`: by the queue, in 5 minutes. `streams` and `stalls` are of 15 minutes,
     `flaps` (moves of a breaker) and `loads` (of a model) of 30; only those with any are there.
     """
@@ -114,6 +119,7 @@ class Traffic:
     minutes30: Share = NO_REQUESTS
     hour: Share = NO_REQUESTS
     hours6: Share = NO_REQUESTS
+    lately: tuple[Share, ...] = ()
     culprit: Culprit | None = None
     per_second: float = 0.0
     rejected: int = 0

@@ -14,6 +14,8 @@ from fleet.rulefaults import HARMLESS_PATTERN
 BURN_FAST: Final = 14.4
 BURN_SLOW: Final = 6.0
 """How many times faster than allowed errors come; `alerts.error_rate` is what the fast one means."""
+MANY_ENDED: Final = 5
+"""Times `alerts.error_requests` that must have ended well before a fault counts as gone."""
 MANY: Final = 0.3
 """Share of the servers in service that are many."""
 LEAST_DOWN: Final = 2
@@ -78,18 +80,26 @@ def _requests(function: str, window: str) -> str:
     return f"sum without (server, model, outcome) ({function}(fleet_requests_total[{window}]))"
 
 
+def _is_over(window: str, share: float, least: int) -> str:
+    """So many requests have ended in a younger window, and so few of them badly, that the fault must be gone."""
+    few = f"{_failing(window)} <= {number(share / 2)}"
+    return f"({few} and {_requests('increase', window)} >= {MANY_ENDED * least})"
+
+
 def burn_fast(alerts: AlertsSection) -> str:
-    """Too many errors in the last minutes, and not only there."""
-    share, least = number(alerts.error_rate), alerts.error_requests
+    """Too many errors in the last minutes, and not only there; until the fault is gone."""
+    limit, least = alerts.error_rate, alerts.error_requests
     enough = f"{_requests('increase', '5m')} >= {least}"
-    return f"{_failing('5m')} > {share} and {_failing('1h')} > {share} and {enough}"
+    burns = f"{_failing('5m')} > {number(limit)} and {_failing('1h')} > {number(limit)} and {enough}"
+    return f"{burns} unless {_is_over('2m', limit, least)}"
 
 
 def burn_slow(alerts: AlertsSection) -> str:
     """The same, slower, for longer."""
-    share, least = number(alerts.error_rate * SLOW_SHARE), alerts.error_requests
+    limit, least = alerts.error_rate * SLOW_SHARE, alerts.error_requests
     enough = f"{_requests('increase', '30m')} >= {least}"
-    return f"{_failing('30m')} > {share} and {_failing('6h')} > {share} and {enough}"
+    burns = f"{_failing('30m')} > {number(limit)} and {_failing('6h')} > {number(limit)} and {enough}"
+    return f"{burns} unless {_is_over('5m', limit, least)}"
 
 
 def first_token_high(alerts: AlertsSection) -> str:

@@ -133,7 +133,8 @@ QUALITY: Final = (
         query.burn_fast,
         "So many requests fail that a month's worth of errors is used up in two days. What clients or operators "
         "brought about themselves does not count.",
-        "See which server and which kind of error (fleet_attempts_total by outcome); take that server out of service.",
+        "See where and why (fleet_requests_total by server, model, outcome; the fleet's own alert names them), and "
+        "take that server out of service.",
         setting="error_rate",
     ),
     Rule(
@@ -144,7 +145,7 @@ QUALITY: Final = (
         "{{ $value | humanizePercentage }} of the requests to {{ $labels.instance }} fail, for half an hour now.",
         query.burn_slow,
         "Fewer errors than would be an emergency, but for so long that they add up.",
-        "Look for one server or one model that has most of them.",
+        "Look for one server or one model that has most of them: the fleet's own alert names it.",
         keep_firing=300,
         setting="error_rate",
         factor=query.SLOW_SHARE,
@@ -267,13 +268,13 @@ FLOW: Final = (
 MACHINE: Final = (
     Rule(
         "FleetCPUHigh",
-        "warning",
+        "info",
         600,
         "The fleet's machine has no CPU left.",
         "{{ $value | humanizePercentage }} of the CPU of {{ $labels.instance }} is in use.",
         query.cpu,
-        "The proxy itself may be what slows answers down.",
-        "See what uses it; move Ollama or other work to another machine.",
+        "The machine under the proxy is busy, which by itself harms nobody: a note. If answers suffer, others say so.",
+        "Nothing, while answers are fast. Else see what uses it; move Ollama or other work to another machine.",
         setting="cpu",
     ),
     Rule(

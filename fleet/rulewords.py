@@ -30,7 +30,13 @@ def words(outcome: str) -> str:
     return _WORDS.get(outcome, outcome.replace("_", " "))
 
 
+_NOBODYS: Final = frozenset(("no_server", "queue_full", "queue_timeout", "total_timeout", "loop_detected"))
+"""Outcomes that no server brought about."""
+
+
 def cause(culprit: Culprit) -> str:
-    """Who and why: `gpu-042 cannot be reached`."""
-    said = words(culprit.outcome)
-    return f"{culprit.server} {said}" if culprit.server else f"because {said}"
+    """Who and why: `gpu-042 cannot be reached (llama3:8b)`, `llama3:8b answers 500`."""
+    said, model = words(culprit.outcome), culprit.model
+    if not culprit.server and model and culprit.outcome not in _NOBODYS:
+        return f"{model} {said}"
+    return (f"{culprit.server} {said}" if culprit.server else f"because {said}") + (f" ({model})" if model else "")

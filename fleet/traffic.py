@@ -28,7 +28,10 @@ MOST_PAIRS: Final = 4_096
 MOST_LOADS: Final = 1_000
 """Loads of one pair that are remembered."""
 MOST_CAUSES: Final = 256
-_SPANS: Final = (60.0, 300.0, 1_800.0, 3_600.0, 21_600.0)
+_SPANS: Final = (10.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 1_800.0, 3_600.0, 21_600.0)
+_MINUTE, _FIVE = _SPANS.index(60.0), _SPANS.index(300.0)
+_HALF: Final = 0.5
+"""More than this share of the failures is where they come from."""
 _SHARE: Final = 0.95
 _UNKNOWN: Final = "model_not_found"
 """The outcome of requests for a name that nobody serves: invented ones shall push out no others."""
@@ -105,15 +108,15 @@ class _Streams:
 
 
 class _Causes:
-    """A bucket of failures, by server and outcome."""
+    """A bucket of failures, by server, model and outcome."""
 
     __slots__ = ("numbers",)
 
     def __init__(self) -> None:
-        self.numbers: Counter[tuple[str, str]] = Counter()
+        self.numbers: Counter[tuple[str, str, str]] = Counter()
 
-    def add(self, server: str, outcome: str, number: int) -> None:
-        key = (server, outcome)
+    def add(self, server: str, model: str, outcome: str, number: int) -> None:
+        key = (server, model, outcome)
         if key in self.numbers or len(self.numbers) < MOST_CAUSES:
             self.numbers[key] += number
 
@@ -148,16 +151,22 @@ class Counts:
         for model in {each.model for each in ended if each.outcome != _UNKNOWN} - {""}:
             self._ask(ModelName(model), now)
         ends = self._ends.bucket(now)
-        for (server, outcome), number in Counter([(each.server, each.outcome) for each in ended]).items():
+        numbers = Counter([each.outcome for each in ended])
+        for outcome, number in numbers.items():
             ends.count += number
             ends.rejected += number * (outcome in REJECTED)
-            if failed(outcome):
-                ends.failed += number
-                self._causes.bucket(now).add(server, outcome, number)
+        if bad := {outcome for outcome in numbers if failed(outcome)}:
+            ends.failed += sum(numbers[outcome] for outcome in bad)
+            self._note_causes([each for each in ended if each.outcome in bad], now)
         if streams := [each for each in ended if each.stream]:
             waits = [each.first_byte_seconds for each in streams if each.first_byte_seconds is not None]
             self._first.bucket(now).began(waits)
             self._note_tries([attempt for each in streams for attempt in each.tries], now)
+
+    def _note_causes(self, ended: Sequence[Ended], now: float) -> None:
+        causes = self._causes.bucket(now)
+        for key, number in Counter([(each.server, each.model, each.outcome) for each in ended]).items():
+            causes.add(*key, number)
 
     def _note_tries(self, tries: Sequence[Attempt], now: float) -> None:
         waits: dict[str, list[float]] = {}
@@ -238,14 +247,15 @@ class Counts:
     def traffic(self, now: float, servers: Mapping[str, tuple[Pace, int, int]], flaps: Mapping[Pair, int]) -> Traffic:
         """Everything, with what was read server by server."""
         windows = self._ends.windows(now, _SPANS, _Ends())
-        (start, minute), (_, minutes5), (_, minutes30), (_, hour), (_, hours6) = windows
-        causes = self._causes.merged(now).numbers.most_common(1)
+        start, minute = windows[_MINUTE]
+        minutes5, minutes30, hour, hours6 = (window for _, window in windows[_FIVE:])
         return Traffic(
             minutes5=minutes5.share,
             minutes30=minutes30.share,
             hour=hour.share,
             hours6=hours6.share,
-            culprit=Culprit(*causes[0][0], causes[0][1]) if causes else None,
+            lately=tuple(window.share for _, window in windows[:_FIVE]),
+            culprit=culprit_of(self._causes.merged(now).numbers),
             per_second=minute.count / max(now - start, 1.0),
             rejected=minutes5.rejected,
             first=self._first.merged(now).pace,
@@ -255,6 +265,26 @@ class Counts:
             flaps=flaps,
             loads=self.loads(),
         )
+
+
+def culprit_of(causes: Mapping[tuple[str, str, str], int]) -> Culprit | None:
+    """Where most failures come from, by server, model and outcome: a server, or a model that fails on several.
+
+    A server is named with the model if that has more than half of its failures.
+    """
+    servers, models = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for (server, model, outcome), number in causes.items():
+        servers[server, outcome] += number
+        models[model, outcome] += number
+    if not servers:
+        return None
+    (server, outcome), number = servers.most_common(1)[0]
+    (model, how), whole = models.most_common(1)[0]
+    if model and whole > number and number <= whole * _HALF:
+        return Culprit("", how, whole, model)
+    own = {each[1]: many for each, many in causes.items() if (each[0], each[2]) == (server, outcome)}
+    most = max(own, key=own.__getitem__)
+    return Culprit(server, outcome, number, most if own[most] > number * _HALF else "")
 
 
 def _remember(table: OrderedDict[Pair, deque[float]], pair: Pair, now: float, times: int = 1) -> None:

@@ -179,10 +179,44 @@ async def test_failed_requests_are_the_verdict_with_who_failed_them(autojump_clo
         for _ in range(6):
             await fleet.system.exchange(chat("m"), Client())
         await trio.sleep(THOROUGH + 3)
-        assert verdict(fleet) == ("errors", "100% of requests fail, mostly a answers 500")
-        assert fleet.system.monitor.verdict.plain == "100% of requests fail: answers 500"
+        assert verdict(fleet) == ("errors", "100% of requests failed in 5 minutes, mostly a answers 500 (m:latest)")
+        assert fleet.system.monitor.verdict.plain == "100% of requests failed in 5 minutes: answers 500"
         await trio.sleep(130)
         assert ("FleetErrorBudgetBurnFast", {}) in firing(fleet)
+
+
+async def test_errors_stop_being_told_when_the_fault_has_stopped(autojump_clock: MockClock) -> None:
+    async with watched("a", alerts={"error_requests": 5}, retry={"max_attempts": 1}) as fleet:
+        fleet["a"].host.faults.set("status:500:oops")
+        for _ in range(30):
+            await fleet.system.exchange(chat("m"), Client())
+        await trio.sleep(150)
+        assert verdict(fleet)[0] == "errors"
+        assert ("FleetErrorBudgetBurnFast", {}) in firing(fleet)
+        fleet["a"].host.faults.set()
+        for _ in range(3):
+            await fleet.system.exchange(chat("m"), Client())
+        await trio.sleep(THOROUGH + 5)
+        assert verdict(fleet)[0] == "healthy", "five minutes are not over"
+        await trio.sleep(61)
+        assert ("FleetErrorBudgetBurnFast", {}) not in firing(fleet)
+
+
+async def test_records_are_dropped_since_the_first_of_a_run_was(autojump_clock: MockClock) -> None:
+    async with watched("a") as fleet:
+        recorder = fleet.system.fleet.recorder
+        recorder._backlog.extend([None] * 5000)  # type: ignore[list-item]  # full, in one turn
+        began = trio.current_time()
+        recorder.note(None)  # type: ignore[arg-type]
+        recorder._backlog.clear()
+        for _ in range(3):
+            await trio.sleep(400)
+            recorder._backlog.extend([None] * 5000)  # type: ignore[list-item]
+            recorder.note(None)  # type: ignore[arg-type]
+            recorder._backlog.clear()
+        facts = fleet.system.monitor.look()
+        assert facts.dropped is not None
+        assert facts.dropped.since == began
 
 
 async def test_a_queue_that_does_not_move_is_told_with_the_model_that_is_wanted(autojump_clock: MockClock) -> None:

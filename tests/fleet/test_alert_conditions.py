@@ -92,6 +92,7 @@ HOLDS_NOT: dict[str, list[Facts]] = {
         burning(19, 19),
         burning(100, 5),
         traffic(minutes5=Share(100, 50), hour=Share(10_000, 60)),  # Prometheus asks for both too
+        burning(100, 50, lately=(Share(2, 0), Share(20, 0), Share(40, 0))),
     ],
     "FleetErrorBudgetBurnSlow": [
         traffic(minutes30=Share(100, 3), hours6=Share(1000, 20)),
@@ -186,10 +187,10 @@ def test_titles_name_who_and_details_say_why() -> None:
     (down,) = found("FleetServerDown", facts("down", "ok"))
     assert (down.title, down.detail) == ("s0 is down", "why; 3 probes failed in a row")
     assert (down.since, down.threshold) == (NOW - 100, 3.0)
-    culprit = Culprit("gpu-042", "backend_unreachable", 9)
+    culprit = Culprit("gpu-042", "backend_unreachable", 9, "m:7b")
     (errors,) = found("FleetErrorBudgetBurnFast", burning(125, 9, culprit=culprit))
-    assert errors.title == "7.2% of requests fail"
-    assert errors.detail == "9 of 125 in 5 minutes, mostly gpu-042 cannot be reached"
+    assert errors.title == "7.2% of requests failed in 5 minutes"
+    assert errors.detail == "9 of 125, mostly gpu-042 cannot be reached (m:7b)"
     (slow,) = found("FleetServerSlow", traffic(servers=paces(1.0, 1.0, 5.0)))
     assert slow.title == "s2 answers 5× slower than the rest"
 

@@ -21,9 +21,11 @@ DOWN = Verdict(Level.CRIT, "server_down", "1 server down: gpu-1 refuses connecti
 
 def test_the_rules() -> None:
     assert by_rules(FINE, QUIET) == "2 of 2 servers up, no traffic."
-    assert by_rules(FINE, Figures(up=1, total=1, rate=0.07)) == "1 of 1 server up, 0.1 requests/s, 0% failed."
+    assert (
+        by_rules(FINE, Figures(up=1, total=1, rate=0.07)) == "1 of 1 server up, 0.1 requests/s, 0% failed in 5 minutes."
+    )
     assert by_rules(DOWN, BUSY) == (
-        "1 server down: gpu-1 refuses connections. 11 of 12 servers up, 41 requests/s, 1.2% failed, "
+        "1 server down: gpu-1 refuses connections. 11 of 12 servers up, 41 requests/s, 1.2% failed in 5 minutes, "
         "first token within 917 ms (95%), 4 waiting."
     )
 

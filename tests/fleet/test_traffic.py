@@ -12,7 +12,7 @@ from fleet.ids import ModelName, Pair, ServerId
 from fleet.minutes import Minutes
 from fleet.recoveries import Book
 from fleet.sums import Count
-from fleet.traffic import ASKED, LONG, MOST_CAUSES, MOST_MODELS, Counts, flaps_of
+from fleet.traffic import ASKED, LONG, MOST_CAUSES, MOST_MODELS, Counts, culprit_of, flaps_of
 
 A, M = ServerId("a"), ModelName("m:latest")
 PAIR = Pair(A, M)
@@ -57,9 +57,34 @@ def test_the_culprit_is_who_failed_most_lately() -> None:
     counts.note([End("backend_broke", "old")] * 50, 0.0)
     counts.note([End("backend_unreachable", "b")] * 3 + [End("queue_full", "")] * 2, 400.0)
     found = whole(counts, 400.0)
-    assert found.culprit == Culprit("b", "backend_unreachable", 3)
+    assert found.culprit == Culprit("b", "backend_unreachable", 3, "m:latest")
     assert found.rejected == 2
     assert whole(counts, 900.0).culprit is None
+
+
+@pytest.mark.parametrize(
+    ("causes", "culprit"),
+    [
+        ({}, None),
+        ({("a", "m", "x"): 3}, Culprit("a", "x", 3, "m")),
+        ({("a", "m", "x"): 3, ("a", "n", "x"): 3}, Culprit("a", "x", 6)),
+        ({("a", "m", "x"): 5, ("a", "n", "x"): 3, ("b", "m", "y"): 7}, Culprit("a", "x", 8, "m")),
+        ({("a", "m", "x"): 3, ("b", "m", "x"): 3, ("c", "m", "x"): 3}, Culprit("", "x", 9, "m")),
+        ({("a", "m", "x"): 9, ("b", "m", "x"): 1}, Culprit("a", "x", 9, "m")),
+        ({("", "m", "no_server"): 4}, Culprit("", "no_server", 4, "m")),
+        ({("a", "", "x"): 4}, Culprit("a", "x", 4)),
+    ],
+)
+def test_where_most_failures_come_from(causes: dict[tuple[str, str, str], int], culprit: Culprit | None) -> None:
+    assert culprit_of(causes) == culprit
+
+
+def test_the_youngest_windows_tell_whether_a_fault_is_over() -> None:
+    counts = Counts()
+    counts.note([End("backend_broke")] * 50, 0.0)
+    counts.note([End()] * 5, 40.0)
+    counts.note([End()] * 7, 62.0)
+    assert whole(counts, 63.0).lately == (Share(7, 0), Share(12, 0), *[Share(62, 50)] * 4)
 
 
 def test_kinds_of_failures_are_bounded() -> None:

@@ -13,6 +13,7 @@ from fleet.alert import Alert
 from fleet.config.watching import AlertsSection
 from fleet.facts import BreakerFact, Culprit, Facts, ModelFact, Pace, QueueFact, ServerFact, Share, Traffic, Trouble
 from fleet.ids import ModelName, Pair, ServerId
+from fleet.rules import BY_NAME
 from fleet.verdict import Level, Verdict
 from fleet.verdicts import IMPROVE, WORSEN, Judge, Seen, judge
 
@@ -35,7 +36,8 @@ def alert(rule: str, severity: Any = "warning", **more: Any) -> Alert:
     return Alert("a-1", 1, rule, severity, "firing", EPOCH - 50, EPOCH, "the secret title", **more)
 
 
-BAD = Traffic(minutes5=Share(125, 9), hours6=Share(10_125, 19), culprit=Culprit("gpu-042", "backend_unreachable", 8))
+CULPRIT = Culprit("gpu-042", "backend_unreachable", 8, "m:7b")
+BAD = Traffic(minutes5=Share(125, 9), hours6=Share(10_125, 19), culprit=CULPRIT)
 UNSERVABLE = (ModelFact("m:7b", 2, 2),)
 WAITING = QueueFact(waiting=31, capacity=100, oldest=NOW - 12, model="m:7b", taken=40, slots=40)
 SLOW = Traffic(servers={"gpu-0": Pace(20, 1.0), "gpu-1": Pace(20, 1.0), "gpu-2": Pace(20, 5.0)})
@@ -59,7 +61,7 @@ ROWS: list[tuple[Seen, str, str]] = [
     (
         seen("ok", "down", traffic=BAD),
         "errors",
-        "■ 7.2% of requests fail (normal 0.1%), mostly gpu-042 cannot be reached",
+        "■ 7.2% of requests failed in 5 minutes (0.1% in the 6 hours before), mostly gpu-042 cannot be reached (m:7b)",
     ),
     (
         seen("ok", queue=QueueFact(waiting=100, capacity=100, paused=True)),
@@ -103,7 +105,13 @@ ROWS: list[tuple[Seen, str, str]] = [
     (seen("ok", "unknown", "drained"), "server_not_probed", "○ 1 of 3 servers not probed yet"),
     (seen("ok", "maintenance", "maintenance"), "planned", "◆ 2 servers in maintenance, 1 serving"),
     (seen("ok", "maintenance", "drained"), "planned", "◆ 1 server in maintenance, 1 drained, 1 serving"),
-    (seen("ok", "draining"), "planned", "◆ 1 server drained, 1 serving"),
+    (seen("ok", "draining"), "planned", "◆ 1 server draining, 1 serving"),
+    (seen("ok", "drained"), "planned", "◆ 1 server drained, 1 serving"),
+    (
+        seen("ok", "drained", "draining", "draining", "maintenance"),
+        "planned",
+        "◆ 1 server in maintenance, 2 draining, 1 drained, 1 serving",
+    ),
     (
         seen("ok", "ok", traffic=Traffic(per_second=41.2, first=Pace(9, 0.92))),
         "healthy",
@@ -133,7 +141,114 @@ def test_an_alert_that_is_told_elsewhere_or_silenced_or_small_is_not_in_the_line
 def test_since_is_when_the_condition_began() -> None:
     assert Judge().look(seen("ok", "down")).since == EPOCH - 100
     assert Judge().look(seen("ok", firing=(alert("FleetDiskFull"),))).since == EPOCH - 50
-    assert Judge().look(seen("ok", queue=WAITING)).since == EPOCH - 12
+    assert Judge().look(seen("ok", queue=WAITING)).since == EPOCH - 2, "who waits 12 s has waited 10 s for 2 s"
+
+
+def after(judge: Judge, *looks: Seen) -> Verdict:
+    """The verdict after looks, one per second."""
+    for n, look in enumerate(looks):
+        moved = replace(look.facts, now=look.facts.now + n, at=EPOCH + n)
+        verdict = judge.look(look._replace(facts=moved))
+    return verdict
+
+
+def queue_of(seconds: float, n: int, **more: Any) -> Seen:
+    """A queue whose oldest waiter has come so many seconds before the look number `n`."""
+    return seen("ok", queue=WAITING._replace(oldest=NOW + n - seconds), **more)
+
+
+def test_a_queue_is_saturated_since_it_began_and_not_since_its_oldest_waiter_came() -> None:
+    steady = [queue_of(12.0, n) for n in range(600)]
+    assert after(Judge(), *steady).since == EPOCH - 2
+    relaxed = [queue_of(2.0 if 300 <= n < 310 else 12.0, n) for n in range(600)]
+    assert after(Judge(), *relaxed).since == EPOCH + 308, "it had come to an end in between"
+
+
+def test_one_look_at_a_shorter_queue_is_no_new_beginning() -> None:
+    assert after(Judge(), *[queue_of(2.0 if n in (30, 31) else 12.0, n) for n in range(60)]).since == EPOCH - 2
+
+
+def test_what_was_hidden_by_something_worse_has_lasted_all_the_time() -> None:
+    paused = QueueFact(paused=True, paused_since=NOW - 500)
+    hidden = [queue_of(12.0, n) for n in range(10)]
+    worse = [look._replace(facts=replace(look.facts, servers=facts("ok", "down").servers)) for look in hidden]
+    after_it = [queue_of(12.0, 10 + n) for n in range(5)]
+    verdict = after(Judge(), *worse, *after_it)
+    assert (verdict.code, verdict.since) == ("saturated", EPOCH - 2)
+    assert after(Judge(), *[seen("ok", queue=paused)] * 5).since == EPOCH - 500
+
+
+def test_that_all_is_well_has_lasted_since_nothing_else_was_said() -> None:
+    looks = [seen("ok", "down")] * 10 + [seen("ok", "ok")] * 20
+    verdict = after(Judge(), *looks)
+    assert (verdict.code, verdict.since) == ("healthy", EPOCH + 10)
+
+
+def test_no_server_can_be_used_since_the_last_one_went_whatever_happens_to_them_then() -> None:
+    down = facts("down", "down").servers
+    looks = [replace(facts("ok"), servers=(down[0], down[1]._replace(since=NOW - 20))) for _ in range(5)]
+    looks += [replace(facts("ok"), servers=(down[0], down[1]._replace(state="drained", since=NOW + 4))) for _ in looks]
+    verdict = after(Judge(), *[Seen(each, SETTINGS, ()) for each in looks])
+    assert (verdict.code, verdict.since) == ("no_server", EPOCH - 20)
+
+
+def test_each_model_that_cannot_be_served_has_a_beginning_of_its_own() -> None:
+    first, second = (seen("ok", unservable=(ModelFact(name, 2, 2),)) for name in ("m:7b", "n:7b"))
+    assert after(Judge(), *[first] * 10).since == EPOCH
+    assert after(Judge(), *[first] * 10, *[second] * 10).since == EPOCH + 10
+    both = seen("ok", unservable=(*first.facts.unservable, *second.facts.unservable))
+    assert after(Judge(), *[second] * 10, *[both] * 10).since == EPOCH
+
+
+def test_each_slow_server_has_a_beginning_of_its_own() -> None:
+    looks = []
+    for slow in (0, 1):
+        paces = {f"gpu-{n}": Pace(20, 5.0 if n == slow else 1.0) for n in range(3)}
+        looks += [seen("ok", "ok", "ok", traffic=Traffic(servers=paces))] * 10
+    assert after(Judge(), *looks).since == EPOCH + 10
+
+
+@pytest.mark.parametrize(
+    ("lately", "code"),
+    [
+        ((), "errors"),
+        ((Share(0, 0),) * 3, "errors"),
+        ((Share(3, 0), Share(9, 0), Share(20, 0)), "errors"),  # too few to tell
+        ((Share(300, 21), Share(900, 63), Share(1800, 126)), "errors"),
+        ((Share(100, 4), Share(300, 21), Share(1800, 126)), "errors"),  # chance
+        ((Share(5, 5), Share(1000, 6), Share(2000, 6)), "errors"),  # it was over, and has begun anew
+        ((Share(0, 0), Share(0, 0), Share(300, 0)), "healthy"),  # nobody has asked since, but it was over
+        ((Share(8, 1), Share(300, 2), Share(900, 63)), "healthy"),  # one failure is no fault
+        ((Share(300, 0), Share(900, 63), Share(1800, 126)), "healthy"),
+        ((Share(20, 0), Share(60, 0), Share(200, 0)), "healthy"),
+    ],
+)
+def test_errors_are_said_until_the_fault_is_over(lately: tuple[Share, ...], code: str) -> None:
+    traffic = replace(BAD, minutes5=Share(9000, 630), lately=lately)
+    assert judge(seen("ok", "ok", traffic=traffic)).code == code
+
+
+def test_of_a_fault_that_fails_all_one_good_answer_is_the_end() -> None:
+    all_failed = replace(BAD, minutes5=Share(31, 30))
+    assert judge(seen("ok", traffic=replace(all_failed, lately=(Share(1, 0),)))).code == "healthy"
+    assert judge(seen("ok", traffic=replace(all_failed, lately=(Share(1, 1),)))).code == "errors"
+
+
+def test_errors_say_where_the_server_and_the_model() -> None:
+    assert Judge().look(seen("ok", traffic=BAD)).subjects == ("server:gpu-042", "model:m:7b")
+    whole = replace(BAD, culprit=Culprit("", "refused_500", 8, "m:7b"))
+    verdict = Judge().look(seen("ok", traffic=whole))
+    assert verdict.headline.endswith(", mostly m:7b answers 500")
+    assert verdict.subjects == ("model:m:7b",)
+    nobodys = replace(BAD, culprit=Culprit("", "no_server", 8, "m:7b"))
+    assert Judge().look(seen("ok", traffic=nobodys)).headline.endswith("because no server can take them (m:7b)")
+
+
+def test_the_proxys_own_cpu_is_a_note_and_no_degradation() -> None:
+    rule = BY_NAME["FleetCPUHigh"]
+    note = replace(alert("FleetCPUHigh"), severity=rule.severity)
+    assert rule.severity == "info"
+    assert judge(seen("ok", firing=(note,))).code == "healthy"
 
 
 def test_since_does_not_tremble_with_the_clocks() -> None:

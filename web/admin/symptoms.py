@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import trio
 
+from actors.recorder import LATELY
 from fleet.server import Admin, Health
 from fleet.verdict import Level
 from web.admin.common import epoch
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 MOST: Final = 50
 """Servers that are named one by one."""
-LATELY: Final = 600.0
-"""Seconds for which dropped records are worth a word."""
 DRAINING, DOWN = "draining", "no_server"
 _RELOAD: Final = "the configuration file cannot be used, and the last good one is in effect"
 _MEND: Final = "mend it with POST /api/orchestrator/servers/add under the same id, or forget it with"
@@ -76,13 +75,24 @@ def word_of(found: Sequence[Symptom]) -> str:
 
 def _closed(system: System) -> Iterator[Symptom]:
     if system.draining:
-        yield Symptom(DRAINING, "the fleet is shutting down and takes no new requests")
+        yield Symptom(DRAINING, "the fleet is shutting down and takes no new requests", _said(system, "draining"))
     states = [cell.state for cell in system.servers.values()]
     if not states:
         yield Symptom(DOWN, "the fleet has no servers")
     elif not any(state.usable for state in states):
-        since = epoch(max(max(state.since, state.admin_since) for state in states))
+        since = _said(system, "no_server") or epoch(max(map(_began, states)))
         yield Symptom(DOWN, f"none of the {len(states)} servers can be used", since)
+
+
+def _said(system: System, code: str) -> float | None:
+    """Since when the verdict has been about this, in epoch seconds; None: it is about something else."""
+    verdict = system.monitor.verdict
+    return verdict.since if verdict.code == code else None
+
+
+def _began(state: ServerState) -> float:
+    """Since when it is as it is: out of service, its health was nobody's trouble."""
+    return max(state.since, state.admin_since)
 
 
 def _servers(system: System, named: bool) -> Iterator[Symptom]:
@@ -91,11 +101,11 @@ def _servers(system: System, named: bool) -> Iterator[Symptom]:
     ill = [state for state in states if state.health is not Health.HEALTHY and state.admin is Admin.ACTIVE]
     for state in ill[: MOST if named else 0]:
         why = state.why.removeprefix(f"{state.id}: ")
-        yield Symptom(_code(state), f"server '{state.id}' is not healthy: {why}", epoch(state.since))
+        yield Symptom(_code(state), f"server '{state.id}' is not healthy: {why}", epoch(_began(state)))
     left = len(ill) - MOST if named else len(ill)
     if left > 0:
         what = f"{left} more" if named else f"{left} of the {len(states)}"
-        yield Symptom("server_unhealthy", f"{what} servers are not healthy", epoch(min(state.since for state in ill)))
+        yield Symptom("server_unhealthy", f"{what} servers are not healthy", epoch(min(map(_began, ill))))
 
 
 def _code(state: ServerState) -> str:
@@ -107,7 +117,8 @@ def _queue(system: System) -> Iterator[Symptom]:
     if queue.paused:
         yield Symptom("queue_paused", "the queue is paused: everybody waits", queue.since)
     if queue.max_size and queue.waiting >= queue.max_size:
-        yield Symptom("queue_full", f"{queue.waiting} requests wait, and no more may: new ones are refused")
+        text = f"{queue.waiting} requests wait, and no more may: new ones are refused"
+        yield Symptom("queue_full", text, _said(system, "queue_full"))
 
 
 def _verdict(system: System, named: bool) -> Iterator[Symptom]:
@@ -124,7 +135,7 @@ def _memory(system: System, named: bool) -> Iterator[Symptom]:
         yield Symptom("store_degraded", text, store.since)
     if recorder.dropped_at is not None and trio.current_time() - recorder.dropped_at < LATELY:
         text = f"{recorder.dropped} requests were left out of the statistics"
-        yield Symptom("records_dropped", text, epoch(recorder.dropped_at))
+        yield Symptom("records_dropped", text, epoch(recorder.dropped_since or recorder.dropped_at))
 
 
 def _aside(system: System, named: bool) -> Iterator[Symptom]:
