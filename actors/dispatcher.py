@@ -143,6 +143,12 @@ class Dispatcher:
                 self._reconfigure(now)
             case _:
                 assert_never(message)
+        self._stir(now)
+
+    def _stir(self, now: float) -> None:
+        """Those who were passed over may be all that is left for somebody who waits."""
+        for server in self.board.index.stirred():
+            self._serve(server, now)
 
     def _reconfigure(self, now: float) -> None:
         """Go on by the rules of the new configuration: who waits goes on waiting, what runs goes on running."""
@@ -303,11 +309,16 @@ class Dispatcher:
         state = self._fleet.servers[server].state
         bans = self._fleet.bans
         if len(bans) or state.barred:
-            state.barred = bans.barred(server, now)
+            state.barred, state.cooling = bans.barred(server, now), bans.cooling(server, now)
             self._wake_by(bans.next_expiry())
 
     def _tick(self, now: float) -> None:
-        self._pairs_moved(self._fleet.bans.expire(now), now)
+        expired = self._fleet.bans.expire(now)
+        for pair in expired:
+            if (cell := self._fleet.servers.get(pair.server)) and (stats := cell.state.stats.get(pair.model)):
+                stats.cooling.rested()
+        self._pairs_moved(expired, now)
+        self._stir(now)
         if now < self._sweep_at:
             return
         for ticket, refusal in self.board.sweep(now):

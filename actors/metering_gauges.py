@@ -111,7 +111,7 @@ class ModelCounts:
         if state.usable:  # only the exceptions are looked at one by one: there are few
             shut = {model for model, gate in state.gates.items() if gate.state is GateState.SHUT}
             self.routable.update(models.keys())
-            self.routable.subtract(model for model in shut | state.barred if model in models)
+            self.routable.subtract(model for model in shut | (state.barred - state.cooling) if model in models)
 
     @classmethod
     def of(cls, states: Iterable[ServerState]) -> ModelCounts:

@@ -197,7 +197,7 @@ def served_by(states: Iterable[ServerState]) -> set[ModelName]:
     for state in states:
         if state.usable:  # only the exceptions are looked at one by one: there are few
             shut = {model for model, gate in state.gates.items() if gate.state is GateState.SHUT}
-            shut |= state.barred
+            shut |= state.barred - state.cooling  # what cools down is served when nobody else can
             served.update(state.models.keys() - shut if shut else state.models)
     return served
 

@@ -15,7 +15,10 @@ MAX_BANS: Final = 10_000
 
 
 class BanKind(enum.Enum):
-    """A ban is somebody's decision; a cooldown follows a failed attempt and is the first to go when room is short."""
+    """A ban is somebody's decision; a cooldown follows failed attempts and is the first to go when room is short.
+
+    What is banned gets nothing. What cools down is passed over as long as somebody else can serve the model.
+    """
 
     BAN = "ban"
     COOLDOWN = "cooldown"
@@ -94,8 +97,14 @@ class Bans:
         return ban if ban is not None and ban.holds(now) else None
 
     def barred(self, server: ServerId, now: float) -> set[ModelName]:
-        """The models that a server gets nothing of now."""
+        """The models that a server gets nothing of now, or only if nobody else can serve them (`cooling`)."""
         return {ban.pair.model for ban in self._by_server.get(server, {}).values() if ban.holds(now)}
+
+    def cooling(self, server: ServerId, now: float) -> set[ModelName]:
+        """The models that a server gets only if nobody else can serve them."""
+        holding = [ban for ban in self._by_server.get(server, {}).values() if ban.holds(now)]
+        banned = {ban.pair.model for ban in holding if ban.kind is BanKind.BAN}
+        return {ban.pair.model for ban in holding} - banned
 
     def list(self, now: float) -> tuple[Ban, ...]:
         """All that hold now, oldest first."""

@@ -167,7 +167,8 @@ class Board:
         if ticket.model == ANY_MODEL or ticket.pinned:
             return []
         listing = [self.index.servers[server] for server in self.index.holders(ticket.model) - ticket.excluded]
-        return [server for server in listing if server.usable][: self.rules.candidates]
+        usable = [server for server in listing if server.usable]
+        return ([server for server in usable if ticket.model not in server.cooling] or usable)[: self.rules.candidates]
 
     def _rank(self, candidates: Sequence[ServerState], model: ModelName) -> list[Scored]:
         """All candidates with their parts, the winner first: the best score, and among equals any.
@@ -198,6 +199,8 @@ class Board:
                 head = self.queue.best(model, server.id, first)
                 if head is not first and server.ready(model):
                     first = head
+                elif model in server.cooling and server.spare_ready(model):
+                    first = self.queue.best(model, server.id, first, self.index.needs_spares)
         return first
 
     def _serve(self, ticket: Ticket, candidates: Sequence[ServerState], now: float) -> tuple[Ticket, Grant]:

@@ -6,7 +6,9 @@ seen of it. That is bearable where an idle server also scores well on load, and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from fleet.cooling import Cooling
 
 
 @dataclass(slots=True)
@@ -30,6 +32,7 @@ class PairStats:
     first_byte: Ewma
     speed: Ewma
     success: Ewma
+    cooling: Cooling = field(default_factory=Cooling)
 
     @classmethod
     def fresh(cls) -> PairStats:

@@ -11,7 +11,7 @@ they reach the head or make up more than half of a line.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -133,12 +133,22 @@ class Queue:
         """Models somebody waits for (pinned tickets apart)."""
         return self._by_model.keys()
 
-    def best(self, model: ModelName, server: ServerId, than: Entry | None = None) -> Entry | None:
-        """The first in line for the model among those that accept this server; `than` unless it is ahead of that."""
+    def best(
+        self,
+        model: ModelName,
+        server: ServerId,
+        than: Entry | None = None,
+        only: Callable[[ModelName, frozenset[ServerId]], bool] | None = None,
+    ) -> Entry | None:
+        """The first in line for the model among those that accept this server; `than` unless it is ahead of that.
+
+        `only` says of which model and excluded servers a line may be.
+        """
         best = than
         for line in self._by_model.get(model, _NO_LINES).values():
             head = line.heap[0]
-            if (best is None or head < best) and server not in line.terms.excluded:
+            ahead = (best is None or head < best) and server not in line.terms.excluded
+            if ahead and (only is None or only(model, line.terms.excluded)):
                 best = head
         return best
 

@@ -1,6 +1,7 @@
 """Which servers could serve each model, and which have a free slot. Kept up to date, never computed per request.
 
-By model: `holders` (any server, even a dead one, lists it) and `routable` (healthy, active, not banned, gate not shut).
+By model: `holders` (any server, even a dead one, lists it), `routable` (healthy, active, not barred, gate not shut) and
+`spares` (would be routable, but cool down: passed over unless no routable server is acceptable).
 Across models: `free`, the servers with a free slot, as far as the dispatcher has heard. Ready is what is in both; a
 draw walks the smaller of the two and stops at the bound. A slot taken or freed costs O(1), whatever a server holds.
 """
@@ -28,6 +29,8 @@ class Index:
         self.servers: dict[ServerId, ServerState] = {}
         self._holders: dict[ModelName, set[ServerId]] = {}
         self._routable: dict[ModelName, IndexedSet[ServerState]] = {}
+        self._spares: dict[ModelName, IndexedSet[ServerState]] = {}
+        self._stirred: set[ServerId] = set()
         self._free: IndexedSet[ServerState] = IndexedSet()
         self._entered: dict[ServerId, set[ModelName]] = {}
         self._started = now
@@ -81,7 +84,21 @@ class Index:
                 drawn.append(server)
                 if len(drawn) == most:
                     break
+        if not drawn and self._spares and self.needs_spares(model, excluded):
+            drawn = [server for server in self._spares[model] if self._may_stand_in(server, model, excluded)][:most]
         return drawn
+
+    def needs_spares(self, model: ModelName, excluded: frozenset[ServerId]) -> bool:
+        """Whether those that are passed over are all that is left for this model."""
+        return model in self._spares and all(server.id in excluded for server in self.routable(model))
+
+    def stirred(self) -> tuple[ServerId, ...]:
+        """Servers that may have become the last resort of somebody who waits, since this was last asked."""
+        if not self._stirred:
+            return ()
+        stirred = tuple(self._stirred)
+        self._stirred.clear()
+        return stirred
 
     def routable(self, model: ModelName) -> IndexedSet[ServerState]:
         return self._routable.get(model, _NONE)
@@ -97,9 +114,11 @@ class Index:
         return self._entered.get(server, ())
 
     def accepts(self, model: ModelName, excluded: frozenset[ServerId]) -> bool:
-        """Whether some routable server is not among the excluded ones."""
+        """Whether some server that could serve the model is not among the excluded ones."""
         routable = self.routable(model)
-        return len(routable) > len(excluded) or any(server.id not in excluded for server in routable)
+        if len(routable) > len(excluded) or any(server.id not in excluded for server in routable):
+            return True
+        return any(server.id not in excluded for server in self._spares.get(model, _NONE))
 
     def lonely_since(self, model: ModelName) -> float:
         """Since when no server could serve the model."""
@@ -116,15 +135,33 @@ class Index:
             members.add(server)
         else:
             members.discard(server)
-        if had and not members:
+        if server.cooling or self._spares:
+            self._note_spare(server, model, spare=server.spare(model))
+        if had and not members and model not in self._spares:
             self._lonely[model] = now
+
+    def _note_spare(self, server: ServerState, model: ModelName, *, spare: bool) -> None:
+        """Keep the set of those passed over, and of those among them that may be needed now."""
+        if spare:
+            self._spares.setdefault(model, IndexedSet()).add(server)
+        elif model in self._spares:
+            self._spares[model].discard(server)
+            if not self._spares[model]:
+                del self._spares[model]
+        if model in self._spares:
+            self._stirred.update(other.id for other in self._spares[model])
+
+    def _may_stand_in(self, server: ServerState, model: ModelName, excluded: frozenset[ServerId]) -> bool:
+        return server.id not in excluded and server in self._free and server.spare_ready(model)
 
     def _leave(self, server: ServerState, model: ModelName, now: float) -> None:
         """The server no longer lists the model; a model that nobody lists leaves no trace."""
         self._routable.get(model, _NONE).discard(server)
+        if self._spares:
+            self._note_spare(server, model, spare=False)
         holders = self._holders.get(model, set())
         holders.discard(server.id)
-        if not self._routable.get(model):
+        if not self._routable.get(model) and model not in self._spares:
             self._lonely[model] = now
         if not holders:
             for table in (self._holders, self._routable, self._lonely):

@@ -47,6 +47,24 @@ class Policy(Protocol):
     def score(self, server: ServerState, model: ModelName) -> Parts: ...
 
 
+class Mindful:
+    """A policy that holds fast failures against a pair, whatever else it goes by: `unit` for each in a row.
+
+    That part is called `cooling`. From the second on the pair is passed over besides (see `fleet.cooling`).
+    """
+
+    def __init__(self, policy: Policy, unit: float) -> None:
+        self.name = policy.name
+        self.parts = (*policy.parts, "cooling")
+        self._score = policy.score
+        self._unit = unit
+
+    def score(self, server: ServerState, model: ModelName) -> Parts:
+        parts = self._score(server, model)
+        stats = server.stats.get(model)
+        return (*parts, 0.0 if stats is None else -self._unit * stats.cooling.strikes)
+
+
 class Weighted:
     """Named parts times configured weights (the default)."""
 
@@ -140,6 +158,9 @@ class Random:
         return (self._chance.random(),)
 
 
+_UNITS: Final = {"fastest_response": _TYPICAL_FIRST_BYTE, "round_robin": 2.0}
+_UNIT: Final = 0.1
+"""What a fast failure weighs, in the policy's own measure: seconds, turns, or shares of one."""
 _MAKERS: Final[Mapping[str, Callable[[Config, Chance], Policy]]] = {
     "weighted": lambda config, chance: Weighted(config.load_balancer.weights),
     "least_connections": lambda config, chance: LeastConnections(),
@@ -151,4 +172,5 @@ _MAKERS: Final[Mapping[str, Callable[[Config, Chance], Policy]]] = {
 
 def make_policy(config: Config, chance: Chance) -> Policy:
     """The policy that `load_balancer.policy` names."""
-    return _MAKERS[config.load_balancer.policy](config, chance)
+    name = config.load_balancer.policy
+    return Mindful(_MAKERS[name](config, chance), _UNITS.get(name, _UNIT))

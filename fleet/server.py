@@ -94,6 +94,11 @@ class ServerState:
     failed_rounds: int = 0
     gates: dict[ModelName, Gate] = field(default_factory=dict)
     barred: set[ModelName] = field(default_factory=set)
+    """Banned or cooling down."""
+    cooling: set[ModelName] = field(default_factory=set)
+    """Those that are only cooling down: served all the same when nobody else can."""
+    unwelcome: str = ""
+    """Why requests of the fleet are refused although probes are answered; empty if they are not."""
     stats: dict[ModelName, PairStats] = field(default_factory=dict)
     ledger: Ledger = field(init=False)
     last_granted: int = 0
@@ -118,6 +123,21 @@ class ServerState:
         return model == ANY_MODEL or (
             model in self.models and model not in self.barred and self.gate_state(model) is not GateState.SHUT
         )
+
+    def spare(self, model: ModelName) -> bool:
+        """Whether this server could serve the model, but is passed over as long as another can."""
+        return (
+            model in self.cooling
+            and self.usable
+            and model in self.models
+            and self.gate_state(model) is not GateState.SHUT
+        )
+
+    def spare_ready(self, model: ModelName) -> bool:
+        """`spare`, with a free slot, and the gate admits."""
+        if not self.spare(model) or self.ledger.free < 1:
+            return False
+        return (gate := self.gates.get(model)) is None or gate.admits
 
     def ready(self, model: ModelName) -> bool:
         """Whether this server can take a request for the model right now: a free slot, routable, the gate admits.
@@ -152,6 +172,7 @@ class ServerState:
         self.health, self.since, self.why = Health.UNKNOWN, now, why
         self.seen, self.failed_rounds, self.version, self.last_response = False, 0, None, None
         self.models, self.resident, self.stats = {}, {}, {}
+        self.unwelcome = ""
 
     def judge(self, health: Health, now: float, why: str) -> bool:
         """Note a verdict of the probes; True if health changed."""

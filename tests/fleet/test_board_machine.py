@@ -43,6 +43,8 @@ class BoardMachine(RuleBasedStateMachine):
 
     def serve(self, server: ServerState) -> None:
         self.hand_out(self.board.serve(server, self.now))
+        for stirred in self.board.index.stirred():
+            self.hand_out(self.board.serve(self.servers[stirred], self.now))
 
     def hand_out(self, given: Iterable[tuple[Ticket, Grant]]) -> None:
         for ticket, grant in given:
@@ -61,7 +63,10 @@ class BoardMachine(RuleBasedStateMachine):
         else:
             assert grant.server.id not in ticket.excluded
             assert ticket.model in grant.server.models
-            assert ticket.model not in grant.server.barred
+            if ticket.model in grant.server.barred:
+                assert ticket.model in grant.server.cooling
+                routable = [s for s in self.servers.values() if s.routable(ticket.model)]
+                assert all(s.id in ticket.excluded for s in routable), "another could have served it"
             assert grant.server.gate_state(ticket.model) is not GateState.SHUT
 
     def overtaken_by(self, granted: Ticket) -> list[Ticket]:
@@ -129,7 +134,16 @@ class BoardMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES), model=st.sampled_from(MODELS), barred=st.booleans())
     def a_model_is_barred_or_let_in(self, name: str, model: str, barred: bool) -> None:
         server, key = self.servers[name], canonical(model)
+        server.cooling.discard(key)
         (server.barred.add if barred else server.barred.discard)(key)
+        self.board.index.update_pair(server, key, self.now)
+        self.serve(server)
+
+    @rule(name=st.sampled_from(NAMES), model=st.sampled_from(MODELS), cooling=st.booleans())
+    def a_model_is_passed_over_or_not(self, name: str, model: str, cooling: bool) -> None:
+        server, key = self.servers[name], canonical(model)
+        for models in (server.barred, server.cooling):
+            (models.add if cooling else models.discard)(key)
         self.board.index.update_pair(server, key, self.now)
         self.serve(server)
 
@@ -213,8 +227,15 @@ class BoardMachine(RuleBasedStateMachine):
                     if ticket.pinned:
                         ready = server.id == ticket.pinned and server.usable and server.ledger.free >= 1
                     else:
-                        ready = server.id not in ticket.excluded and server.ready(ticket.model)
+                        ready = server.id not in ticket.excluded and self.takes(server, ticket)
                     assert not ready, (ticket, server)
+
+    def takes(self, server: ServerState, ticket: Ticket) -> bool:
+        """Whether a server is ready for a ticket, if only because nobody else could serve it."""
+        if server.ready(ticket.model):
+            return True
+        others = [s for s in self.servers.values() if s.routable(ticket.model) and s.id not in ticket.excluded]
+        return server.spare_ready(ticket.model) and not others
 
     @invariant()
     def the_queue_knows_exactly_who_waits(self) -> None:
@@ -229,7 +250,10 @@ class BoardMachine(RuleBasedStateMachine):
             for name in (*MODELS, ""):
                 model = canonical(name) if name else ModelName("")
                 drawn = {server.id for server in index.draw(model, 99, random.Random(0))}
-                assert drawn == {server.id for server in self.servers.values() if server.ready(model)}
+                ready = {server.id for server in self.servers.values() if server.ready(model)}
+                if not any(server.routable(model) for server in self.servers.values()):
+                    ready = {server.id for server in self.servers.values() if server.spare_ready(model)}
+                assert drawn == ready
                 routable = {server.id for server in index.routable(model)}
                 assert routable == {server.id for server in self.servers.values() if server.routable(model)}
 
