@@ -18,7 +18,7 @@ class FleetError(Exception):
     `message` is one line for the client; `details` says what to do about it; `retry_after` is in seconds.
     """
 
-    status: ClassVar[int] = 500
+    status: int = 500
     code: ClassVar[str] = "INTERNAL_ERROR"
     reason: ClassVar[str] = "INTERNAL_ERROR"
     final: ClassVar[bool] = False
@@ -210,7 +210,25 @@ class BackendBroke(BackendError):
 
 
 class BadAnswer(BackendBroke):
-    """It answered a call of ours, but not with what was asked for: an error status, no JSON, no list."""
+    """It answered, but not with what was asked for: a redirect, a page, nothing, JSON of something else."""
+
+    reason = "BAD_ANSWER"
+
+
+class BackendRefused(BackendError):
+    """A server refused the request in words that are no use to the client; `status` is chosen for each."""
+
+    reason = "BACKEND_REFUSED"
+
+    def __init__(self, message: str, status: int, *, details: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, Phase.HEADERS, details=details, retry_after=retry_after)
+        self.status = status
+
+
+class RouteMissing(FleetError):
+    """Every server that could be asked is too old for the endpoint."""
+
+    status, code, reason = 404, "NOT_FOUND", "ROUTE_MISSING"
 
 
 class ConnectTimeout(BackendError):

@@ -1,7 +1,8 @@
 """How an attempt ended, who is to blame, and whether another server may be tried.
 
 `classify` gives the breaker one of four signals; `retryable_elsewhere` says whether failover makes sense. Both decide
-by type, phase and status; Ollama's own known texts are the last resort, for its 500s (many are the client's fault).
+by type, phase and status; what a refusal is about is said by `fleet.refusals`. Whom the answer of another server proves
+guilty is what `convict` says.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import enum
 from dataclasses import dataclass
 
 from fleet.errors import BackendError, FleetError
+from fleet.refusals import WITNESSED, Ground, gist, ground, is_crash_text
 
 
 class Signal(enum.Enum):
@@ -37,11 +39,27 @@ class Incomplete:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The backend answered with an error status. `text` is its error text, cut; `missing` a JSON 404 for the model."""
+    """The backend answered with an error: by its status, or in the first record of a 200.
+
+    `text` is its error text, cut; `missing` a JSON 404 for the model; `ours` whether it is an error in the API's own
+    JSON, not a page of something that stands before the server.
+    """
 
     status: int
     text: str = ""
     missing: bool = False
+    ours: bool = True
+
+    @property
+    def ground(self) -> Ground:
+        """What it is about."""
+        return ground(self.status, self.text, missing=self.missing, ours=self.ours)
+
+    def agrees(self, other: Refused) -> bool:
+        """Whether two servers said the same of a request, and so that it is the request's fault."""
+        if self.status != other.status or self.ground is not other.ground or self.ground not in WITNESSED:
+            return False
+        return gist(self.text) == gist(other.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,29 +96,6 @@ class Revoked:
 
 End = Completed | Incomplete | Refused | Failed | StreamError | ClientLeft | Revoked
 
-_CRASH_TEXTS = (
-    "runner has unexpectedly stopped",
-    "llama-server process",
-    "error starting llama-server",
-    "timed out waiting for llama-server",
-    "out-of-memory",
-    "out of memory",
-    "may be incompatible",
-    "llama runner process",
-    "error was encountered while running the model",
-)
-_CLIENT_FAULTS = ('option "', "invalid format", "template:", "json:", "invalid option")
-"""How Ollama's 500s about the client's own input begin; what follows may quote the client, so it proves nothing."""
-_RETRY_STATUS = frozenset({408, 425, 429, 502, 503, 504})
-
-
-def is_crash_text(text: str) -> bool:
-    """Whether one of Ollama's own known texts says that the model runner died."""
-    lowered = text.lower().lstrip()
-    if lowered.startswith(_CLIENT_FAULTS):
-        return False
-    return any(known in lowered for known in _CRASH_TEXTS)
-
 
 def classify(end: End) -> Signal:
     """What the breaker of this server and model should learn."""
@@ -113,18 +108,26 @@ def classify(end: End) -> Signal:
             return Signal.FAILURE
         case StreamError(text=text):
             return Signal.FAILURE if is_crash_text(text) else Signal.NEUTRAL
-        case Refused(status=status, text=text):
-            return _classify_status(status, text)
+        case Refused():
+            return _unwitnessed(end)
 
 
-def _classify_status(status: int, text: str) -> Signal:
-    if status == 429:
-        return Signal.SOFT_FAILURE
-    if status in (502, 503, 504):
+def _unwitnessed(end: Refused) -> Signal:
+    """What a refusal proves as long as nobody has seen another server do better."""
+    if end.ground in (Ground.CRASH, Ground.GATEWAY):
         return Signal.FAILURE
-    if status >= 500:
-        return Signal.FAILURE if is_crash_text(text) else Signal.NEUTRAL
-    return Signal.NEUTRAL
+    return Signal.SOFT_FAILURE if end.status == 429 else Signal.NEUTRAL
+
+
+def convict(end: Refused) -> Signal:
+    """What the breaker should learn of a server that refused a request which another then answered."""
+    match end.ground:
+        case Ground.CLIENT | Ground.MODEL | Ground.ROUTE | Ground.BUSY:
+            return _unwitnessed(end)
+        case Ground.SIZE:  # smaller requests may be welcome
+            return Signal.SOFT_FAILURE
+        case _:
+            return Signal.FAILURE
 
 
 def retryable_elsewhere(end: End) -> bool:
@@ -134,8 +137,8 @@ def retryable_elsewhere(end: End) -> bool:
             return True
         case Revoked(error=error):
             return error is None
-        case Refused(status=status, text=text, missing=missing):
-            return missing or status in _RETRY_STATUS or (status == 500 and is_crash_text(text))
+        case Refused():
+            return end.ground is not Ground.CLIENT
         case _:
             return False
 
@@ -148,7 +151,7 @@ def kind(end: End) -> str:
         case Incomplete():
             return "incomplete"
         case Refused(status=status):
-            return f"refused_{status}"
+            return f"refused_{status}" if status != 200 else "stream_error"
         case Failed(error=error):
             return error.reason.lower()
         case StreamError():

@@ -1,0 +1,123 @@
+"""Whether a 200 is an answer of its endpoint, by its type and first bytes."""
+
+from __future__ import annotations
+
+import pytest
+
+from fleet.answers import ended, is_error, media_of, strange_document, strange_stream
+from fleet.endpoints import ENDPOINTS
+
+JSON, NDJSON, SSE, HTML = b"application/json", b"application/x-ndjson", b"text/event-stream", b"text/html"
+
+GOOD: dict[str, bytes] = {
+    "/api/chat": b'{"model":"m","message":{"role":"assistant","content":"x"},"done":true}',
+    "/api/generate": b'{"model":"m","response":"x","done":true}',
+    "/api/embed": b'{"model":"m","embeddings":[[0.1]]}',
+    "/api/embeddings": b'{"embedding":[0.1]}',
+    "/api/show": b'{"license":"MIT","details":{"format":"gguf"}}',
+    "/v1/chat/completions": b'{"id":"x","choices":[]}\n',
+    "/v1/completions": b'{"id":"x","choices":[{"text":"x"}]}\n',
+    "/v1/embeddings": b'{"object":"list","data":[]}\n',
+    "/v1/responses": b'{"id":"resp_1","output":[]}\n',
+    "/v1/messages": b'{"id":"msg_1","type":"message","content":[]}\n',
+    "/v1/audio/transcriptions": b'{"text":"hello"}',
+}
+STRANGE: list[tuple[bytes, bytes]] = [
+    (JSON, b""),
+    (JSON, b"  \n"),
+    (HTML, b"<html>login please</html>"),
+    (JSON, b"<!DOCTYPE html><html></html>"),
+    (b"", b"<html></html>"),
+    (HTML, b"login please"),
+    (JSON, b"[]"),
+    (JSON, b"null"),
+    (JSON, b"true"),
+    (JSON, b'"ok"'),
+    (JSON, b"please log in"),
+    (b"text/plain", b"please log in"),
+    (JSON, b'{"foo":1}'),
+    (JSON, b"{}"),
+    (JSON, b'{"status":"ok"}'),
+    (JSON, b'{"message":"please log in"}'),
+    (JSON, b'{"detail":"not here"}'),
+    (JSON, b'{"model":"m","mess'),
+    (JSON, b'{"a":' * 2000),
+]  # fmt: skip
+
+
+def test_every_endpoint_has_an_answer_here() -> None:
+    assert GOOD.keys() == ENDPOINTS.keys()
+
+
+@pytest.mark.parametrize("path", GOOD)
+def test_an_answer_of_the_endpoint_is_one_and_half_of_it_is_not(path: str) -> None:
+    body = GOOD[path]
+    assert not strange_document(path, JSON, body, complete=True)
+    assert not strange_document(path, JSON, b"\n  " + body.replace(b":", b" : "), complete=True)
+    assert strange_document(path, JSON, body.rstrip()[:-1], complete=True)
+
+
+@pytest.mark.parametrize(("media", "body"), STRANGE)
+@pytest.mark.parametrize("path", GOOD)
+def test_what_is_no_answer_of_any_endpoint(path: str, media: bytes, body: bytes) -> None:
+    spoken = path == "/v1/audio/transcriptions" and media == b"text/plain"
+    assert bool(strange_document(path, media, body, complete=True)) is not spoken
+
+
+@pytest.mark.parametrize("path", GOOD)
+def test_an_answer_of_another_endpoint_is_none_of_this_one(path: str) -> None:
+    other = b'{"models":[]}' if path != "/api/show" else GOOD["/api/embed"]
+    assert strange_document(path, JSON, other, complete=True)
+
+
+@pytest.mark.parametrize(("media", "body"), [pair for pair in STRANGE if pair[1] != b'{"model":"m","mess'])
+@pytest.mark.parametrize(("path", "native"), [("/api/chat", True), ("/v1/chat/completions", False)])
+def test_a_stream_that_begins_with_something_else(path: str, native: bool, media: bytes, body: bytes) -> None:
+    assert strange_stream(path, media, body, native=native, complete=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "media", "begin", "complete"),
+    [
+        ("/api/chat", NDJSON, b'{"model":"m","created_at":"x"', False),
+        ("/api/chat", NDJSON, b"{", False),
+        ("/api/chat", b"", b'{"message":{"content":"a"}}', False),
+        ("/api/chat", NDJSON, b'{"done":false}\n', False),
+        ("/api/chat", NDJSON, b'{"message":{}}\n{"x":"\xff"}\n{"done":true}\n', True),
+        ("/api/chat", JSON, b'{\n  "message": {},\n  "done": true\n}', True),
+        ("/v1/chat/completions", SSE, b"d", False),
+        ("/v1/chat/completions", SSE, b'data: {"x"', False),
+        ("/v1/chat/completions", SSE, b": comment\n\n", False),
+        ("/v1/chat/completions", SSE, b"\n\ndata: {}\n\n", False),
+        ("/v1/messages", SSE, b"event: message_start\n", False),
+        ("/v1/chat/completions", JSON, b'{"choices":[]}', True),
+    ],
+)
+def test_beginnings_of_streams(path: str, media: bytes, begin: bytes, complete: bool) -> None:
+    assert not strange_stream(path, media, begin, native=path.startswith("/api/"), complete=complete)
+
+
+@pytest.mark.parametrize(
+    ("begin", "error"),
+    [
+        (b'{"error":"x"}\n', True),
+        (b'data: {"error":{"message":"x"}}\n\n', True),
+        (b"event: error\n", True),
+        (b'{"error":null,"done":false}\n', False),
+        (b'{"model":"m"}', False),
+    ],
+)
+def test_an_error_at_the_beginning_of_a_200(begin: bytes, error: bool) -> None:
+    assert is_error(begin) is error
+
+
+def test_the_end_of_events_is_told_by_a_reason_too() -> None:
+    assert ended(b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n')
+    assert ended(b'event: response.failed\ndata: {"type":"response.failed"}\n\n')
+    assert not ended(b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":null}]}\n\n')
+    assert not ended(b"")
+
+
+def test_the_type_of_a_body_without_its_parameters() -> None:
+    assert media_of([(b"x", b"y"), (b"content-type", b"Text/HTML; charset=utf-8")]) == HTML
+    assert media_of([]) == b""
