@@ -13,7 +13,8 @@ import trio
 from actors.cells import FleetCell, ServerCell
 from actors.messages import Probed
 from actors.trouble import kind_of
-from fleet.errors import BackendError
+from fleet.config.urls import hint
+from fleet.errors import BackendError, BadAnswer
 from fleet.server import Row
 
 
@@ -54,7 +55,10 @@ async def probe(fleet: FleetCell, cell: ServerCell) -> Probed:
                 box.ask_version, lambda: cell.client.version(health.version_timeout), health.version_timeout
             )
     cell.rounds += 1
-    return Probed(box.error, box.rows, box.resident, box.version, box.answered - started, kind=box.kind)
+    error = box.error
+    if error and box.answered_wrongly and (what := hint(cell.state.spec.url)):
+        error = f"{error}; the server's URL {what}"
+    return Probed(error, box.rows, box.resident, box.version, box.answered - started, kind=box.kind)
 
 
 def _pause(fleet: FleetCell, failures: int) -> float:
@@ -70,6 +74,7 @@ class _Box:
     def __init__(self) -> None:
         self.error = "no answer"
         self.kind = ""
+        self.answered_wrongly = False
         self.rows: list[Row] | None = None
         self.resident: list[Row] | None = None
         self.version: str | None = None
@@ -82,6 +87,7 @@ class _Box:
                 self.error = ""
             except BackendError as error:
                 self.error, self.kind = error.message, kind_of(error)
+                self.answered_wrongly = isinstance(error, BadAnswer)
         if scope.cancelled_caught:
             self.error, self.kind = f"/api/tags did not answer within {limit:g} s", "first_byte_timeout"
         self.answered = trio.current_time()

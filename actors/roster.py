@@ -21,6 +21,7 @@ from fleet import roster
 from fleet.config import ServerSpec, normalise_url
 from fleet.config.model import misplaced
 from fleet.config.servers import MOST_SERVERS
+from fleet.config.urls import hint
 from fleet.errors import BadRequest, Conflict, ServerNotFound
 from fleet.ids import ServerId
 from fleet.server import Admin, Order, ServerState
@@ -82,6 +83,8 @@ class Roster:
             self._fleet.journal.aside[_KIND, server] = each.why
         self._settle(specs)
         for spec in specs:
+            if what := hint(spec.url):
+                log.warning("the URL of server %s %s", spec.id, what)
             self._join(spec, ways.get(spec.id) or self._way(spec))
         for server in self._kept:
             self._fleet.journal.touch(_KIND, server)  # what is out of date is forgotten

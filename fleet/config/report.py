@@ -9,7 +9,9 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from fleet.config.loading import Loaded
+from fleet.config.model import Config
 from fleet.config.shapes import leaves
+from fleet.config.urls import hint
 
 REDACTED: Final = "**********"
 OVERRIDES: Final = {
@@ -27,7 +29,15 @@ def report(loaded: Loaded) -> str:
     if security.has_keys and not security.keys_required:
         what = next(key for key in ("api_keys", "keys", "keys_file") if getattr(security, key))
         lines += ["", f"open: security.{what} are given, but security.require_api_key is false, so nobody needs one"]
+    if told := hints(loaded.config):
+        lines += ["", *(f"hint: {each}" for each in told)]
     return "\n".join(lines) + "\n"
+
+
+def hints(config: Config) -> list[str]:
+    """What is accepted and probably not what was meant, a line each with the path of its key."""
+    told = ((index, hint(spec.url)) for index, spec in enumerate(config.servers))
+    return [f"servers.{index}.url: {what}" for index, what in told if what]
 
 
 def _line(path: str, values: Mapping[str, Any], loaded: Loaded) -> str:

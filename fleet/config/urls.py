@@ -13,8 +13,10 @@ from fleet.netcheck import address_of
 LONGEST_URL: Final = 2048
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 OLLAMA_PORT: Final = 11434
+_ROUTES: Final = ("v1", "api")
 _VISIBLE: Final = re.compile(r"[!-\[\]-~]*")
 _PLACE: Final = re.compile(r"(?:\[(?P<six>[^\[\]]*)\]|(?P<name>[^:\[\]]*))(?::(?P<port>[^\[\]]*))?")
+_USER: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:-]|%[0-9A-Fa-f]{2})*")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _PATH: Final = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*")
 _DOTS: Final = re.compile(r"/(?:\.|%2[Ee]){1,2}(?:/|$)")
@@ -59,9 +61,33 @@ def normalise_url(url: str) -> str:
     return f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}"
 
 
-def host_of(url: str) -> str:
-    """The host of a URL that was accepted, without brackets."""
-    return _taken_apart(url).host
+def hint(url: str) -> str:
+    """What of an accepted URL is probably not what was meant, as the end of a sentence; empty if nothing is."""
+    last = url.rpartition("/")[2].lower()
+    if last not in _ROUTES:
+        return ""
+    return f"ends in /{last}, which is where Ollama's routes begin: leave it out, if Ollama itself is there"
+
+
+def check_receiver(url: str, *, plain: bool) -> None:
+    """Whether everybody who will send something to this URL can. Raises `ValueError` with a sentence without the URL.
+
+    It may have a user and a query, unless it is `plain`: then something is put behind its path, and it is shown.
+    """
+    if len(url) > LONGEST_URL or not _VISIBLE.fullmatch(url):
+        raise ValueError(f"may hold at most {LONGEST_URL} visible ASCII characters, and no backslash")
+    scheme, mark, rest = url.partition("://")
+    written = rest.partition("?")[0]
+    user, at, place = written.partition("/")[0].rpartition("@")
+    if scheme.lower() not in DEFAULT_PORTS or not mark:
+        raise ValueError("must start with http:// or https://")
+    if "#" in url or (plain and (at or "?" in url)):
+        raise ValueError(f"must not carry a fragment (#){', a query (?), a user or a password' if plain else ''}")
+    if at and not _USER.fullmatch(user):
+        raise ValueError("has a user or password with characters that must be written as %XX")
+    parts = _placed(scheme.lower(), place, "")
+    if wrong := fault(parts.host):
+        raise ValueError(wrong)
 
 
 def is_loopback(host: str) -> bool:

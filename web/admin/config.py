@@ -5,19 +5,22 @@ Paths of keys are written as in the file, `queue.max_size`; the configuration it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.config import Config, schema
+from fleet.config.foreign import HEALTH_CHECK, health_check, known_config
 from fleet.config.kinds import Section
+from fleet.config.report import hints
 from fleet.config.shapes import fields, spellings
 from fleet.config.text import MOST_NODES
 from fleet.errors import BadRequest
 from fleet.roles import Role
 from web.admin.common import iso, json_object
 from web.admin.reading import Param
-from web.admin.shapes import ISO, Each, Maybe, OneOf
+from web.admin.shapes import ISO, Each, Maybe, OneOf, Said
 from web.admin.topic import Asked, Topic
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ CHANGED: Final = {
     "config": dict,
     "changed": [CHANGE],
     "needsRestart": [str],
+    "ignored": Said([str], "keys of the reference program that mean nothing here"),
+    "hints": Said([str], "what was taken, and is probably not what was meant"),
     "dryRun": bool,
 }
 MOST_NOTED: Final = 100
@@ -56,7 +61,7 @@ class PathBody(Section):
     )
 
 
-VALID_SECTIONS: Final = [str(Config.model_fields[name].alias) for name in SECTIONS]
+VALID_SECTIONS: Final = [*(str(Config.model_fields[name].alias) for name in SECTIONS), HEALTH_CHECK]
 
 
 class UnknownSection(BadRequest):
@@ -108,8 +113,9 @@ async def look(asked: Asked) -> dict[str, Any]:
 )
 async def change(asked: Asked) -> dict[str, Any]:
     """All of it is checked before any of it takes effect."""
-    outcome = await asked.house.settings.change(await json_object(MOST_NODES), dry=asked.query["dry_run"])
-    return _told(asked, outcome, "Configuration updated successfully")
+    given, ignored = known_config(await json_object(MOST_NODES), asked.house.settings.config)
+    outcome = await asked.house.settings.change(given, dry=asked.query["dry_run"])
+    return _told(asked, outcome, "Configuration updated successfully", ignored)
 
 
 @topic.patch(
@@ -125,11 +131,13 @@ async def change(asked: Asked) -> dict[str, Any]:
 )
 async def change_section(asked: Asked, section: str) -> dict[str, Any]:
     """All of it is checked before any of it takes effect."""
-    name = spellings(Config).get(section)
-    if name not in SECTIONS:
+    name = HEALTH_CHECK if section == HEALTH_CHECK else spellings(Config).get(section)
+    if name not in SECTIONS and name != HEALTH_CHECK:
         raise UnknownSection
-    outcome = await asked.house.settings.change({name: await json_object(MOST_NODES)}, dry=asked.query["dry_run"])
-    return {**_told(asked, outcome, f"Configuration section '{section}' updated successfully"), "section": section}
+    given, ignored = known_config({name: await json_object(MOST_NODES)}, asked.house.settings.config)
+    outcome = await asked.house.settings.change(given, dry=asked.query["dry_run"])
+    message = f"Configuration section '{section}' updated successfully"
+    return {**_told(asked, outcome, message, ignored), "section": section}
 
 
 @topic.post(
@@ -180,10 +188,13 @@ async def save(asked: Asked) -> dict[str, Any]:
 )
 async def json_schema(asked: Asked) -> dict[str, Any]:
     """In camelCase, as the other routes have it."""
-    return {"success": True, "schema": schema()}
+    found = schema()
+    about = "How servers are watched, in the reference's words; what has a counterpart in `health` changes that."
+    found["properties"][HEALTH_CHECK] = {"type": "object", "description": about}
+    return {"success": True, "schema": found}
 
 
-def _told(asked: Asked, outcome: Outcome, message: str) -> dict[str, Any]:
+def _told(asked: Asked, outcome: Outcome, message: str, ignored: Sequence[str] = ()) -> dict[str, Any]:
     _note(asked, outcome)
     return {
         "success": True,
@@ -191,6 +202,8 @@ def _told(asked: Asked, outcome: Outcome, message: str) -> dict[str, Any]:
         "config": _shown(outcome.config),
         "changed": [_change(change) for change in outcome.changes],
         "needsRestart": outcome.late,
+        "ignored": list(ignored),
+        "hints": hints(outcome.config),
         "dryRun": outcome.dry,
     }
 
@@ -209,7 +222,8 @@ def _change(change: Change) -> dict[str, Any]:
 
 
 def _shown(config: Config) -> dict[str, Any]:
-    return config.model_dump(mode="json", by_alias=True)  # secrets come out as stars
+    shown = config.model_dump(mode="json", by_alias=True)  # secrets come out as stars
+    return {**shown, HEALTH_CHECK: health_check(config.health)}
 
 
 def _trouble(trouble: Trouble | None) -> dict[str, Any] | None:

@@ -9,13 +9,15 @@ from pydantic.alias_generators import to_camel
 
 from fleet.config import ConfigError, ServerSpec, normalise_url, parse_server
 from fleet.config.changes import is_redacted
+from fleet.config.foreign import known_server
 from fleet.config.kinds import Secret, Section, Whole
 from fleet.config.servers import Tag, Url
+from fleet.config.urls import hint
 from fleet.errors import BadRequest, Conflict, ServerNotFound
 from fleet.ids import ServerId
 from fleet.roles import Role
 from web.admin.common import json_object, take_turns
-from web.admin.reading import Param
+from web.admin.reading import Param, body_of
 from web.admin.server_view import SERVER, describe
 from web.admin.shapes import Said
 from web.admin.topic import Asked, Topic
@@ -29,6 +31,11 @@ FIRST_PROBE: Final = 3.0
 SET_ASIDE: Final = Said(
     [{"id": str, "why": str}], "servers that the store holds and that cannot be used: add them anew, or remove them"
 )
+
+TAKEN: Final = {
+    "ignored": Said([str], "keys of the reference program that mean nothing here"),
+    "hints": Said([str], "what was taken, and is probably not what was meant"),
+}
 
 topic = Topic("servers", "The servers of the fleet.")
 
@@ -79,13 +86,13 @@ async def one_server(asked: Asked, server: str) -> dict[str, Any]:
     action="add server",
     body=ServerSpec,
     reads=False,
-    returns={"success": bool, "server": SERVER, "id": str, "url": str, "maxConcurrency": int},
+    returns={"success": bool, "server": SERVER, "id": str, "url": str, "maxConcurrency": int, **TAKEN},
     fails=(409,),
     seed=True,
 )
 async def add(asked: Asked) -> dict[str, Any]:
     system = asked.system
-    given = await json_object()
+    given, ignored = known_server(await json_object())
     spec = _spec(given)
     asked.note.about(server=spec.id)
     asked.note.change(after=_told(spec))
@@ -95,7 +102,7 @@ async def add(asked: Asked) -> dict[str, Any]:
     await system.probe(spec.id, FIRST_PROBE)
     shown = describe(system.fleet, cell)
     flat = {"id": spec.id, "url": spec.url, "maxConcurrency": spec.max_concurrency}
-    return {"success": True, "server": shown, **flat}
+    return {"success": True, "server": shown, **flat, **_taken(spec, ignored)}
 
 
 @topic.delete(
@@ -126,20 +133,23 @@ async def remove(asked: Asked, server: str) -> dict[str, Any]:
     "Change a server: url, maxConcurrency, priority, tags, apiKey. Open requests go on.",
     action="change server",
     body=ServerPatch,
-    returns={"success": bool, "id": str, "maxConcurrency": int, "server": SERVER, "changed": [str]},
+    reads=False,
+    returns={"success": bool, "id": str, "maxConcurrency": int, "server": SERVER, "changed": [str], **TAKEN},
     fails=(409,),
     seed=True,
 )
 async def change(asked: Asked, server: str) -> dict[str, Any]:
     system = asked.system
     asked.note.about(server=server)
+    given, ignored = known_server(await json_object())
+    patch = body_of(ServerPatch, given)
     before = system.cell(ServerId(server)).state.spec
-    after = _patched(before, asked.body)
+    after = _patched(before, patch, ignored)
     if normalise_url(after.url) != normalise_url(before.url):
         _check_url_free(system, after, after.url)
         await checked(after.url, system.config.security.backends)
         before = system.cell(ServerId(server)).state.spec  # others may have changed it meanwhile
-        after = _patched(before, asked.body)
+        after = _patched(before, patch, ignored)
     asked.note.change(before=_told(before), after=_told(after))
     cell = system.change_server(after)
     if after.url != before.url:
@@ -147,7 +157,14 @@ async def change(asked: Asked, server: str) -> dict[str, Any]:
     changed = [name for name in ServerPatch.model_fields if getattr(after, name) != getattr(before, name)]
     words = [ServerPatch.model_fields[name].alias or name for name in changed]
     shown = describe(system.fleet, cell)
-    return {"success": True, "id": after.id, "maxConcurrency": after.max_concurrency, "server": shown, "changed": words}
+    flat = {"id": after.id, "maxConcurrency": after.max_concurrency}
+    return {"success": True, **flat, "server": shown, "changed": words, **_taken(after, ignored)}
+
+
+def _taken(spec: ServerSpec, ignored: list[str]) -> dict[str, Any]:
+    """In `TAKEN`'s shape."""
+    what = hint(spec.url)
+    return {"ignored": ignored, "hints": [f"url: {what}"] if what else []}
 
 
 def _told(spec: ServerSpec) -> dict[str, Any]:
@@ -155,9 +172,9 @@ def _told(spec: ServerSpec) -> dict[str, Any]:
     return spec.model_dump(mode="json", by_alias=True)
 
 
-def _patched(spec: ServerSpec, patch: ServerPatch) -> ServerSpec:
+def _patched(spec: ServerSpec, patch: ServerPatch, ignored: list[str]) -> ServerSpec:
     given = {name: getattr(patch, name) for name in patch.model_fields_set}
-    if not given:
+    if not given and not ignored:
         raise BadRequest("nothing to change", details=f"give one of {', '.join(_words())}")
     if _is_redacted(patch.api_key):
         del given["api_key"]  # it stays as it is
