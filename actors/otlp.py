@@ -7,9 +7,11 @@ OTEL_* environment variables, which the SDK reads by itself.
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Final
+from urllib.parse import urlsplit
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -18,6 +20,8 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
+from fleet.config.receivers import Anywhere
+from fleet.netcheck import Backends, refused_addresses
 from fleet.spans import Span
 from fleet.tracecontext import Parent, Trace
 
@@ -47,18 +51,21 @@ _WORDS: Final = _Words()
 class OtlpExporter:
     """One collector; see `actors.tracing.Exporter`."""
 
-    def __init__(self, endpoint: str, service: str) -> None:
+    def __init__(self, endpoint: str, service: str, rules: Backends | None = None) -> None:
         logger = logging.getLogger(_LOGGER)
         logger.addHandler(_WORDS)
         logger.propagate = False  # for good: a delivery that was given up complains when all else is over
+        self._host, self._rules = urlsplit(endpoint).hostname or "", rules or Anywhere()
         self._exporter = OTLPSpanExporter(endpoint=traces_url(endpoint), timeout=_TIMEOUT)
         about = version("fleet-for-ollama")
         self._resource = Resource.create({"service.name": service, "service.version": about})
         self._scope = InstrumentationScope("fleet", about)
 
     def send(self, spans: Sequence[tuple[Trace, list[Span]]]) -> str:
-        """Deliver the trees; why not, if not."""
+        """Deliver the trees; why not, if not. A name that leads to where nobody should be sent gets nothing."""
         _WORDS.text = ""
+        if why := refused_addresses(self._host, _addresses(self._host), self._rules):
+            return f"the collector {why}"
         made = [span for trace, tree in spans for span in self._made(trace, tree)]
         if self._exporter.export(made) is SpanExportResult.SUCCESS:
             return ""
@@ -90,6 +97,14 @@ class OtlpExporter:
         if span.parent is None:
             return None
         return _context(trace, span.parent, state, remote=span.span_id == trace.root)
+
+
+def _addresses(host: str) -> list[str]:
+    """None if it has no address, or only a proxy knows it."""
+    try:
+        return [str(row[4][0]) for row in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+    except (OSError, UnicodeError):
+        return []
 
 
 def traces_url(endpoint: str) -> str:

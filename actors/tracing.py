@@ -21,6 +21,7 @@ import trio
 from actors.messages import OURSELVES, Record
 from actors.supervisor import keep_up
 from fleet.config import Config
+from fleet.config.receivers import COLLECTOR, rules
 from fleet.spans import Span, tree
 from fleet.tracecontext import SAMPLED, Trace, chosen, parent_of
 
@@ -203,7 +204,7 @@ def _exporter(config: Config) -> Exporter:
     """Imports OpenTelemetry, which most fleets never need."""
     from actors.otlp import OtlpExporter
 
-    return OtlpExporter(config.otel.endpoint, config.otel.service_name)
+    return OtlpExporter(config.otel.endpoint, config.otel.service_name, rules(config)[COLLECTOR])
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ import httpx
 import orjson
 import trio
 
+from fleet.config.receivers import WEBHOOK, rules
 from fleet.netcheck import address_of, refusal, refused_addresses
 from fleet.webhooks import Delivery, Told, headers, hopeless, pause
 
@@ -44,17 +45,6 @@ class NotDelivered(Exception):
     def __init__(self, why: str, *, final: bool = False) -> None:
         super().__init__(why)
         self.final = final
-
-
-class _Anywhere:
-    """The rules for servers' addresses, without the list of servers: a receiver is none."""
-
-    allowed: Sequence[str] = ()
-
-    def __init__(self, fleet: FleetCell) -> None:
-        backends = fleet.config.security.backends
-        self.allow_private = backends.allow_private
-        self.allow_link_local = backends.allow_link_local
 
 
 @cache
@@ -167,7 +157,7 @@ class Webhook:
 
         Raises NotDelivered for addresses where nobody should be sent, and for names without any.
         """
-        section, host = _Anywhere(self._fleet), url.host
+        section, host = rules(self._fleet.config)[WEBHOOK], url.host
         why, found = refusal(f"http://[{host}]" if ":" in host else f"http://{host}", section), list[str]()
         if why is None and address_of(host) is None:
             found = await _addresses(host)

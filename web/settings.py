@@ -22,6 +22,7 @@ from fleet.config.changes import SOURCE, amended, diff, only, servers_layer
 from fleet.config.effects import awaiting_restart, held
 from fleet.config.given import Given
 from fleet.config.loading import file_layer, over, overlaid
+from fleet.config.receivers import receivers, rules
 from fleet.config.saving import Draft, draft, saved
 from fleet.errors import BadRequest, Conflict, FleetError
 from web import access, backendcheck, configfile, keyfile, logs
@@ -175,8 +176,12 @@ class Settings(Standing):
         known = {spec.url for spec in running.servers}
         urls = {f"servers.{at}.url": spec.url for at, spec in enumerate(new.servers) if spec.url not in known}
         refused = await backendcheck.refused(urls, new.security.backends)
+        before = receivers(running)
+        for path, url in receivers(new).items():
+            if url != before.get(path):
+                refused |= await backendcheck.refused({path: url}, rules(new)[path])
         if refused:
-            raise ConfigError([Problem(path, refused[path], SOURCE) for path in urls if path in refused])
+            raise ConfigError([Problem(path, why, SOURCE) for path, why in refused.items()])
 
     async def _planned(self, planning: Callable[[], Plan], also: Check | None = None) -> tuple[Loaded, Given]:
         """What a plan makes of the fleet in the turn in which this returns, checked as a whole.

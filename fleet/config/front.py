@@ -22,7 +22,7 @@ def _network(value: str) -> str:
     return spelled(network_of(value))
 
 
-def _path(value: str) -> str:
+def possible_path(value: str) -> str:
     """No file system has a name of more than 255 bytes: such a file can be neither there nor made."""
     if any(len(name.encode("utf-8", "surrogatepass")) > 255 for name in value.split("/")):
         raise ValueError("must be a path whose names have at most 255 bytes each")
@@ -49,7 +49,7 @@ FilePath = Annotated[
     str,
     # Control characters and line ends would reach the terminal and the logs with every message about the file.
     Field(max_length=4096, pattern=r"^[^\x00-\x1F\x7F-\x9F\u2028\u2029]*$"),
-    AfterValidator(_path),
+    AfterValidator(possible_path),
     Says("a path of at most 4096 characters, none of its names longer than 255 bytes, without control characters"),
 ]
 Network = Annotated[

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from fleet.config.front import FilePath
+from fleet.config.front import FilePath, possible_path
 from fleet.config.kinds import Says, Seconds, Section, Whole
 
 StoreUrl = Annotated[
     str,
     Field(max_length=4096, pattern=r"^(|sqlite:///[^\x00-\x1F\x7F]+)$"),
-    Says("empty, or sqlite:/// and a path"),
+    AfterValidator(possible_path),
+    Says("empty, or sqlite:/// and a path, none of its names longer than 255 bytes"),
 ]
 
 

@@ -12,6 +12,7 @@ from fleet.config.fitting import Fitter
 from fleet.config.given import Given, from_python, merged, nested, scalar
 from fleet.config.model import Config
 from fleet.config.problems import ConfigError, Problem
+from fleet.config.receivers import misdirected
 from fleet.config.servers import ServerSpec
 from fleet.config.shapes import leaves
 from fleet.config.text import read_json, read_text
@@ -112,7 +113,10 @@ def _flag(path: str, value: object) -> Given:
 def _loaded(layers: Iterable[Given], problems: list[Problem], source: str) -> Loaded:
     given = reduce(over, layers, Given({}, source))
     config = checked(given, Config, problems)
-    return Loaded(config, _origins(config, given), given)
+    origins = _origins(config, given)
+    if found := misdirected(config):
+        raise ConfigError([Problem(path, what, origins[path]) for path, what in found])
+    return Loaded(config, origins, given)
 
 
 def at(given: Given, path: Sequence[str]) -> Given | None:

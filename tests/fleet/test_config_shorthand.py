@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.config import ConfigError, Loaded, amend, load
@@ -115,6 +115,7 @@ def test_a_request_takes_plain_urls_too_but_says_urls_in_full() -> None:
         amend(base, {"servers": [{"id": "x", "url": "nonsense"}]}, source="PATCH")
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=20), max_size=4))
 def test_whatever_is_listed_gets_a_valid_name_or_a_complaint(entries: list[str]) -> None:
     try:
