@@ -16,6 +16,7 @@ from actors.system import open_system
 from fleet.config import Config
 from fleet.ids import ServerId
 from tests.kit.admin import ask
+from tests.kit.configured import configured
 from tests.kit.served import Served, front_end, served
 from web import cli
 from web.keeping import keeping
@@ -195,3 +196,26 @@ async def test_what_was_kept_over_an_entry_of_the_file_and_cannot_be_used_leaves
         assert (await health(here))[1] == ""
     async with kept(settings) as here:
         assert here.system.config.servers[0].priority == 3
+
+
+async def test_a_reload_of_a_file_with_one_changes_nothing_and_names_the_line(tmp_path: Path) -> None:
+    async with configured(tmp_path, "a") as here:
+        good, before = here.path.read_text(), here.system.config
+        for url in BAD[:6]:
+            here.rewrite(f"{good}  - {{id: x, url: '{url}'}}\n")
+            found = await ask(here, "POST", "/config/reload", {}, status=400)
+            [problem] = found["problems"]
+            assert (problem["path"], problem["source"][:11]) == ("servers.1.url", "config.yml:")
+        assert here.system.config is before
+        assert set(here.system.servers) == {ServerId("a")}
+
+
+def test_a_url_that_ends_in_a_route_of_ollama_is_hinted_at_by_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.yml").write_text("servers: [{id: a, url: 'http://a:1'}, {id: b, url: 'http://b:1/v1'}]")
+    ended = fleet("check")
+    assert ended.exit_code == 0
+    [line] = [line for line in ended.output.splitlines() if line.startswith("hint: ")]
+    assert line.startswith("hint: servers.1.url: ends in /v1, which is where Ollama's routes begin: leave it out")
