@@ -98,10 +98,14 @@ async def test_a_good_reload_drops_no_request_though_it_changes_the_fleet(tmp_pa
                 more = "queue: {max_size: 7}\nload_balancer: {policy: random}\ncircuit_breaker: {open_timeout: 1000}\n"
                 here.rewrite(without_b + more)
                 await ask(here, "POST", "/config/reload", {})
-                await trio.sleep(0.3)
+                served_by_now = len(statuses)
+                while len(statuses) < served_by_now + 20:
+                    await trio.sleep(0.01)
                 here.rewrite(text)
                 await ask(here, "POST", "/config/reload", {})
-                await trio.sleep(0.3)
+                served_by_now = len(statuses)
+                while len(statuses) < served_by_now + 20:
+                    await trio.sleep(0.01)
                 done.set()
             assert all(stream.complete for stream in streams)
             assert statuses

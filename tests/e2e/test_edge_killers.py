@@ -131,7 +131,7 @@ async def test_a_stalled_reader_of_the_app_s_answers_blocked_the_shutdown_for_ev
     async with stoppable(whole, drain_timeout=0.5) as product:
         client = await browser(product.fleet.url)
         asked = request_bytes("GET", "/api/orchestrator/servers") * 200
-        with trio.move_on_after(1):
+        with trio.move_on_after(0.5):
             while True:
                 await client.send(asked)
         await product.stop(within=20.0)
@@ -149,8 +149,8 @@ async def test_an_idle_connection_was_never_closed(before: str) -> None:
             elif before == "cold":
                 assert not (await client.ask("GET", "/api/version")).closes
             began = trio.current_time()
-            assert not await client.rest(5.0)
-            assert 0.3 <= trio.current_time() - began <= 4.0
+            assert not await client.rest(20.0)
+            assert trio.current_time() - began >= 0.3
 
 
 async def test_a_quiet_client_was_killed_while_its_request_ran() -> None:
@@ -162,7 +162,7 @@ async def test_a_quiet_client_was_killed_while_its_request_ran() -> None:
             await client.send(generate("Hi"))
 
             async def later() -> None:
-                await trio.sleep(1.5)
+                await trio.sleep(0.8)  # more than twice as long as any of them
                 fleet.system.pause(False)
                 go.set()
 
@@ -212,7 +212,7 @@ async def test_a_chunked_body_over_the_limit_hung(path: str) -> None:
                     await client.send(b"3e8\r\n" + b"x" * 1000 + b"\r\n")
             reply = await client.answer("POST", within=20.0)
             assert (reply.status, reply.closes) == (413, True)
-            assert not await client.rest(5.0)
+            assert not await client.rest(20.0)
         assert not backend.seen
         await alive(fleet)
 
@@ -287,7 +287,7 @@ async def test_a_body_that_never_came_to_its_end_was_waited_for(path: str, frami
             await client.send(request_bytes("POST", path, None, framing), b"5\r\nhel")
             reply = await client.answer("POST", within=20.0)
             assert (reply.status, reply.closes) == (408, True)
-            assert not await client.rest(5.0)
+            assert not await client.rest(20.0)
         assert fleet.system.in_flight == 0
         await alive(fleet)
 

@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import time
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -76,12 +75,10 @@ async def test_sigterm_lets_a_stream_finish_and_exits_with_0(tmp_path: Path) -> 
 
 
 async def test_sigterm_ends_an_idle_fleet_at_once(tmp_path: Path) -> None:
-    async with fleet_of_two(tmp_path, drain_timeout=60) as running:
+    async with fleet_of_two(tmp_path, drain_timeout=600) as running:
         idle = await connect(running.url)
-        began = time.monotonic()
         running.process.send_signal(signal.SIGTERM)
-        assert await running.exit_code() == 0
-        assert time.monotonic() - began < 3
+        assert await running.exit_code(within=60) == 0
         await idle.aclose()
 
 
@@ -98,16 +95,14 @@ async def test_a_stream_beyond_the_drain_timeout_gets_its_error_record(tmp_path:
 
 
 async def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
-    async with fleet_of_two(tmp_path, *SLOW_ANSWERS, drain_timeout=60) as running:
+    async with fleet_of_two(tmp_path, *SLOW_ANSWERS, drain_timeout=600) as running:
         stream = await begin_stream(running, tokens=2000)
         running.process.send_signal(signal.SIGTERM)
         with trio.fail_after(20):
             while (await ask(running.url, "GET", "/health/ready")).status != 503:
                 await trio.sleep(0.01)
-        began = time.monotonic()
         running.process.send_signal(signal.SIGTERM)
-        assert await running.exit_code() == 0
-        assert time.monotonic() - began < 4
+        assert await running.exit_code(within=60) == 0
         await stream.aclose()
 
 
@@ -220,8 +215,6 @@ async def test_the_process_follows_its_file_and_saves_into_it(tmp_path: Path) ->
             assert "max_size: 7  # mine" in path.read_text()
             assert (await ask(running.url, "POST", url, {"drainTimeout": 7})).status == 200
             running.process.send_signal(signal.SIGTERM)
-            began = time.monotonic()
             assert await running.exit_code() == 0
-            assert time.monotonic() - began < 3.0
             assert running.process.stdout is not None
             assert "may end within 7 s" in running.process.stdout.read()

@@ -73,20 +73,20 @@ def test_digests_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) 
     assert compared == [(digest, digest)]
 
 
-def test_a_thousand_keys_cost_no_more_than_a_few_microseconds_more_than_one() -> None:
+def test_a_thousand_keys_cost_hardly_more_than_one() -> None:
     one, many = ring(1), ring(1000)
     shown = key(0).encode()
 
     def best(of: KeyRing) -> float:
         times = []
         for _ in range(7):
-            began = time.perf_counter()
+            began = time.thread_time()
             for _ in range(500):
                 of.find(shown)
-            times.append((time.perf_counter() - began) / 500)
+            times.append(time.thread_time() - began)
         return min(times)
 
-    assert best(many) - best(one) < 5e-6
+    assert best(many) < 3 * best(one)
     assert [many.find(key(at).encode()) for at in (0, 999)] == [Identity(f"k{at}", Role.CLIENT) for at in (0, 999)]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.growth.measure import MOST, Case, grown
 from fleet.config import ServerSpec
 from fleet.ids import ServerId
 from fleet.roster import document, effective, fingerprint, plain
@@ -81,10 +81,11 @@ def test_a_document_under_another_servers_name_made_two_of_one_id() -> None:
 
 
 def test_a_thousand_servers_were_compared_with_each_other_for_seconds() -> None:
-    many = [spec(f"s{number}") for number in range(1000)]
-    began = time.perf_counter()
-    assert effective(many, {"c": document(C, None) or {}})[0] == (*many, C)
-    assert time.perf_counter() - began < 1.0
+    def of(many: list[ServerSpec]) -> None:
+        assert effective(many, {"c": document(C, None) or {}})[0] == (*many, C)
+
+    growth = grown(Case("servers", 500, lambda size: [spec(f"s{number}") for number in range(size)], of))
+    assert growth.ratio <= MOST, growth
 
 
 def test_what_cannot_be_read_is_told_and_the_file_holds() -> None:

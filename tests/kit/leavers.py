@@ -81,8 +81,8 @@ class Leaver:
     async def _heard(self, stream: trio.SocketStream, wanted: bytes) -> bytes:
         heard = b""
         while wanted not in heard:
-            if not (more := await stream.receive_some(65536)):
-                raise _Away
+            if not (more := await stream.receive_some(65536)) or b"HTTP/1.1 4" in more:
+                raise _Away  # too late: the session is over
             heard += more
         self._or_leave()
         return heard

@@ -61,7 +61,7 @@ async def test_a_dead_server_fires_is_the_verdict_and_its_return_resolves_it() -
         await here.system.probe(ServerId("b"), 5.0)
         (alert,) = await until(here, lambda found: found["firing"] and found["alerts"])
         assert alert.items() >= {"rule": "FleetServerDown", "state": "firing", "subject": {"server": "b"}}.items()
-        assert 0 <= time.time() - alert["since"] < 10
+        assert 0 <= time.time() - alert["since"] < 60
         await until(here, lambda found: here.system.monitor.verdict.code == "server_down")
         for path in ("/api/orchestrator/health", "/health"):
             async with here.client() as client:
@@ -118,7 +118,7 @@ async def test_silences_are_made_listed_and_ended() -> None:
         body = {"rule": "FleetServerDown", "subject": {"server": "a"}, "minutes": 30, "reason": "moving it"}
         made = (await ask(here, "POST", "/alerts/silences", body))["silence"]
         assert made.items() >= {"rule": "FleetServerDown", "subject": {"server": "a"}, "reason": "moving it"}.items()
-        assert made["until"] == pytest.approx(1000 * time.time() + 1_800_000, abs=10_000)
+        assert made["until"] == pytest.approx(1000 * time.time() + 1_800_000, abs=60_000)
         later = round(1000 * time.time()) + 60_000
         other = (await ask(here, "POST", "/alerts/silences", {"rule": "FleetQueuePaused", "until": later}))["silence"]
         assert [each["id"] for each in (await ask(here, "GET", "/alerts/silences"))["silences"]] == [

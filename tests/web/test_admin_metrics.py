@@ -61,14 +61,14 @@ async def test_an_idle_fleet_has_zeros_everywhere() -> None:
         found = await ask(here, "GET", "/metrics")
     assert found["success"] is True
     assert found["timeRange"] == "1h"
-    assert found["timestamp"] == pytest.approx(time.time() * 1000, abs=5_000)
+    assert found["timestamp"] == pytest.approx(time.time() * 1000, abs=60_000)
     zeros = ("totalRequests", "totalErrors", "totalTokens", "errorRate", "avgLatency", "p95Latency")
     assert {found["global"][name] for name in (*zeros, "requestsPerSecond", "avgWaitTime")} == {0}
     idle = {"requests": 0, "errors": 0, "avgLatency": 0.0, "p95Latency": 0.0, "utilization": 0.0}
     assert found["servers"] == [{"id": "a", "status": "healthy", **idle}]
     assert found["serverMetrics"] == {"a": {"healthy": True, "inFlight": 0, "queued": 0, "models": {}}}
     assert found["lifetime"]["totalRequests"] == 0
-    assert found["lifetime"]["since"] == pytest.approx(time.time() * 1000, abs=10_000)
+    assert found["lifetime"]["since"] == pytest.approx(time.time() * 1000, abs=60_000)
 
 
 async def test_what_ended_before_the_call_is_in_the_answer() -> None:
@@ -166,8 +166,8 @@ async def test_windows_say_where_they_begin() -> None:
         now = time.time() * 1000
     for name, seconds in (("1m", 60), ("5m", 300), ("15m", 900), ("1h", 3_600)):
         window = found["metrics"]["historical"][name]
-        assert window["endTime"] == pytest.approx(now, abs=2_000)
-        assert window["startTime"] == pytest.approx(now - seconds * 1000, abs=2_000)
+        assert window["endTime"] == pytest.approx(now, abs=20_000)
+        assert window["startTime"] == pytest.approx(now - seconds * 1000, abs=20_000)
         assert window["count"] == 0
 
 
@@ -198,7 +198,7 @@ async def test_model_names_with_slashes_and_colons_work_however_they_are_spelt(n
         found = await ask(here, "GET", f"/metrics/a/{name}")
     assert found["model"] == "ns/coder:7b"
     assert found["metrics"]["historical"]["1m"]["count"] == 1
-    assert found["metrics"]["lastUsed"] == pytest.approx(time.time() * 1000, abs=5_000)
+    assert found["metrics"]["lastUsed"] == pytest.approx(time.time() * 1000, abs=60_000)
 
 
 async def test_what_runs_and_waits_at_this_moment() -> None:
@@ -344,4 +344,4 @@ async def test_the_pair_is_known_under_the_name_that_engineers_use() -> None:
         here.system.fleet.recorder.flush()
         tally = here.system.fleet.tally
         assert tally.requests(ModelName("tiny:latest"), 60.0) == 1
-        assert tally.last_used(Pair(ServerId("a"), ModelName("tiny:latest"))) == pytest.approx(time.time(), abs=5.0)
+        assert tally.last_used(Pair(ServerId("a"), ModelName("tiny:latest"))) == pytest.approx(time.time(), abs=60.0)

@@ -31,7 +31,7 @@ ROUTES = [
 OF_ONE = [(method, path) for method, path in ROUTES if "<server>" in path]
 
 
-def near(shown: int | None, moment: float, within: float = 0.5) -> bool:
+def near(shown: int | None, moment: float, within: float = 5.0) -> bool:
     """Whether epoch milliseconds are about this many seconds since 1970."""
     assert isinstance(shown, int)
     return abs(shown / 1000 - moment) < within

@@ -319,7 +319,7 @@ async def test_a_client_that_leaves_frees_both_sides(path: str, way: str, monkey
 async def test_an_open_websocket_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     timeouts = {"keep_alive": 0.3, "head": 0.3, "body_idle": 0.3, "write": 0.3}
     async with opened(monkeypatch, timeouts=timeouts) as room, room.open("/test/echo") as socket:
-        await trio.sleep(2.2)
+        await trio.sleep(1.0)  # three times as long as any of them
         await socket.send_message("after a while")
         with trio.fail_after(20):
             assert await socket.get_message() == "after a while"

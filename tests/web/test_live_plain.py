@@ -207,12 +207,11 @@ async def test_a_client_that_never_reads_is_let_go_and_holds_up_nobody(monkeypat
                 while fleet.system.feed.clients["plain"] < 2:
                     await told(socket)
                 monkeypatch.setattr(Collector, "_collect", big)
-                worst = 0.0
+                heard = 0
                 while fleet.system.feed.clients["plain"] == 2:
-                    began = trio.current_time()
                     await told(socket)
-                    worst = max(worst, trio.current_time() - began)
-                assert worst < 3
+                    heard += 1
+                assert heard > 1, "nobody waits for the one that is stuck"
                 assert fleet.system.feed.skipped > 0
                 await told(socket)
 

@@ -10,7 +10,8 @@ import pytest
 import trio
 
 import web.edge.connection
-from tests.kit.live import THREE, dashboard, metrics, quick
+from tests.e2e.support import until
+from tests.kit.live import FORGIVING, QUICK, THREE, dashboard, metrics, quick
 
 HANDSHAKE = "/socket.io/?EIO=4&transport=polling"
 KEY = "fleet_" + "k" * 43
@@ -84,10 +85,10 @@ async def test_a_poll_waits_for_something_to_say(monkeypatch: pytest.MonkeyPatch
             heard.extend(await client.poll())
 
         nursery.start_soon(listen)
-        await trio.sleep(0.05)
+        await board.until_polled(client)
         assert not heard
         await client.post('427["subscribe"]')
-        await trio.sleep(0.05)
+        await until(lambda: heard)
         assert heard == ['437[{"ok":true,"topics":[]}]']
 
 
@@ -100,9 +101,9 @@ async def test_whoever_polls_twice_at_once_loses_the_session(monkeypatch: pytest
             first.append(await client.http.get(client.path))
 
         nursery.start_soon(listen)
-        await trio.sleep(0.05)
+        await board.until_polled(client)
         assert (await client.http.get(client.path)).json()["code"] == 3
-        await trio.sleep(0.05)
+        await until(lambda: first)
         assert first[0].json()["code"] == 1
         assert (await client.http.get(client.path)).json()["code"] == 1
         assert not board.feed.viewers
@@ -112,8 +113,10 @@ async def test_whoever_hangs_up_during_a_poll_has_left(monkeypatch: pytest.Monke
     monkeypatch.setattr(web.edge.connection, "_GRACE", 0.05)
     async with dashboard(monkeypatch) as board, board.polling() as client:
         await client.connect()
-        with trio.move_on_after(0.05):
-            await client.poll()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.poll)
+            await board.until_polled(client)
+            nursery.cancel_scope.cancel()
         await board.feed.until(0)
         assert len(board.sessions) == 0
 
@@ -127,9 +130,9 @@ async def test_a_goodbye_frees_an_open_poll(monkeypatch: pytest.MonkeyPatch) -> 
             heard.extend(await client.poll())
 
         nursery.start_soon(listen)
-        await trio.sleep(0.05)
+        await board.until_polled(client)
         assert (await client.post("1")).text == "ok"
-        await trio.sleep(0.05)
+        await until(lambda: heard)
         assert heard == ["6"]
         assert not board.feed.viewers
 
@@ -165,39 +168,44 @@ async def test_two_posts_at_once_would_mix(monkeypatch: pytest.MonkeyPatch) -> N
     async with dashboard(monkeypatch) as board, board.polling() as client, trio.open_nursery() as nursery:
         await client.connect()
 
+        refused = trio.Event()
+
         async def slowly() -> Any:
             yield b"3\x1e"
-            await trio.sleep(0.1)
+            await refused.wait()
             yield b"3"
 
         async def post() -> None:
             await client.http.post(client.path, content=slowly())
 
         nursery.start_soon(post)
-        await trio.sleep(0.05)
+        await until(lambda: board.sessions.find(client.sid).posting)
         assert (await client.post("3")).json() == {"code": 3, "message": "one post at a time"}
+        refused.set()
         assert not board.feed.viewers
 
 
 async def test_a_client_that_answers_pings_stays_and_one_that_stops_polling_goes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with quick(monkeypatch) as board, board.polling() as client:
+    async with dashboard(monkeypatch, timing=FORGIVING) as board, board.polling() as client:
         assert client.opened["pingInterval"] == 100
         await client.connect()
         for _ in range(3):
             assert await client.next() == "2"
             await client.post("3")
         assert len(board.feed.viewers) == 1
+        board.sessions.timing = QUICK
         await board.feed.until(0)
         assert (await client.http.get(client.path)).json()["code"] == 1
 
 
 async def test_a_client_that_never_connects_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     async with quick(monkeypatch) as board, board.polling() as client:
-        with trio.fail_after(20):
-            assert await client.next() == "2"
-            assert (await client.http.get(client.path)).json()["code"] == 1
+        with trio.fail_after(60):
+            while (answer := await client.http.get(client.path)).status_code == 200:
+                assert answer.text == "2"
+        assert answer.json()["code"] == 1
         assert len(board.sessions) == 0
 
 
@@ -219,7 +227,7 @@ async def test_at_the_end_an_open_poll_is_told(monkeypatch: pytest.MonkeyPatch) 
             told.append(await client.http.get(client.path))
 
         nursery.start_soon(listen)
-        await trio.sleep(0.05)
+        await board.until_polled(client)
         board.fleet.stop.set()
         with trio.fail_after(20):
             while not told:

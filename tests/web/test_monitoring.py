@@ -120,7 +120,7 @@ async def test_every_key_of_the_reference_is_in_its_place(path: str) -> None:
     for place, keys in wanted.items():
         assert found(body, place).keys() >= keys, place
     assert ISO.fullmatch(body["timestamp"])
-    assert abs(datetime.fromisoformat(body["timestamp"]) - datetime.now(UTC)).total_seconds() < 10
+    assert abs(datetime.fromisoformat(body["timestamp"]) - datetime.now(UTC)).total_seconds() < 60
 
 
 async def test_the_summary_has_what_was_really_sent() -> None:
@@ -327,7 +327,7 @@ async def test_the_window_can_be_chosen_and_says_where_it_begins() -> None:
         assert (seen["window"]["span"], seen["summary"]["requests"]) == ("7d", 1)
         since = datetime.fromisoformat(seen["window"]["since"])
         uptime = port.fleet.system.uptime
-        assert (datetime.now(UTC) - since).total_seconds() == pytest.approx(uptime, abs=5)
+        assert (datetime.now(UTC) - since).total_seconds() == pytest.approx(uptime, abs=60)
         for window in ("8d", "0m", "5", "m", "-1m", "5%20m", "999999999999d"):
             error = await port.refused(f"/api/metrics/summary?window={window}", 400)
             assert error["code"] == "INVALID_REQUEST"

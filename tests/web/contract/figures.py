@@ -89,10 +89,10 @@ async def _(here: Here, found: Any) -> None:
         here.lately(shown["oldestRequest"])
         (item,) = shown["items"]
         here.lately(item["enqueueTime"])
-        assert 200 <= item["waitTime"] < 5_000, "milliseconds"
+        assert 200 <= item["waitTime"] < 60_000, "milliseconds"
         assert item["deadline"] - item["enqueueTime"] == pytest.approx(300_000, abs=1_000)
         await here.ask("POST", "/queue/resume")
-    assert 200 <= (await here.ask("GET", "/queue"))["queue"]["avgWaitTime"] < 5_000
+    assert 200 <= (await here.ask("GET", "/queue"))["queue"]["avgWaitTime"] < 60_000
 
 
 @row("POST /api/orchestrator/queue/pause", "/queue/pause")
