@@ -22,10 +22,10 @@ $(VENV)/.test: $(VENV)/.runtime
 	@touch $@
 
 run: $(VENV)/.runtime  ## start the fleet with config.yml
-	$(BIN)/fleet serve --config $(CONFIG)
+	@$(BIN)/fleet serve --config $(CONFIG)
 
 demo: $(VENV)/.runtime  ## three simulated servers, the fleet, a trickle of traffic
-	$(BIN)/fleet serve --demo
+	@$(BIN)/fleet serve --demo
 
 tests/js/node_modules: tests/js/package.json  # the JavaScript client's tests run where Node is installed
 	@if command -v npm >/dev/null 2>&1; then cd tests/js && npm install --silent --no-package-lock --no-audit --no-fund; fi

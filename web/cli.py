@@ -6,37 +6,45 @@ configuration; 3 a port is taken; 70 a shutdown hung, so the process was ended f
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from importlib.metadata import version
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from fleet.config import Config, ConfigError, Loaded, load, report, unsafe_listener
 from web.cli_export import export
 from web.cli_keys import keys
-from web.layers import Origin, Reading
-from web.logs import configure_logging
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from fleet.config import Config
+    from web.layers import Origin
+
+# Each command imports what it needs when it runs: all of it takes a second of CPU, and --version should not.
 OK: Final = 0
 FAILED: Final = 1
 BAD_CONFIG: Final = 2
 PORT_TAKEN: Final = 3
-
-_DEFAULT_CONFIG: Final = "config.yml"
 
 # \b: what follows, up to the next empty line, is printed as it stands.
 _EPILOG: Final = """\b
 Examples:
   fleet serve --demo                                three simulated servers and a trickle of traffic
   FLEET_SERVERS=http://gpu1:11434 fleet serve       no file needed
-  fleet check --config config.yml                   what is in effect, and where each value came from
+  fleet check --config config.yml --probe           what is in effect, from where, and do the servers answer
   fleet status                                      what answers on the configured ports
+  FLEET_URL=https://fleet.lan:5100 fleet status     how a fleet is that runs elsewhere
   fleet sim --port 11500                            one simulated Ollama
   fleet keys add ci --role client                   a new API key, for security.keys_file
   fleet export alerts fleet-alerts.yml              rules for Prometheus, dashboards for Grafana
+
+\b
+Environment:
+  FLEET_CONFIG         the file, as --config
+  FLEET_URL            whom `status` asks, as --url
+  FLEET_TOKEN          an API key for `status`; or --token-file
+  FLEET_SECTION__KEY   any setting, such as FLEET_QUEUE__MAX_SIZE
 
 \b
 Exit codes:
@@ -60,7 +68,10 @@ app.add_typer(keys, name="keys")
 app.add_typer(export, name="export")
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", help="YAML file; default config.yml if there is one.", dir_okay=False)
+    Path | None,
+    typer.Option(
+        "--config", "-c", envvar="FLEET_CONFIG", help="YAML file; default config.yml if there is one.", dir_okay=False
+    ),
 ]
 
 
@@ -68,6 +79,8 @@ ConfigFile = Annotated[
 def root(show_version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
     """One endpoint for many Ollama servers."""
     if show_version:
+        from importlib.metadata import version
+
         typer.echo(f"fleet {version('fleet-for-ollama')}")
         raise typer.Exit(OK)
 
@@ -78,23 +91,42 @@ def serve(
     demo: Annotated[bool, typer.Option("--demo", help="Three simulated servers and a trickle of traffic.")] = False,
 ) -> None:
     """Start the fleet. Exit code 2: bad configuration; 3: a port is taken."""
-    reading = _reading(config, {"servers": []} if demo else {})
-    loaded = reading.loaded
-    _refuse_unsafe(loaded.config)
-    _refuse_untraceable(loaded.config)
-    configure_logging(loaded.config.logging.level, loaded.config.logging.format)
-    raise typer.Exit(_run(loaded.config, _source(config), None if demo else _origin(config, reading), demo=demo))
+    from web import configured
+
+    found = configured.configured(config, {"servers": []} if demo else {})
+    configured.refuse_unsafe(found.config)
+    _refuse_untraceable(found.config)
+    configure_logging(found.config.logging.level, found.config.logging.format)
+    source = configured.source_of(config)
+    with _where_we_listen_first(found.warnings):
+        code = _run(found.config, source, None if demo else found.origin(config), demo=demo)
+    raise typer.Exit(code)
 
 
-@app.command(epilog="Example: fleet check --config config.yml")
-def check(config: ConfigFile = None) -> None:
-    """Validate the configuration and print it with the source of each value. Exit code 2: every problem is listed."""
-    loaded = _load(config, {})
-    typer.echo(report(loaded))
-    _refuse_unsafe(loaded.config)
-    _refuse_untraceable(loaded.config)
-    _refuse_unusable_tls(loaded.config)
-    _refuse_unusable_keys(loaded.config)
+@app.command(epilog="Example: fleet check --config config.yml --probe")
+def check(
+    config: ConfigFile = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Ask each server for its version, too.")] = False,
+) -> None:
+    """Validate the configuration, print it with the source of each value, and say ok. Exit code 2: it is not.
+
+    With --probe, exit code 1: a server does not answer.
+    """
+    from fleet.config import report
+    from web import configured
+    from web.probing import probed
+
+    found = configured.configured(config)
+    typer.echo(report(found.reading.loaded))
+    found.warn()
+    configured.refuse_unsafe(found.config)
+    _refuse_untraceable(found.config)
+    _refuse_unusable_tls(found.config)
+    _refuse_unusable_keys(found.config)
+    if probe and (silent := probed(found.config, typer.echo)):
+        typer.echo(f"not ok: {silent} of {len(found.config.servers)} servers do not answer as an Ollama does")
+        raise typer.Exit(FAILED)
+    typer.echo("ok")
 
 
 @app.command(
@@ -132,63 +164,43 @@ def sim(
 
 
 @app.command(epilog="Example: fleet status --config config.yml")
-def status(config: ConfigFile = None) -> None:
+def status(
+    config: ConfigFile = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url", envvar="FLEET_URL", help="Ask this fleet, such as https://fleet.lan:5100; no file is read."
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", help="File with an API key; without one, FLEET_TOKEN.", dir_okay=False),
+    ] = None,
+) -> None:
     """Say what runs on the configured ports and whether it is healthy. Exit code 1: something is not."""
-    from web.status import report_status
+    from web.status import status_of
 
-    raise typer.Exit(OK if report_status(_load(config, {}).config, typer.echo) else FAILED)
-
-
-def load_or_exit(path: Path | None) -> Loaded:
-    """The configuration in the file, or the default one; exit code 2 with every problem on a line of its own."""
-    return _load(path, {})
+    raise typer.Exit(status_of(config, url, token_file, typer.echo))
 
 
-def _origin(path: Path | None, reading: Reading) -> Origin:
-    """What the running fleet needs to read its configuration again, and to save it."""
-    file = path or Path(_DEFAULT_CONFIG)
-    return Origin(file.absolute(), str(file), os.environ, {}, reading)
+def configure_logging(level: str, style: str) -> None:
+    """How the running fleet logs: see `web.logs`."""
+    from web import logs
+
+    logs.configure_logging(level, style)
 
 
-def _load(path: Path | None, flags: Mapping[str, object]) -> Loaded:
-    """The configuration, or exit code 2 with every problem on a line of its own."""
-    return _reading(path, flags).loaded
+@contextmanager
+def _where_we_listen_first(warnings: Iterable[str]) -> Iterator[None]:
+    """Log lines wait for a moment until the fleet has said where it listens; `web.serve` lets them go then."""
+    from web import logs
 
-
-def _reading(path: Path | None, flags: Mapping[str, object]) -> Reading:
+    logs.hold()
     try:
-        text, source = _read(path)
-        return Reading(source, text, load(text, os.environ, flags, source=source))
-    except ConfigError as error:
-        for problem in error.problems:
-            typer.echo(f"fleet: {problem}", err=True)
-        raise typer.Exit(BAD_CONFIG) from None
-
-
-def _file(path: Path | None) -> Path | None:
-    """The file to read: the one asked for, else config.yml if there is one."""
-    return path or (Path(_DEFAULT_CONFIG) if Path(_DEFAULT_CONFIG).is_file() else None)
-
-
-def _source(path: Path | None) -> str:
-    return str(_file(path) or f"defaults (there is no {_DEFAULT_CONFIG} here)")
-
-
-def _read(path: Path | None) -> tuple[str | None, str]:
-    path = _file(path)
-    if path is None:
-        return None, "defaults"
-    try:
-        return path.read_text(encoding="utf-8-sig"), str(path)
-    except (OSError, UnicodeDecodeError) as error:
-        typer.echo(f"fleet: cannot read the configuration file {path}: {error}", err=True)
-        raise typer.Exit(BAD_CONFIG) from None
-
-
-def _refuse_unsafe(config: Config) -> None:
-    if problem := unsafe_listener(config):
-        typer.echo(f"fleet: {problem}", err=True)
-        raise typer.Exit(BAD_CONFIG)
+        logs.warn("fleet.config", warnings)
+        yield
+    finally:
+        logs.release()
 
 
 def _refuse_untraceable(config: Config) -> None:

@@ -30,7 +30,10 @@ export = typer.Typer(
 )
 
 Config = Annotated[
-    Path | None, typer.Option("--config", "-c", help="YAML file; default config.yml if there is one.", dir_okay=False)
+    Path | None,
+    typer.Option(
+        "--config", "-c", envvar="FLEET_CONFIG", help="YAML file; default config.yml if there is one.", dir_okay=False
+    ),
 ]
 File = Annotated[Path | None, typer.Argument(help="Where to write it; nothing or - prints it.", dir_okay=False)]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that differ.")]
@@ -75,7 +78,7 @@ def prometheus(file: File = None, config: Config = None, force: Force = False) -
 
 
 def _settings(path: Path | None) -> Settings:
-    from web.cli import load_or_exit
+    from web.configured import load_or_exit
 
     return load_or_exit(path).config
 

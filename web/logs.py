@@ -5,10 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Iterable
+from typing import Final, TextIO
 
 import orjson
 
 from web.logring import LogRing, fields
+
+MOST_HELD: Final = 1000
+"""Lines that are held back; more, and all are written."""
 
 
 def _moment(record: logging.LogRecord) -> str:
@@ -41,9 +46,59 @@ def _plain(value: object) -> str:
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
+class PatientHandler(logging.StreamHandler[TextIO]):
+    """Can hold lines back for a moment, so that what a reader looks for comes first; errors never wait."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._held: list[logging.LogRecord] = []
+        self._until = 0.0
+
+    def hold(self, seconds: float) -> None:
+        """From now on, until `let_go`, an error, or `seconds` have gone by and there is something to write."""
+        self._until = time.monotonic() + seconds
+
+    def let_go(self) -> None:
+        """Write what was held back."""
+        self._until = 0.0
+        held, self._held = self._held, []
+        for record in held:
+            super().emit(record)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or keep it for later."""
+        if record.levelno < logging.ERROR and time.monotonic() < self._until and len(self._held) < MOST_HELD:
+            self._held.append(record)
+            return
+        self.let_go()
+        super().emit(record)
+
+
+def hold(seconds: float = 30.0) -> None:
+    """Hold back what is logged, for that long at the most; `release` is to follow, whatever happens."""
+    for handler in _patient():
+        handler.hold(seconds)
+
+
+def release() -> None:
+    """Write what was held back, if anything was."""
+    for handler in _patient():
+        handler.let_go()
+
+
+def warn(name: str, warnings: Iterable[str]) -> None:
+    """Log what was found before there was a log."""
+    for warning in warnings:
+        logging.getLogger(name).warning("%s", warning)
+
+
+def _patient() -> list[PatientHandler]:
+    return [each for each in logging.getLogger().handlers if isinstance(each, PatientHandler)]
+
+
 def configure_logging(level: str, style: str) -> None:
     """Send everything to stderr in the chosen style, and into a ring; third-party chatter from WARNING up only."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = PatientHandler(sys.stderr)
     handler.setFormatter(_formatter(style))
     root = logging.getLogger()
     root.handlers[:] = [handler, LogRing.installed()]

@@ -24,7 +24,7 @@ import trio
 from actors.supervisor import keep_up
 from actors.tracing import tracing
 from fleet.config import listening
-from web import keyfile, notify
+from web import keyfile, logs, notify
 from web.app import create_apps
 from web.bind import Bound, bind
 from web.connection import TERMS_KEY
@@ -288,6 +288,7 @@ async def _run_system(
         say(f"dashboard    {urls[2]}")
         say(f"metrics      {urls[3]}")
         say(f"config       {source}")
+        logs.release()
         notify.ready()
         if not config.servers:
             log.warning("no servers configured: add `servers:` to config.yml or set FLEET_SERVERS")

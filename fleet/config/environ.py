@@ -16,7 +16,7 @@ from fleet.config.shapes import Shape, fields, spellings
 from fleet.config.text import read_text
 
 PREFIX: Final = "FLEET_"
-RESERVED: Final = frozenset({"FLEET_CONFIG", "FLEET_CONTEXT", "FLEET_TOKEN", "FLEET_URL"})
+RESERVED: Final = frozenset({"FLEET_CONFIG", "FLEET_TOKEN", "FLEET_URL"})
 """Read by the command line, not part of the configuration."""
 # Kubernetes and old Docker links announce a service called "fleet" like this in every container; it is not for us.
 SERVICE_LINK: Final = re.compile(r"FLEET_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP|SCTP)\w*)")

@@ -16,7 +16,7 @@ import ollama
 import pytest
 import trio
 
-from tests.e2e.processes import FLEET, Running, fleet_of_two, serving, write_config
+from tests.e2e.processes import FLEET, Running, ended, fleet_of_two, serving, write_config
 from tests.e2e.support import ask, connect
 from tests.kit.raw import read_until, request_bytes
 
@@ -218,3 +218,16 @@ async def test_the_process_follows_its_file_and_saves_into_it(tmp_path: Path) ->
             assert await running.exit_code() == 0
             assert running.process.stdout is not None
             assert "may end within 7 s" in running.process.stdout.read()
+
+
+def test_the_first_thing_said_is_where_the_fleet_listens(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"a": "http://127.0.0.1:1"})
+    environment = {**os.environ, "FLEET_OOPS": "1"}
+    pipe = subprocess.PIPE
+    command = [FLEET, "serve", "--config", str(config)]
+    with ended(subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True, env=environment)) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(6)]
+    assert lines[0].startswith("proxy        http://127.0.0.1:")
+    assert lines[4].startswith("config       ")
+    assert "FLEET_OOPS" in "".join(lines[5:])
