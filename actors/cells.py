@@ -23,6 +23,7 @@ from fleet.grants import Memory
 from fleet.ids import Pair, ServerId
 from fleet.loadtimes import LoadTimes
 from fleet.meter import Meter
+from fleet.missing import MissingRoutes
 from fleet.outcomes import Signal
 from fleet.rate import RetryBudget
 from fleet.ratelimit import Limiter
@@ -121,6 +122,8 @@ class FleetCell:
     """This fleet's name in the header that betrays loops."""
     ended: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     """Unparked whenever a lease or transfer ends."""
+    missing: MissingRoutes = field(default_factory=MissingRoutes)
+    """What servers that are too old do not have."""
     meter: Meter = field(default_factory=Meter)
     """What Prometheus counts."""
     limiters: defaultdict[str, Limiter] = field(default_factory=lambda: defaultdict(Limiter))

@@ -13,7 +13,8 @@ import trio
 
 from actors.answer import Answer, whereabouts
 from actors.cells import FleetCell
-from actors.held import Saved, before_first_byte, name_server, refuse_loop
+from actors.hearing import PATIENCE, Hearing
+from actors.held import before_first_byte, name_server, refuse_loop
 from actors.lease import Lease
 from actors.messages import Record, Submitted, Try, Withdrawn
 from actors.passage import Passage
@@ -35,7 +36,7 @@ from fleet.errors import (
     TotalTimeout,
 )
 from fleet.headers import own_headers, passing
-from fleet.ids import ServerId
+from fleet.ids import ANY_MODEL, ServerId
 from fleet.outcomes import ClientLeft, Completed, End, Failed, Refused, Revoked, kind, retryable_elsewhere
 from fleet.tracecontext import without_context
 
@@ -57,7 +58,7 @@ class Exchange:
         self._tries: tuple[Try, ...] = ()
         self._paid = False  # for a retry that has not been granted a server yet
         self._excluded: frozenset[ServerId] = frozenset()
-        self._saved: Saved | None = None
+        self._hearing = Hearing(fleet, call)
         self._failure: FleetError | None = None
         self._enqueued = fleet.now()
         self._deadline = self._enqueued + fleet.config.total_timeout
@@ -81,6 +82,7 @@ class Exchange:
             self._outcome = "internal_error"
             raise
         finally:
+            self._hearing.close()
             self._note()
 
     def _check_open(self) -> None:
@@ -115,11 +117,12 @@ class Exchange:
                     continue
                 if self._paid:
                     self._fleet.budget.refund()  # the retry that was paid for found nobody to try
-                if self._saved is None or isinstance(refusal, _FINAL):
+                if not self._hearing or isinstance(refusal, _FINAL):
                     raise self._in_clients_words(refusal) from refusal.__cause__
-                headers = self._our_headers(self._saved.server)
-                await self._answer.send_whole(self._saved.response, self._saved.body, headers)
-                self._outcome = kind(Refused(self._saved.response.status))
+                self._hearing.close()
+                saved = self._hearing.last_word()
+                await self._answer.send_whole(saved.response, saved.body, self._our_headers(saved.server))
+                self._outcome = kind(saved.end)
                 return
             if end is None:
                 return
@@ -153,7 +156,7 @@ class Exchange:
             call.priority,
             self._enqueued,
             call.pinned,
-            self._excluded,
+            self._excluded | self._fleet.missing.of(call.endpoint),
             call.runs,
             call,
         )
@@ -165,6 +168,8 @@ class Exchange:
         """Wait until the dispatcher settles it, or all waiting together takes too long."""
         began = self._fleet.now()
         limit = self._fleet.config.timeouts.queue - self._queued
+        if self._hearing.doubtful:
+            limit = min(limit, PATIENCE)
         with trio.move_on_at(min(began + limit, self._deadline)):
             await ticket.settled()
         self._queued += self._fleet.now() - began
@@ -216,12 +221,13 @@ class Exchange:
         try:
             lease.answer = self._answer
             response = await self._open(lease)
-            saved = await passage.run(response, self._our_headers(lease.pair.server), self._may_keep)
-            if saved is not None and saved.outranks(self._saved):
-                self._saved = saved
+            saved = await passage.run(response, self._our_headers(lease.pair.server), self._hearing.served)
+            if saved is not None:
+                self._hearing.hear(saved, lease)
         except BackendError as error:
             name_server(error, lease.cell.pool.endpoint.address, lease.pair.server)
             lease.close(Failed(error if self._answer.started else before_first_byte(error)))
+            self._hearing.others_failed = True
         except ClientGone:
             lease.close(ClientLeft())
         finally:
@@ -272,16 +278,14 @@ class Exchange:
             return False
         return self._attempts < self._fleet.config.retry.max_attempts
 
-    def _may_keep(self, end: Refused) -> bool:
-        """Whether a refusal is kept back: another server may do better, or one has already said something better."""
-        return retryable_elsewhere(end) and (self._could_go_on() or self._saved is not None)
-
     def _may_go_on(self, end: End) -> bool:
         """Whether to try elsewhere, nothing having been sent yet; takes from the fleet-wide retry budget.
 
         A stale inventory is our mistake, not load on a failing fleet: it costs no budget.
         """
         if not self._could_go_on() or not retryable_elsewhere(end) or trio.current_time() >= self._deadline:
+            return False
+        if self._hearing.agreed is not None:
             return False
         if isinstance(end, Refused) and end.missing:
             return True
@@ -306,9 +310,19 @@ class Exchange:
     def _in_clients_words(self, refusal: FleetError) -> FleetError:
         if isinstance(refusal, NoServer) and self._failure is not None:
             return self._failure  # "nobody is left" says less than what went wrong
+        if isinstance(refusal, NoServer) and self._too_old():
+            return self._hearing.no_route()
         if isinstance(refusal, ModelNotFound):
             return ModelNotFound(missing_model_text(self._call.endpoint, self._call.asked_model))
         return refusal
+
+    def _too_old(self) -> bool:
+        """Whether all servers that list the model lack the endpoint."""
+        without, model = self._fleet.missing.of(self._call.endpoint), self._call.model
+        if not without or self._call.pinned is not None:
+            return False
+        states = [cell.state for cell in self._fleet.servers.values()]
+        return all(state.id in without for state in states if model in state.models or model == ANY_MODEL)
 
     def _our_headers(self, server: ServerId) -> list[tuple[bytes, bytes]]:
         return whereabouts(server, self._attempts, self._queued)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from fleet.errors import BackendError, LoopDetected, Phase
-from fleet.headers import MOST_HOPS
+from fleet.headers import MOST_HOPS, field
 from fleet.ids import ServerId
+from fleet.outcomes import Refused
+from fleet.refusals import Ground
 
 if TYPE_CHECKING:
     from actors.cells import FleetCell
@@ -19,20 +21,32 @@ if TYPE_CHECKING:
 HOLD: Final = 64 * 1024
 """Most bytes of an answer that are held back."""
 
-_BETTER: Final = {503: 3, 429: 3, 502: 2, 504: 2, 500: 1}
-"""Which refusal tells the client most: "busy" says come back, "no such model" (0) would make it download one."""
+_BETTER: Final = {503: 4, 429: 4, 502: 3, 504: 3}
+_WORSE: Final = {Ground.MODEL: 1, Ground.STANDING: 0, Ground.ROUTE: 0}
+"""Which refusal tells the client most: "busy" says come back, "no such model" would make it download one."""
 
 
 @dataclass(slots=True)
 class Saved:
-    """A backend's error response, kept for the case that nobody else does better."""
+    """A backend's error response, kept for the case that nobody else does better. `end` is what it means."""
 
     response: UpstreamResponse
     body: bytes
     server: ServerId
+    end: Refused
 
-    def outranks(self, other: Saved | None) -> bool:
-        return other is None or _BETTER.get(self.response.status, 0) > _BETTER.get(other.response.status, 0)
+    def outranks(self, other: Saved) -> bool:
+        """Whether this tells the client more."""
+        return self._rank() > other._rank()
+
+    @property
+    def retry_after(self) -> float | None:
+        """The server's own word on when to come back, in seconds, if it is a plain number."""
+        value = field(self.response.headers, b"retry-after") or b""
+        return float(value) if value.isdigit() and len(value) <= 6 else None
+
+    def _rank(self) -> int:
+        return _WORSE.get(self.end.ground, _BETTER.get(self.end.status, 2))
 
 
 async def hold(response: UpstreamResponse, most: int, beat: Callable[[], None]) -> tuple[bytes, bytes]:
@@ -49,6 +63,19 @@ async def hold(response: UpstreamResponse, most: int, beat: Callable[[], None]) 
         beat()
         pieces.append(await response.receive())
         held += len(pieces[-1])
+    return b"".join(pieces), b""
+
+
+async def hold_record(response: UpstreamResponse, beat: Callable[[], None]) -> tuple[bytes, bytes]:
+    """As `hold`, until the first line of a stream is whole: a server that dies before that has answered nothing."""
+    first, raw = await hold(response, 1, beat)
+    if b"\n" in first or response.complete:
+        return first, raw
+    pieces, held = [first], len(first)
+    while pieces[-1] and b"\n" not in pieces[-1] and held < HOLD:
+        pieces.append(await response.receive())
+        held += len(pieces[-1])
+        beat()
     return b"".join(pieces), b""
 
 
@@ -73,12 +100,29 @@ def refuse_loop(fleet: FleetCell, seen: Sequence[bytes]) -> None:
 
 
 def error_text(body: bytes) -> str | None:
-    """The text of a JSON error of any dialect, cut; None if the body is not one (a 404 page, say)."""
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    error = value.get("error") if isinstance(value, dict) else None
+    """The text of a JSON error of any dialect, cut; None if the body is not one (a 404 page, say).
+
+    A stream's first record counts too, with or without the framing of an event.
+    """
+    error: object = (_object(body) or _object(_first_record(body))).get("error")
     if isinstance(error, dict):
         error = error.get("message")
     return error[:500] if isinstance(error, str) else None
+
+
+def page_text(body: bytes) -> str:
+    """The beginning of a refusal that is no JSON error, for comparing it with another."""
+    return body[:500].decode("utf-8", "replace").strip()
+
+
+def _first_record(body: bytes) -> bytes:
+    lines = (line.removeprefix(b"data:").strip() for line in body.split(b"\n", 3)[:3])
+    return next((line for line in lines if line.startswith(b"{")), b"")
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}

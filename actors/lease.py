@@ -6,7 +6,9 @@ import enum
 import math
 from typing import TYPE_CHECKING, Protocol
 
-from actors.messages import LeaseClosed, SlotFreed
+from actors.messages import BanPair, LeaseClosed, LiftBans, SlotFreed, Welcome
+from fleet.bans import BanKind
+from fleet.cooling import FAST
 from fleet.ids import Pair, RequestId
 from fleet.outcomes import ClientLeft, End, Signal, classify, kind
 from fleet.server import Admin
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from actors.transport import Abortable
     from fleet.call import Call
     from fleet.dialects.base import Statistics
+    from fleet.ewma import PairStats
     from fleet.grants import Grant
 
 
@@ -46,6 +49,7 @@ class Lease:
     __slots__ = (
         "_end",
         "_fleet",
+        "_owes",
         "answer",
         "beat",
         "call",
@@ -53,6 +57,7 @@ class Lease:
         "chunks",
         "connection",
         "deadline",
+        "ended",
         "first_byte",
         "first_byte_by",
         "generation",
@@ -68,6 +73,7 @@ class Lease:
     def __init__(self, fleet: FleetCell, cell: ServerCell, grant: Grant, call: Call, now: float) -> None:
         self._fleet = fleet
         self._end: End | None = None
+        self._owes = False
         self.cell = cell
         self.grant = grant
         self.call = call
@@ -77,7 +83,7 @@ class Lease:
         self.answer: Cuttable | None = None
         self.connection: Abortable | None = None
         self.stats: Statistics | None = None
-        self.started = now
+        self.started = self.ended = now
         self.first_byte: float | None = None
         self.beat = now
         self.waiting = Waiting.BACKEND
@@ -107,8 +113,10 @@ class Lease:
         """Whether nobody wants the backend's answer any more."""
         return self._end is not None
 
-    def close(self, end: End) -> bool:
+    def close(self, end: End, *, owing: bool = False) -> bool:
         """End it: slot free (if it held one), one outcome to the breaker, dispatcher woken. False if closed before.
+
+        `owing`: the outcome follows with `settle`, when it is known whose fault a refusal was.
 
         A dispatcher at rest hands the slot on in our turn: a new lease may stand on the same cell before this returns.
         """
@@ -120,10 +128,10 @@ class Lease:
         cell.leases.pop(self.number, None)
         held_a_slot = state.ledger.close(self.number)
         fleet.memory.total.close(self.number)
-        if self._counts:
-            signal = classify(end)
-            self._learn(signal)
-            fleet.breakers.record(self.pair, signal, kind(end), self.generation)
+        self.ended = fleet.now()
+        self._owes = True
+        if not owing:
+            self.settle(classify(end))
         if held_a_slot:
             fleet.dispatcher.cast(SlotFreed(self.pair))
         if fleet.ended:
@@ -131,6 +139,15 @@ class Lease:
         if state.admin is Admin.DRAINING:
             cell.mailbox.cast(LeaseClosed())
         return True
+
+    def settle(self, signal: Signal) -> None:
+        """Give the breaker and the scoring what they should learn of a closed lease. Only the first time counts."""
+        if not self._owes or self._end is None:
+            return
+        self._owes = False
+        if self._counts:
+            self._learn(signal)
+            self._fleet.breakers.record(self.pair, signal, kind(self._end), self.generation)
 
     @property
     def _counts(self) -> bool:
@@ -165,5 +182,25 @@ class Lease:
             return
         stats = self.cell.state.stats_of(self.pair.model)
         stats.success.add(1.0 if signal is Signal.SUCCESS else 0.0)
-        if signal is Signal.SUCCESS and self.first_byte is not None and self.call.stream:
-            stats.first_byte.add(self.first_byte - self.started)
+        if signal is Signal.SUCCESS:
+            self._cool_no_more(stats)
+            if self.first_byte is not None and self.call.stream:
+                stats.first_byte.add(self.first_byte - self.started)
+        elif self.ended - self.started < FAST:
+            self._cool(stats)
+
+    def _cool(self, stats: PairStats) -> None:
+        """Who fails fast has free slots always, and would draw everybody: pass it over for a while."""
+        now = self._fleet.now()
+        seconds = stats.cooling.failed(self.started, now)
+        if seconds:
+            assert self._end is not None
+            why = f"failed {stats.cooling.strikes} times in a row within moments: {kind(self._end)}"
+            self._fleet.dispatcher.cast(BanPair(self.pair, why, now + seconds, cooldown=True))
+
+    def _cool_no_more(self, stats: PairStats) -> None:
+        state = self.cell.state
+        if stats.cooling.strikes and stats.cooling.succeeded(self.started) and self.pair.model in state.cooling:
+            self._fleet.dispatcher.cast(LiftBans(self.pair.server, self.pair.model, BanKind.COOLDOWN))
+        if state.unwelcome:
+            self.cell.mailbox.cast(Welcome())

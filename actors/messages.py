@@ -173,7 +173,20 @@ class ModelMissing:
     model: ModelName
 
 
-ServerMail = Probed | SetAdmin | LeaseOpened | LeaseClosed | ModelMissing
+@dataclass(frozen=True, slots=True)
+class Unwelcome:
+    """The server refuses requests of the fleet as such: 401, 403, 407. From: exchange. Bound: one per attempt."""
+
+    status: int
+    model: ModelName
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """It has answered one after all. From: lease. Bound: one per lease."""
+
+
+ServerMail = Probed | SetAdmin | LeaseOpened | LeaseClosed | ModelMissing | Unwelcome | Welcome
 
 # ---- to the recorder
 

@@ -9,16 +9,22 @@ import trio
 from actors.answer import Answer
 from actors.cells import FleetCell
 from actors.described import described
-from actors.held import HOLD, Saved, error_text, hold
+from actors.held import HOLD, Saved, error_text, hold, hold_record, page_text
 from actors.lease import Lease, Waiting
 from actors.messages import BanPair, ModelMissing
 from actors.transport import UpstreamResponse
+from fleet.answers import ended, is_error, media_of, strange_document, strange_stream
 from fleet.call import Call, Headers
 from fleet.dialects.base import Statistics
 from fleet.endpoints import SHOW
+from fleet.errors import BackendBroke, BadAnswer, Phase
+from fleet.headers import field
 from fleet.ids import ANY_MODEL
-from fleet.outcomes import Completed, End, Incomplete, Refused, StreamError
+from fleet.outcomes import Completed, End, Failed, Incomplete, Refused, StreamError
+from fleet.refusals import Ground
 
+_LOOK, _TAIL = 64, 4096
+"""Bytes at both ends of an answer that tell whether it is whole."""
 _COOLDOWN = 60.0
 """Seconds without traffic for a model on a server that says it has no such model though its inventory lists it."""
 
@@ -32,23 +38,58 @@ class Passage:
         self._fleet = fleet
         self._call = call
         self._answer = answer
+        self._opaque = False  # compressed although nobody asked for that
 
-    async def run(
-        self, response: UpstreamResponse, extra: Headers, may_keep: Callable[[Refused], bool]
-    ) -> Saved | None:
-        """Pass the answer on. A refusal that `may_keep` wants is returned instead, with nothing sent.
+    async def run(self, response: UpstreamResponse, extra: Headers, served: Callable[[], None]) -> Saved | None:
+        """Pass the answer on; `served` is called when it is clear that it is one. A refusal that may be another
+        server's business is returned instead, with nothing sent, and the lease owes its outcome.
 
-        Raises BackendError, ClientGone. Cancelled: the lease stays open, for the caller to close.
+        Raises BackendError (BadAnswer for what is no answer at all), ClientGone. Cancelled: the lease stays open, for
+        the caller to close.
         """
         if response.status >= 400:
-            return await self._refused(response, extra, may_keep)
-        held, raw = await hold(response, 1 if self._call.stream else HOLD, self._beat)
+            body, _ = await hold(response, HOLD, self._beat)
+            return await self._refused(response, body, extra)
+        if response.status >= 300 or response.status == 206:
+            raise self._bad(f"answered {response.status}, which is no answer to this")
+        held, raw = await self._hold(response)
+        if is_error(held):
+            rest = b"" if response.complete else (await hold(response, HOLD, self._beat))[0]
+            return await self._refused(response, held + rest, extra)
+        self._check(response, held)
+        served()
         if self._call.endpoint == SHOW:
             held, raw = await described(response, held, raw, self._beat)
         self.lease.first_byte = self._fleet.now()
         await self._start(response, extra)
         await self._relay(response, held, raw)
         return None
+
+    async def _hold(self, response: UpstreamResponse) -> tuple[bytes, bytes]:
+        """The beginning of an answer, by which it is judged: while others could be asked, a bit more of a stream."""
+        if not self._call.stream:
+            return await hold(response, HOLD, self._beat)
+        if self._call.pinned is None and len(self._fleet.servers) > 1:
+            return await hold_record(response, self._beat)
+        return await hold(response, 1, self._beat)
+
+    def _check(self, response: UpstreamResponse, begin: bytes) -> None:
+        """Raises BadAnswer if this is not the beginning of an answer to what was asked."""
+        call, headers = self._call, response.head.fields
+        if field(headers, b"content-encoding") is not None:
+            self._opaque = True  # the client may be able to read it
+            return
+        media, complete = media_of(headers), response.complete
+        if call.stream:
+            native = call.dialect.name == "native"
+            fault = strange_stream(call.endpoint, media, begin, native=native, complete=complete)
+        else:
+            fault = strange_document(call.endpoint, media, begin, complete=complete)
+        if fault:
+            raise self._bad(f"answered {response.status} with {fault}")
+
+    def _bad(self, what: str) -> BadAnswer:
+        return BadAnswer(f"server '{self.lease.pair.server}' {what}", Phase.HEADERS)
 
     async def _start(self, response: UpstreamResponse, extra: Headers) -> None:
         """Send the head; a client that does not even take that is watched like one that does not read on."""
@@ -62,6 +103,7 @@ class Passage:
         answer, lease, now = self._answer, self.lease, self._fleet.now
         tap = self._call.dialect.tap(stream=self._call.stream)
         self.stats = lease.stats = tap.stats
+        begin, before = data[:_LOOK], b""
         while data:
             tap.feed(data)
             lease.chunks = tap.stats.chunks
@@ -70,14 +112,21 @@ class Passage:
             lease.waiting, lease.beat = Waiting.CLIENT, now()
             await answer.write(data, raw)
             lease.waiting, lease.beat = Waiting.BACKEND, now()
-            data = await response.receive()
+            before, data = data, await response.receive()
             raw = response.raw
         tap.close()
-        lease.close(self._judge(response.status))
+        end = self._judge(response.status, begin, before, data)
+        if isinstance(end, Failed):  # what has come is passed on, and then it is told that it is not all
+            lease.waiting, lease.beat = Waiting.CLIENT, now()
+            await answer.write(data)
+            lease.close(end)
+            return
+        lease.close(end)
         response.release()
         await answer.end_with(data, raw)
 
-    def _judge(self, status: int) -> End:
+    def _judge(self, status: int, begin: bytes, before: bytes, last: bytes) -> End:
+        """How the answer ended, by what the tap has seen, its beginning and its last two pieces."""
         stats = self.stats
         self.lease.chunks = stats.chunks
         if stats.error is not None:
@@ -85,23 +134,38 @@ class Passage:
         if stats.output_tokens and stats.output_seconds:
             pair_stats = self.lease.cell.state.stats_of(self.lease.pair.model)
             pair_stats.speed.add(stats.output_tokens / stats.output_seconds)
-        if self._call.stream and not stats.finished:
-            return Incomplete(status)
-        return Completed(status)
+        if stats.finished:
+            return Completed(status)
+        if self._torn(begin, (before + last)[-_TAIL:]):
+            what = f"server '{self.lease.pair.server}' ended its answer before it was complete"
+            return Failed(BackendBroke(what, Phase.BODY))
+        return Incomplete(status) if self._call.stream else Completed(status)
 
-    async def _refused(
-        self, response: UpstreamResponse, extra: Headers, may_keep: Callable[[Refused], bool]
-    ) -> Saved | None:
-        """An error status: kept back if another server may do better, else passed on untouched."""
-        body, _ = await hold(response, HOLD, self._beat)
+    def _torn(self, begin: bytes, tail: bytes) -> bool:
+        """Whether an answer that came to a clean end without its end mark is only a part of one.
+
+        An event stream is, unless it has told otherwise that it is over: Ollama ends one so when its runner dies, and
+        clients take that for success. A native stream is if it ends within a record: after a whole one, Ollama has
+        given up on a model that repeats itself, which is no error. An object is if it does not close.
+        """
+        if self._opaque:
+            return False
+        is_object = begin.lstrip().startswith(b"{")
+        if self._call.stream and self._call.dialect.name == "native":
+            return is_object and not tail.rstrip(b" \t\r").endswith(b"\n")
+        return not tail.rstrip().endswith(b"}") if is_object else self._call.stream and not ended(tail)
+
+    async def _refused(self, response: UpstreamResponse, body: bytes, extra: Headers) -> Saved | None:
+        """An error, of which `body` is there: kept back if another server may do better, else passed on untouched."""
         text = error_text(body)
         missing = response.status == 404 and text is not None and self.lease.pair.model != ANY_MODEL
-        end = Refused(response.status, text or "", missing)
+        long = not response.complete and body.lstrip().startswith(b"{")  # it may quote the client at length
+        end = Refused(response.status, page_text(body) if text is None else text, missing, text is not None or long)
         if missing:
             self._tell_missing()
-        if len(body) < HOLD and may_keep(end):
-            self.lease.close(end)
-            return Saved(response, body, self.lease.pair.server)
+        if end.ground is not Ground.CLIENT and not long:
+            self.lease.close(end, owing=True)
+            return Saved(response, body, self.lease.pair.server, end)
         await self._start(response, extra)
         while body and not response.complete:
             self.lease.waiting, self.lease.beat = Waiting.CLIENT, trio.current_time()

@@ -14,7 +14,7 @@ from actors.branch import cut, run_server
 from actors.cells import FleetCell, ServerCell
 from actors.journal import Document
 from actors.mailbox import Mailbox
-from actors.messages import ServerChanged, ServerGone, ServerMail, SetAdmin
+from actors.messages import ServerChanged, ServerGone, ServerMail, SetAdmin, Welcome
 from actors.ollama_client import OllamaClient
 from actors.transport import Pool
 from fleet import roster
@@ -237,11 +237,13 @@ class Roster:
         if (old.url, old.api_key) != (spec.url, spec.api_key):
             self._nursery.start_soon(_end_later, cell.client)
             cell.client = way[1]
+            cell.mailbox.cast(Welcome())  # as far as we know
         if normalise_url(old.url) != normalise_url(spec.url):
             cell.pool.retire()
             cell.pool = way[0]
             state.start_anew(trio.current_time(), "its URL was changed")
             self._fleet.meter.loads.lost(spec.id)
+            self._fleet.missing.forget(spec.id)
             self._breakers.forget_server(spec.id)
         cell.probe_now.set()
         self._fleet.dispatcher.cast(ServerChanged(spec.id))
@@ -280,6 +282,7 @@ class Roster:
             return
         del self._fleet.servers[server]
         self._fleet.meter.loads.lost(server)
+        self._fleet.missing.forget(server)
         self._fleet.dispatcher.cast(ServerGone(server))
         cut(cell, "server removed")
         self._breakers.forget_server(server)

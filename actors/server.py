@@ -17,6 +17,8 @@ from actors.messages import (
     ServerChanged,
     ServerMail,
     SetAdmin,
+    Unwelcome,
+    Welcome,
 )
 from actors.watch import look, next_look
 from fleet.breaker_values import VERDICT, State
@@ -28,6 +30,9 @@ from fleet.server import Admin, Health, Order, Row, ServerState
 from fleet.typed import name_of
 
 log = logging.getLogger("fleet.server")
+
+_FINE = "answers probes"
+"""Why a server is healthy."""
 
 
 class ServerActor:
@@ -78,6 +83,10 @@ class ServerActor:
                 self._emptied(now)
             case ModelMissing(model):
                 self._missing(model)
+            case Unwelcome(status, model):
+                self._unwelcome(f"answers probes, but requests for {model} with {status}: is its api_key right?")
+            case Welcome():
+                self._unwelcome("")
             case _:
                 assert_never(message)
 
@@ -103,7 +112,8 @@ class ServerActor:
                 state.resident = by_name(probed.resident)
                 self._fleet.meter.loads.looked(state.id, state.resident, now)
             state.version = probed.version or state.version
-            if state.judge(Health.HEALTHY, now, "answers probes"):
+            self._fleet.missing.seen(state.id, state.version)
+            if state.judge(Health.HEALTHY, now, state.unwelcome or _FINE):
                 log.info("server is healthy", extra={"server": state.id, "models": len(state.models)})
         if probed.asked is not None:
             probed.asked.set()
@@ -135,6 +145,15 @@ class ServerActor:
         if self._cell.state.models.pop(model, None) is not None:
             self._announce()
             self._cell.probe_now.set()
+
+    def _unwelcome(self, why: str) -> None:
+        """Probes are answered and requests are not, or they are again: that is the server's health too."""
+        state = self._cell.state
+        if why and not state.unwelcome:
+            log.warning("server refuses requests: %s", why, extra={"server": state.id})
+        state.unwelcome = why
+        if state.health is Health.HEALTHY:
+            state.why = why or _FINE
 
     # ---- administrative state
 

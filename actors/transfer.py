@@ -17,7 +17,7 @@ from actors.held import name_server, refuse_loop
 from actors.transport import UpstreamRequest
 from fleet.call import Call, ClientGone, Downstream
 from fleet.config import Config
-from fleet.errors import BackendError, FleetError, IdleTimeout, NoServer, Phase, ShuttingDown
+from fleet.errors import BackendError, BadAnswer, FleetError, IdleTimeout, NoServer, Phase, ShuttingDown
 from fleet.headers import hops, own_headers, passing
 from fleet.ids import ServerId
 
@@ -151,6 +151,8 @@ async def _forward(fleet: FleetCell, cell: ServerCell, call: Call, answer: Answe
     )
     response = await cell.pool.open(request, connect_timeout=fleet.config.timeouts.connect)
     try:
+        if 300 <= response.status < 400:  # who follows that sends key and upload to wherever it points
+            raise BadAnswer(f"server '{cell.state.id}' answered {response.status}, a redirect", Phase.HEADERS)
         await answer.start(response, whereabouts(cell.state.id))
         while data := await response.receive():
             running.moved(_Stage.READING)

@@ -37,6 +37,9 @@ _NOT_DOWNSTREAM: Final = _HOP_BY_HOP | {
     b"date",  # the front end writes its own
     b"server",
     b"set-cookie",  # one backend's cookie must not follow a client to the next
+    b"location",  # a client that goes there takes its key and prompt along
+    b"refresh",
+    b"www-authenticate",  # a backend asks the fleet for that, never the client
     b"alt-svc",  # statements about a connection that is not the client's
     b"strict-transport-security",
     b"x-request-id",

@@ -28,8 +28,9 @@ RATE_SPAN: Final = 60.0
 REASON: Final = {
     "code": Said(
         str,
-        "draining, no_server, server_unhealthy, server_not_probed, queue_paused, queue_full, store_degraded, "
-        "server_set_aside, records_dropped, config_reload_failed; and the verdict's code if that is none of these",
+        "draining, no_server, server_unhealthy, server_not_probed, server_refuses, queue_paused, queue_full, "
+        "store_degraded, server_set_aside, records_dropped, config_reload_failed; and the verdict's code if that is "
+        "none of these",
     ),
     "text": str,
     "since": Said(Maybe(ISO), "null: not known"),

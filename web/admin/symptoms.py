@@ -55,7 +55,13 @@ class Symptom:
 
 def symptoms(system: System, settings: Settings, *, named: bool) -> list[Symptom]:
     """All of them, the worst first. Without `named` no server, no file and no backend's words are in the texts."""
-    found = [*_closed(system), *_servers(system, named), *_queue(system), *_memory(system, named)]
+    found = [
+        *_closed(system),
+        *_servers(system, named),
+        *_unwelcome(system, named),
+        *_queue(system),
+        *_memory(system, named),
+    ]
     found += _aside(system, named)
     if (trouble := settings.trouble) is not None:
         text = f"{_RELOAD}: {trouble.text}" if named else _RELOAD
@@ -106,6 +112,19 @@ def _servers(system: System, named: bool) -> Iterator[Symptom]:
     if left > 0:
         what = f"{left} more" if named else f"{left} of the {len(states)}"
         yield Symptom("server_unhealthy", f"{what} servers are not healthy", epoch(min(map(_began, ill))))
+
+
+def _unwelcome(system: System, named: bool) -> Iterator[Symptom]:
+    """Servers that answer probes and refuse the fleet's requests."""
+    states = [cell.state for cell in system.servers.values()]
+    shut = [state for state in states if state.unwelcome and state.usable]
+    for state in shut[: MOST if named else 0]:
+        yield Symptom("server_refuses", f"server '{state.id}' {state.unwelcome}")
+    left = len(shut) - MOST if named else len(shut)
+    if left > 0:
+        yield Symptom(
+            "server_refuses", f"{left} {'more' if named else f'of the {len(states)}'} servers refuse requests"
+        )
 
 
 def _code(state: ServerState) -> str:
