@@ -148,7 +148,7 @@ class Exchange:
 
     def _submit(self) -> PendingTicket:
         call = self._call
-        number = self._fleet.next_number()
+        number, missing = self._fleet.next_number(), self._fleet.missing.of(call.endpoint)
         ticket = PendingTicket(
             number,
             call.request_id,
@@ -156,7 +156,7 @@ class Exchange:
             call.priority,
             self._enqueued,
             call.pinned,
-            self._excluded | self._fleet.missing.of(call.endpoint),
+            self._excluded | missing if missing else self._excluded,
             call.runs,
             call,
         )

@@ -7,6 +7,7 @@ witness is to be had: each refusal counts for what it proves by itself. One outc
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from actors.held import Saved
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from actors.cells import FleetCell
     from actors.lease import Lease
     from fleet.call import Call
+
+log = logging.getLogger("fleet.exchange")
 
 PATIENCE: Final = 15.0
 """Seconds that a request waits in line for a second opinion on a refusal that may well be its own fault."""
@@ -61,11 +64,11 @@ class Hearing:
         self._heard.append(saved)
         self._owed.append((saved, lease))
         if saved.end.ground is Ground.ROUTE:
-            self._fleet.missing.note(lease.pair.server, self._call.endpoint, lease.cell.state.version)
+            self._note_route(lease)
         if first is not None and self.agreed is None:
             self.agreed = first
             for _, each in self._owed:
-                each.settle(Signal.NEUTRAL)
+                self._settle(each, Signal.NEUTRAL)
             self._owed.clear()
 
     def served(self) -> None:
@@ -74,7 +77,7 @@ class Hearing:
             return
         owed, self._owed = self._owed, []
         for saved, lease in owed:
-            lease.settle(convict(saved.end))
+            self._settle(lease, convict(saved.end))
             match saved.end.ground:
                 case Ground.MEMORY:
                     self._pass_over(lease, "the model does not fit into its memory", _NO_ROOM)
@@ -87,7 +90,7 @@ class Hearing:
         """Nobody will say more: each refusal counts for what it proves by itself. Idempotent."""
         owed, self._owed = self._owed, []
         for saved, lease in owed:
-            lease.settle(classify(saved.end))
+            self._settle(lease, classify(saved.end))
             if saved.end.status in (401, 407):
                 lease.cell.mailbox.cast(Unwelcome(saved.end.status, lease.pair.model))
 
@@ -113,6 +116,16 @@ class Hearing:
         return RouteMissing(
             f"no server of this fleet has {self._call.endpoint}", details="their Ollama is too old: update it"
         )
+
+    def _settle(self, lease: Lease, signal: Signal) -> None:
+        """A server that is gone meanwhile shall not get a breaker; whoever takes its name would inherit it."""
+        if self._fleet.servers.get(lease.pair.server) is lease.cell:
+            lease.settle(signal)
+
+    def _note_route(self, lease: Lease) -> None:
+        state, endpoint = lease.cell.state, self._call.endpoint
+        if self._fleet.missing.note(state.id, endpoint, state.version, self._fleet.now()):
+            log.warning("server has no %s: it is not asked for it again", endpoint, extra={"server": state.id})
 
     def _best(self) -> Saved:
         """The first of those that tell the client most."""

@@ -12,6 +12,7 @@ from typing import Final
 import httptools
 
 from actors.framing import Chunked, Framing, Length, NoBody, UntilClose, WireError
+from fleet.answers import media_of
 from fleet.call import Headers
 from fleet.errors import BadRequest
 from fleet.headers import downstream_headers
@@ -58,7 +59,7 @@ class ResponseHead:
     What is left is the same for thousands of answers, so one that is small is read once and shared. Nobody changes it.
     """
 
-    __slots__ = ("coding", "fields", "keep_alive", "passing", "status")
+    __slots__ = ("coding", "encoded", "fields", "keep_alive", "media", "passing", "status")
 
     def __init__(self, status: int, http_version: str, seen: _Collector) -> None:
         self.status = status
@@ -68,6 +69,9 @@ class ResponseHead:
         """Whether the server promises to read another request from this connection."""
         self.passing = tuple(downstream_headers(self.fields))
         """What of the fields a client gets to see."""
+        self.media = media_of(self.fields)
+        self.encoded = any(name == b"content-encoding" for name, _ in self.fields)
+        """Whether the body is compressed, though nobody asked for that."""
 
     def framing(self, method: str, length: int | None) -> Framing:
         """How the body that follows is delimited. Raises `WireError` for a transfer coding nobody asked for."""

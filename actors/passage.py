@@ -13,12 +13,11 @@ from actors.held import HOLD, Saved, error_text, hold, hold_record, page_text
 from actors.lease import Lease, Waiting
 from actors.messages import BanPair, ModelMissing
 from actors.transport import UpstreamResponse
-from fleet.answers import ended, is_error, media_of, strange_document, strange_stream
+from fleet.answers import ended, is_error, strange_document, strange_stream
 from fleet.call import Call, Headers
 from fleet.dialects.base import Statistics
-from fleet.endpoints import SHOW
+from fleet.endpoints import ALWAYS_THERE, SHOW
 from fleet.errors import BackendBroke, BadAnswer, Phase
-from fleet.headers import field
 from fleet.ids import ANY_MODEL
 from fleet.outcomes import Completed, End, Failed, Incomplete, Refused, StreamError
 from fleet.refusals import Ground
@@ -75,11 +74,10 @@ class Passage:
 
     def _check(self, response: UpstreamResponse, begin: bytes) -> None:
         """Raises BadAnswer if this is not the beginning of an answer to what was asked."""
-        call, headers = self._call, response.head.fields
-        if field(headers, b"content-encoding") is not None:
+        call, media, complete = self._call, response.head.media, response.complete
+        if response.head.encoded:
             self._opaque = True  # the client may be able to read it
             return
-        media, complete = media_of(headers), response.complete
         if call.stream:
             native = call.dialect.name == "native"
             fault = strange_stream(call.endpoint, media, begin, native=native, complete=complete)
@@ -161,6 +159,8 @@ class Passage:
         missing = response.status == 404 and text is not None and self.lease.pair.model != ANY_MODEL
         long = not response.complete and body.lstrip().startswith(b"{")  # it may quote the client at length
         end = Refused(response.status, page_text(body) if text is None else text, missing, text is not None or long)
+        if end.ground is Ground.ROUTE and self._call.endpoint in ALWAYS_THERE:
+            raise self._bad(f"answered {response.status} where every Ollama has a route")
         if missing:
             self._tell_missing()
         if end.ground is not Ground.CLIENT and not long:

@@ -112,8 +112,9 @@ class ServerActor:
                 state.resident = by_name(probed.resident)
                 self._fleet.meter.loads.looked(state.id, state.resident, now)
             state.version = probed.version or state.version
-            self._fleet.missing.seen(state.id, state.version)
+            self._fleet.missing.seen(state.id, state.version, now)
             if state.judge(Health.HEALTHY, now, state.unwelcome or _FINE):
+                self._fleet.missing.forget(state.id)  # perhaps it was only something before it that came up
                 log.info("server is healthy", extra={"server": state.id, "models": len(state.models)})
         if probed.asked is not None:
             probed.asked.set()

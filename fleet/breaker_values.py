@@ -63,7 +63,7 @@ _TROUBLES: Final = {
     "refused_503": Trouble.TRANSIENT,
     "refused_504": Trouble.TRANSIENT,
     "refused_429": Trouble.OVERLOAD,
-    # These count as failures only when Ollama's own text says that the model runner died.
+    # These count as failures when the model runner died, or another server answered what this one refused.
     "refused_500": Trouble.CRASH,
     "stream_error": Trouble.CRASH,
 }

@@ -70,6 +70,9 @@ _TABLE: Final = (
 ENDPOINTS: Final[dict[str, Endpoint]] = {endpoint.path: endpoint for endpoint in _TABLE}
 """The hot endpoints by path."""
 
+ALWAYS_THERE: Final = frozenset(("/api/generate", "/api/chat", "/api/embeddings", "/api/show"))
+"""Endpoints that no Ollama in use is too old for: "page not found" there comes from something before it."""
+
 PINNABLE: Final = (
     "/api/generate",
     "/api/chat",

@@ -1,6 +1,7 @@
 """Endpoints that a server's version of Ollama does not have yet: asked for once, then not until it is another version.
 
-Bounded by the hot endpoints times the fleet's servers.
+What it is wrong about: a gateway before a server may say the same for a moment. So it is forgotten when the server was
+down in between, and after an hour. Bounded by the hot endpoints times the fleet's servers.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from typing import Final
 
 from fleet.ids import ServerId
 
+_LONGEST: Final = 3600.0
+"""Seconds until it is asked for again, whatever the version."""
 _NOBODY: Final[frozenset[ServerId]] = frozenset()
 
 
@@ -17,12 +20,12 @@ class MissingRoutes:
 
     def __init__(self) -> None:
         self._without: dict[str, frozenset[ServerId]] = {}
-        self._versions: dict[ServerId, str | None] = {}
+        self._versions: dict[ServerId, tuple[str | None, float]] = {}
 
-    def note(self, server: ServerId, endpoint: str, version: str | None) -> bool:
+    def note(self, server: ServerId, endpoint: str, version: str | None, now: float) -> bool:
         """A server has said that it does not know the endpoint; True if that is news. `version` is its own."""
         without = self._without.get(endpoint, _NOBODY)
-        self._versions[server] = version
+        self._versions[server] = (version, now)
         if server in without:
             return False
         self._without[endpoint] = without | {server}
@@ -40,14 +43,16 @@ class MissingRoutes:
         """Whether a server lacks anything, so that its version is worth asking for."""
         return server in self._versions
 
-    def seen(self, server: ServerId, version: str | None) -> None:
+    def seen(self, server: ServerId, version: str | None, now: float) -> None:
         """A server has said its version: with another one it may have learned."""
-        if server in self._versions and version is not None and version != self._versions[server]:
-            self.forget(server)
+        if server in self._versions:
+            before, noted = self._versions[server]
+            if version not in (None, before) or now - noted >= _LONGEST:
+                self.forget(server)
 
     def forget(self, server: ServerId) -> None:
-        """The server is gone, or another machine."""
-        if self._versions.pop(server, self) is self:
+        """The server is gone, or another machine, or was down."""
+        if self._versions.pop(server, None) is None:
             return
         for endpoint, without in list(self._without.items()):
             if rest := without - {server}:

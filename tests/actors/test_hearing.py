@@ -207,7 +207,7 @@ async def test_servers_without_the_route_are_not_asked_again_and_if_all_lack_it_
     async with open_fleet("a", "b") as fleet:
         missing = fleet.system.fleet.missing
         for server in (A, B):
-            missing.note(server, "/v1/completions", fleet.cell(server).state.version)
+            missing.note(server, "/v1/completions", fleet.cell(server).state.version, trio.current_time())
         with pytest.raises(RouteMissing):
             await responses(fleet)
         assert not fleet["a"].host.seen("/v1/completions")

@@ -55,26 +55,35 @@ def test_long_ago_counts_no_more() -> None:
 
 def test_a_missing_route_is_remembered_until_the_server_has_another_version() -> None:
     missing = MissingRoutes()
-    assert missing.note(A, "/v1/responses", "0.3.0")
-    assert not missing.note(A, "/v1/responses", "0.3.0")
-    missing.note(B, "/v1/responses", None)
-    missing.note(A, "/v1/messages", "0.3.0")
+    assert missing.note(A, "/v1/responses", "0.3.0", 0.0)
+    assert not missing.note(A, "/v1/responses", "0.3.0", 0.0)
+    missing.note(B, "/v1/responses", None, 0.0)
+    missing.note(A, "/v1/messages", "0.3.0", 0.0)
     assert missing.of("/v1/responses") == {A, B}
-    missing.seen(A, "0.3.0")
-    missing.seen(A, None)
+    missing.seen(A, "0.3.0", 1.0)
+    missing.seen(A, None, 1.0)
     assert missing.routes(A) == ["/v1/responses", "/v1/messages"]
-    missing.seen(A, "0.33.0")
+    missing.seen(A, "0.33.0", 1.0)
     assert missing.routes(A) == []
     assert missing.of("/v1/responses") == {B}
     assert not missing.of("/v1/messages")
     assert not missing.concerns(A)
-    missing.seen(B, "0.33.0")
+    missing.seen(B, "0.33.0", 1.0)
     assert not missing.of("/v1/responses")
 
 
 def test_a_server_that_is_gone_lacks_nothing() -> None:
     missing = MissingRoutes()
-    missing.note(A, "/v1/responses", "1")
+    missing.note(A, "/v1/responses", "1", 0.0)
     missing.forget(A)
     missing.forget(B)
+    assert not missing.of("/v1/responses")
+
+
+def test_what_a_server_lacks_is_asked_for_again_after_an_hour_whatever_its_version() -> None:
+    missing = MissingRoutes()
+    missing.note(A, "/v1/responses", "1", 0.0)
+    missing.seen(A, "1", 3599.0)
+    assert missing.of("/v1/responses")
+    missing.seen(A, "1", 3600.0)
     assert not missing.of("/v1/responses")
