@@ -16,6 +16,9 @@ ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".bench"
 FLEET = Path(sys.executable).parent / "fleet"
 LITELLM = CACHE / "litellm" / "bin" / "litellm"
+OLLA_MODULE = "github.com/thushan/olla"
+PATIENCE = 600
+"""Seconds for one installation."""
 OLLA = CACHE / "olla" / "olla"
 
 Missing = Callable[[], str | None]
@@ -39,8 +42,13 @@ def fleet() -> str | None:
 
 
 def _attempt(command: list[str], **env: str) -> str | None:
-    """Run an installer; the last line of its complaint if it fails."""
-    done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, check=False)
+    """Run an installer, for ten minutes at the most; the last line of its complaint if it fails."""
+    try:
+        done = subprocess.run(
+            command, env={**os.environ, **env}, capture_output=True, text=True, check=False, timeout=PATIENCE
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"could not be installed: {type(error).__name__} with {command[0]}"
     said = done.stderr.strip() or done.stdout.strip() or "no reason given"
     return None if not done.returncode else f"could not be installed: {said.splitlines()[-1].strip()}"
 
@@ -62,8 +70,10 @@ def olla() -> str | None:
         return None
     if not shutil.which("go"):
         return "Go, which builds Olla, is not installed (apt-get install golang)"
+    if _attempt(["go", "list", "-m", f"{OLLA_MODULE}@latest"], GOFLAGS="-mod=mod"):
+        return f"its module, {OLLA_MODULE}, is not to be had from here, or not with this Go"
     say("building Olla into .bench/olla, this takes a minute ...")
-    return _attempt(["go", "install", "github.com/thushan/olla@latest"], GOBIN=str(OLLA.parent))
+    return _attempt(["go", "install", f"{OLLA_MODULE}@latest"], GOBIN=str(OLLA.parent))
 
 
 @cache

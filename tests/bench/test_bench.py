@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench import configs, report
+from bench import configs, install, report
 from bench.contenders import CONTENDERS, QUICK, peer
 from bench.install import program
 from bench.processes import Crew
@@ -283,3 +283,33 @@ def test_the_readme_names_every_module_it_speaks_of() -> None:
 def test_no_scenario_is_named_twice() -> None:
     assert len(set(NAMES)) == len(NAMES)
     assert all(isinstance(scenario, Scenario) for scenario in SCENARIOS)
+
+
+def stand_in(folder: Path, script: str) -> Path:
+    """A program called `go`."""
+    path = folder / "go"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "built"),
+    [
+        ('echo "go: lookup failed" >&2; exit 1', "is not to be had from here", False),
+        ('test "$1" = list || { echo "one" >&2; echo "go: needs Go 99" >&2; exit 1; }', "go: needs Go 99", True),
+    ],
+)
+def test_olla_is_built_only_if_its_module_is_to_be_had_and_one_line_says_why_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str, built: bool
+) -> None:
+    told: list[str] = []
+    stand_in(tmp_path, script)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(install, "OLLA", tmp_path / "none" / "olla")
+    monkeypatch.setattr(install, "say", told.append)
+    reason = install.olla.__wrapped__()
+    assert reason is not None
+    assert words in reason
+    assert "\n" not in reason
+    assert bool(told) == built

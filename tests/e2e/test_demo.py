@@ -143,3 +143,13 @@ async def test_every_curl_line_of_the_readme_works(tmp_path: Path) -> None:
             status, body = await obey(here)
             assert status == 200, (here, body)
             assert body, here
+        await until_well(running)
+
+
+async def until_well(running: Demo) -> None:
+    """A reader who has tried everything is left with a fleet that is as well as it was."""
+    with trio.fail_after(30):
+        while (found := (await ask(running.url, "GET", "/health")).json())["status"] != "ok":
+            await trio.sleep(0.1)
+    servers = (await ask(running.orchestrator_url, "GET", "/api/orchestrator/servers")).json()["servers"]
+    assert {each["id"]: each["status"] for each in servers} == dict.fromkeys(SERVERS, "healthy"), found
