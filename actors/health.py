@@ -14,7 +14,7 @@ from actors.cells import FleetCell, ServerCell
 from actors.messages import Probed
 from actors.trouble import kind_of
 from fleet.config.urls import hint
-from fleet.errors import BackendError, BadAnswer
+from fleet.errors import BackendError, BadAnswer, OutOfDescriptors
 from fleet.server import Row
 
 
@@ -27,13 +27,13 @@ async def run_health(fleet: FleetCell, cell: ServerCell) -> None:
         asked, cell.probed = cell.probed, trio.Event()
         client = cell.client
         try:
-            result = replace(await probe(fleet, cell), asked=asked)
+            result = await probe(fleet, cell)
         except Exception:
             asked.set()  # the verdict they wait for will never come
             raise
-        failures = failures + 1 if result.error else 0
-        if cell.client is client:  # else that was another machine
-            cell.mailbox.cast(result)
+        if result is not None and cell.client is client:  # else that was another machine
+            failures = failures + 1 if result.error else 0
+            cell.mailbox.cast(replace(result, asked=asked))
         else:
             asked.set()
         cell.pool.sweep()
@@ -42,8 +42,11 @@ async def run_health(fleet: FleetCell, cell: ServerCell) -> None:
             await cell.probe_now.wait()
 
 
-async def probe(fleet: FleetCell, cell: ServerCell) -> Probed:
-    """One round. Only /api/tags decides; /api/ps and /api/version may fail (older or busy servers) without blame."""
+async def probe(fleet: FleetCell, cell: ServerCell) -> Probed | None:
+    """One round. Only /api/tags decides; /api/ps and /api/version may fail (older or busy servers) without blame.
+
+    None: this process has no descriptor left to ask with, which says nothing about the server.
+    """
     health = fleet.config.health
     box = _Box()
     started = trio.current_time()
@@ -55,6 +58,8 @@ async def probe(fleet: FleetCell, cell: ServerCell) -> Probed:
                 box.ask_version, lambda: cell.client.version(health.version_timeout), health.version_timeout
             )
     cell.rounds += 1
+    if box.helpless:
+        return None
     error = box.error
     if error and box.answered_wrongly and (what := hint(cell.state.spec.url)):
         error = f"{error}; the server's URL {what}"
@@ -78,6 +83,7 @@ class _Box:
         self.rows: list[Row] | None = None
         self.resident: list[Row] | None = None
         self.version: str | None = None
+        self.helpless = False
         self.answered = trio.current_time()
 
     async def tags(self, call: Callable[[], Awaitable[list[Row]]], limit: float) -> None:
@@ -88,6 +94,8 @@ class _Box:
             except BackendError as error:
                 self.error, self.kind = error.message, kind_of(error)
                 self.answered_wrongly = isinstance(error, BadAnswer)
+            except OutOfDescriptors:
+                self.helpless = True
         if scope.cancelled_caught:
             self.error, self.kind = f"/api/tags did not answer within {limit:g} s", "first_byte_timeout"
         self.answered = trio.current_time()
@@ -96,12 +104,12 @@ class _Box:
         with trio.move_on_after(limit):
             try:
                 self.resident = await call()
-            except BackendError:
+            except (BackendError, OutOfDescriptors):
                 self.resident = None
 
     async def ask_version(self, call: Callable[[], Awaitable[str | None]], limit: float) -> None:
         with trio.move_on_after(limit):
             try:
                 self.version = await call()
-            except BackendError:
+            except (BackendError, OutOfDescriptors):
                 self.version = None

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
 from fleet.errors import BackendError, LoopDetected, Phase
 from fleet.headers import MOST_HOPS, field
 from fleet.ids import ServerId
+from fleet.inventory import parsed
 from fleet.outcomes import Refused
 from fleet.refusals import Ground
 
@@ -122,7 +121,7 @@ def _first_record(body: bytes) -> bytes:
 
 def _object(text: bytes) -> dict[str, Any]:
     try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        value = parsed(text)
+    except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import orjson
 import trio
 
 from actors.cells import FleetCell, ServerCell
@@ -19,6 +18,7 @@ from actors.records import pulling
 from actors.transfer import Transfer, watched
 from fleet.config import Config
 from fleet.errors import BackendBroke, FirstByteTimeout, JobFailed, ModelNotFound, NoServer, Phase
+from fleet.inventory import parsed
 from fleet.jobs import JobKind, bounded, is_embedding
 from fleet.names import canonical
 from fleet.server import Admin, Row
@@ -163,8 +163,8 @@ def _check(job: Job, status: int, body: bytes) -> None:
 def _said(body: bytes) -> str:
     """Ollama's own error text."""
     try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        value = parsed(body)
+    except ValueError:
         return ""
     text = value.get("error") if isinstance(value, dict) else None
     return text if isinstance(text, str) else ""

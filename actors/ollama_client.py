@@ -1,78 +1,36 @@
-"""The control plane to one backend: probes, copies, deletions. httpx, one client per server.
-
-One shared httpx pool is quadratic in idle connections and its pool can deadlock under cancellation; hence one client
-per server, no connection limit, no environment, and every call with a deadline of its own.
-"""
+"""The control plane to one backend: probes, copies, deletions. Every answer is bounded in time, bytes and values."""
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
-from functools import cache
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-import httpx
-import orjson
-
-from actors.endpoint import server_name
-from fleet.errors import (
-    BackendBroke,
-    BackendError,
-    BackendUnreachable,
-    BadAnswer,
-    ConnectTimeout,
-    FirstByteTimeout,
-    Phase,
-)
+from actors.control import Control, Status
+from fleet import inventory
+from fleet.errors import BadAnswer, Phase
 from fleet.server import Row
 
 if TYPE_CHECKING:
+    from actors.link import Dial
     from fleet.config import ServerSpec
 
-_MAX_BODY = 16 * 1024 * 1024
-"""A list of models longer than this is not believed."""
-
-_BORDER: Mapping[type[httpx.HTTPError], type[BackendError]] = {
-    httpx.ConnectTimeout: ConnectTimeout,
-    httpx.ConnectError: BackendUnreachable,
-    httpx.ReadTimeout: FirstByteTimeout,
-    httpx.WriteTimeout: FirstByteTimeout,
-}
-
-
-@cache
-def _trust() -> ssl.SSLContext:
-    """Which certificates are believed. Reading them takes a dozen milliseconds: once, not for every server."""
-    return httpx.create_ssl_context(trust_env=False)
+_LIST: Final = 4 * 2**20
+"""Bytes. A list of models longer than this is not believed."""
+_WORD: Final = 2**18
+"""Bytes of any other answer: a vector of 10,000 numbers, or a sentence."""
+_SHORT: Final = 60.0
+"""Seconds for what takes a moment."""
 
 
 class OllamaClient:
-    """Control calls to one server. Every method raises BackendError and nothing else; cancellation closes the call.
+    """Control calls to one server. Every method raises BackendError or OutOfDescriptors. Cancelled: it is closed.
 
-    Making one raises ValueError if the server's URL or key is not one that it can use.
+    Making one raises ValueError if the server's URL is not one that it can use.
     """
 
-    def __init__(self, spec: ServerSpec, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        key = spec.api_key.get_secret_value() if spec.api_key else None
-        headers = {"authorization": f"Bearer {key}"} if key else {}
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=4)
-        self._name = spec.id
-        try:
-            self._http = httpx.AsyncClient(
-                base_url=spec.url,
-                headers=headers,
-                limits=limits,
-                transport=transport,
-                verify=_trust(),
-                trust_env=False,
-                follow_redirects=False,
-                timeout=httpx.Timeout(5.0),
-            )
-            host = self._http.build_request("GET", "/").url.host  # read only now: it may fail, too
-        except (httpx.InvalidURL, ValueError) as error:
-            raise ValueError(f"cannot be used: {type(error).__name__}") from error
-        self._more = {"sni_hostname": server_name(host)}
+    def __init__(self, spec: ServerSpec, *, dial: Dial | None = None) -> None:
+        self._control = Control(spec, dial)
 
     async def __aenter__(self) -> OllamaClient:
         return self
@@ -81,33 +39,31 @@ class OllamaClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        await self._http.aclose()
+        self._control.close()
 
     async def tags(self, timeout: float) -> list[Row]:
         """The rows of /api/tags."""
-        return _rows(await self._json("GET", "/api/tags", None, timeout))
+        return await self._rows("/api/tags", timeout)
 
     async def ps(self, timeout: float) -> list[Row]:
         """The rows of /api/ps."""
-        return _rows(await self._json("GET", "/api/ps", None, timeout))
+        return await self._rows("/api/ps", timeout)
 
     async def version(self, timeout: float) -> str | None:
         """The server's version, or None if it does not say."""
-        answer = await self._json("GET", "/api/version", None, timeout)
-        version = answer.get("version")
-        return version if isinstance(version, str) and len(version) <= 64 else None
+        return inventory.version(await self._json("/api/version", timeout, _WORD))
 
     async def copy(self, source: str, destination: str) -> tuple[int, bytes]:
-        return await self._call("POST", "/api/copy", {"source": source, "destination": destination}, 60.0)
+        return await self._call("POST", "/api/copy", {"source": source, "destination": destination}, _SHORT)
 
     async def delete(self, model: str) -> tuple[int, bytes]:
-        return await self._call("DELETE", "/api/delete", {"model": model}, 60.0)
+        return await self._call("DELETE", "/api/delete", {"model": model}, _SHORT)
 
     async def unload(self, model: str, *, embedding: bool = False) -> tuple[int, bytes]:
         """Ask for the model to leave memory; works whether or not it is loaded."""
         if embedding:
-            return await self._call("POST", "/api/embed", {"model": model, "keep_alive": 0}, 60.0)
-        return await self._call("POST", "/api/generate", {"model": model, "keep_alive": 0}, 60.0)
+            return await self._call("POST", "/api/embed", {"model": model, "keep_alive": 0}, _SHORT)
+        return await self._call("POST", "/api/generate", {"model": model, "keep_alive": 0}, _SHORT)
 
     async def load(
         self, model: str, *, embedding: bool, options: Mapping[str, object], keep_alive: object, timeout: float
@@ -134,60 +90,26 @@ class OllamaClient:
         body = {"model": model, "prompt": "ok", "stream": False, "options": options}
         return await self._call("POST", "/api/generate", body, timeout)
 
-    async def _json(self, method: str, path: str, body: Mapping[str, object] | None, timeout: float) -> Row:
-        status, content = await self._call(method, path, body, timeout)
+    async def _rows(self, path: str, timeout: float) -> list[Row]:
+        answer = await self._json(path, timeout, _LIST)
+        try:
+            return inventory.rows(answer)
+        except ValueError as error:
+            raise BadAnswer(str(error), Phase.BODY) from error
+
+    async def _json(self, path: str, timeout: float, most: int) -> Row:
+        status, content = await self._control.call("GET", path, None, timeout=timeout, most=most)
         if status != 200:
             raise BadAnswer(f"{path} answered {status}", Phase.HEADERS)
         return mapping(content)
 
-    async def _call(
-        self, method: str, path: str, body: Mapping[str, object] | None, timeout: float
-    ) -> tuple[int, bytes]:
-        limit = httpx.Timeout(timeout)
-        with _border(self._name):
-            async with self._http.stream(method, path, json=body, timeout=limit, extensions=self._more) as answer:
-                content = bytearray()
-                async for piece in answer.aiter_bytes():
-                    content += piece
-                    if len(content) > _MAX_BODY:
-                        raise BadAnswer(f"{path} answered more than {_MAX_BODY} bytes", Phase.BODY)
-                return answer.status_code, bytes(content)
-
-
-class _border:  # noqa: N801  # reads as a keyword
-    """Foreign exceptions stop here."""
-
-    def __init__(self, server: str) -> None:
-        self._server = server
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, httpx.HTTPError | httpx.InvalidURL | ValueError):  # UnicodeError is one: a strange name
-            mapped = (
-                _BORDER.get(type(error), BackendBroke) if isinstance(error, httpx.HTTPError) else BackendUnreachable
-            )
-            phase = Phase.CONNECT if mapped in (ConnectTimeout, BackendUnreachable) else Phase.HEADERS
-            what = str(error) or type(error).__name__
-            raise mapped(f"{self._server}: {what}", phase) from error
+    async def _call(self, method: str, path: str, body: Mapping[str, object], timeout: float) -> Status:
+        return await self._control.call(method, path, body, timeout=timeout, most=_WORD)
 
 
 def mapping(content: bytes) -> Row:
     """An answer that is one JSON object; raises BadAnswer for any other."""
     try:
-        value = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise BadAnswer("answered something that is not JSON", Phase.BODY) from error
-    if not isinstance(value, dict):
-        raise BadAnswer("answered JSON that is not an object", Phase.BODY)
-    return value
-
-
-def _rows(answer: Row) -> list[Row]:
-    rows = answer.get("models")
-    if rows is None:
-        return []
-    if not isinstance(rows, list):
-        raise BadAnswer("'models' is not a list", Phase.BODY)
-    return [row for row in rows if isinstance(row, dict)]
+        return inventory.mapping(content)
+    except ValueError as error:
+        raise BadAnswer(str(error), Phase.BODY) from error

@@ -1,7 +1,7 @@
 """The records of a running pull, read from the data plane's own transport.
 
-A pull is left at any moment: its client goes, the server is removed, the fleet stops. A chain of async generators,
-which is what httpx makes of a body, would then be left half-way for the garbage collector. This reader leaves nothing.
+A pull is left at any moment: its client goes, the server is removed, the fleet stops. A chain of async generators
+would then be left half-way for the garbage collector. This reader leaves nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import orjson
+import trio
 
 from actors.ollama_client import mapping
 from actors.transport import UpstreamRequest, UpstreamResponse
@@ -21,9 +22,11 @@ from fleet.server import Row
 if TYPE_CHECKING:
     from actors.cells import ServerCell
 
-_LONGEST: Final = 2**20
+_LONGEST: Final = 2**16
 """Bytes of one record; Ollama's have some hundred."""
 _TOLD: Final = 500
+_TURN: Final = 256
+"""Lines after which others have their turn: one read may hold twenty thousand."""
 
 
 class Records:
@@ -40,7 +43,10 @@ class Records:
     async def __anext__(self) -> Row:
         while True:
             while self._lines:
-                if line := self._lines.popleft().strip():
+                line = self._lines.popleft().strip()
+                if len(self._lines) % _TURN == 0:
+                    await trio.lowlevel.checkpoint()
+                if line:
                     return mapping(line)
             if self._response.complete:
                 raise StopAsyncIteration
@@ -48,14 +54,15 @@ class Records:
 
     def _take(self, data: bytes) -> None:
         self._held += data
-        *lines, rest = bytes(self._held).split(b"\n")
-        self._lines.extend(lines)
-        if self._response.complete:
-            self._lines.append(rest)
-            rest = b""
-        if len(rest) > _LONGEST:
+        if b"\n" in data or self._response.complete:
+            *lines, rest = bytes(self._held).split(b"\n")
+            self._lines.extend(lines)
+            if self._response.complete:
+                self._lines.append(rest)
+                rest = b""
+            self._held = bytearray(rest)
+        if len(self._held) > _LONGEST:
             raise BackendBroke(f"sent a record of more than {_LONGEST} bytes", Phase.BODY)
-        self._held = bytearray(rest)
 
 
 @asynccontextmanager

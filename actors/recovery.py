@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-import orjson
 import trio
 
 from actors.cells import FleetCell, ServerCell
 from actors.server import by_name
-from fleet.errors import BadAnswer, FirstByteTimeout, Phase
+from fleet.errors import BadAnswer, FirstByteTimeout, OutOfDescriptors, Phase
 from fleet.ids import Pair
+from fleet.inventory import parsed
 from fleet.jobs import is_embedding
 
 _LONGEST: Final = 200
@@ -23,7 +23,9 @@ class ModelTester:
         self._fleet = fleet
 
     async def test(self, pair: Pair, timeout: float) -> bool | None:
-        """True: it works. None: not now (busy, not healthy, model not in memory). Raises BackendError: it does not.
+        """True: it works. None: not now (busy, not healthy, model not in memory, no descriptor to ask with).
+
+        Raises BackendError: it does not.
 
         An answer that does not come in time is a failure too.
         """
@@ -31,7 +33,10 @@ class ModelTester:
         if cell is None or not cell.state.usable or cell.leases or pair.model not in cell.state.resident:
             return None
         with trio.move_on_after(timeout):
-            return await self._try(cell, pair, timeout)
+            try:
+                return await self._try(cell, pair, timeout)
+            except OutOfDescriptors:  # ours are gone: no fault of the server's
+                return None
         raise FirstByteTimeout(f"no answer within {timeout:g} s", Phase.HEADERS)
 
     async def _try(self, cell: ServerCell, pair: Pair, timeout: float) -> bool | None:
@@ -48,8 +53,8 @@ class ModelTester:
 def _words(body: bytes) -> str:
     """The server's own error text, cut; our request holds nothing that it could repeat."""
     try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        answer = parsed(body)
+    except ValueError:
         answer = None
     said = answer.get("error") if isinstance(answer, dict) else None
     return said[:_LONGEST] if isinstance(said, str) and said else "no reason given"

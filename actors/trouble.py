@@ -63,7 +63,7 @@ def kind_of(error: BackendError) -> str:
 
 
 def _refused(error: BaseException | None) -> bool:
-    """Whether a refused connection is behind it; httpcore hides its cause (`from None`), which stays the context."""
+    """Whether a refused connection is behind it."""
     for _ in range(_DEEPEST):
         if isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -22,7 +24,7 @@ class Crashes:
         self.at: list[float] = []
         monkeypatch.setattr(actors.health, "probe", self._crash_or_probe)
 
-    async def _crash_or_probe(self, fleet: FleetCell, cell: ServerCell) -> Probed:
+    async def _crash_or_probe(self, fleet: FleetCell, cell: ServerCell) -> Probed | None:
         if cell.state.id == "a" and self.left > 0:
             self.left -= 1
             self.at.append(trio.current_time())
@@ -87,3 +89,20 @@ async def test_a_crash_loop_counts_as_down_harms_no_sibling_and_is_tried_again(
             await trio.sleep(1.0)
         assert running.complete
         fleet.assert_nothing_left()
+
+
+async def test_a_probe_without_a_descriptor_to_ask_with_blames_nobody(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_fleet("a", health={"interval": 10.0}) as fleet:
+        rounds = fleet.cell("a").rounds
+
+        async def exhausted() -> trio.abc.Stream:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fleet["a"], "dial", exhausted)
+            fleet["a"].host.reset_connections()
+            await trio.sleep(75.0)
+            assert fleet.cell("a").rounds > rounds + 5
+            assert fleet.cell("a").state.health is Health.HEALTHY

@@ -37,9 +37,10 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Health, bool, float]]:
     seen: list[tuple[Health, bool, float]] = []
     probe = actors.health.probe
 
-    async def watched(fleet: FleetCell, cell: ServerCell) -> Probed:
+    async def watched(fleet: FleetCell, cell: ServerCell) -> Probed | None:
         result = await probe(fleet, cell)
         if cell.state.id == "a":
+            assert result is not None
             seen.append((cell.state.health, not result.error, trio.current_time()))
         return result
 
@@ -78,7 +79,7 @@ async def test_a_server_that_dies_and_comes_back_twice_is_told_attempt_by_attemp
         assert {(each.type, each.source, each.model) for each in page.failures} == {
             ("connection_refused", Source.HEALTH_CHECK, "")
         }
-        assert page.last_error == "a: a refuses connections"
+        assert page.last_error == "a: a.internal:11434 cannot be reached: Connection refused."
         assert page_of(fleet, "b").tried == 0
 
 

@@ -26,11 +26,13 @@ _KNOWN = {
 class RawUpstream:
     """`answer` is sent, piece by piece, to every request that is not a probe; then the connection is closed.
 
-    `requests` are the heads and bodies that came; `known` is what probes are told, by path.
+    `requests` are the heads and bodies that came; `known` is what probes are told, by path. `flood`, if
+    there is one, is said to them again and again.
     """
 
     def __init__(self) -> None:
         self.answer: list[bytes] = []
+        self.flood = b""
         self.known: dict[str, Any] = dict(_KNOWN)
         self.port = 0
         self.requests: list[tuple[bytes, bytes]] = []
@@ -45,6 +47,8 @@ class RawUpstream:
         try:
             head, body = await _request(stream)
             path = head.split(b" ", 2)[1].decode()
+            while path in self.known and self.flood:
+                await stream.send_all(self.flood)
             if path in self.known:
                 text = json.dumps(self.known[path]).encode()
                 head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"

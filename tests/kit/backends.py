@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 
 import httpcore
@@ -48,7 +49,7 @@ class FakeBackend:
         await trio.lowlevel.checkpoint()
         self.dials += 1
         if self.refusing or self.host.faults.refusing:
-            raise ConnectionRefusedError(f"{self.host.id} refuses connections")
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"{self.host.id} refuses connections")
         ours, theirs = memory_pair(self._capacity)
         self._nursery.start_soon(serve_connection, self.host, theirs)
         return ours

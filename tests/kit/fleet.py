@@ -46,7 +46,10 @@ class MemoryBackends:
         return pool
 
     def client(self, spec: ServerSpec) -> OllamaClient:
-        return OllamaClient(spec, transport=self.backends[spec.id].httpx_transport)
+        async def dial() -> trio.abc.Stream:
+            return await self.backends[spec.id].dial()
+
+        return OllamaClient(spec, dial=dial)
 
 
 class Fleet:
