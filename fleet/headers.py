@@ -6,10 +6,12 @@ Field lists are untrusted: names and values that could split a header are droppe
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from fleet.call import Headers
 from fleet.ids import RequestId
+from fleet.keys import is_credential_name
 
 Field = tuple[bytes, bytes]
 
@@ -89,9 +91,16 @@ class Passing(NamedTuple):
     hops: tuple[bytes, ...]
 
 
-def passing(headers: Headers) -> Passing:
-    """Work out once what every attempt of a request sends."""
-    kept = _pass(headers, _NOT_UPSTREAM, _NOT_UPSTREAM_PREFIXES)
+def passing(headers: Headers, is_secret: Callable[[bytes], bool] = lambda value: False) -> Passing:
+    """Work out once what every attempt of a request sends. A field that holds a credential is not passed on.
+
+    Which those are, names tell, and `is_secret` for what is in a field of any other name.
+    """
+    kept = [
+        (name, value)
+        for name, value in _pass(headers, _NOT_UPSTREAM, _NOT_UPSTREAM_PREFIXES)
+        if not (is_credential_name(name) or is_secret(value) or is_secret(name))
+    ]
     return Passing(b"".join([b"%b: %b\r\n" % pair for pair in kept]), tuple(hops(headers)))
 
 

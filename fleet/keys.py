@@ -10,9 +10,10 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 import orjson
 
@@ -33,7 +34,16 @@ _SHORT: Final = 8
 _MOMENT = re.compile(r"[0-9TZ:.+-]{1,40}")
 _FIELDS: Final = frozenset(("name", "role", "sha256", "created", "revoked"))
 # In a query string, which every server and proxy on the way may log: never read, and never passed on.
-_IN_QUERY: Final = frozenset((b"key", b"api_key", b"api-key", b"apikey", b"x-api-key", b"access_token", b"token"))
+_IN_QUERY: Final = re.compile(
+    rb"(?:x|api|access|auth|fleet|id|my|secret|private|subscription|client|user|bearer|goog)*"
+    rb"(?:key|token|secret|password|passwd|auth|authorization|credentials?|bearer|cookie)"
+)
+_NOT_LETTERS: Final = re.compile(rb"[^a-z]+")
+_PAIRS: Final = re.compile(rb"[&;]")
+_HINT: Final = re.compile(rb"key|token|secret|passw|auth|credential|bearer|cookie")
+_LAYERS: Final = 8
+_PARAMETERS: Final = 64
+"""More than any endpoint knows; a query of more that may hold a credential is dropped as a whole."""
 
 
 def new_key(entropy: bytes) -> str:
@@ -137,11 +147,46 @@ def written(keys: Iterable[StoredKey]) -> str:
     return "".join(orjson.dumps(_line(key)).decode() + "\n" for key in keys)
 
 
-def without_keys(query: bytes) -> bytes:
-    """A query string without what looks like a credential: it would go on to a backend, and into its log."""
-    if not query:
+def without_keys(query: bytes, is_secret: Callable[[bytes], bool] = lambda pair: False) -> bytes:
+    """A query string without what looks like a credential: it would go on to a backend, and into its log.
+
+    Names are compared as a server may read them: decoded, in lower case, without marks. `is_secret` knows better than
+    a name does what is in a pair. A query without any stays as it came, byte for byte.
+    """
+    if not query or not (_hints(query) or is_secret(query)):
         return query
-    return b"&".join(pair for pair in query.split(b"&") if pair.partition(b"=")[0].lower() not in _IN_QUERY)
+    pairs = query.split(b"&", _PARAMETERS)
+    if len(pairs) > _PARAMETERS:
+        return b""
+    kept = b"&".join(pair for pair in pairs if not (_is_credential(pair) or is_secret(pair)))
+    return b"" if is_secret(kept) else kept  # one that is spread over several pairs
+
+
+def is_credential_name(name: bytes) -> bool:
+    """Whether a parameter or field of this name holds a credential; as encoded as may be."""
+    *_, name = _decoded(name)
+    return _IN_QUERY.fullmatch(_NOT_LETTERS.sub(b"", name.replace(b"+", b" ").lower())) is not None
+
+
+def _hints(query: bytes) -> bool:
+    """Whether it is worth a closer look."""
+    return any(_HINT.search(_NOT_LETTERS.sub(b"", each.lower())) for each in _decoded(query))
+
+
+def _is_credential(pair: bytes) -> bool:
+    """Some servers take a semicolon for the end of a pair too, and some decode before they split."""
+    names = (each.partition(b"=")[0] for decoded in _decoded(pair) for each in _PAIRS.split(decoded))
+    return any(map(is_credential_name, names))
+
+
+def _decoded(data: bytes) -> Iterator[bytes]:
+    """As it stands, and decoded again and again until nothing changes; nobody honest encodes anything nine times."""
+    for _ in range(_LAYERS):
+        yield data
+        if b"%" not in data or (further := unquote_to_bytes(data)) == data:
+            return
+        data = further
+    yield b"key"
 
 
 def _line(key: StoredKey) -> dict[str, str]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import os
+import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from fleet.call import Headers
@@ -9,9 +13,10 @@ from fleet.config import Config, SecuritySection, is_loopback
 from fleet.endpoints import ENDPOINTS, PINNABLE
 from fleet.errors import FleetError, Forbidden, Unauthorized
 from fleet.headers import field
-from fleet.keys import KeyRing, StoredKey
+from fleet.keys import LONGEST_KEY, KeyRing, StoredKey
 from fleet.recent import Recent
 from fleet.roles import ANONYMOUS, Identity, Role
+from fleet.secrets import Secrets, texts_of
 from web import keyfile
 from web.faces import Face
 
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
 PASS_KEY: Final = "fleet.pass"
 """Where the scope has the pass that a browser has shown, if its page is one of ours."""
 _WHAT_TO_SEND: Final = "send one as `Authorization: Bearer <key>` or `X-API-Key: <key>`"
+_LONGEST_BASIC: Final = 2 * LONGEST_KEY
+_SECRET_VARIABLE: Final = re.compile(r"FLEET_\w*(?:TOKEN|KEY|SECRET|PASSWORD)\w*")
 _FIELDS: Final = (b"x-api-key", b"api-key")
 _OURS: Final = ("/api/orchestrator", "/api/metrics/")
 """Ollama's CLI asks for nothing below these."""
@@ -37,6 +44,8 @@ FORMS: Final = frozenset(("/login", "/logout"))
 
 _rings = Recent[int, tuple[SecuritySection, tuple[StoredKey, ...], KeyRing]](16)
 """By the identity of the section, which is kept so that no other can take its place."""
+_secrets = Recent[int, tuple[Config, Secrets]](16)
+"""Likewise, by that of the configuration."""
 
 
 def is_open(method: str, path: str, face: Face = Face.PROXY) -> bool:
@@ -142,6 +151,32 @@ def _shown(scope: Any, security: SecuritySection) -> Identity | None:
     return known
 
 
+def secrets_of(config: Config) -> Secrets:
+    """What is secret under a configuration: every secret in it and in our environment, and all keys. Made once."""
+    kept = _secrets.get(id(config))
+    if kept is not None and kept[0] is config:
+        return kept[1]
+    said = (text for name, text in os.environ.items() if _SECRET_VARIABLE.fullmatch(name))
+    made = Secrets((*texts_of(config), *said), lambda key: ring_of(config.security).find(key))
+    _secrets.keep(id(config), (config, made))
+    return made
+
+
+def is_secret(headers: Headers, config: Config) -> Callable[[bytes], bool]:
+    """What tells, of a piece of a request's head, that it holds a key: one of ours, or the one that was shown."""
+    if not config.security.has_keys:
+        return _nothing
+    secrets, ring = secrets_of(config), ring_of(config.security)
+    for key in _presented(headers):
+        if ring.find(key) is not None:
+            secrets.shown(key.decode("latin-1"))
+    return secrets.within
+
+
+def _nothing(data: bytes) -> bool:
+    return False
+
+
 def _known(headers: Headers, security: SecuritySection) -> Identity | None:
     """Whose key was shown: of several, the first good one; never one in the query, which ends up in logs."""
     presented = _presented(headers)
@@ -152,8 +187,21 @@ def _known(headers: Headers, security: SecuritySection) -> Identity | None:
 
 
 def _presented(headers: Headers) -> list[bytes]:
+    """What may be a key: the value of two fields, a bearer's token, and what HTTP Basic calls the password."""
     found = [key for name in _FIELDS if (key := field(headers, name))]
     scheme, _, token = (field(headers, b"authorization") or b"").partition(b" ")
     if scheme.lower() == b"bearer" and token.strip():
         found.append(token.strip())
+    elif scheme.lower() == b"basic" and (password := _password(token.strip())):
+        found.append(password)
     return found
+
+
+def _password(token: bytes) -> bytes:
+    """Of `user:password` in base64, whoever the user is said to be; empty for anything else."""
+    if len(token) > _LONGEST_BASIC:
+        return b""
+    try:
+        return base64.b64decode(token, validate=True).partition(b":")[2]
+    except ValueError:
+        return b""

@@ -12,9 +12,8 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from fleet.endpoints import known_methods, redirect
 from fleet.errors import FleetError
 from fleet.paths import moved
-from web import errors, inference, local, management, replies, roles
+from web import errors, inference, local, management, reading, replies, roles
 from web.admin.table import FACES
-from web.audit import SYSTEM_KEY
 from web.body import Budget, FleetRequest, Terms
 from web.connection import TERMS_KEY, FleetConnection
 from web.counting import Counting
@@ -56,7 +55,7 @@ def create_app(system: System, house: House | None = None, face: Face = Face.PRO
     app.config["MAX_CONTENT_LENGTH"] = system.config.limits.body_bytes
     app.config["BODY_TIMEOUT"] = None  # the body has terms of its own
     app.config[TERMS_KEY] = _terms(system.config)
-    app.config[SYSTEM_KEY] = system
+    app.config[reading.SYSTEM_KEY] = system
     app.config["RESPONSE_TIMEOUT"] = None  # Quart's own would silently cut a stream after a minute
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # preflights are the guard's
     app.url_map.merge_slashes = False

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 MANAGEMENT: Final = logging.getLogger("fleet.management")
 ADMIN: Final = logging.getLogger("fleet.admin")
 
-SYSTEM_KEY: Final = "fleet.system"
-"""Where the app's configuration has the running fleet."""
 KEPT_WITHIN: Final = 2.0
 """Seconds that an answer waits until the change it tells of is on disk."""
 NOT_KEPT: Final = ("X-Fleet-Kept", "no")
@@ -50,7 +48,7 @@ class Note:
         self._action = action
         self._about: dict[str, str] = {}
         self._change: dict[str, Any] = {}
-        self._system = cast("System", current_app.config[SYSTEM_KEY])
+        self._system = cast("System", current_app.config[reading.SYSTEM_KEY])
         self._ring = access.ring_of(self._system.config.security)
         here = reading.scope()
         self._harmless = here["method"] == "HEAD"

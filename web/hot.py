@@ -44,12 +44,21 @@ class Hints:
     """Whether a native stream is wanted as server-sent events."""
 
 
-def hints_of(endpoint: Endpoint, query: bytes, headers: Headers, pinned: ServerId | None = None) -> Hints:
-    """Read the head of a request to `endpoint`, or to its variant for one server."""
-    query = without_keys(query)
+def hints_of(
+    endpoint: Endpoint,
+    query: bytes,
+    headers: Headers,
+    pinned: ServerId | None = None,
+    is_secret: Callable[[bytes], bool] = lambda data: False,
+) -> Hints:
+    """Read the head of a request to `endpoint`, or to its variant for one server.
+
+    What `is_secret` is told of goes no further, nor does what is a credential by its name.
+    """
+    query = without_keys(query, is_secret)
     target = endpoint.path + ("?" + query.decode("ascii") if query else "")
     events = endpoint.dialect is NATIVE and _wants_events(headers)
-    return Hints(endpoint, target, headers, pinned, passing(headers), priority_of(headers), events)
+    return Hints(endpoint, target, headers, pinned, passing(headers, is_secret), priority_of(headers), events)
 
 
 def work_of(system: System, hints: Hints, body: bytes, request_id: RequestId, client: str, by: str) -> Work:

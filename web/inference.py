@@ -12,7 +12,7 @@ from quart import Blueprint
 
 from fleet.endpoints import ENDPOINTS, PINNABLE, Endpoint
 from fleet.ids import RequestId, ServerId
-from web import errors
+from web import access, errors
 from web.connection import Relay
 from web.counting import EXCHANGED
 from web.hot import hints_of, work_of
@@ -36,7 +36,9 @@ def _view(system: System, endpoint: Endpoint) -> Callable[..., Awaitable[Relay]]
     async def view(server: str | None = None) -> Relay:
         here = scope()
         pinned = None if server is None else ServerId(server)
-        hints = hints_of(endpoint, here["query_string"], here["headers"], pinned)
+        hints = hints_of(
+            endpoint, here["query_string"], here["headers"], pinned, access.is_secret(here["headers"], system.config)
+        )
         request_id = RequestId(errors.asker_of(here).request_id)
         work = work_of(system, hints, await whole_body(), request_id, client(), by())
         here[EXCHANGED] = True

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from quart import request
+from quart import current_app, request
 
 from fleet.call import Call
 from fleet.dialects import NATIVE
+from fleet.errors import BadRequest
+from fleet.headers import passing
 from fleet.ids import RequestId
 from fleet.keys import without_keys
 from fleet.peek import Peek, peek
-from web import errors
+from web import access, errors
+
+if TYPE_CHECKING:
+    from web.doorman import Guarded
+
+SYSTEM_KEY: Final = "fleet.system"
+"""Where the app's configuration has the running fleet."""
 
 BY_KEY: Final = "fleet.by"
 """Where the scope says whose key was shown."""
@@ -22,12 +31,19 @@ def scope() -> Any:
     return request.scope
 
 
-def target(path: str | None = None) -> str:
-    """Path and query as a backend shall see them; `path` replaces the client's own."""
+def target() -> str:
+    """Path and query as a backend shall see them. Raises BadRequest for a path that holds a key."""
     here = scope()
-    where = path.encode() if path is not None else here["raw_path"]
-    query = without_keys(here["query_string"])
+    secret = _is_secret()
+    where, query = here["raw_path"], without_keys(here["query_string"], secret)
+    if secret(where):
+        raise BadRequest("the path holds an API key", details="send it in a header field")
     return (where + b"?" + query if query else where).decode("ascii")
+
+
+def _is_secret() -> Callable[[bytes], bool]:
+    system = cast("Guarded", current_app.config[SYSTEM_KEY])
+    return access.is_secret(scope()["headers"], system.config)
 
 
 def client() -> str:
@@ -67,4 +83,5 @@ def plain_call(body: Any, *, stream: bool = False, content_length: int | None = 
         client=client(),
         by=by(),
         content_length=content_length,
+        passing=passing(here["headers"], _is_secret()),
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote_to_bytes
 
 import pytest
 
@@ -24,6 +26,10 @@ ROUTES = [("POST", "/api/chat"), ("GET", "/api/tags"), ("POST", "/v1/chat/comple
 BODY = b'{"model":"m"}'
 
 
+def basic(key: str, user: str = "user") -> str:
+    return f"Authorization: Basic {base64.b64encode(f'{user}:{key}'.encode()).decode()}"
+
+
 def known_as(*fields: tuple[bytes, bytes], **config: Any) -> str:
     return access.identity(fields, FakeSystem(**config).config).name
 
@@ -31,7 +37,7 @@ def known_as(*fields: tuple[bytes, bytes], **config: Any) -> str:
 @pytest.mark.parametrize(
     "field",
     [f"Authorization: Bearer {KEY}", f"authorization: bearer  {KEY}", f"X-API-Key: {KEY}", f"x-api-key: {KEY}",
-     f"api-key: {KEY}"],
+     f"api-key: {KEY}", basic(KEY), basic(KEY, "anybody"), basic(KEY, "").replace("Basic", "bAsIc")],
 )  # fmt: skip
 @both_lanes
 async def test_a_key_is_shown_in_a_field(field: str) -> None:
@@ -42,7 +48,8 @@ async def test_a_key_is_shown_in_a_field(field: str) -> None:
 
 @pytest.mark.parametrize(
     "field",
-    [f"Authorization: Basic {KEY}", f"Authorization: {KEY}", f"X-API-Key: {OTHER}", f"X-API-Key: {KEY}x",
+    [f"Authorization: Basic {KEY}", basic("", KEY), basic(OTHER), basic(f"{KEY}x"), basic(f":{KEY}"), basic(KEY) + "!",
+     f"Authorization: {KEY}", f"X-API-Key: {OTHER}", f"X-API-Key: {KEY}x",
      f"X-API-Key: Bearer {KEY}", f"Cookie: key={KEY}", f"X-Auth: {KEY}", f"X-API-Key: {digest_of(KEY)}"],
 )  # fmt: skip
 @both_lanes
@@ -99,6 +106,64 @@ def sent(call: Call) -> bytes:
     seen = call.passing or passing(call.headers)
     own = own_headers(seen, api_key=None, request_id=call.request_id)
     return b"\n".join([call.target.encode(), seen.lines, *(name + value for name, value in own)])
+
+
+_PLAIN = "plain-key/of+the=file,0123"
+_HASHED = "another-own:key~without.our.prefix"
+_SHOWN = {"keys": [{"name": "own", "role": "admin", "sha256": digest_of(_HASHED)}], "api_keys": [_PLAIN]}
+_HIDING = {
+    "percent": lambda key: "".join(f"%{byte:02x}" for byte in key.encode()),
+    "some percent": lambda key: "".join(f"%{byte:02X}" if n % 3 else chr(byte) for n, byte in enumerate(key.encode())),
+    "twice": lambda key: "".join(f"%25{byte:02x}" for byte in key.encode()),
+    "quoted": lambda key: quote(key, safe=""),
+    "inside": lambda key: "x1" + quote(key, safe="") + "y2",
+    "base64": lambda key: base64.b64encode(f"u:{key}".encode()).decode(),
+    "base64 in percent": lambda key: quote(base64.b64encode(f"u:{key}".encode()).decode(), safe=""),
+}
+_PLACES = ["a={}", "b=1&a={}&c=2", "a=1;b={}", "{}=1", "{}", "%6bey={}", "A%70i-Key={}", "a=b%26key%3d{}"]
+
+
+@pytest.mark.parametrize("how", _HIDING)
+@pytest.mark.parametrize("key", [KEY, _PLAIN, _HASHED])
+@both_lanes
+async def test_a_key_reaches_no_backend_in_any_spelling(key: str, how: str) -> None:
+    hidden = _HIDING[how](key)
+    system = FakeSystem(security={**_SHOWN, "keys": [*_SHOWN["keys"], {"name": "ci", "sha256": digest_of(KEY)}]})
+    fields = [
+        f"Cookie: a=b; session={hidden}",
+        f"X-Goog-Api-Key: {hidden}",
+        f"X-Auth-Token: {hidden}",
+        f"Proxy-Authorization: Bearer {hidden}",
+        f"X-Custom: {hidden}",
+        f"X-Custom-2: Basic {hidden}",
+        f"User-Agent: tool/1 ({hidden})",
+        "X-Kept: yes",
+    ]
+    async with fleet(system) as server:
+        for path in ("/api/chat", "/v1/messages", "/api/embed"):
+            for place in _PLACES:
+                target = f"{path}?kept=1&{place.format(hidden)}"
+                answer = await (await server.connect()).ask("POST", target, BODY, *fields, f"Api-Key: {key}")
+                assert answer.status == 200
+    assert len(system.calls) == 3 * len(_PLACES)
+    for call in system.calls:
+        wire = sent(call)
+        assert b"x-kept: yes" in wire
+        assert call.target.partition("?")[2] in ("kept=1", "kept=1&b=1&c=2")
+        for reading in (wire, unquote_to_bytes(wire), unquote_to_bytes(unquote_to_bytes(wire))):
+            assert key.encode() not in reading
+            assert base64.b64encode(f"u:{key}".encode()) not in reading
+
+
+@both_lanes
+async def test_a_key_in_the_path_of_an_upload_is_refused() -> None:
+    system = FakeSystem(security={"api_keys": [KEY]})
+    async with fleet(system) as server:
+        target = f"/api/blobs/sha256:0;key={KEY}"
+        answer = await (await server.connect()).ask("POST", target, BODY, f"X-Api-Key: {KEY}")
+        assert answer.status == 400
+        assert KEY.encode() not in answer.body
+    assert not system.relayed
 
 
 @both_lanes

@@ -12,7 +12,7 @@ from fleet.call import ClientGone
 from fleet.endpoints import ENDPOINTS, PINNABLE
 from fleet.headers import field, request_id_of
 from fleet.ids import RequestId, ServerId
-from web import errors, keyfile
+from web import access, errors, keyfile
 from web.counting import unread
 from web.doorman import Doorman, Judged, new_request_id
 from web.faces import Face
@@ -79,7 +79,7 @@ class HotLane:
     def _prepare(self, head: RequestHead) -> Prepared:
         config = self._system.config
         path, _, query = head.target.partition(b"?")
-        hints = _hints(head, path.decode("ascii"), query) if head.method == "POST" else None
+        hints = _hints(head, path.decode("ascii"), query, config) if head.method == "POST" else None
         if hints is None:
             return Prepared(config, None, None, _NONE)
         host = field(head.headers, b"host") or b""
@@ -127,11 +127,11 @@ class HotLane:
         return judged.as_of(request_id)
 
 
-def _hints(head: RequestHead, path: str, query: bytes) -> Hints | None:
-    endpoint = ENDPOINTS.get(path)
-    if endpoint is not None:
-        return hints_of(endpoint, query, head.headers)
-    base, mark, server = path.partition("--")
-    if not mark or base not in PINNABLE or not server or "%" in server or "/" in server:
-        return None
-    return hints_of(ENDPOINTS[base], query, head.headers, ServerId(server))
+def _hints(head: RequestHead, path: str, query: bytes, config: Config) -> Hints | None:
+    endpoint, pinned = ENDPOINTS.get(path), None
+    if endpoint is None:
+        base, mark, server = path.partition("--")
+        if not mark or base not in PINNABLE or not server or "%" in server or "/" in server:
+            return None
+        endpoint, pinned = ENDPOINTS[base], ServerId(server)
+    return hints_of(endpoint, query, head.headers, pinned, access.is_secret(head.headers, config))
