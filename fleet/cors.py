@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -42,13 +43,20 @@ _REQUEST_HEADERS: Final = (
     "X-Stainless-Timeout",
     # what Anthropic's client needs in a browser, and what is ours.
     "X-Api-Key",
+    "Api-Key",
     "Anthropic-Version",
     "Anthropic-Beta",
     "Anthropic-Dangerous-Direct-Browser-Access",
     "X-Priority",
     "X-Request-Id",
+    "X-Fleet-Errors",
+    "Traceparent",
+    "Tracestate",
 )
-_ALLOWED_HEADERS: Final = ",".join(_REQUEST_HEADERS).encode("ascii")
+_PREFIXES: Final = ("x-stainless-", "anthropic-", "openai-")
+"""Of fields of which SDKs have new ones now and then; what is asked for by these names is allowed."""
+_NAME: Final = re.compile(r"[a-z0-9-]{1,64}")
+_MOST_ASKED: Final = 64
 _EXPOSED_HEADERS: Final = (
     b"X-Request-Id,X-Fleet-Server,X-Fleet-Attempts,X-Fleet-Queue-Ms,X-Fleet-Error,Retry-After,"
     b"X-RateLimit-Limit,X-RateLimit-Remaining,X-RateLimit-Reset"
@@ -93,17 +101,40 @@ def response_headers(origin: str, allowed: Sequence[str]) -> list[Field]:
     return [(b"access-control-allow-origin", _value(origin)), (b"vary", b"Origin"), exposed]
 
 
-def preflight_headers(origin: str, allowed: Sequence[str]) -> list[Field]:
-    """The fields of the 204 that answers OPTIONS for an allowed origin."""
+def preflight_headers(
+    origin: str,
+    allowed: Sequence[str],
+    *,
+    asked: str = "",
+    extra: Sequence[str] = (),
+    private: bool = False,
+) -> list[Field]:
+    """The fields of the 204 that answers OPTIONS for an allowed origin.
+
+    `asked` are the request fields that the browser asks about, `extra` those that are allowed besides ours. `private`:
+    it asks for leave to call from a public page into a private network (Private Network Access).
+    """
     own = [
         (b"access-control-allow-methods", _METHODS),
-        (b"access-control-allow-headers", _ALLOWED_HEADERS),
+        (b"access-control-allow-headers", _allowed_headers(asked, extra)),
         (b"access-control-max-age", _MAX_AGE),
     ]
+    if private:
+        own.append((b"access-control-allow-private-network", b"true"))
     if "*" in allowed:
         return [(b"access-control-allow-origin", b"*"), *own]
     vary = b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
     return [(b"access-control-allow-origin", _value(origin)), (b"vary", vary), *own]
+
+
+def _allowed_headers(asked: str, extra: Sequence[str]) -> bytes:
+    """Ollama's and ours, then those that are configured, then those of an SDK's family that this browser asks about."""
+    known = {name.lower(): name for name in (*_REQUEST_HEADERS, *extra)}
+    for name in asked.lower().split(",", _MOST_ASKED)[:_MOST_ASKED]:
+        name = name.strip()
+        if name.startswith(_PREFIXES) and _NAME.fullmatch(name):
+            known.setdefault(name, name)
+    return ",".join(known.values()).encode("ascii")
 
 
 def _matches(origin: str, rule: str) -> bool:

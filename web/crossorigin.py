@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,12 @@ class Decision:
     status: int | None = None
     fields: tuple[tuple[bytes, bytes], ...] = ()
 
+
+log = logging.getLogger("fleet.cors")
+
+_SHOWN: Final = 128
+_MOST_TOLD: Final = 256
+_told: set[tuple[str, bool]] = set()
 
 NOTHING: Final = Decision()
 OWN_KEY: Final = "fleet.own"
@@ -50,11 +57,12 @@ def decide(method: str, path: str, host: str, headers: Headers, config: Config) 
     allowed = _allowed(configured, defaults=not admin)
     verdict = cors.decide(origin, allowed, host)
     if verdict is cors.Verdict.DENIED:
+        _tell(origin, admin=admin)
         return _FORBIDDEN
     if verdict is cors.Verdict.ABSENT:
         return NOTHING
     if method == "OPTIONS":
-        return Decision(204, tuple(cors.preflight_headers(origin, allowed)))
+        return Decision(204, tuple(_preflight(origin, allowed, headers, config)))
     return Decision(None, tuple(cors.response_headers(origin, allowed)))
 
 
@@ -74,6 +82,23 @@ def is_own(method: str, path: str, host: str, headers: Headers) -> bool:
         return site == b""
     harmless = method in _SAFE and path not in LIVE
     return harmless and (site in (b"", b"none") or field(headers, b"sec-fetch-mode") == b"navigate")
+
+
+def _preflight(origin: str, allowed: tuple[str, ...], headers: Headers, config: Config) -> list[cors.Field]:
+    asked = (field(headers, b"access-control-request-headers") or b"").decode("latin-1")
+    private = (field(headers, b"access-control-request-private-network") or b"").lower() == b"true"
+    return cors.preflight_headers(origin, allowed, asked=asked, extra=config.cors.headers, private=private)
+
+
+def _tell(origin: str, *, admin: bool) -> None:
+    """Once for every origin, up to a number of them: a browser shows its user nothing that would help."""
+    known = (origin[:_SHOWN].lower(), admin)
+    if known in _told or len(_told) >= _MOST_TOLD:
+        return
+    _told.add(known)
+    what = "administer the fleet" if admin else "use the fleet"
+    last = "" if len(_told) < _MOST_TOLD else " (further origins are not told)"
+    log.warning("refused a page of %s that wants to %s: cors.origins could allow it%s", origin[:_SHOWN], what, last)
 
 
 def _admins(config: Config) -> tuple[str, ...]:

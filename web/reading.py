@@ -35,7 +35,8 @@ def target() -> str:
     """Path and query as a backend shall see them. Raises BadRequest for a path that holds a key."""
     here = scope()
     secret = _is_secret()
-    where, query = here["raw_path"], without_keys(here["query_string"], secret)
+    where: bytes = here["raw_path"]
+    query = without_keys(here["query_string"], secret)
     if secret(where):
         raise BadRequest("the path holds an API key", details="send it in a header field")
     return (where + b"?" + query if query else where).decode("ascii")

@@ -41,7 +41,7 @@ NOW: Final = frozenset(
     )
     | _under("limits", "body_bytes headers connections decoded_bytes buffered_bytes")
     | _under("compat", "native_errors")
-    | _under("cors", "origins")
+    | _under("cors", "headers origins")
     | _under("placement", "builder pull_copies")
     | _under("jobs", "per_server total waiting keep load_timeout")
     | _under("reload", "watch")

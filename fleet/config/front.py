@@ -34,6 +34,11 @@ def _level(value: object) -> object:
     return {"WARN": "WARNING"}.get(value.upper(), value.upper()) if isinstance(value, str) else value
 
 
+FieldName = Annotated[
+    str,
+    Field(max_length=64, pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"),
+    Says("the name of a header field, such as X-My-Header"),
+]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_level)]
 Origin = Annotated[
     str,
@@ -158,6 +163,11 @@ class CorsSection(Section):
 
     origins: tuple[Origin, ...] = Field(
         (), max_length=100, description="Origins allowed in addition to those that Ollama allows by itself."
+    )
+    headers: tuple[FieldName, ...] = Field(
+        (),
+        max_length=100,
+        description="Request fields that pages may send, besides those that Ollama allows and the fleet reads.",
     )
 
 

@@ -23,6 +23,7 @@ TAGS = st.sampled_from(["no", "1:30", "007", "1e3", "~", "true", "", "a b", "ün
 SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "host": st.sampled_from(["127.0.0.1", "::1", "0.0.0.0", "my-host.example"]),
     "origins": st.lists(st.sampled_from(["*", "https://x", "app://y:*"])),
+    "CorsSection.headers": st.lists(st.sampled_from(["X-Mine", "x-stainless-new"])),
     "allowed_hosts": st.lists(st.sampled_from(["*", "fleet.example", "nas"])),
     "tls": st.sampled_from([{}, {"certificate": "", "key": ""}, {"certificate": "c.pem", "key": "no"}]),
     "trusted_proxies": st.lists(st.sampled_from(["::1", "10.0.0.0/8", "FD00:0::/8", "::ffff:10.0.0.7", "::/0"])),

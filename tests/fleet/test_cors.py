@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from fleet.cors import Verdict, allowed_origins, decide, preflight_headers, response_headers
@@ -114,3 +116,41 @@ def test_a_lone_star_allows_all() -> None:
 
 def test_an_origin_cannot_split_the_header() -> None:
     assert b"\n" not in dict(response_headers("app://x\r\ny: z", DEFAULT))[b"access-control-allow-origin"]
+
+
+READ = [
+    "Authorization", "Api-Key", "X-Api-Key", "X-Priority", "X-Request-Id", "Traceparent", "Tracestate",
+    "X-Fleet-Errors", "X-Stainless-Lang", "X-Stainless-Retry-Count", "Anthropic-Version", "Anthropic-Beta",
+]  # fmt: skip
+
+
+def names(**asking: Any) -> list[str]:
+    headers = dict(preflight_headers("http://localhost", DEFAULT, **asking))
+    return headers[b"access-control-allow-headers"].decode().lower().split(",")
+
+
+@pytest.mark.parametrize("name", READ)
+def test_every_field_that_is_read_may_be_sent_by_a_page(name: str) -> None:
+    assert name.lower() in names()
+
+
+def test_new_fields_of_the_sdks_are_allowed_when_they_are_asked_for() -> None:
+    found = names(
+        asked="authorization, X-Stainless-New-One,anthropic-future , x-evil, x-stainless-a\r\nx: y, anthropic-\x00"
+    )
+    assert {"x-stainless-new-one", "anthropic-future"} <= set(found)
+    assert not [name for name in found if "evil" in name or "\r" in name or "\x00" in name]
+    assert len(found) == len(set(found))
+    assert len(names(asked="anthropic-a," * 10_000)) < 200
+    assert "x-stainless-new-one" not in names()
+
+
+def test_configured_fields_are_allowed_too() -> None:
+    assert names(extra=("X-My-Header",))[-1] == "x-my-header"
+    assert names(extra=("X-API-KEY",)).count("x-api-key") == 1
+
+
+def test_a_private_network_may_be_called_by_whom_it_allows() -> None:
+    field = b"access-control-allow-private-network"
+    assert dict(preflight_headers("http://localhost", DEFAULT, private=True))[field] == b"true"
+    assert field not in dict(preflight_headers("http://localhost", DEFAULT))

@@ -110,7 +110,10 @@ def sent(call: Call) -> bytes:
 
 _PLAIN = "plain-key/of+the=file,0123"
 _HASHED = "another-own:key~without.our.prefix"
-_SHOWN = {"keys": [{"name": "own", "role": "admin", "sha256": digest_of(_HASHED)}], "api_keys": [_PLAIN]}
+_SHOWN: dict[str, Any] = {
+    "keys": [{"name": "own", "role": "admin", "sha256": digest_of(_HASHED)}],
+    "api_keys": [_PLAIN],
+}
 _HIDING = {
     "percent": lambda key: "".join(f"%{byte:02x}" for byte in key.encode()),
     "some percent": lambda key: "".join(f"%{byte:02X}" if n % 3 else chr(byte) for n, byte in enumerate(key.encode())),

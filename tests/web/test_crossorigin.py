@@ -8,6 +8,7 @@ import pytest
 
 from tests.kit.lanes import both_lanes
 from tests.web.fake_system import FakeSystem, fleet
+from web import crossorigin
 
 pytestmark = both_lanes
 
@@ -97,3 +98,35 @@ async def test_an_origin_that_is_configured_may_administer() -> None:
         assert (answer.status, answer["access-control-allow-origin"]) == (400, "https://ops.example")
         preflight = await wire.ask("OPTIONS", f"{ADMIN}/servers/a", b"", "Origin: https://ops.example")
         assert preflight.status == 204
+
+
+ASKING = ["Access-Control-Request-Method: POST", "Access-Control-Request-Private-Network: true"]
+
+
+async def test_a_preflight_names_configured_fields_and_lets_into_a_private_network() -> None:
+    config: dict[str, Any] = {"cors": {"origins": ["https://good.example"], "headers": ["X-My-Header"]}}
+    async with fleet(FakeSystem(**config)) as server:
+        wire = await server.connect()
+        asked = "Access-Control-Request-Headers: x-my-header,x-stainless-new"
+        answer = await wire.ask("OPTIONS", "/api/chat", b"", "Origin: https://good.example", asked, *ASKING)
+        assert answer.status == 204
+        allowed = answer["access-control-allow-headers"].lower().split(",")
+        assert {"x-my-header", "x-stainless-new", "api-key", "traceparent"} <= set(allowed)
+        assert answer["access-control-allow-private-network"] == "true"
+        answer = await wire.ask("OPTIONS", "/api/chat", b"", "Origin: https://bad.example", *ASKING)
+        assert (answer.status, "access-control-allow-private-network" in answer) == (403, False)
+
+
+async def test_a_refused_origin_is_told_once_with_the_setting_that_could_allow_it(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crossorigin, "_told", set())
+    async with fleet(FakeSystem()) as server:
+        for n in range(600):
+            wire = await server.connect()
+            await wire.ask("POST", "/api/chat", b"{}", f"Origin: https://evil{n // 2}.example")
+        await wire.ask("POST", f"{ADMIN}/servers/add", b"{}", "Origin: https://evil0.example")
+    told = [each.getMessage() for each in caplog.records if each.name == "fleet.cors"]
+    assert told[0] == "refused a page of https://evil0.example that wants to use the fleet: cors.origins could allow it"
+    assert len(told) == len(set(told)) == 256
+    assert told[-1].endswith("(further origins are not told)")
