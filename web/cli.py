@@ -6,12 +6,14 @@ configuration; 3 a port is taken; 70 a shutdown hung, so the process was ended f
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from web import hangup
 from web.cli_export import export
 from web.cli_keys import keys
 
@@ -259,4 +261,11 @@ def _run(config: Config, source: str = "defaults", origin: Origin | None = None,
 
 def main() -> None:
     """Entry point of the `fleet` command."""
-    app()
+    if "serve" not in sys.argv[1:2]:
+        app()
+        return
+    hangup.bear()
+    try:
+        app()
+    finally:
+        hangup.ignore()

@@ -10,6 +10,7 @@ from typing import Final, TextIO
 
 import orjson
 
+from web.hangup import BearingHandler
 from web.logring import LogRing, fields
 
 MOST_HELD: Final = 1000
@@ -46,7 +47,7 @@ def _plain(value: object) -> str:
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
-class PatientHandler(logging.StreamHandler[TextIO]):
+class PatientHandler(BearingHandler):
     """Can hold lines back for a moment, so that what a reader looks for comes first; errors never wait."""
 
     def __init__(self, stream: TextIO) -> None:

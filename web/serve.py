@@ -1,7 +1,8 @@
 """From a configuration to a running process, and back down in order.
 
 First signal: no new work, readiness off, running requests may end within `drain_timeout`, then everything stops.
-Second signal: now. If the event loop hangs, a timer thread ends the process; if the interpreter does, `web.watchdog`.
+Second signal: now. SIGHUP: everything is read anew, or, if the terminal has closed, the same as a first signal. If the
+event loop hangs, a timer thread ends the process; if the interpreter does, `web.watchdog`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import signal
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -24,7 +25,7 @@ import trio
 from actors.supervisor import keep_up
 from actors.tracing import tracing
 from fleet.config import listening
-from web import keyfile, logs, notify
+from web import hangup, keyfile, logs, notify
 from web.app import create_apps
 from web.bind import Bound, bind
 from web.connection import TERMS_KEY
@@ -39,7 +40,7 @@ from web.listen import MESSAGE_BYTES, serve_apps
 from web.live.doors import keepers
 from web.logring import LogRing
 from web.settings import Settings
-from web.tls import server_context
+from web.tls import TlsUnusable, server_context
 from web.watch import Watch
 from web.watchdog import Watchdog, watchdog
 
@@ -142,8 +143,19 @@ async def _listen(
         await nursery.start(partial(_serve_app, house.system, config, Faces(apps), inner, done))
         edge = Edge(house.system, inner, app.config[TERMS_KEY], tls, most)
         house.settings.followers.append(follower(list(apps.values()), edge, listeners))
+        if tls is not None:
+            house.settings.renewals.append(partial(_renew_certificate, edge, house.system))
         await serve_edge(listeners, edge, stop=closing, drain_timeout=_LAST_WORDS, task_status=task_status)
         done.set()
+
+
+async def _renew_certificate(edge: Edge, system: System) -> None:
+    """For connections that come from here on. Files that cannot be used change nothing."""
+    try:
+        edge.tls = await trio.to_thread.run_sync(secured, system.config)
+        log.info("the certificate was read anew")
+    except TlsUnusable as error:
+        log.error("the certificate stays as it was: %s", error)
 
 
 async def _serve_app(
@@ -214,7 +226,7 @@ def run(
     with private_socket() as inner, watchdog(_most(config.drain_timeout) + KILLED_AFTER) as outside:
         doors = _Doors(bind_all(config), inner, outside, origin)
         _rarely_collect()
-        return trio.run(_main, config, doors, say, source, setting or Setting())
+        return trio.run(_main, config, doors, hangup.bearing(say), source, setting or Setting())
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +247,8 @@ class _End:
     outside: Watchdog
     stop: trio.Event = field(default_factory=trio.Event)
     hurry: trio.Event = field(default_factory=trio.Event)
+    renew: trio.Event = field(default_factory=trio.Event)
+    """Set to have everything read anew; then there is another one."""
 
     def follow(self, config: Config) -> None:
         """Another configuration, another patience."""
@@ -295,6 +309,7 @@ async def _run_system(
         async with trio.open_nursery() as beside:
             beside.start_soon(setting.beside, urls)
             beside.start_soon(keyfile.follow, system)
+            beside.start_soon(keep_up, "reload", partial(_renew, end, house))
             beside.start_soon(keep_up, "configuration watch", Watch(house.settings).run)
             await end.stop.wait()
             beside.cancel_scope.cancel()
@@ -320,23 +335,58 @@ async def _serve(
     )
 
 
+async def _renew(end: _End, house: House) -> None:
+    """Read everything anew whenever that is asked for. Cancelled: what is half read changes nothing."""
+    while True:
+        await end.renew.wait()
+        end.renew = trio.Event()
+        log.info("reading configuration, keys and certificates anew")
+        await house.settings.renew()
+        if path := house.system.config.security.keys_file:
+            await keyfile.refresh(path)
+        log.info("everything was read anew")
+
+
 async def _watch_signals(
     end: _End,
     say: Callable[[str], None],
     task_status: trio.TaskStatus[None],
 ) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals, end.outside.listening():
+    with (
+        closing(hangup.Terminal()) as terminal,
+        trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals,
+        end.outside.listening(),
+    ):
         task_status.started()
-        async for _ in signals:
+        if hangup.came_early():
+            _hung_up(end, say, terminal)
+        async for number in signals:
+            if number == signal.SIGHUP:
+                _hung_up(end, say, terminal)
+                continue
             end.outside.heard()
             if end.stop.is_set():
                 end.hurry.set()
-                continue
-            say(f"stopping: running requests may end within {end.drain_timeout:g} s; signal again to stop now")
-            most = _most(end.drain_timeout)
-            notify.stopping(most + KILLED_AFTER + _TO_EXIT)
-            _arm_hard_exit(most)
-            end.stop.set()
+            else:
+                _stop(end, say)
+
+
+def _hung_up(end: _End, say: Callable[[str], None], terminal: hangup.Terminal) -> None:
+    """Never a second signal: terminals, shells and `make` send several when one window closes."""
+    if end.stop.is_set():
+        return
+    if terminal.gone:
+        _stop(end, say)
+    else:
+        end.renew.set()
+
+
+def _stop(end: _End, say: Callable[[str], None]) -> None:
+    most = _most(end.drain_timeout)
+    notify.stopping(most + KILLED_AFTER + _TO_EXIT)
+    _arm_hard_exit(most)
+    end.stop.set()
+    say(f"stopping: running requests may end within {end.drain_timeout:g} s; signal again to stop now")
 
 
 def _most(drain_timeout: float) -> float:

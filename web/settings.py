@@ -57,6 +57,8 @@ class Settings(Standing):
         super().__init__(system, origin)
         self.trouble: Trouble | None = None
         self.followers: list[Callable[[Config], None]] = []
+        self.renewals: list[Callable[[], Awaitable[None]]] = []
+        """What a reload reads anew besides: files that the configuration only names. They must not fail."""
         self._lock = trio.Lock()
         self._refused: str | None = None
         """The text of the file that caused the trouble."""
@@ -82,6 +84,22 @@ class Settings(Standing):
                 if mine and not dry:
                     self._trouble(error, None)
                 raise
+
+    async def renew(self) -> None:
+        """Read the file of the start anew, if there is one, and what it names. Never raises: what is wrong is told."""
+        if self.watchable:
+            async with self._lock:
+                text = None
+                try:
+                    origin, path = await self._placed(None)
+                    text = await _read(path)
+                    if not text.strip():
+                        raise BadRequest(f"{path.name} is empty: a reload would take that for a configuration")
+                    await self._take(text, origin.name, mine=True, dry=False)
+                except FleetError as error:
+                    self._trouble(error, text)
+        for renewal in self.renewals:
+            await renewal()
 
     async def look(self) -> None:
         """See whether the file has changed by itself, and follow it. Never raises: what is wrong becomes `trouble`."""
