@@ -27,12 +27,12 @@ _PATTERNS: Final = (
 )
 
 
-def redacted(value: object, is_secret: Callable[[str], bool] = lambda text: False) -> Any:
+def redacted(value: object, clean: Callable[[str], str] = str) -> Any:
     """A value as plain JSON: secrets replaced, long texts cut, big or deep things cut short.
 
-    `is_secret` knows texts that are secrets whatever they look like.
+    `clean` takes out of a text what is secret whatever it looks like (see `fleet.secrets`).
     """
-    return _Redaction(is_secret).of(value, 0)
+    return _Redaction(clean).of(value, 0)
 
 
 def is_secret_name(name: str) -> bool:
@@ -44,8 +44,8 @@ def is_secret_name(name: str) -> bool:
 class _Redaction:
     """One value's worth."""
 
-    def __init__(self, is_secret: Callable[[str], bool]) -> None:
-        self._is_secret = is_secret
+    def __init__(self, clean: Callable[[str], str]) -> None:
+        self._clean = clean
         self._left = MOST_VALUES
 
     def of(self, value: object, depth: int) -> Any:
@@ -98,9 +98,7 @@ class _Redaction:
         return found
 
     def _text(self, text: str) -> str:
-        if self._is_secret(text):
-            return REDACTED
-        shorter = text[: 4 * _LONGEST]  # patterns look at what may be shown only, and at no megabytes
+        shorter = self._clean(text[: 4 * _LONGEST])  # what may be shown is looked at only, and no megabytes
         for pattern, instead in _PATTERNS:
             shorter = pattern.sub(instead, shorter)
         return shorter if len(shorter) <= _LONGEST else shorter[:_LONGEST] + CUT

@@ -164,13 +164,21 @@ def secrets_of(config: Config) -> Secrets:
 
 def is_secret(headers: Headers, config: Config) -> Callable[[bytes], bool]:
     """What tells, of a piece of a request's head, that it holds a key: one of ours, or the one that was shown."""
-    if not config.security.has_keys:
-        return _nothing
+    return _aware(headers, config).within if config.security.has_keys else _nothing
+
+
+def cleaner(headers: Headers, config: Config) -> Callable[[str], str]:
+    """What takes keys and other secrets out of a text that a caller has sent with these headers."""
+    return _aware(headers, config).cleaned
+
+
+def _aware(headers: Headers, config: Config) -> Secrets:
+    """The secrets, this caller's key among them."""
     secrets, ring = secrets_of(config), ring_of(config.security)
     for key in _presented(headers):
         if ring.find(key) is not None:
             secrets.shown(key.decode("latin-1"))
-    return secrets.within
+    return secrets
 
 
 def _nothing(data: bytes) -> bool:

@@ -49,8 +49,8 @@ class Note:
         self._about: dict[str, str] = {}
         self._change: dict[str, Any] = {}
         self._system = cast("System", current_app.config[reading.SYSTEM_KEY])
-        self._ring = access.ring_of(self._system.config.security)
         here = reading.scope()
+        self._clean = access.cleaner(here["headers"], self._system.config)
         self._harmless = here["method"] == "HEAD"
         self._request_id = errors.asker_of(here).request_id
         self._by = access.visitor(here, self._system.config)
@@ -59,7 +59,7 @@ class Note:
 
     def about(self, **names: str) -> None:
         """Say what it is about: `model`, `server` and the like; the client's own words are cut."""
-        self._about |= {key: str(self._safe(name[:_NAME_LENGTH])) for key, name in names.items()}
+        self._about |= {key: str(self._safe(name))[:_NAME_LENGTH] for key, name in names.items()}
 
     def change(self, *, before: object = None, after: object = None) -> None:
         """Say what was changed, from what to what: plain values or models, small ones. Secrets in them are replaced."""
@@ -103,8 +103,8 @@ class Note:
         }
 
     def _safe(self, value: object) -> Any:
-        """Without what looks like a secret, and without any key of ours whatever it looks like."""
-        return redacted(value, lambda text: self._ring.find(text.encode("utf-8", "replace")) is not None)
+        """Without what looks like a secret, and without any key that is known, whatever stands around it."""
+        return redacted(value, self._clean)
 
 
 def audited(log: logging.Logger, action: str) -> Callable[[View[P, R]], Callable[P, Awaitable[R]]]:

@@ -9,7 +9,7 @@ import logging
 import math
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -26,6 +26,18 @@ _LARGEST: Final = 2**53
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 Value = str | int | float | bool | None
+
+_scrub: list[Callable[[str], str]] = [str]
+
+
+def scrub_with(how: Callable[[str], str]) -> None:
+    """From here on nothing is written or kept before this has seen it; any thread may call it."""
+    _scrub[0] = how
+
+
+def scrubbed(text: str) -> str:
+    """A text as it may stand in a log: without the secrets that are known."""
+    return _scrub[0](text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +107,10 @@ def fields(record: logging.LogRecord) -> dict[str, object]:
 
 def _kept(record: logging.LogRecord) -> Kept:
     extra = fields(record)
-    request_id = clipped(str(extra.pop("request_id", "")), FIELD_BYTES)
+    request_id = clipped(scrubbed(str(extra.pop("request_id", ""))), FIELD_BYTES)
     meta = {clipped(name, _NAME_BYTES): _value(value) for name, value in islice(extra.items(), FIELDS)}
     meta |= islice(_exception(record), FIELDS - len(meta))
-    message = clipped(record.getMessage(), MESSAGE_BYTES)
+    message = clipped(scrubbed(record.getMessage()), MESSAGE_BYTES)
     return Kept(record.created, record.levelno, clipped(record.name, FIELD_BYTES), message, meta, request_id)
 
 
@@ -121,7 +133,7 @@ def _value(value: object) -> Value:
         return int(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(value)
-    return clipped(str(value), FIELD_BYTES)
+    return clipped(scrubbed(str(value)), FIELD_BYTES)
 
 
 def clipped(text: str, most: int) -> str:

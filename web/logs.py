@@ -11,7 +11,7 @@ from typing import Final, TextIO
 import orjson
 
 from web.hangup import BearingHandler
-from web.logring import LogRing, fields
+from web.logring import LogRing, fields, scrubbed
 
 MOST_HELD: Final = 1000
 """Lines that are held back; more, and all are written."""
@@ -28,7 +28,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         extra = "".join(f" {name}={_plain(value)}" for name, value in fields(record).items())
         line = f"{_moment(record)} {record.levelname:<7} {record.name}: {_plain(record.getMessage())}{extra}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return f"{line}\n{scrubbed(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
 class JsonFormatter(logging.Formatter):
@@ -36,14 +36,19 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = {"time": _moment(record), "level": record.levelname, "logger": record.name}
-        line |= {"message": record.getMessage(), **fields(record)}  # type: ignore[dict-item]
+        told = {name: _safe(value) for name, value in fields(record).items()}
+        line |= {"message": scrubbed(record.getMessage()), **told}  # type: ignore[dict-item]
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+            line["exception"] = scrubbed(self.formatException(record.exc_info))
+        return orjson.dumps(line).decode()
+
+
+def _safe(value: object) -> object:
+    return value if value is None or isinstance(value, bool | int | float) else scrubbed(str(value))
 
 
 def _plain(value: object) -> str:
-    text = str(value)
+    text = scrubbed(str(value))
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 

@@ -25,7 +25,7 @@ import trio
 from actors.supervisor import keep_up
 from actors.tracing import tracing
 from fleet.config import listening
-from web import hangup, keyfile, logs, notify
+from web import access, hangup, keyfile, logs, notify
 from web.app import create_apps
 from web.bind import Bound, bind
 from web.connection import TERMS_KEY
@@ -38,7 +38,7 @@ from web.inner import Inner, private_socket
 from web.keeping import keeping
 from web.listen import MESSAGE_BYTES, serve_apps
 from web.live.doors import keepers
-from web.logring import LogRing
+from web.logring import LogRing, scrub_with
 from web.settings import Settings
 from web.tls import TlsUnusable, server_context
 from web.watch import Watch
@@ -294,6 +294,7 @@ async def _run_system(
     ):
         if tracer is not None:
             tracer.attach(system.fleet)
+        scrub_with(lambda text: access.secrets_of(system.config).scrubbed(text))
         house = House(system, Settings(system, doors.origin), LogRing.installed())
         house.settings.followers.append(end.follow)
         urls = await serving.start(_serve, config, house, end, doors)

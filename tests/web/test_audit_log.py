@@ -17,9 +17,11 @@ from fleet.keys import digest_of, new_key
 from fleet.roles import Role
 from tests.kit.served import served
 from tests.web.fake_system import FakeSystem, fleet
+from web import access
 from web.admin import auditlog
 from web.admin.topic import Asked, Topic
 from web.faces import Face
+from web.logring import LogRing, scrub_with
 
 ADMIN = "/api/orchestrator"
 KEY = new_key(b"k" * 32)
@@ -296,3 +298,31 @@ async def test_a_change_to_a_real_fleet_is_in_its_log() -> None:
     (entry,) = answer.json()["entries"]
     assert (entry["who"], entry["action"], entry["targets"]) == ("ops", "add server", {"server": "b"})
     assert BACKEND not in answer.text
+
+
+@pytest.mark.parametrize("around", ["{}", "because {} is gone", "xx{}yy", "x=1&key={}&y"])
+@pytest.mark.parametrize("key", [KEY, PLAIN, "the-key-of-an-operator", BACKEND])
+async def test_a_key_inside_a_reason_stands_nowhere(key: str, around: str) -> None:
+    servers = [{"id": "a", "url": "http://127.0.0.1:9", "api_key": BACKEND}]
+    shown: list[str] = []
+    root = logging.getLogger()
+    ring = LogRing()
+    root.addHandler(ring)
+    try:
+        async with served(servers=servers, security=SECURITY) as front:
+            config = front.system.config
+            scrub_with(lambda text: access.secrets_of(config).scrubbed(text))
+            async with front.client(**{"X-API-Key": KEY}) as client:
+                for body in ({"reason": around.format(key)},):
+                    answer = await client.post(f"{ADMIN}/servers/a/drain", json=body)
+                    assert answer.status_code == 200, answer.text
+                    shown.append(answer.text)
+                for path in ("servers", "health", "audit", "logs"):
+                    shown.append((await client.get(f"{ADMIN}/{path}")).text)
+    finally:
+        root.removeHandler(ring)
+        scrub_with(str)
+    kept, _ = ring.snapshot()
+    shown += [f"{each.message} {each.meta}" for each in kept]
+    assert not [text for text in shown if key in text]
+    assert any("REDACTED" in text for text in shown)

@@ -142,6 +142,15 @@ async def _run(entry: Entry, house: House, note: Note | None, **path: Any) -> Re
     by = access.visitor(scope(), house.system.config)
     asked = Asked(house, by, query_of(entry.query), None, note)
     if entry.body is not None and entry.reads:
-        asked.body = body_of(entry.body, await json_object())
+        asked.body = _clean(body_of(entry.body, await json_object()), house)
     answer = await entry.view(asked, **path)
     return answer if isinstance(answer, Response) else replies.json(answer)
+
+
+def _clean(body: BaseModel, house: House) -> BaseModel:
+    """What people write beside an order is shown in many places: in none of them a key that slipped into it."""
+    reason = getattr(body, "reason", None)
+    if not isinstance(reason, str) or not reason:
+        return body
+    cleaned = access.cleaner(scope()["headers"], house.system.config)(reason)
+    return body if cleaned == reason else body.model_copy(update={"reason": cleaned})
