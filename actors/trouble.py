@@ -30,6 +30,7 @@ NO_CONNECTION: Final = (OSError, trio.BrokenResourceError, UnicodeError)
 BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, WireError)
 """All that a link or a parser may raise when a connection goes bad."""
 
+_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE)
 _DEEPEST: Final = 16
 
 _BROKE: Final[tuple[tuple[type[Exception], str], ...]] = (
@@ -50,9 +51,19 @@ def broke(address: str, phase: Phase, error: BaseException | None = None) -> Bac
 
 def unreachable(address: str, error: BaseException) -> FleetError:
     """The error for a connection that was never made; when we are out of file descriptors, no backend is to blame."""
-    if any(isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE) for cause in _causes(error)):
+    if any(_is_shortage(cause) for cause in _causes(error)):
         return OutOfDescriptors("the fleet has too many open files", retry_after=1.0)
     return BackendUnreachable(f"{address} cannot be reached: {_reason(error)}.", Phase.CONNECT)
+
+
+def _is_shortage(cause: BaseException) -> bool:
+    """Whether we have no descriptor left. A resolver that has none either says that the name cannot be found."""
+    if isinstance(cause, socket.gaierror):
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            return error.errno in _EXHAUSTED
+    return isinstance(cause, OSError) and cause.errno in _EXHAUSTED
 
 
 def kind_of(error: BackendError) -> str:

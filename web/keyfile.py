@@ -41,6 +41,8 @@ class _Look:
     stamp: Stamp
     keys: tuple[StoredKey, ...] = ()
     fault: str = ""
+    passing: bool = False
+    """Whether the fault is one of reading, not of what was read, and may be over without a change of the file."""
 
 
 class KeyFile:
@@ -50,6 +52,7 @@ class KeyFile:
         self.path = path
         self.keys: tuple[StoredKey, ...] = ()
         self._seen: Stamp | None = None
+        self._told = ""
 
     def look(self) -> _Look | None:
         """See whether the file has changed, and read it if so. Blocks on the disk; changes nothing."""
@@ -65,15 +68,19 @@ class KeyFile:
         try:
             return _Look(stamp, read(self.path) if stamp else ())
         except KeysUnusable as error:
-            return _Look(stamp, fault=str(error))
+            return _Look(stamp, fault=str(error), passing=isinstance(error.__cause__, OSError))
 
     def take(self, found: _Look | None) -> bool:
         """Go by what a look has found; whether that changed the keys."""
         if found is None or found.stamp == self._seen:
             return False
-        first, self._seen = self._seen is None, found.stamp
+        first = self._seen is None
+        if not found.passing:
+            self._seen = found.stamp
+        told, self._told = self._told, found.fault
         if found.fault:
-            log.error("security.keys_file %s %s; the keys stay as they were", self.path, found.fault)
+            if found.fault != told or not found.passing:
+                log.error("security.keys_file %s %s; the keys stay as they were", self.path, found.fault)
             return False
         if not found.stamp:
             log.warning("security.keys_file %s does not exist%s", self.path, "" if first else "; its keys stay in use")
@@ -130,7 +137,7 @@ def read(path: str) -> tuple[StoredKey, ...]:
     try:
         return read_keys(_content(path).decode("utf-8"))
     except OSError as error:
-        raise KeysUnusable(f"cannot be read: {error.strerror}") from None
+        raise KeysUnusable(f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
         raise KeysUnusable("is not in UTF-8") from None
     except ValueError as error:

@@ -6,6 +6,7 @@ is cancelled, readers that do not read included.
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -15,9 +16,12 @@ from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.worker_context import WorkerContext
 
 from web.bind import Bound, HostUnusable, PortTaken, bind
+from web.shortage import PAUSE, Shortage, is_shortage
 from web.tcp import MESSAGE_BYTES, Connection, hyper_config, wrap
 
 __all__ = ["MESSAGE_BYTES", "Bound", "HostUnusable", "PortTaken", "bind", "serve_apps"]
+
+log = logging.getLogger(__name__)
 
 IDLE: Final = 180.0
 """Seconds an idle connection is kept; more than the 90 s for which Go clients reuse one."""
@@ -75,20 +79,30 @@ async def _accept(
     """Accept until cancelled through the scope it reports; its connections live on in `connections`."""
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            sockets = [listener for bound in listeners for listener in bound.listeners()]
-            await nursery.start(_listeners, handle, sockets, connections)
+            for listener in [each for bound in listeners for each in bound.listeners()]:
+                nursery.start_soon(_listen, handle, listener, connections)
             if arriving is not None:
                 nursery.start_soon(_take_in, arriving, handle, connections)
             task_status.started(scope)
 
 
-async def _listeners(
-    handle: Callable[[trio.SocketStream], Any],
-    sockets: list[trio.SocketListener],
-    connections: trio.Nursery,
-    task_status: trio.TaskStatus[Any],
+async def _listen(
+    handle: Callable[[trio.SocketStream], Any], listener: trio.SocketListener, connections: trio.Nursery
 ) -> None:
-    await trio.serve_listeners(handle, sockets, handler_nursery=connections, task_status=task_status)
+    """As Trio does, which would log a traceback ten times a second while there are no descriptors left."""
+    shortage = Shortage("the app cannot accept connections", log)
+    async with listener:
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as error:
+                if not is_shortage(error):
+                    raise
+                shortage.met(error)
+                await trio.sleep(PAUSE)
+                continue
+            shortage.over()
+            connections.start_soon(handle, stream)
 
 
 async def _take_in(

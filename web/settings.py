@@ -63,6 +63,11 @@ class Settings(Standing):
         self._refused: str | None = None
         """The text of the file that caused the trouble."""
 
+    @property
+    def unread(self) -> bool:
+        """Whether the trouble is that the file could not be read at all: it may be possible later, without a change."""
+        return self.trouble is not None and self._refused is None
+
     async def change(self, mapping: Mapping[str, object], *, dry: bool) -> Outcome:
         """Let `mapping`, which is partial, take effect. Raises `ConfigError` with every problem."""
         async with self._lock:

@@ -7,6 +7,7 @@ them.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from contextlib import aclosing
 from pathlib import Path
@@ -26,6 +27,8 @@ _STEP: Final = 100
 """Milliseconds of silence that end a change of several steps; it ends in `_DEBOUNCE` at the latest."""
 _TIMEOUT: Final = 300
 """Milliseconds for which the waiting thread hears nothing of a cancellation."""
+_AGAIN: Final = 5.0
+"""Seconds after which a directory that cannot be watched is tried again, or a file that could not be read."""
 
 
 class Watch:
@@ -34,6 +37,7 @@ class Watch:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._on = settings.system.config.reload.watch
+        self._told = False
         self._scope = trio.CancelScope()
         settings.followers.append(self._turn)
 
@@ -41,8 +45,9 @@ class Watch:
         """Until cancelled, which takes 0.3 s at the most. Returns at once if the fleet was started without a file."""
         while self._settings.watchable:
             with trio.CancelScope() as self._scope:
-                while self._on and await self._follow():
-                    pass
+                while self._on:
+                    if not await self._follow():
+                        await trio.sleep(_AGAIN)
                 await trio.sleep_forever()
 
     def _turn(self, config: Config) -> None:
@@ -51,7 +56,7 @@ class Watch:
             self._scope.cancel()
 
     async def _follow(self) -> bool:
-        """True: another directory has taken the place of ours. False: none can be watched, which is told."""
+        """True: another directory has taken the place of ours. False: none can be watched now, which is told once."""
         file = self._settings.file
         assert file is not None
         watched = await _identity(file.parent)
@@ -66,17 +71,28 @@ class Watch:
         )
         try:
             async with aclosing(changes):
-                watching = False
+                look_at = -math.inf
                 async for changed in changes:
                     # The first time in any case: something may have changed before we watched.
-                    if changed or not watching:
+                    if changed or trio.current_time() >= look_at:
                         await self._settings.look()
-                    watching = True
+                        look_at = trio.current_time() + _AGAIN if self._settings.unread else math.inf
+                    self._watched()
                     if await _identity(file.parent) not in (watched, None):
                         return True  # the system goes on watching the old one, wherever that is now
         except (OSError, RuntimeError) as error:
-            log.warning("the configuration file cannot be watched, changes need a reload: %s", error)
+            self._unwatched(error)
         return False
+
+    def _unwatched(self, error: Exception) -> None:
+        if not self._told:
+            log.warning("the configuration file cannot be watched now, changes need a reload: %s", error)
+        self._told = True
+
+    def _watched(self) -> None:
+        if self._told:
+            log.info("the configuration file is watched again")
+        self._told = False
 
 
 async def _identity(directory: Path) -> tuple[int, int] | None:

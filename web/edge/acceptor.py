@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 import socket
@@ -20,6 +19,7 @@ from web.edge.connection import Connection
 from web.edge.head import Heads
 from web.edge.hotlane import HotLane
 from web.faces import Face
+from web.shortage import PAUSE, Shortage, is_shortage
 
 if TYPE_CHECKING:
     from actors.system import System
@@ -33,8 +33,6 @@ _BATCH: Final = 64
 """Connections accepted before the event loop gets a turn: one at a time would starve thousands that come at once, and
 all of them at once would starve everybody else."""
 _SWEEP: Final = 1.0
-_EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-_PAUSE: Final = 0.1
 _TURNING_AWAY: Final = 256
 """Refused clients that get the time to read why; those over it are closed at once."""
 
@@ -170,16 +168,15 @@ async def _accept_all(
 
 
 async def _accept(edge: Edge, listener: socket.socket, face: Face, connections: trio.Nursery) -> None:
-    quiet_until = -math.inf
+    shortage = Shortage("cannot accept connections", log)
     while True:
         await trio.lowlevel.wait_readable(listener)
         exhausted = _accept_batch(edge, listener, face, connections)
         if exhausted is None:
+            shortage.over()
             continue
-        if trio.current_time() >= quiet_until:
-            log.error("cannot accept connections: %s", exhausted.strerror)
-            quiet_until = trio.current_time() + 60.0
-        await trio.sleep(_PAUSE)
+        shortage.met(exhausted)
+        await trio.sleep(PAUSE)
 
 
 def _accept_batch(edge: Edge, listener: socket.socket, face: Face, connections: trio.Nursery) -> OSError | None:
@@ -190,7 +187,7 @@ def _accept_batch(edge: Edge, listener: socket.socket, face: Face, connections: 
         except BlockingIOError:
             break
         except OSError as error:
-            if error.errno in _EXHAUSTED:
+            if is_shortage(error):
                 return error
             continue  # that client is gone already
         if _tuned(sock):
