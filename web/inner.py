@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +15,9 @@ from typing import Final
 
 import trio
 
+from web import leftovers
 from web.bind import Bound
+from web.leftovers import SOCKET, PrivateDirectory
 
 PEER: Final = b"x-fleet-peer"
 """The field in which the edge says who asks; it removes a client's own."""
@@ -78,19 +78,23 @@ class Inner:
 
 @contextmanager
 def private_socket() -> Iterator[Inner]:
-    """A listening Unix socket in a fresh private directory; both are gone afterwards. Raises NoPlace."""
-    path, sock = _opened()
+    """A listening Unix socket in a fresh private directory; both are gone afterwards. Raises NoPlace.
+
+    What fleets that were killed have left where it lies is removed first.
+    """
+    directory, path, sock = _opened()
     inner = Inner(path, Bound((sock,), "localhost", 0, "the private socket"))
     try:
         yield inner
     finally:
         inner.close()
-        shutil.rmtree(os.path.dirname(path), ignore_errors=True)
+        directory.remove()
 
 
-def _opened() -> tuple[str, socket.socket]:
+def _opened() -> tuple[PrivateDirectory, str, socket.socket]:
     why = ""
     for place in _PLACES:
+        leftovers.sweep(place)
         try:
             return _listening(place)
         except OSError as error:
@@ -98,14 +102,14 @@ def _opened() -> tuple[str, socket.socket]:
     raise NoPlace(f"cannot make the private socket ({why}); set TMPDIR to a short path that can be written to")
 
 
-def _listening(place: str | None) -> tuple[str, socket.socket]:
-    directory = tempfile.mkdtemp(prefix="fleet-", dir=place)  # 0700 by its own promise
-    path = os.path.join(directory, "app.sock")
+def _listening(place: str | None) -> tuple[PrivateDirectory, str, socket.socket]:
+    directory = PrivateDirectory(place)
+    path = os.path.join(directory.path, SOCKET)
     with contextlib.ExitStack() as undoing:
-        undoing.callback(shutil.rmtree, directory, ignore_errors=True)
+        undoing.callback(directory.remove)
         sock = undoing.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         sock.bind(path)
         sock.listen(_BACKLOG)
         sock.setblocking(False)
         undoing.pop_all()
-    return path, sock
+    return directory, path, sock
