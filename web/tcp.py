@@ -29,6 +29,7 @@ from web import wire
 from web.doorman import new_request_id
 from web.faces import KEY, Face
 from web.inner import FACE, PEER
+from web.wsframes import FrameStream
 
 if TYPE_CHECKING:
     from wsproto.events import Message
@@ -71,6 +72,7 @@ class Http1Only(H11Protocol):
             self.connection.client_is_waiting_for_100_continue = False
         await super()._create_stream(request)
         if isinstance(self.stream, WSStream):
+            self.stream.__class__ = FrameStream  # Hypercorn has no place to say so; it adds no state
             self.stream.buffer = Gathered(cast(Settings, self.config).message_bytes())
 
     async def handle(self, event: Event) -> None:
