@@ -12,11 +12,13 @@ from tests.kit.cores import pytest_configure as pytest_configure
 from tests.kit.cores import pytest_configure_node as pytest_configure_node
 from tests.kit.cores import pytest_runtest_protocol as pytest_runtest_protocol
 from tests.kit.cores import pytest_xdist_auto_num_workers as pytest_xdist_auto_num_workers
+from tests.kit.examples import register_profiles
 from tests.kit.routes import compile_when_asked
 from tests.kit.settled import pytest_collection_finish as pytest_collection_finish
 from tests.kit.settled import settled as settled
 
 compile_when_asked()
+register_profiles()
 
 
 class _Collector(logging.Handler):

@@ -42,7 +42,7 @@ class Talk:
         self.ended = trio.Event()
 
     async def run(self, fleet: Served, path: str, body: dict[str, Any], headers: dict[str, str]) -> None:
-        async with fleet.client() as client:
+        async with fleet.client(**{"x-fleet-errors": "structured"}) as client:
             self.answer = await client.post(path, json=body, headers=headers)
         self.ended.set()
 
