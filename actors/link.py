@@ -20,6 +20,8 @@ from trio.lowlevel import notify_closing, wait_readable, wait_writable
 from actors.endpoint import Endpoint, server_name
 
 READ_SIZE: Final = 65_536
+SEND_SIZE: Final = 262_144
+"""Bytes that are sent, and encrypted, in one turn."""
 
 # A host that was powered off sends no FIN: 15 s of silence, then 4 probes 5 s apart, and a read fails after some 35 s.
 # (While bytes of ours are unacknowledged TCP retransmits instead, for minutes; the first-byte timeout covers that.)
@@ -83,9 +85,12 @@ class SocketLink:
                 if self._closed:
                     raise trio.ClosedResourceError
                 try:
-                    sent += self._socket.send(whole[sent:])
+                    sent += self._socket.send(whole[sent : sent + SEND_SIZE])
                 except BlockingIOError:
                     await wait_writable(self._socket)
+                else:
+                    if sent < len(whole):  # a fast reader would keep the event loop in here to the end
+                        await trio.lowlevel.checkpoint()
 
     def stale(self) -> bool:
         if self._closed:
@@ -121,7 +126,9 @@ class StreamLink:
         return len(data)
 
     async def send_all(self, data: bytes | memoryview) -> None:
-        await self._stream.send_all(data)
+        with memoryview(data) as whole:
+            for at in range(0, len(whole), SEND_SIZE):  # TLS encrypts at one go whatever it is given
+                await self._stream.send_all(whole[at : at + SEND_SIZE])
 
     def stale(self) -> bool:
         return self._closed or (self._peek is not None and _has_something(self._peek))

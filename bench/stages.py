@@ -31,6 +31,7 @@ from web.body import Terms
 from web.edge.acceptor import Edge
 from web.edge.connection import Connection
 from web.edge.intake import Intake
+from web.hot import Work
 from web.inner import Inner
 
 REQUEST = REQUESTS["short"].wire()
@@ -153,6 +154,14 @@ async def _fixed(down: Downstream) -> None:
 async def _silent(down: Downstream) -> None: ...
 
 
+async def _fixed_work(*call: object) -> Work:
+    return _fixed
+
+
+async def _silent_work(*call: object) -> Work:
+    return _silent
+
+
 NO_FACE = SimpleNamespace(PROXY=None)  # so that no request comes in by the port that has a limit
 
 STEPS: tuple[tuple[str, object, str, object], ...] = (
@@ -162,8 +171,8 @@ STEPS: tuple[tuple[str, object, str, object], ...] = (
     ("answer: choose and write fields, frame, send", Passage, "run", _close_only),
     ("record for history and log", Exchange, "_note", lambda exchange: None),
     ("exchange: queue, choice, lease, release, breaker", Exchange, "run", _answered),
-    ("understand the body: model, stream, options", web.edge.hotlane, "work_of", lambda *call: _fixed),
-    ("a fixed answer, written", web.edge.hotlane, "work_of", lambda *call: _silent),
+    ("understand the body: model, stream, options", web.edge.hotlane, "work_of", _fixed_work),
+    ("a fixed answer, written", web.edge.hotlane, "work_of", _silent_work),
 )
 """What a stage is, and what takes its place when it is left out; each step on top of those before."""
 

@@ -15,7 +15,8 @@ from fleet.encoded import ZSTD_LIMIT, decode_zstd, multipart_model
 from fleet.errors import BadRequest
 from fleet.headers import field as header
 from fleet.ids import ANY_MODEL, ModelName
-from fleet.peek import Peek, peek
+from fleet.peek import Peek, peek, peeking
+from fleet.steps import Steps, finished
 
 
 class Kind(enum.Enum):
@@ -132,19 +133,37 @@ class Understood:
 
 
 def understand(endpoint: Endpoint, body: bytes, headers: Headers, decoded_limit: int = ZSTD_LIMIT) -> Understood:
-    """Work out what a hot request wants, without changing it.
+    """Work out what a hot request wants, without changing it; at one go, so for short bodies.
 
     Whatever cannot be read is left to a server to refuse (`ANY_MODEL`); only a compressed body over `decoded_limit`
     bytes raises (`TooLarge`).
     """
-    if endpoint.multipart:
-        content_type = (header(headers, b"content-type") or b"").decode("latin-1")
-        return _understood(endpoint, Peek(), multipart_model(content_type, body) or "")
-    seen = peek(_plain(endpoint, body, headers, decoded_limit))
+    if is_compressed(endpoint, headers):
+        try:
+            return finished(understanding(endpoint, finished(decode_zstd(body, decoded_limit)), headers))
+        except BadRequest:
+            body = b""
+    return finished(understanding(endpoint, body, headers)) if endpoint.multipart else _seen(endpoint, peek(body))
+
+
+def understanding(endpoint: Endpoint, plain: bytes | bytearray, headers: Headers) -> Steps[Understood]:
+    """The same in steps, for bodies of any length, which have been decompressed already."""
+    if not endpoint.multipart:
+        return _seen(endpoint, (yield from peeking(plain)))
+    content_type = (header(headers, b"content-type") or b"").decode("latin-1")
+    model = yield from multipart_model(content_type, plain)
+    return _understood(endpoint, Peek(), model or "")
+
+
+def is_compressed(endpoint: Endpoint, headers: Headers) -> bool:
+    """Whether a body is compressed in the one way Ollama reads."""
+    return endpoint.zstd and (header(headers, b"content-encoding") or b"").lower() == b"zstd"
+
+
+def _seen(endpoint: Endpoint, seen: Peek) -> Understood:
     if not seen.readable:
         return Understood(embedding=endpoint.embedding, stream=endpoint.stream_default)
-    asked = seen.asked if endpoint.kind is Kind.SHOW else seen.model or ""
-    return _understood(endpoint, seen, asked)
+    return _understood(endpoint, seen, seen.asked if endpoint.kind is Kind.SHOW else seen.model or "")
 
 
 def known_methods(path: str) -> tuple[str, ...] | None:
@@ -182,16 +201,6 @@ def redirect(method: str, path: str) -> tuple[int, str] | None:
     ):
         return None
     return (301 if method == "GET" else 307), shorter
-
-
-def _plain(endpoint: Endpoint, body: bytes, headers: Headers, decoded_limit: int) -> bytes:
-    """The JSON text: a decoded copy if the body is compressed in the one way Ollama reads."""
-    if not endpoint.zstd or (header(headers, b"content-encoding") or b"").lower() != b"zstd":
-        return body
-    try:
-        return decode_zstd(body, decoded_limit)
-    except BadRequest:
-        return b""
 
 
 def _understood(endpoint: Endpoint, seen: Peek, asked: str) -> Understood:

@@ -6,8 +6,8 @@ first value is ignored, invalid UTF-8 and lone surrogates are taken, a byte orde
 How, and what it costs. One pass of msgspec checks the syntax of the whole body in C (about 0.2 ms per MiB) and notes
 where the values of the usual big keys lie. Then a walk over the top level reads the keys in order; a big value is
 stepped over by comparing it with what msgspec noted (a memcmp), any other by a regular expression. The two views must
-agree byte by byte, so no second opinion can differ. Only containers under keys that nobody uses, and bodies with
-something behind the first value, are walked token by token, within a budget.
+agree byte by byte, so no second opinion can differ. A body over 32 KiB that needs more than that, for a large value
+under a key that nobody uses or for something behind the first value, is for `fleet.longjson`, which works in steps.
 
 The simulator has a reader of its own (`web/sim/gojson.py`): on purpose it shares no code with what it tests.
 """
@@ -21,39 +21,32 @@ from typing import Final
 
 import msgspec
 
+from fleet.jsonspan import NEAR, STRING, Unreadable, container_end, near_end
+from fleet.steps import finished
+
 MEMBERS: Final = 1024
 """More top-level keys than this make a body unreadable to us; no client sends more than a few dozen."""
-TOKENS: Final = 200_000
-"""Strings and brackets we are willing to step over one by one, per body."""
+MENDED: Final = 1000
+"""Halves of surrogate pairs in a body; no client cuts more strings than that."""
+LONG: Final = 32 * 1024
+"""Bytes of a body from which on only C code that is fast on any input may pass over it in one go."""
 SMALL: Final = 16 * 1024
 """Bytes of a body up to which a text is sooner matched than compared."""
-_REPAIRABLE: Final = 16 * 1024 * 1024
 
-_STRING = rb'"(?:[^"\\]++|\\.)*+"'
-_KEY = re.compile(rb"[ \t\r\n]*+(" + _STRING + rb")[ \t\r\n]*+:[ \t\r\n]*+", re.DOTALL)
+_KEY = re.compile(rb"[ \t\r\n]*+(" + STRING + rb")[ \t\r\n]*+:[ \t\r\n]*+", re.DOTALL)
 _SIMPLE = re.compile(
-    rb"[ \t\r\n]*+("
-    + _STRING
-    + rb")[ \t\r\n]*+:[ \t\r\n]*+("
-    + _STRING
-    + rb"|[a-z0-9-][^,} \t\r\n]*+)[ \t\r\n]*+([,}])",
+    rb"[ \t\r\n]*+(" + STRING + rb")[ \t\r\n]*+:[ \t\r\n]*+(" + STRING + rb"|[a-z0-9-][^,} \t\r\n]*+)[ \t\r\n]*+([,}])",
     re.DOTALL,
 )
-_TEXT = re.compile(_STRING, re.DOTALL)
+_TEXT = re.compile(STRING, re.DOTALL)
 _SCALAR = re.compile(rb"[^,}\] \t\r\n]++")
 _NEXT = re.compile(rb"[ \t\r\n]*+([,}])")
-# The lone quote is a string without an end: without it every quote behind would be tried anew, each up to the end.
-_TOKEN = re.compile(_STRING + rb'|[\[\]{}"]', re.DOTALL)
 _OPENING = re.compile(rb"[ \t\r\n]*+\{")
 _SURROGATE = rb"\\u[dD][89a-fA-F]"
 _HAS_SURROGATE = re.compile(_SURROGATE)
 _PAIR = rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _LONE_SURROGATE = re.compile(_SURROGATE + rb"[0-9a-fA-F]{2}")
 _UP_TO_LONE_SURROGATE = re.compile(rb"(?:[^\\]++|" + _PAIR + rb"|(?!" + _SURROGATE + rb")\\.)*+", re.DOTALL)
-
-
-class Unreadable(Exception):
-    """Go would refuse this body, or it is beyond our bounds. Never leaves `fleet.peek`."""
 
 
 class _Big(msgspec.Struct, gc=False):
@@ -79,6 +72,10 @@ class _Big(msgspec.Struct, gc=False):
     license: msgspec.Raw = msgspec.Raw()
 
 
+class Laborious(Exception):
+    """This body takes more work than may be done in one go: it is for `fleet.longjson`. Never leaves `fleet.peek`."""
+
+
 _big = msgspec.json.Decoder(_Big)
 _string = msgspec.json.Decoder(str)
 _BIG_KEYS: Final = frozenset(_Big.__struct_fields__)
@@ -87,11 +84,11 @@ _BIG_KEYS: Final = frozenset(_Big.__struct_fields__)
 def members(body: bytes, wanted: Container[str]) -> Iterator[tuple[str, bytes]]:
     """The members of the object that is the first value of `body`, in order: folded key, bytes of the value.
 
-    Values of keys that are not `wanted` may be left empty. Raises `Unreadable`, or RecursionError for deep nesting.
+    Values of keys that are not `wanted` may be left empty. Raises `Unreadable`, `Laborious` for some bodies over `LONG`
+    bytes, or RecursionError for deep nesting.
     """
     body, big = _check(body)
     position = _end(_OPENING.match(body))
-    budget = [TOKENS]
     noted: dict[str, bytes] = {}
     small = len(body) <= SMALL
     for _ in range(MEMBERS):
@@ -99,13 +96,15 @@ def members(body: bytes, wanted: Container[str]) -> Iterator[tuple[str, bytes]]:
         if member is not None:
             token, value, after = member.groups()
             position = member.end()
-            yield _fold(token), value
+            yield folded(token), value
         else:
-            member = _KEY.match(body, position)
-            if member is None:
+            member = _KEY.match(body, position, position + LONG)
+            if member is None or member.end() == position + LONG:
+                if len(body) > LONG:
+                    raise Laborious
                 return  # an empty object
-            key = _fold(member[1])
-            end = _value_end(body, member.end(), _noted(big, key, noted), budget)
+            key = folded(member[1])
+            end = _value_end(body, member.end(), _noted(big, key, noted))
             yield key, body[member.end() : end] if key in wanted else b""
             position = _end(_NEXT.match(body, end))
             after = body[position - 1 : position]
@@ -127,23 +126,25 @@ def _check(body: bytes) -> tuple[bytes, _Big]:
     try:
         return body, _big.decode(body)
     except msgspec.DecodeError:
-        body = _mend(body)
+        if len(body) > LONG:
+            raise Laborious from None
+        body = mended(body)
     start = _OPENING.match(body)
     if start is None:
         raise Unreadable
     try:
-        body = body[: _skip_container(body, start.end() - 1, [TOKENS])]
+        body = body[: _skip_container(body, start.end() - 1)]
         return body, _big.decode(body)
     except msgspec.DecodeError:
         raise Unreadable from None
 
 
-def _mend(body: bytes) -> bytes:
+def mended(body: bytes) -> bytes:
     """Half a surrogate pair is U+FFFD to Go and an error to msgspec. Clients that cut strings do send them."""
-    if len(body) > _REPAIRABLE or _HAS_SURROGATE.search(body) is None:
+    if _HAS_SURROGATE.search(body) is None:
         return body
     parts, position = [], 0
-    for _ in range(TOKENS):
+    for _ in range(MENDED + 1):
         run = _UP_TO_LONE_SURROGATE.match(body, position)
         lone = _LONE_SURROGATE.match(body, _end(run))
         parts.append(body[position : _end(run)])
@@ -160,31 +161,26 @@ def _noted(big: _Big, key: str, noted: dict[str, bytes]) -> bytes:
     return noted.get(key, b"")
 
 
-def _value_end(body: bytes, start: int, noted: bytes, budget: list[int]) -> int:
+def _value_end(body: bytes, start: int, noted: bytes) -> int:
     if body[start] not in b'"[{':
         return _end(_SCALAR.match(body, start))
     if noted and body.startswith(noted, start):
         return start + len(noted)
-    return _end(_TEXT.match(body, start)) if body[start] == 0x22 else _skip_container(body, start, budget)
+    if body[start] != 0x22:
+        return _skip_container(body, start)
+    text = _TEXT.match(body, start, start + LONG)
+    if text is None and len(body) > LONG:
+        raise Laborious
+    return _end(text)
 
 
-def _skip_container(body: bytes, start: int, budget: list[int]) -> int:
+def _skip_container(body: bytes, start: int) -> int:
     """The end of the array or object that begins at `start`; only brackets are counted, the syntax is msgspec's job."""
-    depth = 0
-    for token in _TOKEN.finditer(body, start):
-        byte = body[token.start()]
-        if byte in b"[{":
-            depth += 1
-        elif byte != 0x22:
-            depth -= 1
-        elif token.end() - token.start() == 1:
-            raise Unreadable
-        budget[0] -= 1
-        if budget[0] < 0:
-            raise Unreadable
-        if depth <= 0:
-            return token.end()
-    raise Unreadable
+    if (end := near_end(body, start, 0, start + NEAR)) > 0:
+        return end
+    if len(body) > LONG:
+        raise Laborious
+    return finished(container_end(body, start))
 
 
 def _end(match: re.Match[bytes] | None) -> int:
@@ -193,7 +189,7 @@ def _end(match: re.Match[bytes] | None) -> int:
     return match.end()
 
 
-def _fold(token: bytes) -> str:
+def folded(token: bytes) -> str:
     """A key as Go compares it; empty for one that cannot be ours.
 
     ASCII case is folded, and the two other letters that fold to ASCII ones: the long s and the Kelvin sign.

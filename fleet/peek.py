@@ -7,6 +7,7 @@ twice, nothing behind the object; of those msgspec's view is the same and takes 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,10 +16,16 @@ from typing import Final
 import msgspec
 
 from fleet.duration import go_seconds
-from fleet.gojson import MEMBERS, SMALL, Unreadable, decode_text, members
+from fleet.gojson import LONG, MEMBERS, SMALL, Laborious, decode_text, members
+from fleet.jsonspan import Unreadable
+from fleet.longjson import long_members
+from fleet.steps import Steps, finished
 
 NAME_BYTES: Final = 4096
 """A longer `model` (or other name) is unreadable: no valid name comes near."""
+QUICK: Final = 512 * 1024
+"""Bytes of a body that may be read at one go, by C code that takes a millisecond for them."""
+_WHOLE: Final = frozenset(("options",))
 _EMPTY = re.compile(rb"[\[{][ \t\r\n]*+[\]}]")
 _RUNNER_INTEGERS: Final = frozenset(("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict"))
 # A cheap look before the decoder is troubled; any of the names may hide behind an escape.
@@ -89,7 +96,29 @@ _number = msgspec.json.Decoder(float)
 
 
 def peek(body: bytes) -> Peek:
-    """Read a body. Never raises; anything Ollama would refuse gives `Peek(readable=False)`."""
+    """Read a body at one go. Never raises; anything Ollama would refuse gives `Peek(readable=False)`."""
+    return _peek(body) if len(body) <= LONG else finished(peeking(body))
+
+
+def peeking(body: bytes | bytearray) -> Steps[Peek]:
+    """The same in steps, for bodies of any length."""
+    if len(body) <= QUICK:
+        with contextlib.suppress(Laborious):
+            return _peek(bytes(body))
+    found = Peek()
+    try:
+        for member in long_members(body, _READERS, _WHOLE):
+            if member is None:
+                yield
+            elif (read := _READERS.get(member[0])) is not None:
+                read(found, member[1])
+    except (Unreadable, RecursionError, ValueError):
+        return Peek(readable=False)
+    return found
+
+
+def _peek(body: bytes) -> Peek:
+    """Read a body. Raises Laborious for some that are over `LONG` bytes."""
     plain = _peek_plain(body)
     if plain is not None:
         return plain

@@ -8,15 +8,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 from fleet.call import Call, Downstream, Headers
 from fleet.dialects import NATIVE
-from fleet.endpoints import Endpoint, Kind, understand
-from fleet.errors import ServerNotFound
+from fleet.encoded import decode_zstd
+from fleet.endpoints import Endpoint, Kind, Understood, is_compressed, understand, understanding
+from fleet.errors import BadRequest, ServerNotFound
+from fleet.gojson import LONG
 from fleet.headers import Passing, passing, priority_of
 from fleet.ids import RequestId, ServerId
 from fleet.keys import without_keys
+from fleet.steps import finished
 from web.errors import CloudDisabled
 from web.fanout import unload
+from web.pacing import paced
 
 if TYPE_CHECKING:
     from actors.system import System
@@ -26,6 +32,8 @@ Work = Callable[[Downstream], Awaitable[None]]
 
 _EVENTS: Final = b"text/event-stream"
 _USUAL: Final = frozenset((b"application/x-ndjson", b"application/json", b"application/*", b"*/*"))
+_decoders = trio.CapacityLimiter(2)
+
 # A quality of nothing: "anything but this".
 _ZERO = re.compile(rb"\s*q\s*=\s*0(\.0*)?\s*")
 
@@ -61,15 +69,19 @@ def hints_of(
     return Hints(endpoint, target, headers, pinned, passing(headers, is_secret), priority_of(headers), events)
 
 
-def work_of(system: System, hints: Hints, body: bytes, request_id: RequestId, client: str, by: str) -> Work:
+async def work_of(system: System, hints: Hints, body: bytes, request_id: RequestId, client: str, by: str) -> Work:
     """What to do about a request whose body is `body`; `client` and `by` as in `Call`.
 
-    Raises CloudDisabled, ServerNotFound, and TooLarge for a body that is too large once it is decompressed.
+    Raises CloudDisabled, ServerNotFound, and TooLarge for a body that is too large once it is decompressed. A long body
+    is looked at between the turns of others.
     """
     if hints.pinned is not None and hints.pinned not in system.servers:
         raise ServerNotFound(f"no server is called {hints.pinned[:100]}")
     endpoint = hints.endpoint
-    seen = understand(endpoint, body, hints.headers, system.config.limits.decoded_bytes)
+    if len(body) <= LONG and not is_compressed(endpoint, hints.headers):
+        seen = understand(endpoint, body, hints.headers)
+    else:
+        seen = await _understood_slowly(endpoint, body, hints.headers, system.config.limits.decoded_bytes)
     call = Call(
         request_id=request_id,
         dialect=endpoint.dialect,
@@ -97,6 +109,22 @@ def work_of(system: System, hints: Hints, body: bytes, request_id: RequestId, cl
         if seen.is_unload and (holders := system.reachable_holders(seen.model)):
             return partial(unload, system, holders, call)
     return partial(system.exchange, call)
+
+
+async def _understood_slowly(endpoint: Endpoint, body: bytes, headers: Headers, limit: int) -> Understood:
+    plain = await _decompressed(body, limit) if is_compressed(endpoint, headers) else body
+    return await paced(understanding(endpoint, plain, headers))
+
+
+async def _decompressed(body: bytes, limit: int) -> bytes | bytearray:
+    """The JSON text; empty if there is none. In a thread if the body is long: all of it may be empty frames."""
+    steps = decode_zstd(body, limit)
+    try:
+        if len(body) <= LONG:
+            return await paced(steps)
+        return await trio.to_thread.run_sync(finished, steps, limiter=_decoders)
+    except BadRequest:
+        return b""
 
 
 def _wants_events(headers: Headers) -> bool:

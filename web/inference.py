@@ -40,7 +40,7 @@ def _view(system: System, endpoint: Endpoint) -> Callable[..., Awaitable[Relay]]
             endpoint, here["query_string"], here["headers"], pinned, access.is_secret(here["headers"], system.config)
         )
         request_id = RequestId(errors.asker_of(here).request_id)
-        work = work_of(system, hints, await whole_body(), request_id, client(), by())
+        work = await work_of(system, hints, await whole_body(), request_id, client(), by())
         here[EXCHANGED] = True
         return Relay(work)
 

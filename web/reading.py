@@ -10,11 +10,13 @@ from quart import current_app, request
 from fleet.call import Call
 from fleet.dialects import NATIVE
 from fleet.errors import BadRequest
+from fleet.gojson import LONG
 from fleet.headers import passing
 from fleet.ids import RequestId
 from fleet.keys import without_keys
-from fleet.peek import Peek, peek
+from fleet.peek import Peek, peek, peeking
 from web import access, errors
+from web.pacing import paced
 
 if TYPE_CHECKING:
     from web.doorman import Guarded
@@ -65,7 +67,7 @@ async def whole_body() -> bytes:
 async def managed_call() -> tuple[Peek, Call]:
     """Read the whole body of a management request (pull, create, delete ...)."""
     body = await whole_body()
-    seen = peek(body)
+    seen = peek(body) if len(body) <= LONG else await paced(peeking(body))
     return seen, plain_call(body, stream=seen.stream is not False)
 
 

@@ -7,10 +7,19 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.encoded import decode_zstd, multipart_model
+from fleet import encoded
 from fleet.errors import BadRequest, TooLarge
+from fleet.steps import finished
 
 TYPE = 'multipart/form-data; boundary="b-1"'
+
+
+def multipart_model(content_type: str, body: bytes) -> str | None:
+    return finished(encoded.multipart_model(content_type, body))
+
+
+def decode_zstd(body: bytes, limit: int) -> bytes:
+    return bytes(finished(encoded.decode_zstd(body, limit)))
 
 
 def form(*parts: tuple[str, bytes], newline: bytes = b"\r\n") -> bytes:

@@ -5,11 +5,14 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleet.gojson import MEMBERS
-from fleet.peek import Peek, peek
+from fleet import jsonspan
+from fleet import peek as peeks
+from fleet.gojson import LONG, MEMBERS
+from fleet.peek import QUICK, Peek, peek, peeking
+from fleet.steps import finished
 
 # --- the reference: the standard library's parser and Go's rules, slow and obvious --------------------------------
 
@@ -174,6 +177,27 @@ def _has_surrogate(value: Any) -> bool:
 @given(_bodies())
 def test_peek_reads_what_the_slow_reference_reads(body: bytes) -> None:
     assert peek(body) == reference(body)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(_bodies(), st.integers(2, 9))
+def test_a_long_body_reads_the_same_in_steps(monkeypatch: pytest.MonkeyPatch, body: bytes, window: int) -> None:
+    """Every body is a long one here, and every step a few bytes."""
+    monkeypatch.setattr(peeks, "QUICK", -1)
+    monkeypatch.setattr(jsonspan, "WINDOW", window)
+    monkeypatch.setattr(jsonspan, "NEAR", window - 1)
+    wanted = reference(body)
+    if wanted.readable:
+        assert finished(peeking(body)) == wanted
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=64) | st.text('{}[]":,\\\\ a1', max_size=40).map(str.encode))
+def test_rubbish_in_steps_never_raises(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    monkeypatch.setattr(peeks, "QUICK", -1)
+    monkeypatch.setattr(jsonspan, "WINDOW", 4)
+    monkeypatch.setattr(jsonspan, "NEAR", 2)
+    finished(peeking(b"{" + body))
 
 
 @settings(max_examples=150, deadline=None)
@@ -374,3 +398,60 @@ def test_too_many_members_are_unreadable() -> None:
     members = b",".join(b'"k%d":0' % number for number in range(MEMBERS - 1))
     assert peek(b'{"model":"a",' + members + b"}").model == "a"
     assert not peek(b'{"model":"a","one more":1,' + members + b"}").readable
+
+
+# --- long bodies ----------------------------------------------------------------------------------------------------
+
+_FILLINGS = {
+    "text": b'"' + b"x" * 70_000 + b'"',
+    "code": b'"' + b'\\"\\\\\\n' * 12_000 + b'"',
+    "messages": b"[" + b'{"role":"user","content":"say \\"]}\\" twice"},' * 15_000 + b"{}]",
+    "deep": b"[" + (b"[" * 30 + b"]" * 30 + b",") * 2_000 + b"[]]",
+    "halves": b'"' + b"\\ud83d" * 20_000 + b'"',
+}
+
+
+@pytest.mark.parametrize("size", ["some", "much"])
+@pytest.mark.parametrize("filling", list(_FILLINGS))
+@pytest.mark.parametrize("key", [b"messages", b"prompt", b"unheard_of", b"files"])
+def test_what_stands_before_and_behind_a_long_value_is_read(key: bytes, filling: str, size: str) -> None:
+    value = _FILLINGS[filling] if size == "some" else b"[" + b",".join([_FILLINGS[filling]] * 8) + b"]"
+    body = b'{"Model":"a","model":"b","%b":%b,"model":"c","stream":false} {' % (key, value)
+    found = peek(body)
+    assert (found.readable, found.model, found.stream) == (True, "c", False)
+    assert found.messages_empty == (key != b"messages")
+    assert found.prompt_empty == (key != b"prompt")
+    assert not found.has_files  # an array or a text is none
+
+
+@pytest.mark.parametrize("size", [LONG - 20, LONG + 20, QUICK + 20])
+def test_emptiness_is_seen_through_any_amount_of_white_space(size: int) -> None:
+    for empty in (b"[%b]" % (b" " * size), b" " * size + b"[ ]", b"[ ]" + b"\n" * size):
+        assert peek(b'{"model":"a","messages":' + empty + b"}").is_load
+    assert not peek(b'{"model":"a","messages":[%b{}]}' % (b" " * size)).is_load
+    assert peek(b'{"from":"a","files":{%b"a":"b"}}' % (b" " * size)).has_files
+    assert not peek(b'{"from":"a","files":{%b}}' % (b" " * size)).has_files
+
+
+@pytest.mark.parametrize("size", [LONG, QUICK])
+@pytest.mark.parametrize(
+    "end",
+    [b"", b'"', b'"}]', b'"]', b'"]},', b'"]}x"model":"c"}', b'"]} "model":"c"}', b'"]},"model":7}', b'"]},model}'],
+)
+def test_a_long_body_that_is_cut_or_wrong_is_unreadable(size: int, end: bytes) -> None:
+    assert peek(b'{"model":"a","messages":[{"content":"' + b'\\"' * size + end) == Peek(readable=False)
+
+
+def test_options_beyond_any_measure_are_unreadable() -> None:
+    options = b'{"stop":["%b"],"num_ctx":8}'
+    assert peek(b'{"model":"a","options":%b}' % (options % (b"x" * 20_000))).options == {"num_ctx": 8}
+    assert not peek(b'{"model":"a","options":%b}' % (options % (b"x" * 2 * QUICK))).readable
+
+
+def test_no_step_is_longer_for_a_longer_body() -> None:
+    """Two bodies of which one is ten times as long: ten times the steps."""
+
+    def steps(size: int) -> int:
+        return sum(1 for _ in peeking(b'{"model":"a","messages":[{"images":["' + b"QUJD" * size + b'"]}]}'))
+
+    assert steps(10 * 2**18) == pytest.approx(10 * steps(2**18), rel=0.05)

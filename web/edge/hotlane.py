@@ -108,7 +108,7 @@ class HotLane:
             began = self._system.fleet.now()
             try:
                 data = await body.whole(self._system.config.limits.body_bytes)
-                work = work_of(self._system, hints, data, request_id, client, judged.key)
+                work = await work_of(self._system, hints, data, request_id, client, judged.key)
             except BaseException as why:
                 unread(self._system.fleet, hints.endpoint.path, why, self._system.fleet.now() - began)
                 raise
