@@ -19,7 +19,7 @@ _PARTS: Final = 64
 _PART_HEAD: Final = 8 * 1024
 _VALUE: Final = 4 * 1024
 _STEP: Final = 64 * 1024
-_STRETCH: Final = 1024 * 1024
+_STRETCH: Final = 64 * 1024
 """Bytes that are searched for a boundary in one step."""
 
 _QUOTED_OR_TOKEN = r'(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))'

@@ -18,6 +18,11 @@ TAIL: Final = KEPT // 2
 HEAD: Final = 64
 """Bytes of the beginning of a line that are remembered beside its end; no mark is longer."""
 
+LOOKS: Final = 64
+"""Lines that are looked at in one piece; a server that puts a mark on each line would take up our whole time."""
+LAST_LOOKS: Final = 8
+"""Of such a piece the last so many lines are looked at, too: how the answer ended is said there."""
+
 _NUMBER = re.compile(rb"[ \t]*([0-9]{1,19})(?![0-9.eE])")
 
 
@@ -35,16 +40,29 @@ class LineTap:
 
     def feed(self, data: bytes) -> None:
         """Look at the next piece of the body."""
-        start = 0
-        if not self._line and data.endswith(b"\n"):
-            start = self._quiet_until(data)
-            if start:
-                self.stats.chunks += self.count(data if start == len(data) else data[:start])
-        while (newline := data.find(b"\n", start)) >= 0:
-            self._append(data, start, newline)
-            self._finish_line()
-            start = newline + 1
+        start, end, looks = 0, data.rfind(b"\n") + 1, LOOKS
+        while start < end:
+            if not self._line:
+                start += self._skip(data[start:end], looks)
+            newline = data.find(b"\n", start)
+            if newline >= 0:
+                self._append(data, start, newline)
+                self._finish_line()
+                start = newline + 1
+                looks -= 1
         self._append(data, start, len(data))
+
+    def _skip(self, lines: bytes, looks: int) -> int:
+        """How many bytes of these whole lines are only counted: those without a mark, and those beyond all measure."""
+        quiet = self._quiet_until(lines)
+        if quiet < len(lines) and looks <= 0:
+            last = len(lines)
+            for _ in range(LAST_LOOKS):
+                last = lines.rfind(b"\n", 0, max(last - 1, 0)) + 1
+            quiet = max(quiet, last)
+        if quiet:
+            self.stats.chunks += self.count(lines if quiet == len(lines) else lines[:quiet])
+        return quiet
 
     def close(self) -> None:
         """The body ended: what is left is a line too."""

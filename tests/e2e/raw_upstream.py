@@ -73,9 +73,10 @@ async def _request(stream: trio.SocketStream) -> tuple[bytes, bytes]:
         name, _, value = line.partition(b":")
         if name == b"content-length":
             length = int(value)
-    while len(body) < length:
-        body += await _some(stream)
-    return head, body
+    whole = bytearray(body)
+    while len(whole) < length:
+        whole += await _some(stream)
+    return head, bytes(whole)
 
 
 async def _some(stream: trio.SocketStream) -> bytes:
