@@ -114,7 +114,7 @@ class Chunked:
         self.extra = 0
         self.raw = b""
         self._left = 0  # of the chunk under way, its line end included
-        self._line = b""  # the part of a line that has come
+        self._line = bytearray()  # the part of a line that has come
         self._trailer = -1  # bytes of trailer so far; negative: no last chunk yet
 
     def decode(self, data: bytes) -> bytes:
@@ -183,7 +183,7 @@ class Chunked:
             raise WireError("chunk line too long")
         if not end:
             return len(data)
-        line, self._line = self._line, b""
+        line, self._line = bytes(self._line), bytearray()
         if self._trailer >= 0:
             self._trailer_line(line)
         elif (match := _SIZE_LINE.fullmatch(line)) is not None:

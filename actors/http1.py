@@ -154,17 +154,24 @@ def parse_head(data: bytes) -> ResponseHead:
 class HeadReader:
     """Collects reads until a final head is complete, skipping interim ones."""
 
-    __slots__ = ("_data", "_interims", "_upgrade", "continued")
+    __slots__ = ("_data", "_interims", "_looked", "_upgrade", "continued")
 
     def __init__(self, *, upgrade: bool = False) -> None:
         self._upgrade = upgrade
-        self._data = b""
+        self._data = bytearray()
+        self._looked = 0
         self._interims = 0
         self.continued = False
 
     def feed(self, data: bytes) -> Found | None:
         """Take what one read gave; the final head and the bytes behind it once it is there. Raises `WireError`."""
-        data = self._data + data if self._data else data
+        if self._data:  # an answer in many small pieces: each byte is looked at once
+            self._data += data
+            if self._data.find(b"\r\n\r\n", self._looked, HEAD_LIMIT) < 0:
+                self._wait()
+                return None
+            data = bytes(self._data)
+            self._data = bytearray()
         while (end := data.find(b"\r\n\r\n", 0, HEAD_LIMIT)) >= 0:
             if not data.startswith(_START):
                 raise WireError("not HTTP/1")
@@ -173,9 +180,14 @@ class HeadReader:
             if head.status >= 200 or (head.status == 101 and self._upgrade):
                 return head, length, data
             self._skip(head)
-        self._data = data
-        self._check_start()
+        self._data += data
+        self._wait()
         return None
+
+    def _wait(self) -> None:
+        """There is no whole head yet. Raises `WireError` if it cannot become one."""
+        self._looked = max(0, len(self._data) - 3)
+        self._check_start()
 
     def _skip(self, interim: ResponseHead) -> None:
         if interim.status == 101:
@@ -189,5 +201,5 @@ class HeadReader:
         # Something that speaks another protocol shows at once, not when the timeout strikes.
         if not self._data.startswith(_START[: len(self._data)]):
             raise WireError("not HTTP/1")
-        if len(self._data) >= HEAD_LIMIT and b"\r\n\r\n" not in self._data[:HEAD_LIMIT]:
+        if len(self._data) >= HEAD_LIMIT:
             raise WireError("response head too long")

@@ -25,8 +25,15 @@ class NdjsonToSse:
         """Take the next piece; give back what can be sent now."""
         if not data:
             return b""
-        *lines, rest = data.split(b"\n")
-        return b"".join([self._line(line) for line in lines]) + self._hold(rest)
+        first, *lines = data.split(b"\n")
+        if not lines:
+            return self._hold(first)
+        begun, rest = self._line(first), lines.pop()
+        if len(data) <= self._longest:  # a read may hold a line per byte
+            whole = [b"data: %b\n\n" % line for each in lines if (line := each.strip())]
+        else:
+            whole = [self._line(line) for line in lines]
+        return b"".join([begun, *whole, self._hold(rest)])
 
     def finish(self) -> bytes:
         """The body ended: a last line without a newline is a line too."""

@@ -32,6 +32,8 @@ Work = Callable[[Downstream], Awaitable[None]]
 
 _EVENTS: Final = b"text/event-stream"
 _USUAL: Final = frozenset((b"application/x-ndjson", b"application/json", b"application/*", b"*/*"))
+_ACCEPTED: Final = 2048
+"""Bytes of what a client accepts that are looked at; a browser says a hundred."""
 _decoders = trio.CapacityLimiter(2)
 
 # A quality of nothing: "anything but this".
@@ -132,7 +134,7 @@ def _wants_events(headers: Headers) -> bool:
 
     MCP clients and browsers name both, and read NDJSON as Ollama sends it.
     """
-    accepted = b",".join(value for name, value in headers if name == b"accept").lower()
+    accepted = b",".join(value for name, value in headers if name == b"accept")[:_ACCEPTED].lower()
     wanted = {kind.strip() for kind, *parameters in _parted(accepted) if not any(map(_ZERO.fullmatch, parameters))}
     return _EVENTS in wanted and wanted.isdisjoint(_USUAL)
 

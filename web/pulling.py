@@ -21,6 +21,8 @@ Row = dict[str, object]
 
 _NDJSON: Final = ((b"content-type", b"application/x-ndjson"),)
 _AHEAD: Final = 16
+LONGEST: Final = 2**20
+"""Bytes of a body that are read whole; of a longer one only the model counts."""
 
 
 async def pull(system: System, servers: Sequence[ServerId], asked: str, call: Call, down: Downstream) -> None:
@@ -38,7 +40,8 @@ async def pull(system: System, servers: Sequence[ServerId], asked: str, call: Ca
 def _wanted(call: Call, asked: str) -> Row:
     """The client's own body (`insecure` and whatever else it says), except for `stream`, which is ours to choose."""
     try:
-        given = orjson.loads(call.body if isinstance(call.body, bytes) else b"")
+        body = call.body if isinstance(call.body, bytes) else b""
+        given = orjson.loads(body if len(body) <= LONGEST else b"")
     except orjson.JSONDecodeError:  # Ollama reads more than JSON: rubbish behind the object, for example
         given = {"model": asked}
     # Ollama ignores case in keys, and the last of several wins.

@@ -64,7 +64,7 @@ class LastHeld:
     def __init__(self, down: Downstream, ready: Callable[[], Awaitable[None]]) -> None:
         self._down = down
         self._ready = ready
-        self._kept = b""
+        self._kept = bytearray()
         self.status = 0
         self.ended = False
 
@@ -77,14 +77,20 @@ class LastHeld:
         await self._down.start(status, headers)
 
     async def write(self, data: bytes, raw: bytes = b"") -> None:
-        free, self._kept = _split(self._kept + data)
+        looked = len(self._kept)
+        self._kept += data
+        # A line that comes in many pieces is looked at once: there is nothing to decide before its end.
+        if len(self._kept) <= _LONGEST and self._kept.find(b"\n", looked) < 0:
+            return
+        free, kept = _split(bytes(self._kept))
+        self._kept = bytearray(kept)
         if free:
             await self._down.write(free)
 
     async def finish(self, last: bytes = b"", raw: bytes = b"", patience: float = math.inf) -> None:
         await self._ready()
         self.ended = True
-        kept, self._kept = self._kept + last, b""
+        kept, self._kept = bytes(self._kept) + last, bytearray()
         await self._down.finish(kept, patience=patience)
 
     def cut(self) -> None:

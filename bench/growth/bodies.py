@@ -38,13 +38,18 @@ def _many_strings(size: int) -> bytes:
     return b'{"model":"a","x":[' + b'"\\"",' * (size // 5) + b'""]}'
 
 
+def _nested(size: int) -> bytes:
+    return b'{"model":"a","x":[' + (b"[" * 20 + b"]" * 20 + b",") * (size // 41) + b"0]}"
+
+
 CASES: Final = (
     Case('peek, a string of \\" without an end', 16 * 1024, _open_string, peek),
     Case('peek, a large string of \\" without an end', 2 * _MIB, _open_string, peek),
     Case("peek, a string without an end, deep inside", 64 * 1024, _open_string_in_arrays, peek),
     Case("peek, a chat cut in the middle of code", 2 * _MIB, _open_model, peek),
-    Case("peek, one key 900 times, the last one large", 2 * _MIB, _one_key_again_and_again, peek),
+    Case("peek, one key 900 times, the last one large", 200 * 1024, _one_key_again_and_again, peek),
     Case("peek, halves of surrogate pairs", _MIB, _lone_surrogates, peek),
+    Case("peek, brackets within brackets", _MIB, _nested, peek),
     Case("peek, something behind the first value", 2 * _MIB, _string_then_rubbish, peek),
-    Case("peek, strings by the thousand", 400 * 1024, _many_strings, peek),
+    Case("peek, strings by the thousand", 2 * _MIB, _many_strings, peek),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench.growth import bodies
+from bench.growth import answers, bodies, forms, texts
 from bench.growth.measure import Case
 
-CASES: Final[tuple[Case, ...]] = (*bodies.CASES,)
+CASES: Final[tuple[Case, ...]] = (*bodies.CASES, *forms.CASES, *answers.CASES, *texts.CASES)

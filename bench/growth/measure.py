@@ -11,8 +11,8 @@ from typing import Any, Final
 
 MOST: Final = 2.5
 """The time for an input of twice the size, at most, as a multiple. Linear is 2; what is quadratic takes 4."""
-_ROUNDS: Final = 5
-_LONG_ENOUGH: Final = 0.004
+_ROUNDS: Final = 3
+_LONG_ENOUGH: Final = 0.002
 """Seconds that a measurement takes at least, by repetition; shorter ones are noise."""
 
 
@@ -44,7 +44,7 @@ class Growth:
         return self.doubled / self.once
 
 
-def grown(case: Case, tries: int = 4) -> Growth:
+def grown(case: Case, tries: int = 6) -> Growth:
     """Measure a case; again, up to `tries` times, as long as it seems to grow by more than `MOST`.
 
     Time is the processor's for this thread, the least of several rounds, so a busy machine only makes it slower.

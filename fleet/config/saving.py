@@ -31,7 +31,12 @@ Plain = dict[str, Any]
 WIDE: Final = 4096
 PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
 WORDS: Final = frozenset(("true", "false", "null", "yes", "no", "on", "off", "y", "n"))
-DASHED: Final = re.compile(r"^( *)[^\s#-][^\n]*:[ \t]*(?:#[^\n]*)?\n(?:[ \t]*(?:#[^\n]*)?\n)*( *)- ", re.MULTILINE)
+DASHED: Final = re.compile(
+    # A key with nothing behind it but a comment, lines with nothing but comments, a dash; nothing is tried twice.
+    r"^( *+)[^\s#-](?:[^\n:]++|:(?![ \t]*+(?:#[^\n]*+)?(?:\n|\Z)))*+:[ \t]*+(?:#[^\n]*+)?\n"
+    r"(?:[ \t]*+(?:#[^\n]*+)?\n)*+( *+)- ",
+    re.MULTILINE,
+)
 """A key and the dash of the first element of its list: how this file indents lists."""
 
 
