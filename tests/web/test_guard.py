@@ -33,7 +33,7 @@ DOORS = [
     ("GET", "/v1/models", [KEY], 200),
     ("GET", "/api/orchestrator/servers", [], 401),
     ("GET", "/healthy", [], 401),
-    ("GET", "/health/../api/tags", [], 404),
+    ("GET", "/health/../api/tags", [], 301),  # to where a key is needed
     ("GET", "http://fleet.test/api/tags", [], 403),
 ]
 
