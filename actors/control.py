@@ -17,6 +17,7 @@ import trio
 from actors.endpoint import Endpoint
 from actors.link import SocketLink, StreamLink
 from actors.transport import Abortable, Pool, UpstreamRequest, UpstreamResponse
+from fleet.config.urls import clean_url
 from fleet.errors import BackendError, BadAnswer, ConnectTimeout, FirstByteTimeout, Phase
 
 if TYPE_CHECKING:
@@ -30,7 +31,10 @@ Status = tuple[int, bytes]
 
 
 class Control:
-    """Calls to one server, with its own key, on connections of their own. `dial` replaces the way there."""
+    """Calls to one server, with its own key, on connections of their own. `dial` replaces the way there.
+
+    Making one raises ValueError if the server's URL is not one that it can use.
+    """
 
     def __init__(self, spec: ServerSpec, dial: Dial | None = None) -> None:
         key = spec.api_key.get_secret_value() if spec.api_key else None
@@ -38,7 +42,7 @@ class Control:
         if key:
             self._fields.append((b"authorization", b"Bearer " + key.encode()))
         self._name = spec.id
-        endpoint = Endpoint.parse(spec.url)
+        endpoint = Endpoint.parse(clean_url(spec.url))  # whoever made the description may not have looked
         trust = _trust() if endpoint.tls and dial is None else None
         self._pool = Pool(endpoint, dial=dial, max_idle=_IDLE, ssl_context=trust)
 

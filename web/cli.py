@@ -216,7 +216,7 @@ def _refuse_untraceable(config: Config) -> None:
 
 
 def _refuse_unusable_tls(config: Config) -> None:
-    from web.serve import secured
+    from web.renewal import secured
     from web.tls import TlsUnusable
 
     try:

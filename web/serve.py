@@ -39,8 +39,8 @@ from web.keeping import keeping
 from web.listen import MESSAGE_BYTES, serve_apps
 from web.live.doors import keepers
 from web.logring import LogRing, scrub_with
+from web.renewal import renew_all, renew_certificate, secured
 from web.settings import Settings
-from web.tls import TlsUnusable, server_context
 from web.watch import Watch
 from web.watchdog import Watchdog, watchdog
 
@@ -117,12 +117,6 @@ async def serve(
             watching.cancel_scope.cancel()
 
 
-def secured(config: Config) -> ssl.SSLContext | None:
-    """What the listeners need for TLS, None without. Raises TlsUnusable."""
-    files = config.server.tls
-    return server_context(files.certificate, files.key) if files.enabled else None
-
-
 async def _listen(
     config: Config,
     house: House,
@@ -144,18 +138,9 @@ async def _listen(
         edge = Edge(house.system, inner, app.config[TERMS_KEY], tls, most)
         house.settings.followers.append(follower(list(apps.values()), edge, listeners))
         if tls is not None:
-            house.settings.renewals.append(partial(_renew_certificate, edge, house.system))
+            house.settings.renewals.append(partial(renew_certificate, edge, house.system))
         await serve_edge(listeners, edge, stop=closing, drain_timeout=_LAST_WORDS, task_status=task_status)
         done.set()
-
-
-async def _renew_certificate(edge: Edge, system: System) -> None:
-    """For connections that come from here on. Files that cannot be used change nothing."""
-    try:
-        edge.tls = await trio.to_thread.run_sync(secured, system.config)
-        log.info("the certificate was read anew")
-    except TlsUnusable as error:
-        log.error("the certificate stays as it was: %s", error)
 
 
 async def _serve_app(
@@ -341,11 +326,7 @@ async def _renew(end: _End, house: House) -> None:
     while True:
         await end.renew.wait()
         end.renew = trio.Event()
-        log.info("reading configuration, keys and certificates anew")
-        await house.settings.renew()
-        if path := house.system.config.security.keys_file:
-            await keyfile.refresh(path)
-        log.info("everything was read anew")
+        await renew_all(house)
 
 
 async def _watch_signals(
