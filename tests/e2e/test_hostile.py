@@ -219,7 +219,7 @@ async def test_a_client_that_stops_reading_loses_its_lease_after_the_write_limit
         body = {"model": CHAT, "prompt": "x", "options": {"num_predict": 200_000}}
         await stream.send(request_bytes("POST", "/api/generate", body))
         await until(lambda: fleet.system.in_flight == 1)
-        await until(lambda: fleet.system.in_flight == 0, 10.0)
+        await until(lambda: fleet.system.in_flight == 0, 300.0)  # the kernel takes some megabytes first
         await until(lambda: fleet.sims["a"].host.active_requests == 0)
         assert inference_seen(fleet.sims["a"].host)[-1].client_left
         stream.close()

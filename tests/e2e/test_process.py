@@ -180,16 +180,14 @@ def test_version() -> None:
 
 
 async def test_status_tells_running_from_not_running(tmp_path: Path) -> None:
-    ports = []
-    for _ in range(2):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            ports.append(free.getsockname()[1])
-    server = {"proxy_port": ports[0], "orchestrator_port": ports[1], "dashboard_port": 0, "metrics_port": 0}
-    path = write_config(tmp_path, {}, server=server)
-    before = run("status", "--config", str(path))
-    assert (before.returncode, before.stdout.count("not running")) == (1, 2)
-    async with fleet_of_two(tmp_path, server=server):
+    async with fleet_of_two(tmp_path) as running:
+        ports = [int(url.rpartition(":")[2]) for url in (running.url, running.orchestrator_url)]
+        server = {"proxy_port": ports[0], "orchestrator_port": ports[1], "dashboard_port": 0, "metrics_port": 0}
+        (tmp_path / "told").mkdir()
+        path = write_config(tmp_path / "told", {}, server=server)
         during = await trio.to_thread.run_sync(run, "status", "--config", str(path))
+    after = run("status", "--config", str(path))
+    assert (after.returncode, after.stdout.count("not running")) == (1, 2), after.stdout
     assert (during.returncode, during.stdout.count("not running")) == (0, 0), during.stdout
     for port in ports:
         assert str(port) in during.stdout

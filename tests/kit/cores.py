@@ -61,7 +61,7 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_configure(config: pytest.Config) -> None:
     workerinput: dict[str, str] | None = getattr(config, "workerinput", None)
     if workerinput is None:
-        config.stash[_SHARED] = tempfile.mkdtemp(prefix="fleet-tests-")
+        config.stash[_SHARED] = tempfile.mkdtemp(prefix="tests-of-the-fleet-")
         config.add_cleanup(lambda: shutil.rmtree(config.stash[_SHARED], ignore_errors=True))
     else:
         config.stash[_MACHINE] = machine = _Machine(Path(workerinput[_FOLDER]))
