@@ -15,6 +15,7 @@ import trio
 from hypercorn.protocol.ws_stream import FrameTooLargeError
 from trio_websocket import ConnectionClosed
 from wsproto.events import TextMessage
+from wsproto.utilities import LocalProtocolError
 
 from tests.kit.edge import noted_edges
 from tests.kit.leavers import broken_off
@@ -171,7 +172,7 @@ async def test_a_message_that_does_not_end_is_not_gathered_for_ever(monkeypatch:
     async with dashboard(monkeypatch) as board, board.websocket() as socket:
         await connected(socket)
         sent = 0
-        with trio.fail_after(60), contextlib.suppress(ConnectionClosed):
+        with trio.fail_after(60), contextlib.suppress(ConnectionClosed, LocalProtocolError):
             while board.feed.viewers:
                 await socket._send(TextMessage(data="4" * 60_000, message_finished=False))
                 sent += 1

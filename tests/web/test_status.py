@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
@@ -14,7 +15,6 @@ import trustme
 from fleet.config import Config
 from fleet.verdict import Level
 from tests.kit.served import served
-from web.bind import bind
 from web.status import report_status
 
 TLS = {"certificate": "c.pem", "key": "k.pem"}
@@ -50,10 +50,22 @@ def port_of(url: str) -> int:
     return int(url.rpartition(":")[2])
 
 
+_HELD: list[socket.socket] = []
+
+
+@pytest.fixture(autouse=True)
+def given_back() -> Iterator[None]:
+    yield
+    while _HELD:
+        _HELD.pop().close()
+
+
 def free_port() -> int:
-    bound = bind("127.0.0.1", 0, "test")
-    bound.close()
-    return bound.port
+    """Nobody listens there, and nobody else gets it while the test runs."""
+    held = socket.socket()
+    held.bind(("127.0.0.1", 0))
+    _HELD.append(held)
+    return int(held.getsockname()[1])
 
 
 @asynccontextmanager
