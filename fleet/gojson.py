@@ -105,6 +105,8 @@ def members(body: bytes, wanted: Container[str]) -> Iterator[tuple[str, bytes]]:
                 return  # an empty object
             key = folded(member[1])
             end = _value_end(body, member.end(), _noted(big, key, noted))
+            if end - member.end() == len(noted.get(key, b"")):
+                noted[key] = b""  # found: the next copy, for the caller, then takes its place in memory
             yield key, body[member.end() : end] if key in wanted else b""
             position = _end(_NEXT.match(body, end))
             after = body[position - 1 : position]
