@@ -71,7 +71,7 @@ def _noise(size: int) -> bytes:
 
 CASES: Final = (
     Case("zstd, empty frames", 256 * _KIB, lambda size: zstandard.compress(b"") * (size // 9), _zstd),
-    Case("zstd, noise", 4 * _KIB * _KIB, _noise, _zstd),
+    Case("zstd, noise", 8 * _KIB * _KIB, _noise, _zstd),
     Case("form, almost boundaries", _KIB * _KIB, lambda size: (b"\n--" + b"-" * 59 + b"x") * (size // 63), _form),
     Case("form, nothing but dashes", _KIB * _KIB, lambda size: b"-" * size, _form),
     Case("form, boundaries within quotes", 4 * _KIB, lambda size: ';boundary="\\"' * (size // 13), _form_type),
