@@ -57,12 +57,6 @@ class ModelNotFound(FleetError):
     status, code, reason = 404, "MODEL_NOT_FOUND", "MODEL_NOT_FOUND"
 
 
-class ModelNotLoaded(FleetError):
-    """The model is known, but in no server's memory (or not in that server's)."""
-
-    status, code, reason = 404, "MODEL_NOT_LOADED", "MODEL_NOT_LOADED"
-
-
 class ServerNotFound(FleetError):
     """No server has this id."""
 

@@ -16,7 +16,6 @@ OWN_DOING: Final = frozenset(
         "unauthorized",
         "forbidden",
         "model_not_found",
-        "model_not_loaded",
         "server_not_found",
         "request_body_timeout",
         "body_too_large",
