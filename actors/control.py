@@ -19,6 +19,7 @@ from actors.link import SocketLink, StreamLink
 from actors.transport import Abortable, Pool, UpstreamRequest, UpstreamResponse
 from fleet.config.urls import clean_url
 from fleet.errors import BackendError, BadAnswer, ConnectTimeout, FirstByteTimeout, Phase
+from fleet.secrets import without
 
 if TYPE_CHECKING:
     from actors.link import Dial
@@ -37,11 +38,10 @@ class Control:
     """
 
     def __init__(self, spec: ServerSpec, dial: Dial | None = None) -> None:
-        key = spec.api_key.get_secret_value() if spec.api_key else None
+        self._name, self._key = spec.id, spec.plain_key.encode()
         self._fields = [(b"accept", b"application/json")]
-        if key:
-            self._fields.append((b"authorization", b"Bearer " + key.encode()))
-        self._name = spec.id
+        if self._key:
+            self._fields.append((b"authorization", b"Bearer " + self._key))
         endpoint = Endpoint.parse(clean_url(spec.url))  # whoever made the description may not have looked
         trust = _trust() if endpoint.tls and dial is None else None
         self._pool = Pool(endpoint, dial=dial, max_idle=_IDLE, ssl_context=trust)
@@ -56,7 +56,8 @@ class Control:
         """Ask; the status and the whole body of the answer, within `timeout` seconds and `most` bytes.
 
         Raises ConnectTimeout, FirstByteTimeout (whatever came by then), BackendUnreachable, BackendBroke, BadAnswer,
-        and OutOfDescriptors, for which no server is to blame. Cancelled: the connection is closed.
+        and OutOfDescriptors, for which no server is to blame. Cancelled: the connection is closed. An error that
+        repeats the key that we have shown is given without it: its words are told to people.
         """
         under_way = _Call()
         try:
@@ -64,7 +65,8 @@ class Control:
                 response = await self._pool.open(
                     self._request(method, path, body), connect_timeout=timeout, holder=under_way
                 )
-                return response.status, await _whole(response, path, most)
+                content = await _whole(response, path, most)
+                return response.status, content if response.status == 200 else without(content, self._key)
         except BackendError as error:
             raise type(error)(f"{self._name}: {error.message}", error.phase) from error
         if under_way.connected:

@@ -246,8 +246,7 @@ class Exchange:
         early = call.stream or call.embedding or not call.runs
         lease.limit(self._deadline, config.timeouts.first_byte if early else math.inf)
         spec = lease.cell.state.spec
-        key = spec.api_key.get_secret_value() if spec.api_key else None
-        headers = own_headers(self._passing, api_key=key, request_id=call.request_id, hop=self._fleet.hop)
+        headers = own_headers(self._passing, api_key=spec.plain_key, request_id=call.request_id, hop=self._fleet.hop)
         lines = self._passing.lines
         if self._trace is not None:
             headers, lines = headers + self._trace.attempt(), without_context(lines)

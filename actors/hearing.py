@@ -102,6 +102,8 @@ class Hearing:
             raise BackendRefused(f"server '{server}' does not let the fleet in ({status})", 502)
         if saved.end.ground is Ground.ROUTE:
             raise self.no_route()
+        if self._tells_our_key(saved):
+            raise BackendRefused(f"server '{server}' answered {status} with the fleet's own key in it", 502)
         if saved.end.ours and status not in _NEVER:
             return saved
         raise BackendRefused(
@@ -110,6 +112,12 @@ class Hearing:
             details="something that stands before the server may have said that",
             retry_after=saved.retry_after,
         )
+
+    def _tells_our_key(self, saved: Saved) -> bool:
+        """Whether it repeats the key that the fleet has shown it, which is no business of the client's."""
+        cell = self._fleet.servers.get(saved.server)
+        key = cell.state.spec.plain_key.encode() if cell is not None else b""
+        return bool(key) and key in saved.body
 
     def no_route(self) -> RouteMissing:
         """What is said when all servers are too old."""

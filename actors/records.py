@@ -17,6 +17,7 @@ import trio
 from actors.ollama_client import mapping
 from actors.transport import UpstreamRequest, UpstreamResponse
 from fleet.errors import BackendBroke, Phase
+from fleet.secrets import without
 from fleet.server import Row
 
 if TYPE_CHECKING:
@@ -74,7 +75,10 @@ async def pulling(cell: ServerCell, body: Mapping[str, object], connect_timeout:
     response = await cell.pool.open(_request(cell, body), connect_timeout=connect_timeout)
     try:
         if response.status != 200:
-            raise BackendBroke(f"pull refused with {response.status}: {await _text(response)}", Phase.HEADERS)
+            raise BackendBroke(
+                f"pull refused with {response.status}: {await _text(response, cell.state.spec.plain_key.encode())}",
+                Phase.HEADERS,
+            )
         yield Records(response)
     finally:
         response.release()
@@ -82,13 +86,13 @@ async def pulling(cell: ServerCell, body: Mapping[str, object], connect_timeout:
 
 def _request(cell: ServerCell, body: Mapping[str, object]) -> UpstreamRequest:
     headers = [(b"content-type", b"application/json")]
-    if cell.state.spec.api_key is not None:
-        headers.append((b"authorization", b"Bearer " + cell.state.spec.api_key.get_secret_value().encode()))
+    if key := cell.state.spec.plain_key:
+        headers.append((b"authorization", b"Bearer " + key.encode()))
     return UpstreamRequest("POST", "/api/pull", headers, orjson.dumps({**body, "stream": True}))
 
 
-async def _text(response: UpstreamResponse) -> str:
+async def _text(response: UpstreamResponse, key: bytes) -> str:
     text = b""
-    while len(text) < _TOLD and (data := await response.receive()):
+    while len(text) < _TOLD + len(key) and (data := await response.receive()):
         text += data
-    return text[:_TOLD].decode("utf-8", "replace")
+    return without(text, key)[:_TOLD].decode("utf-8", "replace")

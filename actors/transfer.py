@@ -138,9 +138,8 @@ def check_open(fleet: FleetCell) -> None:
 
 async def _forward(fleet: FleetCell, cell: ServerCell, call: Call, answer: Answer, running: Transfer) -> None:
     spec = cell.state.spec
-    key = spec.api_key.get_secret_value() if spec.api_key else None
     seen = call.passing or passing(call.headers)
-    headers = own_headers(seen, api_key=key, request_id=call.request_id, hop=fleet.hop)
+    headers = own_headers(seen, api_key=spec.plain_key, request_id=call.request_id, hop=fleet.hop)
     body = call.body if isinstance(call.body, bytes) else _Watched(call.body, running)
     if isinstance(body, bytes):
         running.moved(_Stage.THINKING)

@@ -104,7 +104,7 @@ def passing(headers: Headers, is_secret: Callable[[bytes], bool] = lambda value:
     return Passing(b"".join([b"%b: %b\r\n" % pair for pair in kept]), tuple(hops(headers)))
 
 
-def own_headers(seen: Passing, *, api_key: str | None, request_id: str, hop: bytes = b"") -> list[Field]:
+def own_headers(seen: Passing, *, api_key: str, request_id: str, hop: bytes = b"") -> list[Field]:
     """What we say to a backend ourselves, beside the lines that are passed on.
 
     `api_key` is the backend's own key; the client's credentials are never passed on. `hop` names this fleet.

@@ -83,6 +83,11 @@ class Secrets:
         return word
 
 
+def without(data: bytes, key: bytes) -> bytes:
+    """What a server said, without the key that it was shown: servers like to repeat a key that they refuse."""
+    return data.replace(key, REDACTED.encode()) if key else data
+
+
 def one_of(texts: Iterable[str]) -> re.Pattern[str] | None:
     """An expression that finds any of these texts, the longest first; None if there are none of `SHORTEST` letters."""
     known = sorted({text for text in texts if SHORTEST <= len(text) <= LONGEST_KEY})

@@ -39,6 +39,11 @@ class ServerSpec(Section):
     tags: tuple[Tag, ...] = Field((), max_length=64, description="Free words to filter by.")
     api_key: Secret | None = Field(None, description="Sent to the server as a bearer token, or env:NAME.")
 
+    @property
+    def plain_key(self) -> str:
+        """The key as the server wants to see it, and nobody else; empty without one."""
+        return self.api_key.get_secret_value() if self.api_key else ""
+
 
 def check_unique(servers: Iterable[ServerSpec]) -> None:
     """Raises `Conflicts` naming every server whose id or URL another one has already."""

@@ -46,13 +46,26 @@ async def answered(parts: Callable[[], Iterator[bytes]]) -> AsyncIterator[Ollama
 
 
 @asynccontextmanager
-async def served_by(handler: Handler) -> AsyncIterator[OllamaClient]:
+async def served_by(handler: Handler, **more: str) -> AsyncIterator[OllamaClient]:
     async with trio.open_nursery() as nursery:
         server = await start(nursery, handler)
-        client = OllamaClient(ServerSpec.model_validate({"id": "evil", "url": server.url}))
+        client = OllamaClient(ServerSpec.model_validate({"id": "evil", "url": server.url, **more}))
         yield client
         await client.aclose()
         nursery.cancel_scope.cancel()
+
+
+async def test_an_error_that_repeats_our_key_is_told_without_it() -> None:
+    said = b'{"error":"Incorrect API key provided: sk-of-the-server"}'
+
+    async def handler(peer: Peer) -> None:
+        while (head := await peer.request()) is not None:
+            assert b"Bearer sk-of-the-server" in head
+            await peer.send(b"HTTP/1.1 401 No\r\ncontent-length: %d\r\n\r\n" % len(said) + said)
+
+    async with served_by(handler, api_key="sk-of-the-server") as client:
+        status, body = await client.delete("llama3:8b")
+        assert (status, body) == (401, b'{"error":"Incorrect API key provided: ***REDACTED***"}')
 
 
 WITHOUT_END = {

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+from pydantic import SecretStr
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.messages import BanPair
@@ -173,6 +174,17 @@ async def test_a_401_reaches_the_client_only_if_all_servers_agree(autojump_clock
             fleet[server].host.faults.set("status:401:unauthorized")
         assert (await ask(fleet)).status == 401
         assert failures(fleet) == 0
+
+
+async def test_a_refusal_that_repeats_the_fleets_key_does_not_reach_the_client(autojump_clock: MockClock) -> None:
+    async with open_fleet("a") as fleet:
+        state = fleet.cell("a").state
+        state.spec = state.spec.model_copy(update={"api_key": SecretStr("sk-of-the-server")})
+        fleet["a"].host.faults.set("status:401:Incorrect API key provided: sk-of-the-server")
+        with pytest.raises(BackendRefused) as raised:
+            await ask(fleet)
+        assert raised.value.status == 502
+        assert "sk-of" not in str(raised.value)
 
 
 async def test_a_second_opinion_is_not_waited_for_in_a_long_line(autojump_clock: MockClock) -> None:

@@ -11,10 +11,10 @@ KEPT = [(b"content-type", b"application/json"), (b"user-agent", b"ollama/0.33"),
 
 
 def up(*headers: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-    return upstream(headers, api_key=None, request_id="r1")
+    return upstream(headers, api_key="", request_id="r1")
 
 
-def upstream(headers: Headers, *, api_key: str | None, request_id: str) -> list[tuple[bytes, bytes]]:
+def upstream(headers: Headers, *, api_key: str, request_id: str) -> list[tuple[bytes, bytes]]:
     """Everything a backend would see, as fields."""
     seen = passing(headers)
     lines = [line.split(b": ", 1) for line in seen.lines.splitlines()]

@@ -104,7 +104,7 @@ async def test_no_backend_and_no_log_sees_a_clients_key(caplog: pytest.LogCaptur
 def sent(call: Call) -> bytes:
     """Everything of a request's head that a backend gets."""
     seen = call.passing or passing(call.headers)
-    own = own_headers(seen, api_key=None, request_id=call.request_id)
+    own = own_headers(seen, api_key="", request_id=call.request_id)
     return b"\n".join([call.target.encode(), seen.lines, *(name + value for name, value in own)])
 
 
