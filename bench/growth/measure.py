@@ -31,23 +31,28 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """Seconds for an input of `size`, and for one of twice the size."""
+    """Seconds for an input of `size`, and for one of twice the size; for one of a quarter where that was needed."""
 
     name: str
     size: int
     once: float
     doubled: float
+    quarter: float | None = None
 
     @property
     def ratio(self) -> float:
-        """How often the time for the smaller one goes into that for the larger."""
-        return self.doubled / self.once
+        """How much longer a doubling takes: the last one, or the mean of the last three."""
+        if self.quarter is None:
+            return self.doubled / self.once
+        return float((self.doubled / self.quarter) ** (1 / 3))
 
 
 def grown(case: Case, tries: int = 6) -> Growth:
     """Measure a case; again, up to `tries` times, as long as it seems to grow by more than `MOST`.
 
-    Time is the processor's for this thread, the least of several rounds, so a busy machine only makes it slower.
+    Time is the processor's for this thread, the least of several rounds, so a busy machine only makes it slower. What
+    still seems to grow faster may be no more than the edge of a cache or of an allocator, which one doubling crosses
+    and the next does not: then the mean over three doublings decides, where a quadratic reader takes 64 times as long.
     """
     small, large = case.make(case.size), case.make(2 * case.size)
     with _undisturbed():
@@ -58,8 +63,9 @@ def grown(case: Case, tries: int = 6) -> Growth:
                 once = min(once, _seconds(case.run, small, repeats))
                 doubled = min(doubled, _seconds(case.run, large, repeats))
             if doubled <= MOST * once:
-                break
-    return Growth(case.name, case.size, once, doubled)
+                return Growth(case.name, case.size, once, doubled)
+        quarter = min(_seconds(case.run, case.make(case.size // 4), 4 * repeats) for _ in range(_ROUNDS))
+    return Growth(case.name, case.size, once, doubled, quarter)
 
 
 def _seconds(run: Callable[[Any], object], made: Any, repeats: int) -> float:

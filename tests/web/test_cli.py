@@ -175,11 +175,16 @@ def test_a_fleet_without_servers_started_without_a_word(
 # ---- status
 
 
-def test_status_without_a_fleet_exits_with_1() -> None:
+def nobodys_ports() -> tuple[int, int]:
+    """Where no fleet runs, whatever else does on this machine."""
     free = [bind("127.0.0.1", 0, "test") for _ in range(2)]
     for each in free:
         each.close()
-    on_ports(*(each.port for each in free))
+    return free[0].port, free[1].port
+
+
+def test_status_without_a_fleet_exits_with_1() -> None:
+    on_ports(*nobodys_ports())
     ended = fleet("status")
     assert (ended.exit_code, ended.stdout.count("not running")) == (1, 2)
 
@@ -193,7 +198,8 @@ async def test_status_of_a_running_fleet_exits_with_0() -> None:
 
 
 def test_status_with_a_bad_configuration_exits_with_2() -> None:
-    write("queue: 5\n")
+    file = Path(on_ports(*nobodys_ports()))
+    write(file.read_text() + "queue: 5\n")
     assert fleet("status").exit_code == 2
 
 
