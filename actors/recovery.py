@@ -12,6 +12,7 @@ from fleet.errors import BadAnswer, FirstByteTimeout, OutOfDescriptors, Phase
 from fleet.ids import Pair
 from fleet.inventory import parsed
 from fleet.jobs import is_embedding
+from fleet.typed import name_of
 
 _LONGEST: Final = 200
 
@@ -41,7 +42,7 @@ class ModelTester:
 
     async def _try(self, cell: ServerCell, pair: Pair, timeout: float) -> bool | None:
         row = cell.state.models.get(pair.model, {})
-        name = str(row.get("name") or pair.model)
+        name = name_of(row) or pair.model
         if pair.model not in by_name(await cell.client.ps(self._fleet.config.health.ps_timeout)):
             return None  # what the last probe saw has been unloaded since
         status, body = await cell.client.try_model(name, embedding=is_embedding(row), timeout=timeout)

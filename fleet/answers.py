@@ -41,6 +41,7 @@ class _Document(msgspec.Struct, gc=False):
 
 _decoder: Final = msgspec.json.Decoder(_Document)
 _OBJECT, _LIST, _TEXT, _BOOL = b"{", b"[", b'"', b"tf"
+_ANY: Final = _OBJECT + _LIST + _TEXT + _BOOL + b"n-0123456789"
 _SHAPES: Final[dict[str, dict[str, bytes]]] = {
     "/api/chat": {"message": _OBJECT, "done": _BOOL},
     "/api/generate": {"response": _TEXT, "done": _BOOL},
@@ -48,11 +49,11 @@ _SHAPES: Final[dict[str, dict[str, bytes]]] = {
     "/api/embeddings": {"embedding": _LIST + b"n"},
     "/api/show": {
         "details": _OBJECT,
-        "model_info": _OBJECT,
-        "modelfile": _TEXT,
+        "model_info": _ANY,
+        "modelfile": _ANY,
         "template": _TEXT,
         "license": _TEXT,
-        "capabilities": _LIST,
+        "capabilities": _ANY,
     },
     "/v1/chat/completions": {"choices": _LIST},
     "/v1/completions": {"choices": _LIST},
@@ -61,7 +62,11 @@ _SHAPES: Final[dict[str, dict[str, bytes]]] = {
     "/v1/messages": {"content": _LIST},
     "/v1/audio/transcriptions": {"text": _TEXT},
 }
-"""What an answer in one piece has: one of these fields, beginning with one of these bytes."""
+"""What an answer in one piece has: one of these fields, beginning with one of these bytes.
+
+A description's own words count whatever they are set to: a field of a wrong type is mended later (`fleet.typed`), and
+is no sign that somebody else has answered. The words that others use too count only with the type of a description.
+"""
 _SPOKEN: Final = "/v1/audio/transcriptions"
 """May answer with plain text, as the request asks for."""
 

@@ -12,9 +12,8 @@ from typing import Final
 
 import orjson
 
-from fleet.ids import ANY_MODEL
-from fleet.names import canonical
 from fleet.server import Row
+from fleet.typed import name_of
 
 MOST_VALUES: Final = 65_536
 """Of one answer. A list of 4,500 models has about as many; a megabyte of `[],` has ten times that, for 0.2 s."""
@@ -48,7 +47,7 @@ def mapping(content: bytes) -> Row:
 
 
 def rows(answer: Mapping[str, object]) -> list[Row]:
-    """The models in an answer of /api/tags or /api/ps: those with a name that is one, without oversized values.
+    """The models in an answer of /api/tags or /api/ps: those with a name (see `name_of`), without oversized values.
 
     Raises `ValueError` if `models` is no list.
     """
@@ -57,7 +56,7 @@ def rows(answer: Mapping[str, object]) -> list[Row]:
         return []
     if not isinstance(found, list):
         raise ValueError("'models' is not a list")
-    return [_slim(row) for row in found[:MOST_ROWS] if isinstance(row, dict) and _is_named(row)]
+    return [_slim(row) for row in found[:MOST_ROWS] if isinstance(row, dict) and name_of(row)]
 
 
 def version(answer: Mapping[str, object]) -> str | None:
@@ -66,17 +65,16 @@ def version(answer: Mapping[str, object]) -> str | None:
     return said if isinstance(said, str) and _VERSION.fullmatch(said) else None
 
 
-def _is_named(row: Row) -> bool:
-    name = row.get("name") or row.get("model")
-    return isinstance(name, str) and name.isprintable() and canonical(name) != ANY_MODEL
-
-
 def _slim(row: Row) -> Row:
     """The row, without what is too large to be of any use. A name is neither: it is valid."""
-    if len(orjson.dumps(row)) <= _ROW_BYTES:
+    if _fits(row, _ROW_BYTES):
         return row
-    return {key: value for key, value in row.items() if len(key) <= _KEY_LENGTH and _is_small(value)}
+    return {key: value for key, value in row.items() if len(key) <= _KEY_LENGTH and _fits(value, _VALUE_BYTES)}
 
 
-def _is_small(value: object) -> bool:
-    return len(orjson.dumps(value)) <= _VALUE_BYTES
+def _fits(value: object, most: int) -> bool:
+    """Whether it is written in so many bytes; what nests more deeply than can be written never is."""
+    try:
+        return len(orjson.dumps(value)) <= most
+    except orjson.JSONEncodeError:
+        return False

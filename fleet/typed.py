@@ -117,13 +117,14 @@ def mended(value: Mapping[Any, object], readers: Mapping[str, Reader]) -> Row:
 def name_of(row: Mapping[Any, object]) -> str:
     """The name of a row of a list: `name`, else `model` (Ollama sends both, old versions only the first).
 
-    Empty if neither is a name that a model can have.
+    Empty if neither is a name that a model can have, in characters that can be printed: it goes into logs and labels.
+    Nothing else decides whether a row is that of a model.
     """
-    for key in ("name", "model"):
-        value = row.get(key)
-        if isinstance(value, str) and names.canonical(value):
-            return value
-    return ""
+    return _name(row.get("name")) or _name(row.get("model"))
+
+
+def _name(value: object) -> str:
+    return value if isinstance(value, str) and value.isprintable() and names.canonical(value) else ""
 
 
 def row(given: Mapping[Any, object]) -> Row:
@@ -131,8 +132,7 @@ def row(given: Mapping[Any, object]) -> Row:
     made = mended(given, _ROW)
     name = name_of(given)
     made["name"] = name
-    model = made.get("model")
-    made["model"] = model if isinstance(model, str) and model else name
+    made["model"] = _name(made.get("model")) or name
     made["digest"] = _digest(made.get("digest"))
     return made if _can_be_written(made) else _known_of(made, _ROW)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 
@@ -33,3 +35,21 @@ async def test_the_fleet_answers_while_a_probed_server_floods_it(what: str) -> N
             while fleet.system.servers[ServerId("raw")].state.health.value != "unhealthy":
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("path", ["/api/tags", "/api/ps"])
+async def test_a_row_too_deep_to_be_written_costs_neither_the_probe_nor_the_list(path: str) -> None:
+    deep: Any = 1
+    for _ in range(600):
+        deep = [deep]
+    async with in_front_of_raw() as (fleet, upstream):
+        rows = [{"name": "m:latest", "extra": deep, "details": {"family": "llama"}}, {"name": "n:latest"}]
+        upstream.known |= {path: {"models": rows}}
+        await fleet.system.probe(ServerId("raw"), 5.0)
+        assert fleet.system.servers[ServerId("raw")].state.health.value == "healthy"
+        async with fleet.client() as client:
+            listed = (await client.get(path)).json()["models"]
+        assert {row["name"]: row.get("details") for row in listed} == {
+            "m:latest": {"family": "llama"},
+            "n:latest": None,
+        }

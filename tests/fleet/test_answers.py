@@ -64,6 +64,18 @@ def test_what_is_no_answer_of_any_endpoint(path: str, media: bytes, body: bytes)
     assert bool(strange_document(path, media, body, complete=True)) is not spoken
 
 
+@pytest.mark.parametrize("value", [b"null", b'""', b"[]", b"{}", b"-1", b"1.5", b"true", b"[null]"])
+@pytest.mark.parametrize("word", ["model_info", "modelfile", "capabilities"])
+def test_a_description_is_known_by_its_own_words_whatever_they_are_set_to(word: str, value: bytes) -> None:
+    """A field of a wrong type is mended, and no reason to say that the server has answered something else."""
+    assert not strange_document("/api/show", JSON, b'{"%b":%b}' % (word.encode(), value), complete=True)
+
+
+@pytest.mark.parametrize("body", [b'{"details":"not here"}', b'{"details":[]}', b'{"license":5}', b'{"template":{}}'])
+def test_words_that_others_use_too_make_no_description(body: bytes) -> None:
+    assert strange_document("/api/show", JSON, body, complete=True)
+
+
 @pytest.mark.parametrize("path", GOOD)
 def test_an_answer_of_another_endpoint_is_none_of_this_one(path: str) -> None:
     other = b'{"models":[]}' if path != "/api/show" else GOOD["/api/embed"]
