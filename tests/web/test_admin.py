@@ -96,7 +96,7 @@ async def test_remove_is_200_once_and_404_then() -> None:
 PROBLEMS = [
     # what was sent, what the error says
     ({"maxConcurrncy": 2}, ["maxConcurrncy: unknown key; did you mean max_concurrency?"]),
-    ({"type": "ollama"}, ["type: unknown key"]),
+    ({"typ": "ollama"}, ["typ: unknown key"]),
     ({"max_concurrency": 0}, ["maxConcurrency: must be a whole number from 1 to 1024, not 0"]),
     ({"maxConcurrency": 1, "max_concurrency": 2}, ["maxConcurrency: is given twice"]),
     ({"priority": "x", "tags": "gpu"}, ["priority: must be", "tags: must be"]),

@@ -121,13 +121,26 @@ async def test_a_name_without_a_tag_is_the_latest() -> None:
 
 
 @pytest.mark.parametrize("name", ["nobody:1b", "bad name", "a" * 2000, "llama3:8b/status/x"])
-@pytest.mark.parametrize(
-    ("method", "route"), [("GET", "status"), ("POST", "warmup"), ("POST", "cancel"), ("POST", "unload")]
-)
+@pytest.mark.parametrize(("method", "route"), [("GET", "status"), ("POST", "warmup"), ("POST", "cancel")])
 async def test_a_model_nobody_knows_is_not_found(name: str, method: str, route: str) -> None:
     async with served("a", models=MODELS) as fleet:
         found = await ask(fleet, method, f"/models/{name}/{route}", status=404)
         assert "not found on any server" in found["error"]
+
+
+@pytest.mark.parametrize("name", ["nobody:1b", "llama3:8b/status/x"])
+async def test_unloading_a_model_nobody_knows_unloads_nothing(name: str) -> None:
+    async with served("a", models=MODELS) as fleet:
+        found = await ask(fleet, "POST", f"/models/{name}/unload")
+        assert (found["success"], found["results"], found["summary"]["totalServers"]) == (True, [], 0)
+        assert found["message"] == f"model '{name}' is not loaded on any server"
+
+
+@pytest.mark.parametrize("name", ["bad name", "a" * 2000])
+async def test_unloading_what_is_no_model_name_is_not_found(name: str) -> None:
+    async with served("a", models=MODELS) as fleet:
+        found = await ask(fleet, "POST", f"/models/{name}/unload", status=404)
+        assert found["error"] == f"'{name[:100]}' is not a valid model name"
 
 
 async def test_the_status_says_of_every_server_how_the_model_stands_there() -> None:
