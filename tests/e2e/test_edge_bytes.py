@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 CLIENTS = 8
 EDGES = (0, 1, 2, 3, 16, 100, 1000, 4095, 4096, 16_383, 16_384, 16_385, 65_535, 65_536, 65_537, 131_072, 200_000)
-SMALL = 12
+SMALL = 40
 _NUMBER = re.compile(rb'"prompt": ?"(\d+)"')
 DONE = b'{"model":"m","response":"","done":true,"done_reason":"stop"}\n'
 
@@ -53,7 +53,13 @@ def filler(dice: random.Random, size: int) -> bytes:
     while have < size:
         pieces.append(dice.choice(words) if dice.random() < 0.3 else dice.randbytes(min(size, dice.choice((7, 900)))))
         have += len(pieces[-1])
-    return b"".join(pieces)[:size]
+    return b"".join(pieces)[: max(0, size)]
+
+
+def document(dice: random.Random, size: int) -> bytes:
+    """An answer in one piece of that many bytes, or as few as it takes; what it quotes is the filler."""
+    begin, end = b'{"done":true,"response":"', b'"}'
+    return begin + filler(dice, size - len(begin) - len(end)).translate(None, b'"\\') + end
 
 
 def records(dice: random.Random, size: int) -> bytes:
@@ -86,7 +92,7 @@ def framed(dice: random.Random, framing: str, body: bytes, kind: bytes) -> bytes
 
 def a_case(dice: random.Random) -> Case:
     stream = dice.random() < 0.5
-    body = records(dice, a_size(dice)) if stream else filler(dice, a_size(dice))
+    body = records(dice, a_size(dice)) if stream else document(dice, a_size(dice))
     framing = dice.choice(("length", "chunked", "chunked", "close"))
     data = framed(dice, framing, body, b"application/x-ndjson" if stream else b"application/json")
     places = [dice.randrange(1 << 30) for _ in range(dice.choice((0, 1, 2, 5)))]
@@ -99,7 +105,7 @@ def every_cut(dice: random.Random) -> list[Case]:
     """Small answers, cut in two at every byte."""
     cases = []
     for framing in ("length", "chunked", "close"):
-        for stream, body in ((False, filler(dice, SMALL)), (True, DONE), (False, b"")):
+        for stream, body in ((False, document(dice, SMALL)), (True, DONE), (False, b'{"done":true}')):
             data = framed(dice, framing, body, b"application/x-ndjson" if stream else b"application/json")
             ending = (b"",) if framing == "close" else ()
             cases += [Case(stream, framing, body, (*cut(data, [place]), *ending)) for place in range(len(data))]

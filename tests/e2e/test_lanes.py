@@ -43,6 +43,10 @@ class Ask:
     bare: bool = False
 
     @property
+    def path(self) -> str:
+        return self.raw.split(b" ", 2)[1].decode("latin-1")
+
+    @property
     def may_stay(self) -> bool:
         """Whether this is the one difference that is allowed."""
         return b"HTTP/1.0\r\n" in self.raw and b"keep-alive" in self.raw
@@ -159,13 +163,38 @@ LIMITS = [
 ]
 TROUBLED = [each for stream in (True, False) for each in everywhere(stream=stream)] + everywhere(OLLAMA, stream=True)
 
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nTransfer-Encoding: chunked\r\n\r\n"
 _JSON = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nX-Odd: kept\r\nContent-Length: %d\r\n\r\n%s"
-_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
-_LINES = b'11\r\n{"response":"a"}\n\r\n'
+_ANY = (
+    b'{"model":"m","message":{"role":"assistant","content":"a"},"response":"a","embeddings":[],"embedding":[],'
+    b'"choices":[],"data":[],"output":[],"content":[],"text":"a","details":{},"done":%b}'
+)
+"""An answer of every endpoint, or a record of one."""
+Script = Callable[[str], list[bytes]]
+"""From the path that was asked to the pieces of the answer."""
 
 
-def _json(status: bytes, body: bytes) -> list[bytes]:
-    return [_JSON % (status, len(body), body)]
+def _json(status: bytes, body: bytes) -> Script:
+    return lambda path: [_JSON % (status, len(body), body)]
+
+
+def _raw(*pieces: bytes) -> Script:
+    return lambda path: list(pieces)
+
+
+def _beginning(path: str) -> list[bytes]:
+    """The head and the first record of what streams there."""
+    native = "/api/" in path
+    record = _ANY % b"false" + b"\n" if native else b"data: " + _ANY % b"false" + b"\n\n"
+    return [
+        _HEAD % (b"application/x-ndjson" if native else b"text/event-stream"),
+        b"%x\r\n%b\r\n" % (len(record), record),
+    ]
+
+
+def _streamed(path: str) -> list[bytes]:
+    end = _ANY % b"true" + b"\n" if "/api/" in path else b"data: [DONE]\n\n"
+    return [*_beginning(path), b"%x\r\n%b\r\n0\r\n\r\n" % (len(end), end)]
 
 
 def paused(fleet: Served) -> None:
@@ -180,28 +209,29 @@ def nothing(fleet: Served) -> None:
     pass
 
 
-Scene = tuple[str, str, list[Ask], dict[str, Any], list[bytes], Callable[[Served], None]]
+Scene = tuple[str, str, list[Ask], dict[str, Any], Script, Callable[[Served], None]]
 CORS = {"cors": {"origins": ["https://chat.example"]}}
 NO_BREAKER = {"enable_circuit_breaker": False}
-PLAIN = _json(b"200 OK", b'{"done":true}')
-STREAMED = [_STREAM, _LINES, b'e\r\n{"done":true}\n\r\n0\r\n\r\n']
+PLAIN = _json(b"200 OK", _ANY % b"true")
 SCENES: list[Scene] = [
     # name, the statuses that it must bring about, requests, configuration, what the server answers, trouble
     ("inference", "200", INFERENCE, {}, PLAIN, nothing),
-    ("streams", "200", INFERENCE, {}, STREAMED, nothing),
-    ("unusual", "200 403 404", UNUSUAL, {}, STREAMED, nothing),
+    ("streams", "200", INFERENCE, {}, _streamed, nothing),
+    ("unusual", "200 403 404", UNUSUAL, {}, _streamed, nothing),
     ("pages", "200 301 307 400 403 404 405", PAGES, {}, PLAIN, nothing),
     ("origins", "200 204 403 404 405", ORIGINS, CORS, PLAIN, nothing),
     ("keys", "200 401 403 405", KEYS, {"security": {"api_keys": [KEY]}}, PLAIN, nothing),
     ("hosts", "200 403 405", HOSTS, {}, PLAIN, nothing),
     ("limits", "413", LIMITS, {"limits": {"body_bytes": 1024}}, PLAIN, nothing),
     ("refused", "429", TROUBLED, NO_BREAKER, _json(b"429 Too Many Requests", b'{"error":"slow down"}'), nothing),
-    ("odd status", "599", TROUBLED[:4], NO_BREAKER, _json(b"599 Odd", b"words"), nothing),
-    ("no content", "204", TROUBLED[:4], NO_BREAKER, [b"HTTP/1.1 204 No Content\r\n\r\n"], nothing),
-    ("by close", "200", INFERENCE[:20], NO_BREAKER, [b"HTTP/1.0 200 OK\r\n\r\nwords"], nothing),
-    ("dead", "502", TROUBLED, NO_BREAKER, [], nothing),
-    ("cut", "200 502", TROUBLED, NO_BREAKER, [_STREAM, _LINES], nothing),
-    ("short", "200 502", TROUBLED, NO_BREAKER, [_JSON % (b"200 OK", 1000, b"short")], nothing),
+    ("odd status", "599", TROUBLED[:4], NO_BREAKER, _json(b"599 Odd", b'{"error":"words"}'), nothing),
+    ("odd page", "502", TROUBLED[:4], NO_BREAKER, _json(b"599 Odd", b"words"), nothing),
+    ("foreign", "502", TROUBLED, NO_BREAKER, _json(b"200 OK", b'{"status":"ok"}'), nothing),
+    ("no content", "502", TROUBLED[:4], NO_BREAKER, _raw(b"HTTP/1.1 204 No Content\r\n\r\n"), nothing),
+    ("by close", "200", INFERENCE[:20], NO_BREAKER, _raw(b"HTTP/1.0 200 OK\r\n\r\n", _ANY % b"true"), nothing),
+    ("dead", "502", TROUBLED, NO_BREAKER, _raw(), nothing),
+    ("cut", "200 502", TROUBLED, NO_BREAKER, _beginning, nothing),
+    ("short", "200 502", TROUBLED, NO_BREAKER, _raw(_JSON % (b"200 OK", 1000, b'{"model":"')), nothing),
     ("full", "200 503", TROUBLED, {"queue": {"max_size": 0}}, PLAIN, paused),
     ("late", "504", TROUBLED[:6], {"timeouts": {"queue": 0.02}}, PLAIN, paused),
     ("draining", "405 503", [*TROUBLED, *PAGES[:6]], {}, PLAIN, draining),
@@ -303,16 +333,16 @@ async def test_both_lanes_say_the_same(
     statuses: str,
     asks: list[Ask],
     config: dict[str, Any],
-    answer: list[bytes],
+    answer: Script,
     trouble: Callable[[Served], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lingering(monkeypatch, 0.05)
     async with in_front_of_raw(**config) as (fleet, upstream):
-        upstream.answer = answer
         trouble(fleet)
         different, statuses_seen = {}, set()
         for asked in asks:
+            upstream.answer = answer(asked.path)
             one, other = [await told(fleet.lanes[lane], asked, upstream) for lane in LANES]
             statuses_seen.add(one.status.split()[1])
             if one != other:
