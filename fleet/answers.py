@@ -6,6 +6,7 @@ A page to log in, nothing, or JSON of something else is what proxies, captive po
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 import msgspec
@@ -68,7 +69,8 @@ A description's own words count whatever they are set to: a field of a wrong typ
 is no sign that somebody else has answered. The words that others use too count only with the type of a description.
 """
 _SPOKEN: Final = "/v1/audio/transcriptions"
-"""May answer with plain text, as the request asks for."""
+"""May answer with plain text, as the request asks for: with anything that was said, or nothing."""
+_PAGES: Final = (b"<!doctype", b"<html")
 
 _RECORD: Final = b'{"model":"'
 """How each record of Ollama's own streams begins."""
@@ -99,6 +101,8 @@ def strange_stream(path: str, media: bytes, begin: bytes, *, native: bool, compl
     if usual and b"html" not in media:
         return ""
     begin = begin.lstrip(_BLANK)
+    if not begin and not complete:
+        return ""  # a keep-alive, or half a byte order mark: nothing to judge by yet
     if fault := _no_text(media, begin):
         return fault
     if begin.startswith(b"{"):
@@ -119,15 +123,20 @@ def _strange_beginning(path: str, begin: bytes, *, native: bool, complete: bool)
 
 def strange_document(path: str, media: bytes, body: bytes, *, complete: bool) -> str:
     """What is wrong with an answer in one piece, or with its beginning if it is not `complete`; empty: nothing."""
-    if fault := _no_text(media, body.lstrip(_BLANK)):
+    begin = body.lstrip(_BLANK)
+    if path == _SPOKEN and media and b"json" not in media and b"html" not in media:
+        return "a web page" if begin[:9].lower().startswith(_PAGES) else ""
+    if not begin and not complete:
+        return ""  # blanks, to keep the connection alive
+    if fault := _no_text(media, begin):
         return fault
-    if not complete or (path == _SPOKEN and b"json" not in media):
+    if not complete:
         return ""
     if media in _STREAMS:  # though nobody asked for one
         return strange_stream(path, media, body, native=media != b"text/event-stream", complete=complete)
-    if not media and body.lstrip(_BLANK)[:1] not in b"{[":
+    if not media and begin[:1] not in b"{[":
         return ""  # it does not say what it is, and neither can we
-    return _strange_record(path, body)
+    return _strange_record(path, begin)
 
 
 def _no_text(media: bytes, begin: bytes) -> str:
@@ -138,14 +147,33 @@ def _no_text(media: bytes, begin: bytes) -> str:
 
 def _strange_record(path: str, record: bytes) -> str:
     try:
-        found = _decoder.decode(record)
+        found = _fields_of(record)
     except (ValueError, RecursionError):
         return "no JSON object, or half of one"
     for name, begins in _SHAPES.get(path, {}).items():
         value = getattr(found, name)
         if (first := memoryview(value)[:1]) and first[0] in begins:
             return ""
-    return "" if path not in _SHAPES or memoryview(found.error) else "JSON of something else"
+    return (
+        "" if path not in _SHAPES or bytes(memoryview(found.error)[:1]) not in (b"", b"n") else "JSON of something else"
+    )
+
+
+def _fields_of(record: bytes) -> _Document:
+    """Raises ValueError, RecursionError for what is no JSON object, even to a generous reader.
+
+    Servers in Python write infinities and halves of surrogate pairs, others the bytes of half a character: their
+    clients read that, so it is not for us to refuse.
+    """
+    try:
+        return _decoder.decode(record)
+    except msgspec.DecodeError:
+        value = json.loads(record.decode("utf-8", "replace"), strict=False)
+    if not isinstance(value, dict):
+        raise ValueError("no object")
+    known = {name: value[name] for name in _Document.__struct_fields__ if name in value}
+    kinds = {name: each if each is None else type(each)() for name, each in known.items()}
+    return _decoder.decode(json.dumps(kinds))
 
 
 def ended(tail: bytes) -> bool:

@@ -109,6 +109,60 @@ def test_beginnings_of_streams(path: str, media: bytes, begin: bytes, complete: 
     assert not strange_stream(path, media, begin, native=path.startswith("/api/"), complete=complete)
 
 
+BOM = b"\xef\xbb\xbf"
+NEVER_LISTED = [
+    b"Infinity",
+    b"-Infinity",
+    b"NaN",
+    b"1e999",
+    b"9" * 3000,
+    b'"\\ud83d"',
+    b'"\xff\xc3"',
+    b'"a\tb\nc"',
+    b"[" * 99 + b"]" * 99,
+]
+
+
+@pytest.mark.parametrize("value", NEVER_LISTED)
+@pytest.mark.parametrize("path", GOOD)
+def test_what_generous_readers_take_is_an_answer_and_half_of_it_is_none(path: str, value: bytes) -> None:
+    body = b'{"x":' + value + b"," + GOOD[path].strip()[1:]
+    for whole in (body, body + b"\r\n", BOM + body, b" \r\n\t" + body + b" \n"):
+        assert not strange_document(path, JSON, whole, complete=True)
+        assert not strange_document(path, b"", whole, complete=True)
+    assert strange_document(path, JSON, body[:-1], complete=True)
+    assert strange_document(path, JSON, b'{"x":' + value + b"}", complete=True)
+
+
+@pytest.mark.parametrize("path", GOOD)
+def test_a_field_may_be_anywhere_and_the_beginning_of_a_long_answer_may_lack_it(path: str) -> None:
+    huge = b'{"x":"' + b"y" * 70_000
+    assert not strange_document(path, JSON, huge, complete=False)
+    assert not strange_document(path, JSON, huge + b'",' + GOOD[path].strip()[1:], complete=True)
+    assert not strange_document(path, JSON, b" " * 70_000, complete=False)
+
+
+@pytest.mark.parametrize(("path", "native"), [("/api/chat", True), ("/v1/chat/completions", False)])
+def test_no_place_to_cut_a_stream_makes_it_strange(path: str, native: bool) -> None:
+    record = GOOD[path].strip()
+    for lead in (b"", BOM, b"\r\n", b"\n\n "):
+        stream = lead + (record if native else b": hello\r\n\r\nid: 1\r\ndata: " + record) + b"\r\n\r\n"
+        for place in range(1, len(stream)):
+            assert not strange_stream(path, NDJSON if native else SSE, stream[:place], native=native, complete=False)
+
+
+@pytest.mark.parametrize("body", [b"", b"\n", b"<unk> well", b"<|en|>", b"1\n00:00:00,000 --> 00:00:01,000\nHi\n"])
+@pytest.mark.parametrize("media", [b"text/plain", b"text/vtt", b"application/x-subrip"])
+def test_what_was_said_may_be_any_text_or_none(media: bytes, body: bytes) -> None:
+    assert not strange_document("/v1/audio/transcriptions", media, body, complete=True)
+    assert strange_document("/v1/audio/transcriptions", media, b" <!DOCTYPE html><p>", complete=True)
+
+
+@pytest.mark.parametrize("body", [b'{"error":null}', b'{"x":1,"error":null}'])
+def test_an_error_that_is_none_is_no_answer(body: bytes) -> None:
+    assert strange_document("/api/chat", JSON, body, complete=True)
+
+
 @pytest.mark.parametrize(
     ("begin", "error"),
     [
