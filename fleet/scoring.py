@@ -50,19 +50,21 @@ class Policy(Protocol):
 class Mindful:
     """A policy that holds fast failures against a pair, whatever else it goes by: `unit` for each in a row.
 
-    That part is called `cooling`. From the second on the pair is passed over besides (see `fleet.cooling`).
+    That part is called `cooling` and comes first. From the second on the pair is passed over besides (see
+    `fleet.cooling`).
     """
 
     def __init__(self, policy: Policy, unit: float) -> None:
         self.name = policy.name
-        self.parts = (*policy.parts, "cooling")
+        self.parts = ("cooling", *policy.parts)
         self._score = policy.score
         self._unit = unit
 
     def score(self, server: ServerState, model: ModelName) -> Parts:
         parts = self._score(server, model)
         stats = server.stats.get(model)
-        return (*parts, 0.0 if stats is None else -self._unit * stats.cooling.strikes)
+        strikes = 0 if stats is None else stats.cooling.strikes
+        return (0.0 - self._unit * strikes, *parts)  # a plain sign would make -0.0 of nothing, which people read
 
 
 class Weighted:
@@ -132,7 +134,7 @@ class FastestResponse:
         busy = 1.0 + server.ledger.in_use / server.ledger.capacity
         warm = model in server.resident or _loading(server, model)
         cold = 0.0 if warm else _TYPICAL_FIRST_BYTE
-        return (-(seen * busy + cold),)
+        return (0.0 - (seen * busy + cold),)
 
 
 class RoundRobin:
@@ -142,7 +144,7 @@ class RoundRobin:
     parts = ("turns_since",)
 
     def score(self, server: ServerState, model: ModelName) -> Parts:
-        return (-float(server.last_granted),)
+        return (0.0 - server.last_granted,)
 
 
 class Random:

@@ -303,4 +303,4 @@ async def test_a_decision_says_what_is_held_against_a_server(autojump_clock: Moc
         fleet["a"].host.faults.clear()
         await ask(fleet)
         decision = fleet.system.fleet.memory.decisions[-1]
-        assert {server: parts[-1] for server, parts in decision.candidates} == {"a": -2.0, "b": 0.0}
+        assert {server: parts[0] for server, parts in decision.candidates} == {"a": -2.0, "b": 0.0}

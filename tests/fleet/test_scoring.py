@@ -79,6 +79,7 @@ def test_every_policy_can_be_chosen_by_config_and_scores_finitely(name: str) -> 
     assert policy.name == name
     assert len(parts) == len(policy.parts)
     assert all(abs(part) < 1e9 for part in parts)
+    assert "-0.0" not in [str(part) for part in parts]
 
 
 def test_round_robin_takes_turns() -> None:
@@ -102,3 +103,16 @@ def test_ties_are_broken_at_random() -> None:
         assert grant is not None
         first.add(grant.server.id)
     assert len(first) > 1
+
+
+@pytest.mark.parametrize("name", ["weighted", "least_connections", "fastest_response", "round_robin", "random"])
+def test_what_is_held_against_a_server_comes_first_and_is_a_plain_zero_if_nothing_is(name: str) -> None:
+    policy = make_policy(Config.model_validate({"load_balancer": {"policy": name}}), random.Random(1))
+    server = make_server("a", "m")
+    assert policy.parts[0] == "cooling"
+    stats = server.stats_of(M)
+    assert str(policy.score(server, M)[0]) == "0.0"
+    stats.cooling.failed(0.0, 0.0)
+    assert policy.score(server, M)[0] < 0.0
+    assert stats.cooling.succeeded(1.0)
+    assert str(policy.score(server, M)[0]) == "0.0"
