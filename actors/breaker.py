@@ -91,8 +91,11 @@ class BreakerRegistry:
             finally:
                 self._nursery = None
 
-    def record(self, pair: Pair, signal: Signal, kind: str, generation: int = 0) -> None:
-        """An attempt on this pair ended; called once per lease. `generation` is the gate's at admission, 0 without."""
+    def record(self, pair: Pair, signal: Signal, kind: str, generation: int = 0, *, gives_back: bool = True) -> None:
+        """An attempt on this pair ended; called once per lease. `generation` is the gate's at admission, 0 without.
+
+        `gives_back`: with its permit, if it used one up; False: the lease has given that back before.
+        """
         cell = self._cells.get(pair)
         if cell is None:
             if signal in _HARMLESS or not self._wanted(pair):
@@ -104,7 +107,7 @@ class BreakerRegistry:
         # A success that only counts needs no actor, unless one has mail that came before.
         if signal is Signal.SUCCESS and cell.mailbox.resting and cell.breaker.absorb(now, generation):
             return
-        cell.mailbox.cast(Record(signal, kind, generation, now))
+        cell.mailbox.cast(Record(signal, kind, generation, now, gives_back))
 
     def alive(self, pair: Pair) -> None:
         """An attempt on this pair has just moved; matters only while its breaker is half-open."""

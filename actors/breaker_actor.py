@@ -77,7 +77,8 @@ class Cell:
             self.answer_tests(None)
         gate = self.breaker.gate
         ended = isinstance(message, Record | TryEnded) and message.generation == gate.generation
-        if ended and gate.permits == permits:
+        given_back = isinstance(message, Record) and not message.gives_back
+        if ended and not given_back and gate.permits == permits:
             gate.give_back()
 
     def end(self) -> None:
@@ -200,9 +201,9 @@ class BreakerActor:
     def _digest(self, message: BreakerMail, now: float) -> bool:
         breaker = self._cell.breaker
         match message:
-            case Record(signal=signal, kind=kind, generation=generation, at=at):
+            case Record(signal=signal, kind=kind, generation=generation, at=at, gives_back=gives_back):
                 self._note_trial(message, now)
-                return breaker.record(signal, kind, at, generation)
+                return breaker.record(signal, kind, at, generation, gives_back=gives_back)
             case Force(state=state, by=by, reply=reply):
                 changed = breaker.force(state, now, by)
                 reply.resolve(breaker.describe(now))

@@ -43,7 +43,9 @@ if TYPE_CHECKING:
 class Outcomes(Protocol):
     """Who is told how each attempt ended (the breaker registry)."""
 
-    def record(self, pair: Pair, signal: Signal, kind: str, generation: int) -> None: ...
+    def record(
+        self, pair: Pair, signal: Signal, kind: str, generation: int = 0, *, gives_back: bool = True
+    ) -> None: ...
 
     def alive(self, pair: Pair) -> None: ...
 

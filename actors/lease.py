@@ -116,7 +116,8 @@ class Lease:
     def close(self, end: End, *, owing: bool = False) -> bool:
         """End it: slot free (if it held one), one outcome to the breaker, dispatcher woken. False if closed before.
 
-        `owing`: the outcome follows with `settle`, when it is known whose fault a refusal was.
+        `owing`: the outcome follows with `settle`, when it is known whose fault a refusal was. That may take as long as
+        another server needs to answer; the trial is over all the same, and so the permit it used up is free again.
 
         A dispatcher at rest hands the slot on in our turn: a new lease may stand on the same cell before this returns.
         """
@@ -130,8 +131,10 @@ class Lease:
         fleet.memory.total.close(self.number)
         self.ended = fleet.now()
         self._owes = True
-        if not owing:
-            self.settle(classify(end))
+        if owing:
+            self._give_permit_back()
+        else:
+            self._tell(classify(end), gives_back=True)
         if held_a_slot:
             fleet.dispatcher.cast(SlotFreed(self.pair))
         if fleet.ended:
@@ -141,13 +144,26 @@ class Lease:
         return True
 
     def settle(self, signal: Signal) -> None:
-        """Give the breaker and the scoring what they should learn of a closed lease. Only the first time counts."""
+        """Give the breaker and the scoring what they should learn of a lease that was closed `owing`, once.
+
+        Later calls, and those for a lease that owed nothing, do nothing.
+        """
+        self._tell(signal, gives_back=False)
+
+    def _tell(self, signal: Signal, *, gives_back: bool) -> None:
         if not self._owes or self._end is None:
             return
         self._owes = False
         if self._counts:
             self._learn(signal)
-            self._fleet.breakers.record(self.pair, signal, kind(self._end), self.generation)
+            breakers = self._fleet.breakers
+            breakers.record(self.pair, signal, kind(self._end), self.generation, gives_back=gives_back)
+
+    def _give_permit_back(self) -> None:
+        """Without the outcome. The generation tells whether the gate still shows what the permit was taken from."""
+        gate = self.grant.gate
+        if gate is not None and gate.generation == self.generation and gate.give_back():
+            self._fleet.breakers.alive(self.pair)
 
     @property
     def _counts(self) -> bool:

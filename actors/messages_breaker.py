@@ -12,12 +12,16 @@ from fleet.recoveries import Failure
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An attempt ended. Sent for: `Lease.close`. Bound: one per lease, so no more than the slots of the server."""
+    """An attempt ended. Sent for: `Lease.close` and `Lease.settle`. Bound: one per lease, and so per attempt.
+
+    `gives_back`: the permit of the trial, if it was one, comes with it.
+    """
 
     signal: Signal
     kind: str
     generation: int
     at: float
+    gives_back: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,18 +90,21 @@ class Breaker:
             new._enter(state, "started anew", now)
         return new
 
-    def record(self, signal: Signal, kind: str, now: float, generation: int | None = None) -> bool:
+    def record(
+        self, signal: Signal, kind: str, now: float, generation: int | None = None, *, gives_back: bool = True
+    ) -> bool:
         """Digest the end of one attempt; True if the gate changed (its state, or a permit came back).
 
         A straggler, admitted before the last change of state, is counted in the totals and proves nothing else. In
         the breaker's first life nothing came before, so everything counts. No `generation` means "of today".
+        `gives_back`: whether a trial's permit comes back with this, or is back already.
         """
         if signal is _SUCCESS and self.absorb(now, generation):
             return False
         self._count(signal, kind, now)
         if self.state is State.OPEN or self._is_straggler(generation):
             return False
-        changed = self.state is State.HALF_OPEN and self._end_trial(now)
+        changed = self.state is State.HALF_OPEN and self._end_trial(now, gives_back)
         if signal is not Signal.NEUTRAL:
             self.window.add(_WEIGHT[signal], now, self.settings.error_rate_window)
             changed |= self._succeed(now) if signal is Signal.SUCCESS else self._strike(_WEIGHT[signal], kind, now)
@@ -180,10 +183,10 @@ class Breaker:
             kind = kind if kind in self.kinds or len(self.kinds) < MAX_KINDS else "other"
             self.kinds[kind] = self.kinds.get(kind, 0) + 1
 
-    def _end_trial(self, now: float) -> bool:
+    def _end_trial(self, now: float, gives_back: bool) -> bool:
         self.attempts += 1
         self.silent_since = now
-        return self.gate.give_back()
+        return gives_back and self.gate.give_back()
 
     def _succeed(self, now: float) -> bool:
         self.run = Run()

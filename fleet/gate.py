@@ -57,8 +57,9 @@ class Gate:
     def give_back(self) -> bool:
         """Return a permit whose trial proved nothing or ended well; True if there was one out.
 
-        The breaker does this for every attempt that is recorded with it. Only who took a permit and then made no
-        attempt (so that nothing will ever be recorded) calls it directly.
+        The breaker does this for every attempt that is recorded with it. Only these call it directly: who took a permit
+        and then made no attempt, so that nothing will ever be recorded; and whose attempt ended before it is known what
+        it proves, so that what is recorded then brings no permit.
         """
         if self.state is not GateState.LIMITED or self.permits >= self.limit:
             return False
