@@ -44,7 +44,7 @@ STEPS = 2_000
 QUICK = Profile(load_seconds=0.2, slots=8, tokens_per_second=100.0)
 CONFIG: dict[str, Any] = {
     "timeouts": {"queue": 20, "first_byte": 3, "idle": 3, "total": 60, "connect": 1},
-    "circuit_breaker": {"open_timeout": 2, "half_open_max_requests": 2, "half_open_timeout": 5},
+    "circuit_breaker": {"open_timeout": 2_000, "half_open_max_requests": 2, "half_open_timeout": 5_000},
     "health": {"interval": 5, "max_backoff": 10},
     "drain_timeout": 10,
 }
