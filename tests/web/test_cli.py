@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from fleet.config import Config
 from tests.kit.served import served
+from tests.kit.silent import silent_ports
 from web import cli
 from web.bind import bind
 from web.layers import Origin
@@ -175,17 +176,10 @@ def test_a_fleet_without_servers_started_without_a_word(
 # ---- status
 
 
-def nobodys_ports() -> tuple[int, int]:
-    """Where no fleet runs, whatever else does on this machine."""
-    free = [bind("127.0.0.1", 0, "test") for _ in range(2)]
-    for each in free:
-        each.close()
-    return free[0].port, free[1].port
-
-
 def test_status_without_a_fleet_exits_with_1() -> None:
-    on_ports(*nobodys_ports())
-    ended = fleet("status")
+    with silent_ports(2) as ports:
+        on_ports(*ports)
+        ended = fleet("status")
     assert (ended.exit_code, ended.stdout.count("not running")) == (1, 2)
 
 
@@ -197,10 +191,11 @@ async def test_status_of_a_running_fleet_exits_with_0() -> None:
     assert [line.split()[-1] for line in ended.stdout.splitlines()[:2]] == ["ok", "ok"]
 
 
-def test_status_with_a_bad_configuration_exits_with_2() -> None:
-    file = Path(on_ports(*nobodys_ports()))
-    write(file.read_text() + "queue: 5\n")
-    assert fleet("status").exit_code == 2
+def test_status_with_a_bad_configuration_exits_with_2_if_nobody_answers() -> None:
+    with silent_ports(2) as ports:
+        write(Path(on_ports(*ports)).read_text() + "queue: 5\n")
+        ended = fleet("status")
+    assert ended.exit_code == 2, ended.output
 
 
 # ---- the environment of the command line
@@ -221,9 +216,6 @@ def test_fleet_config_names_the_file_and_the_option_wins() -> None:
 def test_a_variable_that_means_nothing_is_told_with_the_nearest_name_and_ignored(
     command: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    free = bind("127.0.0.1", 0, "test")
-    free.close()
-    on_ports(free.port, 0)
     seen: list[Origin] = []
 
     def note(config: Config, source: str, origin: Origin, *, demo: bool) -> int:
@@ -231,7 +223,9 @@ def test_a_variable_that_means_nothing_is_told_with_the_nearest_name_and_ignored
         return 0
 
     monkeypatch.setattr(cli, "_run", note)
-    ended = fleet(command, FLEET_SERVER__PROXYPORT="1", FLEET_CONTEXT="x", FLEET_QUEUE__MAX_SIZE="9")
+    with silent_ports(1) as (port,):
+        on_ports(port, 0)
+        ended = fleet(command, FLEET_SERVER__PROXYPORT="1", FLEET_CONTEXT="x", FLEET_QUEUE__MAX_SIZE="9")
     assert ended.exit_code == (1 if command == "status" else 0), ended.output
     told = ended.stderr + caplog.text
     assert "FLEET_SERVER__PROXYPORT is ignored: unknown environment variable" in told

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 
 import pytest
@@ -15,6 +14,7 @@ import trustme
 from fleet.config import Config
 from fleet.verdict import Level
 from tests.kit.served import served
+from tests.kit.silent import silent_ports
 from web.status import report_status
 
 TLS = {"certificate": "c.pem", "key": "k.pem"}
@@ -50,22 +50,19 @@ def port_of(url: str) -> int:
     return int(url.rpartition(":")[2])
 
 
-_HELD: list[socket.socket] = []
+_HELD = ExitStack()
 
 
 @pytest.fixture(autouse=True)
 def given_back() -> Iterator[None]:
     yield
-    while _HELD:
-        _HELD.pop().close()
+    _HELD.close()
 
 
 def free_port() -> int:
     """Nobody listens there, and nobody else gets it while the test runs."""
-    held = socket.socket()
-    held.bind(("127.0.0.1", 0))
-    _HELD.append(held)
-    return int(held.getsockname()[1])
+    (port,) = _HELD.enter_context(silent_ports(1))
+    return port
 
 
 @asynccontextmanager
