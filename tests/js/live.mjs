@@ -79,10 +79,14 @@ const scenarios = {
   },
   async restart() {
     const sockets = Object.values(WAYS).map((transports) => open({ transports }));
-    const lost = sockets.map((socket) => once(socket, "disconnect"));
-    await Promise.all(sockets.map((socket) => once(socket, "connect")));
-    const reasons = await Promise.all(lost);
-    await Promise.all(sockets.map((socket) => once(socket, "connect")));
+    // Each by itself: one may be back before the last has noticed that it is cut off.
+    const back = sockets.map(async (socket) => {
+      await once(socket, "connect");
+      const reason = await once(socket, "disconnect");
+      await once(socket, "connect");
+      return reason;
+    });
+    const reasons = await Promise.all(back);
     await until(() => sockets.every((socket) => EVENTS.every((name) => name in socket.seen)));
     sockets.forEach((socket) => socket.disconnect());
     return { reasons };
