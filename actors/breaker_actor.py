@@ -203,7 +203,8 @@ class BreakerActor:
         match message:
             case Record(signal=signal, kind=kind, generation=generation, at=at, gives_back=gives_back):
                 self._note_trial(message, now)
-                return breaker.record(signal, kind, at, generation, gives_back=gives_back)
+                digest = breaker.record if gives_back else breaker.judge
+                return digest(signal, kind, at, generation)
             case Force(state=state, by=by, reply=reply):
                 changed = breaker.force(state, now, by)
                 reply.resolve(breaker.describe(now))

@@ -90,24 +90,30 @@ class Breaker:
             new._enter(state, "started anew", now)
         return new
 
-    def record(
-        self, signal: Signal, kind: str, now: float, generation: int | None = None, *, gives_back: bool = True
-    ) -> bool:
+    def record(self, signal: Signal, kind: str, now: float, generation: int | None = None) -> bool:
         """Digest the end of one attempt; True if the gate changed (its state, or a permit came back).
 
         A straggler, admitted before the last change of state, is counted in the totals and proves nothing else. In
         the breaker's first life nothing came before, so everything counts. No `generation` means "of today".
-        `gives_back`: whether a trial's permit comes back with this, or is back already.
         """
         if signal is _SUCCESS and self.absorb(now, generation):
             return False
+        trial = self.state is State.HALF_OPEN and not self._is_straggler(generation)
+        freed = trial and self.gate.give_back()
+        return self.judge(signal, kind, now, generation) or freed
+
+    def judge(self, signal: Signal, kind: str, now: float, generation: int | None = None) -> bool:
+        """As `record`, of an attempt whose permit is back already."""
         self._count(signal, kind, now)
         if self.state is State.OPEN or self._is_straggler(generation):
             return False
-        changed = self.state is State.HALF_OPEN and self._end_trial(now, gives_back)
+        if self.state is State.HALF_OPEN:
+            self.attempts += 1
+            self.silent_since = now
+        changed = False
         if signal is not Signal.NEUTRAL:
             self.window.add(_WEIGHT[signal], now, self.settings.error_rate_window)
-            changed |= self._succeed(now) if signal is Signal.SUCCESS else self._strike(_WEIGHT[signal], kind, now)
+            changed = self._succeed(now) if signal is Signal.SUCCESS else self._strike(_WEIGHT[signal], kind, now)
         self._arm()
         return changed
 
@@ -182,11 +188,6 @@ class Breaker:
             self.last_failure, self.last_kind = now, kind
             kind = kind if kind in self.kinds or len(self.kinds) < MAX_KINDS else "other"
             self.kinds[kind] = self.kinds.get(kind, 0) + 1
-
-    def _end_trial(self, now: float, gives_back: bool) -> bool:
-        self.attempts += 1
-        self.silent_since = now
-        return gives_back and self.gate.give_back()
 
     def _succeed(self, now: float) -> bool:
         self.run = Run()
