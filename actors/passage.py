@@ -13,7 +13,7 @@ from actors.held import HOLD, Saved, error_text, hold, hold_record, page_text
 from actors.lease import Lease, Waiting
 from actors.messages import BanPair, ModelMissing
 from actors.transport import UpstreamResponse
-from fleet.answers import ended, is_error, strange_document, strange_stream
+from fleet.answers import BLANK, ended, is_error, strange_document, strange_stream
 from fleet.call import Call, Headers
 from fleet.dialects.base import Statistics
 from fleet.endpoints import ALWAYS_THERE, SHOW
@@ -101,19 +101,23 @@ class Passage:
         answer, lease, now = self._answer, self.lease, self._fleet.now
         tap = self._call.dialect.tap(stream=self._call.stream)
         self.stats = lease.stats = tap.stats
-        begin, before = data[:_LOOK], b""
+        begin, tail = b"", bytearray()
         while data:
             tap.feed(data)
+            begin = begin or data[:_LOOK].lstrip(BLANK)
+            tail += data[-_TAIL:]
+            if len(tail) > 4 * _TAIL:
+                del tail[:-_TAIL]
             lease.chunks = tap.stats.chunks
             if response.complete:
                 break
             lease.waiting, lease.beat = Waiting.CLIENT, now()
             await answer.write(data, raw)
             lease.waiting, lease.beat = Waiting.BACKEND, now()
-            before, data = data, await response.receive()
+            data = await response.receive()
             raw = response.raw
         tap.close()
-        end = self._judge(response.status, begin, before, data)
+        end = self._judge(response.status, begin, bytes(tail[-_TAIL:]))
         if isinstance(end, Failed):  # what has come is passed on, and then it is told that it is not all
             lease.waiting, lease.beat = Waiting.CLIENT, now()
             await answer.write(data)
@@ -123,8 +127,8 @@ class Passage:
         response.release()
         await answer.end_with(data, raw)
 
-    def _judge(self, status: int, begin: bytes, before: bytes, last: bytes) -> End:
-        """How the answer ended, by what the tap has seen, its beginning and its last two pieces."""
+    def _judge(self, status: int, begin: bytes, tail: bytes) -> End:
+        """How the answer ended, by what the tap has seen, its beginning and its end, however that came in pieces."""
         stats = self.stats
         self.lease.chunks = stats.chunks
         if stats.error is not None:
@@ -134,7 +138,7 @@ class Passage:
             pair_stats.speed.add(stats.output_tokens / stats.output_seconds)
         if stats.finished:
             return Completed(status)
-        if self._torn(begin, (before + last)[-_TAIL:]):
+        if self._torn(begin, tail):
             what = f"server '{self.lease.pair.server}' ended its answer before it was complete"
             return Failed(BackendBroke(what, Phase.BODY))
         return Incomplete(status) if self._call.stream else Completed(status)
@@ -148,7 +152,7 @@ class Passage:
         """
         if self._opaque:
             return False
-        is_object = begin.lstrip().startswith(b"{")
+        is_object = begin.startswith(b"{")
         if self._call.stream and self._call.dialect.name == "native":
             return is_object and not tail.rstrip(b" \t\r").endswith(b"\n")
         return not tail.rstrip().endswith(b"}") if is_object else self._call.stream and not ended(tail)

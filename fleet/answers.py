@@ -77,7 +77,8 @@ _RECORD: Final = b'{"model":"'
 _EVENTS: Final = (b"data:", b"event:", b":", b"id:", b"retry:")
 _ERRORS: Final = (b'{"error":', b'data: {"error":', b"event: error", b'{"type":"error"', b'data: {"type":"error"')
 _STREAMS: Final = frozenset((b"application/x-ndjson", b"text/event-stream"))
-_BLANK: Final = b" \t\r\n\xef\xbb\xbf"
+BLANK: Final = b" \t\r\n\xef\xbb\xbf"
+"""What may stand before an answer: blanks, a byte order mark."""
 
 
 def media_of(headers: Headers) -> bytes:
@@ -100,7 +101,7 @@ def strange_stream(path: str, media: bytes, begin: bytes, *, native: bool, compl
     )
     if usual and b"html" not in media:
         return ""
-    begin = begin.lstrip(_BLANK)
+    begin = begin.lstrip(BLANK)
     if not begin and not complete:
         return ""  # a keep-alive, or half a byte order mark: nothing to judge by yet
     if fault := _no_text(media, begin):
@@ -123,7 +124,7 @@ def _strange_beginning(path: str, begin: bytes, *, native: bool, complete: bool)
 
 def strange_document(path: str, media: bytes, body: bytes, *, complete: bool) -> str:
     """What is wrong with an answer in one piece, or with its beginning if it is not `complete`; empty: nothing."""
-    begin = body.lstrip(_BLANK)
+    begin = body.lstrip(BLANK)
     if path == _SPOKEN and media and b"json" not in media and b"html" not in media:
         return "a web page" if begin[:9].lower().startswith(_PAGES) else ""
     if not begin and not complete:
