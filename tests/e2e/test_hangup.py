@@ -117,5 +117,6 @@ def _write_pair(files: dict[str, str]) -> None:
 
 
 def _controlling() -> None:
-    """The child's standard input becomes its controlling terminal."""
+    """The child's standard input becomes its controlling terminal, and no `nohup` around the tests is handed down."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
