@@ -29,13 +29,13 @@ def fuzz(url: str, folder: Path) -> subprocess.CompletedProcess[str]:
     config = folder / "schemathesis.toml"
     config.write_text(CONFIG)
     words = ["--config-file", str(config), "run", f"{url}/openapi.json", "--checks", ",".join(CHECKS)]
-    limits = ["--phases", "coverage,fuzzing", "--max-examples", "10", "--request-timeout", "30", "--seed", "1"]
+    limits = ["--phases", "coverage,fuzzing", "--max-examples", "3", "--request-timeout", "30", "--seed", "1"]
     command = [str(COMMAND), *words, *limits, "--no-color"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, cwd=folder)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
 
 
 async def test_no_answer_that_is_not_documented(tmp_path: Path) -> None:
     async with served("a", "b") as fleet:
-        done = await trio.to_thread.run_sync(fuzz, fleet.url, tmp_path)
+        done = await trio.to_thread.run_sync(fuzz, fleet.url, tmp_path)  # pytest-timeout limits it
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert "Tested: " in done.stdout
