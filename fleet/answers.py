@@ -7,6 +7,7 @@ A page to log in, nothing, or JSON of something else is what proxies, captive po
 from __future__ import annotations
 
 import json
+import re
 from typing import Final
 
 import msgspec
@@ -75,7 +76,11 @@ _PAGES: Final = (b"<!doctype", b"<html")
 _RECORD: Final = b'{"model":"'
 """How each record of Ollama's own streams begins."""
 _EVENTS: Final = (b"data:", b"event:", b":", b"id:", b"retry:")
-_ERRORS: Final = (b'{"error":', b'data: {"error":', b"event: error", b'{"type":"error"', b'data: {"type":"error"')
+_ERROR: Final = re.compile(
+    rb"""[ \t\r\n]{0,64}+(?:event:[ ]?error\b|(?:data:)?[ \t\r\n]{0,64}+\{[ \t\r\n]{0,64}+"""
+    rb"""(?:"error"[ \t\r\n]{0,64}+:[ \t\r\n]{0,64}+(?!null)|"type"[ ]?:[ ]?"error"))"""
+)
+"""How an error begins, whoever wrote it: with blanks or without."""
 _STREAMS: Final = frozenset((b"application/x-ndjson", b"text/event-stream"))
 BLANK: Final = b" \t\r\n\xef\xbb\xbf"
 """What may stand before an answer: blanks, a byte order mark."""
@@ -91,7 +96,7 @@ def media_of(headers: Headers) -> bytes:
 
 def is_error(begin: bytes) -> bool:
     """Whether the body of a 200 begins with an error: nothing was done, and another server may do it."""
-    return begin.startswith(_ERRORS) and not begin.startswith(b'{"error":null')
+    return _ERROR.match(begin) is not None
 
 
 def strange_stream(path: str, media: bytes, begin: bytes, *, native: bool, complete: bool) -> str:
