@@ -12,7 +12,7 @@ from fleet.config.given import Given, nested, scalar
 from fleet.config.model import Config
 from fleet.config.problems import ConfigError, Problem, nearest, shown
 from fleet.config.servers import ServerSpec
-from fleet.config.shapes import Shape, fields, spellings
+from fleet.config.shapes import Shape, shapes_of, spellings
 from fleet.config.text import read_text
 
 PREFIX: Final = "FLEET_"
@@ -60,7 +60,7 @@ def _ours(env: Mapping[str, str]) -> Iterator[str]:
 
 
 def _names(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[str, tuple[tuple[str, ...], Shape]]]:
-    shapes = {name: shape for name, _, shape in fields(model)}
+    shapes = shapes_of(model)
     for spelling, name in spellings(model).items():
         shape, inner = shapes[name], (*path, spelling)
         if shape.model is not None and not shape.many:

@@ -16,7 +16,7 @@ from fleet.config.kinds import ENV_REFERENCE, STAND_IN
 from fleet.config.model import Config
 from fleet.config.problems import Problem, nearest, shown
 from fleet.config.servers import ServerSpec
-from fleet.config.shapes import Shape, fields, leaves, spellings
+from fleet.config.shapes import Shape, leaves, shapes_of, spellings
 from fleet.config.shorthand import entries
 
 MOST_UNKNOWN: Final = 20
@@ -39,7 +39,7 @@ class Fitter:
             return Given({}, given.source)
         if not isinstance(given.value, dict):
             return given
-        names, shapes = spellings(model), {name: shape for name, _, shape in fields(model)}
+        names, shapes = spellings(model), shapes_of(model)
         found: dict[str, Given] = {}
         for key, child in given.value.items():
             name = names.get(key)

@@ -24,7 +24,7 @@ from fleet.config.kinds import ENV_REFERENCE
 from fleet.config.loading import PORT_NAMES, at, file_layer, over, without
 from fleet.config.model import Config
 from fleet.config.problems import ConfigError
-from fleet.config.shapes import Shape, fields, spellings
+from fleet.config.shapes import Shape, shapes_of, spellings
 
 Plain = dict[str, Any]
 
@@ -87,7 +87,7 @@ def saved(old: str | None, wanted: Draft, env: Mapping[str, str], *, source: str
 
 
 def _section(given: Given, model: type[BaseModel], path: str, left_out: list[str]) -> Plain:
-    shapes = {name: shape for name, _, shape in fields(model)}
+    shapes = shapes_of(model)
     children = given.value if isinstance(given.value, dict) else {}
     found = {name: _value(child, shapes[name], f"{path}{name}", left_out) for name, child in children.items()}
     return {name: value for name, value in found.items() if value is not _SECRET}
@@ -159,7 +159,7 @@ def _edited(text: str, now: Plain, wanted: Plain) -> str:
 
 def _edit(node: CommentedMap, now: Plain, wanted: Plain, model: type[BaseModel], *, top: bool = False) -> None:
     """Make a section say `wanted`, touching nothing that says it already."""
-    names, shapes = spellings(model), {name: shape for name, _, shape in fields(model)}
+    names, shapes = spellings(model), shapes_of(model)
     present = {names[str(key)]: key for key in node}
     for name in [name for name in present if name not in wanted]:
         del node[present[name]]

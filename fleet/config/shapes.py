@@ -6,8 +6,10 @@ The model is the only source; nothing in this package repeats a bound, a default
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import annotated_types as at
@@ -82,20 +84,27 @@ class Shape:
         return f"{self.expected()} {'from' if self.low is not None else 'of'} {self.bounds()}"
 
 
-def fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo, Shape]]:
+@cache
+def fields(model: type[BaseModel]) -> Sequence[tuple[str, FieldInfo, Shape]]:
     """Every field of a model: its name, pydantic's description of it, and its shape."""
-    for name, info in model.model_fields.items():
-        yield name, info, shape_of(info)
+    return tuple((name, info, shape_of(info)) for name, info in model.model_fields.items())
 
 
-def spellings(model: type[BaseModel]) -> dict[str, str]:
+@cache
+def shapes_of(model: type[BaseModel]) -> Mapping[str, Shape]:
+    """The shapes of a model's fields by their names."""
+    return MappingProxyType({name: shape for name, _, shape in fields(model)})
+
+
+@cache
+def spellings(model: type[BaseModel]) -> Mapping[str, str]:
     """Every accepted spelling of every key of a model, and the field it means."""
     found: dict[str, str] = {}
     for name, info in model.model_fields.items():
         aliases = info.validation_alias
         choices = aliases.choices if isinstance(aliases, AliasChoices) else [aliases]
         found |= {str(each): name for each in (name, *choices) if isinstance(each, str)}
-    return found
+    return MappingProxyType(found)
 
 
 def shape_of(info: FieldInfo) -> Shape:
@@ -110,7 +119,7 @@ def shape_at(model: type[BaseModel], path: Sequence[str | int]) -> Shape:
         if isinstance(step, int):
             shape = shape.item()
         elif shape.model is not None and step in shape.model.model_fields:
-            shape = shape_of(shape.model.model_fields[step])
+            shape = shapes_of(shape.model)[step]
         else:
             break
     return shape
