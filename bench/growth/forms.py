@@ -15,8 +15,10 @@ from fleet.headers import passing
 from fleet.hosts import is_local
 from fleet.keys import without_keys
 from fleet.names import canonical
+from fleet.paths import moved
 from fleet.peer import TrustedProxies
 from fleet.redaction import is_secret_name, redacted
+from fleet.secrets import Secrets
 from fleet.steps import finished
 from fleet.tracecontext import parent_of, read_state
 from web.edge.head import BadHead, Heads
@@ -69,6 +71,17 @@ def _noise(size: int) -> bytes:
     return zstandard.compress(random.Random(1).randbytes(size))
 
 
+def _path(unit: str) -> Case:
+    return Case(f"path, {unit!r}", 64 * _KIB, lambda size: unit * (size // len(unit)), lambda path: moved("GET", path))
+
+
+_SECRETS: Final = Secrets([f"key-{n:05d}-{n * 7919 % 99991}" for n in range(2000)], lambda key: None)
+
+
+def _text(unit: str) -> Case:
+    return Case(f"secrets in a text, {unit!r}", 64 * _KIB, lambda size: unit * (size // len(unit)), _SECRETS.cleaned)
+
+
 CASES: Final = (
     Case("zstd, empty frames", 256 * _KIB, lambda size: zstandard.compress(b"") * (size // 9), _zstd),
     Case("zstd, noise", 8 * _KIB * _KIB, _noise, _zstd),
@@ -88,5 +101,7 @@ CASES: Final = (
     Case("model name, slashes", 2 * _KIB, lambda size: "a/" * (size // 2), canonical),
     Case("model name, colons", 2 * _KIB, lambda size: "a:" * (size // 2), canonical),
     Case("redaction, addresses", 64 * _KIB, lambda size: "a://b" * (size // 5), redacted),
+    *(_path(unit) for unit in ("/..", "//", "/a/..", "/.", "/\\")),
+    *(_text(unit) for unit in ("key-0000", "aaaaaaaa ", "a:" * 8, "http://", "://a", "fleet_aaaa")),
     Case("redaction, a name", 64 * _KIB, lambda size: "aA.-" * (size // 4), is_secret_name),
 )

@@ -1,9 +1,8 @@
-"""Secrets in texts: found wherever they stand, in time that grows with the text."""
+"""Secrets in texts: found wherever they stand. How the time grows is in bench/growth."""
 
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 from hypothesis import given
@@ -64,33 +63,6 @@ def test_the_secrets_of_a_configuration_are_all_its_secret_texts() -> None:
         }
     )
     assert {"key-of-a-server", "key-of-the-fleet"} <= set(texts_of(config))
-
-
-WORST = {
-    "beginnings": "key-0000" * 1,
-    "words": "aaaaaaaa ",
-    "parts": "a:" * 8,
-    "schemes": "http://",
-    "userinfo": "://a",
-    "own": "fleet_aaaa",
-}
-
-
-@pytest.mark.parametrize("what", WORST)
-def test_the_time_grows_with_the_text_and_not_with_the_number_of_secrets(what: str) -> None:
-    secrets = Secrets([f"key-{n:05d}-{n * 7919 % 99991}" for n in range(2000)], lambda key: None)
-
-    def cost(size: int) -> float:
-        text = (WORST[what] * size)[:size]
-        took = []
-        for _ in range(5):
-            began = time.process_time()
-            secrets.cleaned(text)
-            took.append(time.process_time() - began)
-        return min(took)
-
-    cost(20_000)
-    assert cost(160_000) < 2.5 * 2.5 * 2.5 * cost(20_000) + 0.002
 
 
 def test_patterns_are_no_pattern_for_nothing() -> None:
