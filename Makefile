@@ -39,7 +39,7 @@ export: $(VENV)/.runtime  ## renew the files in deploy/ that the code makes
 	$(BIN)/fleet export alerts deploy/prometheus/fleet-alerts.yml --config /dev/null --force
 	$(BIN)/fleet export prometheus deploy/prometheus/prometheus.yml --config /dev/null --force
 
-# By file on all cores; the files with slow tests are handed out first, which ordering by size would undo. mypy is one of the tests.
+# By file, on all cores and one more; the files with slow tests are handed out first, which ordering by size would undo. mypy is one of the tests.
 PYTEST = $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test: style tools tests/js/node_modules  ## everything CI runs; ARGS="-p randomly" shuffles, ARGS="-n 0" takes one core

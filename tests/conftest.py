@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.kit.authorities import trust_one_authority
 from tests.kit.cores import pytest_collection_modifyitems as pytest_collection_modifyitems
 from tests.kit.cores import pytest_configure as pytest_configure
 from tests.kit.cores import pytest_configure_node as pytest_configure_node
@@ -18,6 +19,7 @@ from tests.kit.settled import pytest_collection_finish as pytest_collection_fini
 from tests.kit.settled import settled as settled
 
 compile_when_asked()
+trust_one_authority()
 register_profiles()
 
 

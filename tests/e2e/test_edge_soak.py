@@ -8,7 +8,7 @@ from tests.e2e.soak import Soak, check, in_front_of_processes
 
 pytestmark = pytest.mark.slow
 
-REQUESTS = 1500
+REQUESTS = 800
 
 
 async def test_nothing_grows_while_a_fifth_of_the_clients_leaves() -> None:

@@ -54,7 +54,7 @@ async def test_an_answer_is_whole_however_its_end_comes_in_pieces(
 async def told_one_by_one(stream: trio.abc.Stream, pieces: Sequence[bytes], arrived: Sequence[trio.Event]) -> bytes:
     """Read what comes; the backend goes on only when its last piece has come as a chunk of its own."""
     data = b""
-    with trio.fail_after(10):
+    with trio.fail_after(20):
         for piece, event in zip(pieces, arrived, strict=True):
             seen = len(data)
             while not data[seen:].endswith(b"%x\r\n%b\r\n" % (len(piece), piece)):

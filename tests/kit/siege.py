@@ -26,8 +26,8 @@ from tests.kit.tcp import sim_server
 from tests.kit.unlimited import unlimited
 
 MODEL: Final = "llama3:8b"
-STEADY: Final = Profile(load_seconds=0.05, slots=4, tokens_per_second=50.0, prefill_per_second=20_000.0)
-"""Five tokens take a tenth of a second: time enough for whoever refuses at once to draw everybody."""
+STEADY: Final = Profile(load_seconds=0.05, slots=4, tokens_per_second=150.0, prefill_per_second=20_000.0)
+"""Five tokens take 33 ms: time enough for whoever refuses in one to draw everybody."""
 BAD: Final = "bad"
 _ROW: Final = {"name": MODEL, "model": MODEL, "size": 1, "digest": "0" * 64, "modified_at": "2026-01-01T00:00:00Z"}
 _ASKS: Final[dict[str, dict[str, Any]]] = {

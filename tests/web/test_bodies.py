@@ -151,7 +151,7 @@ async def test_a_body_is_not_invited_when_the_answer_is_known(
     async with fleet(FakeSystem(**config)) as server:
         wire = await server.connect()
         await wire.send(head(method, path, EXPECT, length=length))
-        with trio.fail_after(10):  # and without waiting for a body that will not come
+        with trio.fail_after(20):  # and without waiting for a body that will not come
             everything = b""
             while piece := await wire.stream.receive_some():
                 everything += piece

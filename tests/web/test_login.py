@@ -264,7 +264,7 @@ async def test_the_live_feed_takes_the_cookie_of_our_page_and_lets_go_when_it_en
         async with feed(fleet, [(b"Cookie", cookie), (b"Origin", fleet.dashboard_url.encode())]) as talk:
             assert "event" in json.loads(await talk.get_message())
             await client.post("/logout")
-            with trio.fail_after(10), pytest.raises(ConnectionClosed):
+            with trio.fail_after(20), pytest.raises(ConnectionClosed):
                 await until_closed(talk)
             assert talk.closed is not None
             assert talk.closed.code == 1008

@@ -75,7 +75,7 @@ async def test_a_malformed_frame_is_answered_with_its_code(what: str, monkeypatc
         assert (await client.answer()).status == 101
         await client.send(frame(b"hello"))
         echo = b""
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             while len(echo) < 7:
                 echo += await client.stream.receive_some(65536)
         await client.send(sent)
@@ -92,7 +92,7 @@ async def test_the_live_feeds_answer_alike(path: str, monkeypatch: pytest.Monkey
             host, port = live.url.rpartition("/")[2].split(":")
             async with await trio.open_tcp_stream(host, int(port)) as stream:
                 await stream.send_all(upgrade(path))
-                with trio.fail_after(5):
+                with trio.fail_after(20):
                     said = b""
                     while b"\r\n\r\n" not in said:
                         said += await stream.receive_some(65536)
