@@ -13,47 +13,42 @@ from typing import Any, Final
 
 import trio
 
-from actors.branch import cut
-from actors.breaker import BreakerRegistry
-from actors.cells import FleetCell, ServerCell
-from actors.demand import learn_from
-from actors.dispatcher import Dispatcher, rules_of
-from actors.exchange import Exchange
-from actors.feed import Feed
-from actors.host import HostWatch
-from actors.jobs import JobBoard
-from actors.journal import Journal
-from actors.kept import Kept
-from actors.known import Known
-from actors.mailbox import Mailbox
-from actors.messages import (
-    DispatcherMail,
-    GateMoved,
-    SetAdmin,
-    Withdrawn,
-)
-from actors.metering import measure
-from actors.monitor import Monitor
-from actors.ollama_client import OllamaClient
-from actors.orders import Orders
-from actors.recorder import Recorder
-from actors.records import pulling
-from actors.recovery import ModelTester
-from actors.roster import Backends, Roster
-from actors.scribe import Scribe
-from actors.supervisor import Policy, keep_up, supervise
-from actors.transfer import Transfer, check_open, transfer, watched
-from actors.transport import Endpoint, Pool
-from fleet.breaker import BreakerSettings
-from fleet.call import Call, Downstream
+from actors.breakers.recovery_probe import ModelTester
+from actors.breakers.registry import BreakerRegistry
+from actors.dispatch.dispatcher import Dispatcher, rules_of
+from actors.dispatch.load_learning import learn_from
+from actors.jobs.job_board import JobBoard
+from actors.kit.mailbox import Mailbox
+from actors.kit.supervisor import Policy, keep_up, supervise
+from actors.observability.ai_status import Scribe
+from actors.observability.alert_monitor import Monitor
+from actors.observability.dashboard.feed import Feed
+from actors.observability.host.sampler import HostWatch
+from actors.observability.metrics_feed import measure
+from actors.persisted_state import Kept
+from actors.requests.exchange import Exchange
+from actors.requests.pull_stream import pulling
+from actors.requests.transfer import Transfer, check_open, transfer, watched
+from actors.servers.membership import Backends, Roster
+from actors.servers.server_tree import cut
+from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.messages import DispatcherMail, GateMoved, SetAdmin, Withdrawn
+from actors.state.queries import Known
+from actors.state.request_log import Recorder
+from actors.state.request_orders import Orders
+from actors.storage.journal import Journal
+from actors.upstream.control_client import OllamaClient
+from actors.upstream.pool import Endpoint, Pool
+from fleet.breakers.gate import Gate
+from fleet.breakers.recovery_log import Book
+from fleet.breakers.state_machine import BreakerSettings
+from fleet.common.errors import ShuttingDown
+from fleet.common.ids import Pair, ServerId
 from fleet.config import Config, ServerSpec
-from fleet.errors import ShuttingDown
-from fleet.gate import Gate
-from fleet.grants import Memory
-from fleet.ids import Pair, ServerId
-from fleet.rate import RetryBudget
-from fleet.recoveries import Book
-from fleet.server import Order, Row
+from fleet.protocol.call import Call, Downstream
+from fleet.scheduling.decisions import Memory
+from fleet.scheduling.rates import RetryBudget
+from fleet.scheduling.server_state import Order, Row
 
 _ORDERED_WITHIN: Final = 1.0
 
@@ -148,11 +143,11 @@ class System(Known):
         await transfer(self.fleet, self.cell(server), call, down)
 
     def watched(self, server: ServerId) -> AbstractContextManager[Transfer]:
-        """A block of control work on one server that may last long; see `actors.transfer.watched`."""
+        """A block of control work on one server that may last long; see `actors.requests.transfer.watched`."""
         return watched(self.fleet, self.cell(server))
 
     def pulling(self, server: ServerId, body: Mapping[str, object]) -> AbstractAsyncContextManager[AsyncIterator[Row]]:
-        """A running pull on one server; see `actors.records.pulling`."""
+        """A running pull on one server; see `actors.requests.pull_stream.pulling`."""
         return pulling(self.cell(server), body, self.config.timeouts.connect)
 
     def check_open(self) -> None:

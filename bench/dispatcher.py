@@ -27,24 +27,24 @@ import orjson
 import trio
 import trio.testing
 
-from actors.cells import FleetCell, ServerCell
-from actors.dispatcher import Dispatcher
-from actors.mailbox import Mailbox
-from actors.messages import DispatcherMail, ServerMail, SlotFreed, Submitted
-from actors.ticket import PendingTicket
-from fleet.board import Board
-from fleet.breaker import Breaker, BreakerSettings
-from fleet.call import Call
-from fleet.chance import Chance
+from actors.dispatch.dispatcher import Dispatcher
+from actors.kit.mailbox import Mailbox
+from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.messages import DispatcherMail, ServerMail, SlotFreed, Submitted
+from actors.state.ticket import PendingTicket
+from fleet.breakers.gate import Gate
+from fleet.breakers.outcomes import Signal
+from fleet.breakers.state_machine import Breaker, BreakerSettings
+from fleet.common.ids import ModelName, Pair, RequestId, ServerId
+from fleet.common.model_names import canonical
+from fleet.common.randomness import Chance
 from fleet.config import Config, ServerSpec
-from fleet.gate import Gate
-from fleet.grants import Grant, Memory, Rules
-from fleet.ids import ModelName, Pair, RequestId, ServerId
-from fleet.names import canonical
-from fleet.outcomes import Signal
-from fleet.queue import Ticket
-from fleet.scoring import make_policy
-from fleet.server import Health, ServerState
+from fleet.protocol.call import Call
+from fleet.scheduling.balancing import make_policy
+from fleet.scheduling.decisions import Grant, Memory, Rules
+from fleet.scheduling.scheduler import Board
+from fleet.scheduling.server_state import Health, ServerState
+from fleet.scheduling.wait_queue import Ticket
 
 WAITING: Final = (0, 100, 1_000, 5_000)
 STEPS: Final = 400

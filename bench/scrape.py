@@ -26,17 +26,17 @@ from typing import Any, Final, cast
 import orjson
 import trio
 
-from actors.cells import ServerCell
-from actors.journal import Journal
-from actors.mailbox import Mailbox
-from actors.messages import Record, ServerMail, Try
-from actors.metering_gauges import ModelCounts, snapshot
+from actors.kit.mailbox import Mailbox
+from actors.observability.metrics_gauges import ModelCounts, snapshot
+from actors.state.fleet_state import ServerCell
+from actors.state.messages import Record, ServerMail, Try
+from actors.storage.journal import Journal
 from actors.system import System, TcpBackends
+from fleet.common.ids import ModelName, ServerId
 from fleet.config import Config, ServerSpec
-from fleet.ids import ModelName, ServerId
-from fleet.server import Health, ServerState
-from web.exposition import Exposition
-from web.exposition_text import OPENMETRICS, TEXT
+from fleet.scheduling.server_state import Health, ServerState
+from web.monitoring.exposition import Exposition
+from web.monitoring.exposition_text import OPENMETRICS, TEXT
 
 ROUNDS: Final = 15
 _BATCH: Final = 250

@@ -13,26 +13,26 @@ from typing import Any, cast
 
 import trio
 
-import web.edge.hotlane
-from actors.exchange import Exchange
-from actors.lease import Lease
-from actors.link import Link
-from actors.ollama_client import OllamaClient
-from actors.passage import Passage
+import web.edge.inference_lane
+from actors.requests.exchange import Exchange
+from actors.requests.relay import Passage
+from actors.state.lease import Lease
 from actors.system import TcpBackends, open_system
-from actors.transport import Endpoint, Pool
+from actors.upstream.connection import Link
+from actors.upstream.control_client import OllamaClient
+from actors.upstream.pool import Endpoint, Pool
 from bench.processes import say
 from bench.scenarios import REQUESTS
-from fleet.call import Downstream, Headers
+from fleet.breakers.outcomes import Completed
+from fleet.common.ids import ServerId
 from fleet.config import Config, ServerSpec
-from fleet.ids import ServerId
-from fleet.outcomes import Completed
-from web.body import Terms
+from fleet.protocol.call import Downstream, Headers
+from web.asgi.request_body import Terms
 from web.edge.acceptor import Edge
 from web.edge.connection import Connection
-from web.edge.intake import Intake
-from web.hot import Work
-from web.inner import Inner
+from web.edge.request_reader import Intake
+from web.ollama_api.inference_call import Work
+from web.process.private_listener import Inner
 
 REQUEST = REQUESTS["short"].wire()
 BODY = b'{"model":"m0","message":{"role":"assistant","content":"%b"},"done":true,"eval_count":150,"eval_duration":9}'
@@ -165,14 +165,14 @@ async def _silent_work(*call: object) -> Work:
 NO_FACE = SimpleNamespace(PROXY=None)  # so that no request comes in by the port that has a limit
 
 STEPS: tuple[tuple[str, object, str, object], ...] = (
-    ("rate limit: count, and say so on the answer", web.edge.hotlane, "Face", NO_FACE),
+    ("rate limit: count, and say so on the answer", web.edge.inference_lane, "Face", NO_FACE),
     ("connection to the server: write and read heads, pool", Exchange, "_open", _open),
     ("hold, tap (tokens, statistics), judgement", Passage, "run", _pass),
     ("answer: choose and write fields, frame, send", Passage, "run", _close_only),
     ("record for history and log", Exchange, "_note", lambda exchange: None),
     ("exchange: queue, choice, lease, release, breaker", Exchange, "run", _answered),
-    ("understand the body: model, stream, options", web.edge.hotlane, "work_of", _fixed_work),
-    ("a fixed answer, written", web.edge.hotlane, "work_of", _silent_work),
+    ("understand the body: model, stream, options", web.edge.inference_lane, "work_of", _fixed_work),
+    ("a fixed answer, written", web.edge.inference_lane, "work_of", _silent_work),
 )
 """What a stage is, and what takes its place when it is left out; each step on top of those before."""
 

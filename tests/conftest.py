@@ -7,16 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kit.authorities import trust_one_authority
-from tests.kit.cores import pytest_collection_modifyitems as pytest_collection_modifyitems
-from tests.kit.cores import pytest_configure as pytest_configure
-from tests.kit.cores import pytest_configure_node as pytest_configure_node
-from tests.kit.cores import pytest_runtest_protocol as pytest_runtest_protocol
-from tests.kit.cores import pytest_xdist_auto_num_workers as pytest_xdist_auto_num_workers
-from tests.kit.examples import register_profiles
-from tests.kit.routes import compile_when_asked
-from tests.kit.settled import pytest_collection_finish as pytest_collection_finish
-from tests.kit.settled import settled as settled
+from tests.kit.suite.authorities import trust_one_authority
+from tests.kit.suite.cores import pytest_collection_modifyitems as pytest_collection_modifyitems
+from tests.kit.suite.cores import pytest_configure as pytest_configure
+from tests.kit.suite.cores import pytest_configure_node as pytest_configure_node
+from tests.kit.suite.cores import pytest_runtest_protocol as pytest_runtest_protocol
+from tests.kit.suite.cores import pytest_xdist_auto_num_workers as pytest_xdist_auto_num_workers
+from tests.kit.suite.examples import register_profiles
+from tests.kit.suite.routes import compile_when_asked
+from tests.kit.suite.settled import pytest_collection_finish as pytest_collection_finish
+from tests.kit.suite.settled import settled as settled
 
 compile_when_asked()
 trust_one_authority()

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = {"fleet": 0, "actors": 1, "web": 2}
 IMPURE = {"trio", "httpx", "quart", "quart_trio", "hypercorn", "socket", "time", "random", "os", "psutil", "ssl", "h11"}
-BACKEND_IO = {"httpx": {"actors/webhook.py"}}
+BACKEND_IO = {"httpx": {"actors/observability/alert_webhook.py"}}
 HOST_IO = {"psutil", "pynvml"}
 MOST_LINES = 400
 MOST_FUNCTION_LINES = 40
@@ -53,7 +53,7 @@ def test_only_its_border_module_imports_the_http_client(module: str) -> None:
 
 def test_only_the_probes_of_the_machine_touch_it() -> None:
     users = {name(path) for path in SOURCES if HOST_IO & {module.split(".")[0] for module in imports(path)}}
-    assert users == {"actors/host_machine.py"}  # NVIDIA's library is loaded only where it is asked for
+    assert users == {"actors/observability/host/machine.py"}  # NVIDIA's library is loaded only where it is asked for
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *WORKSHOP], ids=name)

@@ -36,7 +36,19 @@ def test_changes_the_process():
 def test_what_a_test_leaves_behind_is_its_own_fault(tmp_path: Path) -> None:
     file = tmp_path / "test_mess.py"
     file.write_text(LEAVES_A_MESS)
-    words = ["-p", "tests.kit.settled", "-p", "no:randomly", "-W", "error", "-rA", "-q", "--tb=no", "-c", os.devnull]
+    words = [
+        "-p",
+        "tests.kit.suite.settled",
+        "-p",
+        "no:randomly",
+        "-W",
+        "error",
+        "-rA",
+        "-q",
+        "--tb=no",
+        "-c",
+        os.devnull,
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words, "--rootdir", str(tmp_path), str(file)],
         capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},

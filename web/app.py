@@ -9,18 +9,20 @@ from quart import Response, has_request_context, request, websocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from fleet.endpoints import known_methods, redirect
-from fleet.errors import FleetError
-from fleet.paths import moved
-from web import errors, inference, local, management, reading, replies, roles
-from web.admin.table import FACES
-from web.body import Budget, FleetRequest, Terms
-from web.connection import TERMS_KEY, FleetConnection
-from web.counting import Counting
-from web.faces import Face
-from web.guard import Guard
-from web.house import House
-from web.live.doors import open_doors
+from fleet.common.errors import FleetError
+from fleet.protocol.clean_path import moved
+from fleet.protocol.endpoints import known_methods, redirect
+from web.admin import role_enforcement
+from web.admin.kit.context import House
+from web.admin.route_table import FACES
+from web.asgi.middleware import Guard
+from web.asgi.quart_connection import TERMS_KEY, FleetConnection
+from web.asgi.request_body import Budget, FleetRequest, Terms
+from web.http import errors, quart_request, responses
+from web.http.ports import Face
+from web.live.routes import open_doors
+from web.monitoring.http_counts import Counting
+from web.ollama_api import inference_routes, management_routes, version_and_list_routes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,26 +51,26 @@ def create_apps(system: System, house: House | None = None) -> Mapping[Face, Qua
 
 
 def create_app(system: System, house: House | None = None, face: Face = Face.PROXY) -> QuartTrio:
-    """The application of one face of one system, guard included: an ASGI callable for `web.listen`."""
+    """The application of one face of one system, guard included: an ASGI callable for `web.asgi.hypercorn_server`."""
     home = house or House.of(system)
     app = FleetApp("fleet", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = system.config.limits.body_bytes
     app.config["BODY_TIMEOUT"] = None  # the body has terms of its own
     app.config[TERMS_KEY] = _terms(system.config)
-    app.config[reading.SYSTEM_KEY] = system
+    app.config[quart_request.SYSTEM_KEY] = system
     app.config["RESPONSE_TIMEOUT"] = None  # Quart's own would silently cut a stream after a minute
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # preflights are the guard's
     app.url_map.merge_slashes = False
     if face.infers:
-        app.register_blueprint(inference.blueprint(system))
-        app.register_blueprint(local.blueprint(system, face))
-        app.register_blueprint(management.blueprint(system))
+        app.register_blueprint(inference_routes.blueprint(system))
+        app.register_blueprint(version_and_list_routes.blueprint(system, face))
+        app.register_blueprint(management_routes.blueprint(system))
     for topic in FACES[face]:
         app.register_blueprint(topic.blueprint(home))
     if face.infers:
         app.before_request(_to_the_tidy_path)
     app.before_request(_as_strict_as_ollama)
-    roles.enforce(app, system, face)
+    role_enforcement.enforce(app, system, face)
     if face is Face.DASHBOARD:
         open_doors(app, home)
     app.register_error_handler(FleetError, _on_fleet_error)
@@ -118,7 +120,7 @@ async def _on_crash(error: Exception) -> Response:
 
 async def _on_left(error: Exception) -> Response:
     """A websocket's client has gone while a view read from it: nobody is to blame, and nobody will see this."""
-    return replies.nothing(499)
+    return responses.nothing(499)
 
 
 async def _on_http(error: Exception) -> Response:
@@ -137,14 +139,14 @@ async def _on_http(error: Exception) -> Response:
 
 def _page(code: int) -> Response:
     if code == 405:
-        return replies.page("405 method not allowed", 405)
+        return responses.page("405 method not allowed", 405)
     found = redirect(_scope().get("method", "GET"), _path())
-    return replies.page("404 page not found", 404) if found is None else _redirected(*found)
+    return responses.page("404 page not found", 404) if found is None else _redirected(*found)
 
 
 def _redirected(status: int, where: str) -> Response:
     query = _scope()["query_string"].decode("ascii")
-    response = replies.page("", status, "text/html; charset=utf-8")
+    response = responses.page("", status, "text/html; charset=utf-8")
     response.headers["Location"] = f"{where}?{query}" if query else where
     return response
 

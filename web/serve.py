@@ -2,7 +2,7 @@
 
 First signal: no new work, readiness off, running requests may end within `drain_timeout`, then everything stops.
 Second signal: now. SIGHUP: everything is read anew, or, if the terminal has closed, the same as a first signal. If the
-event loop hangs, a timer thread ends the process; if the interpreter does, `web.watchdog`.
+event loop hangs, a timer thread ends the process; if the interpreter does, `web.process.watchdog`.
 """
 
 from __future__ import annotations
@@ -22,32 +22,33 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from actors.supervisor import keep_up
-from actors.tracing import tracing
+from actors.config.settings import Settings
+from actors.kit.supervisor import keep_up
+from actors.observability.tracing import tracing
 from fleet.config import listening
-from web import access, hangup, keyfile, logs, notify
+from web.admin.kit.context import House
 from web.app import create_apps
-from web.bind import Bound, bind
-from web.connection import TERMS_KEY
-from web.descriptors import most_clients
+from web.app_reload import follower, patience
+from web.asgi.hypercorn_server import MESSAGE_BYTES, serve_apps
+from web.asgi.quart_connection import TERMS_KEY
+from web.config.file_watch import Watch
+from web.config.store_location import keeping
 from web.edge.acceptor import Edge, serve_edge
-from web.faces import Face, Faces
-from web.follow import follower, patience
-from web.house import House
-from web.inner import Inner, private_socket
-from web.keeping import keeping
-from web.listen import MESSAGE_BYTES, serve_apps
-from web.live.doors import keepers
-from web.logring import LogRing, scrub_with
-from web.renewal import renew_all, renew_certificate, secured
-from web.settings import Settings
-from web.watch import Watch
-from web.watchdog import Watchdog, watchdog
+from web.http.ports import Face, Faces
+from web.live.routes import keepers
+from web.process import hangup, log_format, systemd
+from web.process.bind import Bound, bind
+from web.process.file_limits import most_clients
+from web.process.log_buffer import LogRing, scrub_with
+from web.process.private_listener import Inner, private_socket
+from web.process.reload import renew_all, renew_certificate, secured
+from web.process.watchdog import Watchdog, watchdog
+from web.security import api_key_auth, key_file
 
 if TYPE_CHECKING:
+    from actors.config.sources import Origin
     from actors.system import System
     from fleet.config import Config
-    from web.layers import Origin
 
 log = logging.getLogger("fleet.serve")
 
@@ -279,7 +280,7 @@ async def _run_system(
     ):
         if tracer is not None:
             tracer.attach(system.fleet)
-        scrub_with(lambda text: access.secrets_of(system.config).scrubbed(text))
+        scrub_with(lambda text: api_key_auth.secrets_of(system.config).scrubbed(text))
         house = House(system, Settings(system, doors.origin), LogRing.installed())
         house.settings.followers.append(end.follow)
         urls = await serving.start(_serve, config, house, end, doors)
@@ -288,13 +289,13 @@ async def _run_system(
         say(f"dashboard    {urls[2]}")
         say(f"metrics      {urls[3]}")
         say(f"config       {source}")
-        logs.release()
-        notify.ready()
+        log_format.release()
+        systemd.ready()
         if not config.servers:
             log.warning("no servers configured: add `servers:` to config.yml or set FLEET_SERVERS")
         async with trio.open_nursery() as beside:
             beside.start_soon(setting.beside, urls)
-            beside.start_soon(keyfile.follow, system)
+            beside.start_soon(key_file.follow, system)
             beside.start_soon(keep_up, "reload", partial(_renew, end, house))
             beside.start_soon(keep_up, "configuration watch", Watch(house.settings).run)
             await end.stop.wait()
@@ -365,7 +366,7 @@ def _hung_up(end: _End, say: Callable[[str], None], terminal: hangup.Terminal) -
 
 def _stop(end: _End, say: Callable[[str], None]) -> None:
     most = _most(end.drain_timeout)
-    notify.stopping(most + KILLED_AFTER + _TO_EXIT)
+    systemd.stopping(most + KILLED_AFTER + _TO_EXIT)
     _arm_hard_exit(most)
     end.stop.set()
     say(f"stopping: running requests may end within {end.drain_timeout:g} s; signal again to stop now")

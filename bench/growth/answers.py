@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from actors.framing import Chunked, WireError
-from actors.held import error_text
-from actors.http1 import HeadReader
+from actors.requests.held_responses import error_text
 from bench.growth.measure import Case
-from fleet.dialects import ANTHROPIC, NATIVE, OPENAI
-from fleet.dialects.base import Dialect
-from fleet.dialects.openai import error_text as openai_error
-from fleet.dialects.text import one_line
-from fleet.reframe import NdjsonToSse
-from fleet.statustext import cleaned
+from fleet.http1.body_framing import Chunked, WireError
+from fleet.http1.response_head import HeadReader
+from fleet.observability.health_summary.status_text import cleaned
+from fleet.protocol.dialects import ANTHROPIC, NATIVE, OPENAI
+from fleet.protocol.dialects.base import Dialect
+from fleet.protocol.dialects.openai import error_text as openai_error
+from fleet.protocol.dialects.text import one_line
+from fleet.protocol.ndjson_to_sse import NdjsonToSse
 
 _KIB: Final = 1024
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from bench.growth.measure import Case
-from fleet.peek import peek
+from fleet.protocol.body_fields import peek
 
 _MIB: Final = 2**20
 

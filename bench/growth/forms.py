@@ -9,20 +9,20 @@ from typing import Final
 import zstandard
 
 from bench.growth.measure import Case
-from fleet.encoded import decode_zstd, multipart_model
-from fleet.errors import BadRequest
-from fleet.headers import passing
-from fleet.hosts import is_local
-from fleet.keys import without_keys
-from fleet.names import canonical
-from fleet.paths import moved
-from fleet.peer import TrustedProxies
-from fleet.redaction import is_secret_name, redacted
-from fleet.secrets import Secrets
-from fleet.steps import finished
-from fleet.tracecontext import parent_of, read_state
-from web.edge.head import BadHead, Heads
-from web.hot import _wants_events
+from fleet.common.errors import BadRequest
+from fleet.common.model_names import canonical
+from fleet.common.steps import finished
+from fleet.observability.tracing.trace_context import parent_of, read_state
+from fleet.protocol.clean_path import moved
+from fleet.protocol.content_encodings import decode_zstd, multipart_model
+from fleet.protocol.headers import passing
+from fleet.security.api_keys import without_keys
+from fleet.security.client_address import TrustedProxies
+from fleet.security.host_header import is_local
+from fleet.security.known_secrets import Secrets
+from fleet.security.redaction import is_secret_name, redacted
+from web.edge.request_head import BadHead, Heads
+from web.ollama_api.inference_call import _wants_events
 
 _KIB: Final = 1024
 _FORM: Final = 'multipart/form-data; boundary="' + "-" * 60 + '"'

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Final
 
 from bench.growth.measure import Case
-from fleet.config.problems import ConfigError
-from fleet.config.saving import DASHED
-from fleet.config.text import read_json, read_text
-from fleet.duration import go_seconds
-from fleet.keys import read_keys
-from web.live.engine import BadPacket
+from fleet.config.live.yaml_writer import DASHED
+from fleet.config.loading.yaml_reader import read_json, read_text
+from fleet.config.schema.problems import ConfigError
+from fleet.protocol.go_duration import go_seconds
+from fleet.security.api_keys import read_keys
+from web.live.engine_io import BadPacket
 from web.live.socketio import decoded
 
 _KIB: Final = 1024

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from fleet.config.back import (
+from fleet.config.live.effective import report
+from fleet.config.live.reference import reference, refreshed
+from fleet.config.loading.layers import Loaded, amend, load, parse_server
+from fleet.config.schema.balancing import (
     CircuitBreakerSection,
     HealthSection,
     LoadBalancerSection,
@@ -11,7 +14,7 @@ from fleet.config.back import (
     RetrySection,
     Weights,
 )
-from fleet.config.front import (
+from fleet.config.schema.listeners import (
     CompatSection,
     CorsSection,
     LimitsSection,
@@ -22,15 +25,12 @@ from fleet.config.front import (
     TimeoutsSection,
     TlsSection,
 )
-from fleet.config.keeping import JobsSection, ReloadSection, StoreSection
-from fleet.config.loading import Loaded, amend, load, parse_server
-from fleet.config.model import Config, checks_hosts, listening, schema, unsafe_listener
-from fleet.config.problems import ConfigError, Problem
-from fleet.config.reference import reference, refreshed
-from fleet.config.report import report
-from fleet.config.security import BackendsSection, KeySpec, SecuritySection
-from fleet.config.servers import ServerSpec
-from fleet.config.urls import is_loopback, normalise_url
+from fleet.config.schema.model import Config, checks_hosts, listening, schema, unsafe_listener
+from fleet.config.schema.persistence import JobsSection, ReloadSection, StoreSection
+from fleet.config.schema.problems import ConfigError, Problem
+from fleet.config.schema.security import BackendsSection, KeySpec, SecuritySection
+from fleet.config.schema.servers import ServerSpec
+from fleet.config.schema.urls import is_loopback, normalise_url
 
 __all__ = [
     "BackendsSection",

@@ -1,6 +1,6 @@
 """Model names as an Ollama server reads them: defaults filled in, short again for show, folded for comparison.
 
-The fleet has rules of its own (`fleet/names.py`): on purpose the simulator shares no code with what it tests.
+The fleet has its own rules (`fleet/common/model_names.py`): on purpose the simulator shares no code with what it tests.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from fleet.chance import Chance
+from fleet.common.randomness import Chance
 from fleet.simulator.files import ModelFile, Shelf
 from fleet.simulator.runner import Runner
 from fleet.simulator.work import LOOKUP, OVER, Job, Stage, Work

@@ -10,7 +10,7 @@ import trio
 from bench import dashboards, watchers
 from bench.measure import NotMeasured
 from bench.watchers import PLAIN, SOCKET_IO, Refused, Watcher, never_reads, shake_hands, summary
-from tests.kit.served import served
+from tests.kit.fleets.served import served
 
 GOOD = {"lost": [], "least": 5, "updates": 500, "bytes": 9, "gap": 1.0}
 

@@ -14,7 +14,7 @@ import trio
 import yaml
 
 from tests.e2e.support import ask
-from tests.kit.unlimited import unlimited
+from tests.kit.suite.unlimited import unlimited
 
 FLEET = str(Path(sys.executable).parent / "fleet")
 _URL = re.compile(r"http://[0-9.]+:\d+")

@@ -10,10 +10,10 @@ from typing import Any
 import trio
 
 from actors.system import open_system
+from fleet.common.ids import ServerId
 from fleet.config import Config
-from fleet.ids import ServerId
-from tests.kit.served import Served, front_end
-from tests.kit.unlimited import unlimited
+from tests.kit.fleets.served import Served, front_end
+from tests.kit.suite.unlimited import unlimited
 
 _ROW = {"name": "m:latest", "model": "m:latest", "size": 1, "digest": "0" * 64, "modified_at": "2026-01-01T00:00:00Z"}
 _KNOWN = {

@@ -14,11 +14,11 @@ import pytest
 import trio
 
 from fleet.simulator import Stage
-from tests.kit.lanes import EDGE, QUART
-from tests.kit.lanes import connect as connect
-from tests.kit.raw import parse, read_all, request_bytes
-from tests.kit.served import Served
-from web.sim.host import Seen, SimHost
+from tests.kit.clients.lanes import EDGE, QUART
+from tests.kit.clients.lanes import connect as connect
+from tests.kit.clients.raw import parse, read_all, request_bytes
+from tests.kit.fleets.served import Served
+from web.simulator.engine.host import Seen, SimHost
 
 PROXY, ORCHESTRATOR = (lambda fleet: fleet.url), (lambda fleet: fleet.orchestrator_url)
 every_door = pytest.mark.parametrize(

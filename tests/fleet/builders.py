@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 
-from fleet.board import Board
+from fleet.common.ids import ModelName, RequestId, ServerId
+from fleet.common.model_names import canonical
 from fleet.config import Config, ServerSpec
-from fleet.grants import Grant, Memory, Rules
-from fleet.ids import ModelName, RequestId, ServerId
-from fleet.names import canonical
-from fleet.queue import Ticket
-from fleet.scoring import LeastConnections, Policy
-from fleet.server import Health, ServerState
+from fleet.scheduling.balancing import LeastConnections, Policy
+from fleet.scheduling.decisions import Grant, Memory, Rules
+from fleet.scheduling.scheduler import Board
+from fleet.scheduling.server_state import Health, ServerState
+from fleet.scheduling.wait_queue import Ticket
 
 
 def make_spec(name: str, *, slots: int = 4, priority: int = 1) -> ServerSpec:

@@ -1,3 +1,3 @@
-"""Every test here has a lane: `tests.kit.lanes`."""
+"""Every test here has a lane: `tests.kit.clients.lanes`."""
 
-from tests.kit.lanes import lane as lane
+from tests.kit.clients.lanes import lane as lane

@@ -12,28 +12,28 @@ from typing import Any, Final, cast
 
 import trio
 
-from actors.journal import Journal
-from actors.recorder import Recorder
+from actors.state.queue_views import QueueView
+from actors.state.request_log import Recorder
+from actors.state.totals import Tallies
+from actors.storage.journal import Journal
 from actors.system import System
-from actors.tally import Tallies
-from actors.views import QueueView
-from fleet.call import Call, Downstream, Headers
-from fleet.catalog import ServerCatalog
+from fleet.common.errors import NoServer, ShuttingDown
+from fleet.common.ids import ModelName, ServerId
 from fleet.config import Config, ServerSpec
-from fleet.errors import NoServer, ShuttingDown
-from fleet.ids import ModelName, ServerId
-from fleet.meter import Meter
-from fleet.ratelimit import Limiter
-from fleet.server import Health, ServerState
-from fleet.verdict import Level, Verdict
-from tests.kit.lanes import QUART, UNIX, current
-from tests.kit.unlimited import unlimited
-from tests.web.raw import Served, running, served
+from fleet.models.merged_catalog import ServerCatalog
+from fleet.observability.health_summary.summary import Level, Verdict
+from fleet.observability.metrics.registry import Meter
+from fleet.protocol.call import Call, Downstream, Headers
+from fleet.scheduling.server_state import Health, ServerState
+from fleet.security.rate_limit import Limiter
+from tests.kit.clients.lanes import QUART, UNIX, current
+from tests.kit.suite.unlimited import unlimited
+from tests.web.edge.raw import Served, running, served
 from web.app import create_app
-from web.bind import bind
-from web.connection import TERMS_KEY
+from web.asgi.quart_connection import TERMS_KEY
 from web.edge.acceptor import Edge, serve_edge
-from web.inner import private_socket
+from web.process.bind import bind
+from web.process.private_listener import private_socket
 
 Answering = Callable[[Call, Downstream], Awaitable[None]]
 

@@ -9,12 +9,12 @@ import pytest
 import trio
 import trio.testing
 
-from fleet.call import Call, Downstream
 from fleet.config import Config
+from fleet.protocol.call import Call, Downstream
+from tests.web.edge.raw import Served, head
 from tests.web.fake_system import FakeSystem
-from tests.web.raw import Served, head
-from web import cli
-from web.bind import PortTaken, bind
+from web.cli import main
+from web.process.bind import PortTaken, bind
 from web.serve import bind_all, serve
 
 
@@ -119,7 +119,7 @@ def test_a_host_that_cannot_be_resolved_is_one_sentence_and_exit_code_2(
     demo: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = Config.model_validate({"server": {"host": "no-such-host.invalid"}})
-    assert cli._run(config, demo=demo) == cli.BAD_CONFIG
+    assert main._run(config, demo=demo) == main.BAD_CONFIG
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert "server.host" in said[0]

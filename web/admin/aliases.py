@@ -6,12 +6,12 @@ from typing import Any
 
 from quart import Response
 
-from fleet import catalog
-from fleet.roles import Role
-from web import replies
-from web.admin import prometheus
-from web.admin.topic import Asked, Topic
-from web.local import NO_VERSION
+from fleet.models import merged_catalog
+from fleet.security.roles import Role
+from web.admin.kit.routes import Asked, Topic
+from web.admin.observability import prometheus
+from web.http import responses
+from web.ollama_api.version_and_list_routes import NO_VERSION
 
 topic = Topic("aliases", "Lists of Ollama's and the metrics, by their other addresses.")
 
@@ -29,14 +29,14 @@ async def metrics(asked: Asked) -> Response | dict[str, Any]:
 
 @topic.get("/version", "The same as `/api/version`.", role=Role.CLIENT, returns={"version": str})
 async def version(asked: Asked) -> dict[str, Any]:
-    return {"version": catalog.version(asked.system.catalogs(), NO_VERSION)}
+    return {"version": merged_catalog.version(asked.system.catalogs(), NO_VERSION)}
 
 
 @topic.get("/tags", "The same as `/api/tags`.", role=Role.CLIENT, returns={"models": [dict]})
 async def tags(asked: Asked) -> Response:
-    return replies.raw(asked.house.tags.body())
+    return responses.raw(asked.house.tags.body())
 
 
 @topic.get("/ps", "The same as `/api/ps`.", role=Role.CLIENT, returns={"models": [dict]})
 async def ps(asked: Asked) -> dict[str, Any]:
-    return {"models": catalog.ps(asked.system.catalogs())}
+    return {"models": merged_catalog.ps(asked.system.catalogs())}

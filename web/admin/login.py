@@ -12,18 +12,20 @@ from urllib.parse import parse_qs
 
 from quart import Response, request
 
-from fleet.errors import BadRequest, TooLarge
-from fleet.headers import field
-from fleet.keys import LONGEST_KEY
-from fleet.ratelimit import per_minute
-from fleet.roles import Role
-from web import access, loginpage, replies
-from web.admin.dashboard import topic as topic
-from web.admin.topic import Asked
-from web.crossorigin import OWN_KEY
-from web.limits import address_of
-from web.passes import LOGINS_PER_MINUTE, cookie
-from web.reading import client, scope, whole_body
+from fleet.common.errors import BadRequest, TooLarge
+from fleet.protocol.headers import field
+from fleet.security.api_keys import LONGEST_KEY
+from fleet.security.rate_limit import per_minute
+from fleet.security.roles import Role
+from web.admin.kit.routes import Asked
+from web.admin.observability.dashboard_routes import topic as topic
+from web.http import responses
+from web.http.quart_request import client, scope, whole_body
+from web.monitoring import login_page
+from web.security import api_key_auth
+from web.security.cross_origin import OWN_KEY
+from web.security.rate_limits import address_of
+from web.security.session_cookies import LOGINS_PER_MINUTE, cookie
 
 log = logging.getLogger("fleet.login")
 
@@ -58,7 +60,7 @@ async def log_in(asked: Asked) -> Response:
         answer = _page(_TOO_OFTEN, 429)
         answer.headers["Retry-After"] = str(int(verdict.retry_after) + 1)
         return answer
-    issued = passes.issue(await _key(), access.ring_of(asked.system.config.security))
+    issued = passes.issue(await _key(), api_key_auth.ring_of(asked.system.config.security))
     if issued is None:
         log.info("login refused", extra={"client": who})
         return _page(_NOBODY, 403)
@@ -73,7 +75,7 @@ async def log_in(asked: Asked) -> Response:
 async def log_out(asked: Asked) -> Response:
     if not scope().get(OWN_KEY):
         return _page(_FOREIGN, 403)
-    if (held := access.pass_of(scope())) is not None:
+    if (held := api_key_auth.pass_of(scope())) is not None:
         asked.house.passes.end(held.token)
         log.info("logged out", extra={"client": client(), "by": asked.by.name})
     return _back(cookie("", secure=_secure(asked)))
@@ -97,11 +99,13 @@ def _secure(asked: Asked) -> bool:
 
 def _back(field_value: str) -> Response:
     """To the status page, wherever a reverse proxy has put it, and nowhere else."""
-    answer = replies.guarded(replies.raw(b"", "text/html; charset=utf-8", 303), "no-store")
+    answer = responses.guarded(responses.raw(b"", "text/html; charset=utf-8", 303), "no-store")
     answer.headers["Location"] = "./"
     answer.headers["Set-Cookie"] = field_value
     return answer
 
 
 def _page(fault: str = "", status: int = 200) -> Response:
-    return replies.guarded(replies.raw(loginpage.page(fault).encode(), "text/html; charset=utf-8", status), "no-store")
+    return responses.guarded(
+        responses.raw(login_page.page(fault).encode(), "text/html; charset=utf-8", status), "no-store"
+    )

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-from fleet.config.jsonschema import StandardSchema
-from fleet.roles import Role
-from web.admin.reading import Param
-from web.admin.shapes import schema
-from web.admin.topic import Entry, Topic
+from fleet.config.schema.json_schema import StandardSchema
+from fleet.security.roles import Role
+from web.admin.kit.parameters import Param
+from web.admin.kit.routes import Entry, Topic
+from web.admin.kit.schemas import schema
 
 _PARAMETER: Final = re.compile(r"<(?:path:)?(\w+)>")
 _ERROR: Final = {

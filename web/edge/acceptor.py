@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from fleet.peer import TrustedProxies
-from web.body import Terms
-from web.edge import leaving, refusal
-from web.edge.coldlane import ColdLane
+from fleet.security.client_address import TrustedProxies
+from web.asgi.request_body import Terms
+from web.edge import disconnect_watch, error_responses
+from web.edge.app_proxy import ColdLane
 from web.edge.connection import Connection
-from web.edge.head import Heads
-from web.edge.hotlane import HotLane
-from web.faces import Face
-from web.shortage import PAUSE, Shortage, is_shortage
+from web.edge.inference_lane import HotLane
+from web.edge.request_head import Heads
+from web.http.ports import Face
+from web.process.resource_shortage import PAUSE, Shortage, is_shortage
 
 if TYPE_CHECKING:
     from actors.system import System
     from fleet.config import Config
-    from web.bind import Bound
-    from web.inner import Inner
+    from web.process.bind import Bound
+    from web.process.private_listener import Inner
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Edge:
         self.cold = ColdLane(inner)
         self.heads = Heads(system.config.limits.headers)
         self.proxies = TrustedProxies(system.config.server.trusted_proxies)
-        self.leaving = leaving.make()
+        self.leaving = disconnect_watch.make()
         self.closing = False
         self.connections: set[Connection] = set()
         self.most = most
@@ -97,7 +97,7 @@ class Edge:
         try:
             with trio.move_on_after(1):
                 if self.tls is None:
-                    await stream.send_all(refusal.too_many(face))
+                    await stream.send_all(error_responses.too_many(face))
                 await stream.send_eof()
                 while await stream.receive_some(65536):
                     pass

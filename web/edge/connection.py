@@ -1,6 +1,6 @@
 """One client connection, from accept to close: request after request, each on its lane, in one task.
 
-Nothing here is done per chunk. The client's leaving is noticed from outside (`web.edge.leaving`) and cancels the task
+Nothing here is done per chunk. The client's leaving is noticed from outside (`disconnect_watch`) and cancels the task
 wherever it is; a half-closed connection has left, except that a harmless GET may still be answered.
 """
 
@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from actors.trouble import BROKEN
-from fleet.call import ClientGone
-from fleet.errors import FleetError
-from fleet.headers import request_id_of
-from web import errors
-from web.doorman import new_request_id
-from web.edge import refusal
-from web.edge.coldlane import Asking
-from web.edge.downstream import EdgeDownstream
-from web.edge.head import BadHead, RequestHead
-from web.edge.intake import LINGER, Body, Intake
-from web.edge.secure import ClientLink, PlainLink, shake_hands
-from web.faces import Face
+from actors.upstream.transport_errors import BROKEN
+from fleet.common.errors import FleetError
+from fleet.protocol.call import ClientGone
+from fleet.protocol.headers import request_id_of
+from web.edge import error_responses
+from web.edge.app_proxy import Asking
+from web.edge.request_head import BadHead, RequestHead
+from web.edge.request_reader import LINGER, Body, Intake
+from web.edge.response_writer import EdgeDownstream
+from web.edge.tls_link import ClientLink, PlainLink, shake_hands
+from web.http import errors
+from web.http.ports import Face
+from web.security.request_gate import new_request_id
 
 if TYPE_CHECKING:
     from web.edge.acceptor import Edge
@@ -126,7 +126,7 @@ class Connection:
                 got = await intake.head()
             except BadHead as bad:
                 with trio.move_on_after(LINGER):
-                    await link.send_all(refusal.answer(bad, self._face))
+                    await link.send_all(error_responses.answer(bad, self._face))
                 self._unread = True
                 break
             if got is None:

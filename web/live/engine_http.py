@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final
 import trio
 from quart import Response, request
 
-from fleet.errors import FleetError, TooLarge
-from web import access, reading, replies
-from web.live import engine
-from web.live.engine import POLLING, BadPacket, Refused
+from fleet.common.errors import FleetError, TooLarge
+from web.http import quart_request, responses
+from web.live import engine_io
+from web.live.engine_io import POLLING, BadPacket, Refused
 from web.live.session import End, Over
+from web.security import api_key_auth
 
 if TYPE_CHECKING:
     from web.live.session import Session
@@ -32,41 +33,41 @@ async def serve_request(sessions: Sessions) -> Response:
 
 def refusal(refused: Refused) -> Response:
     """In the protocol's own form."""
-    return replies.raw(refused.body, "application/json", 400)
+    return responses.raw(refused.body, "application/json", 400)
 
 
 def handshake(sessions: Sessions, session: Session) -> bytes:
     """The first packet of a session."""
-    upgrades = [engine.WEBSOCKET] if session.transport == POLLING else []
+    upgrades = [engine_io.WEBSOCKET] if session.transport == POLLING else []
     most = sessions.system.config.dashboard.message_bytes
-    return engine.opening(session.sid, upgrades, sessions.timing, most)
+    return engine_io.opening(session.sid, upgrades, sessions.timing, most)
 
 
 async def _served(sessions: Sessions) -> Response:
     transport, sid = request.args.get("transport"), request.args.get("sid")
-    if transport not in (POLLING, engine.WEBSOCKET):
-        raise engine.unknown_transport()
+    if transport not in (POLLING, engine_io.WEBSOCKET):
+        raise engine_io.unknown_transport()
     if sid:
         return await _continued(sessions.find(sid), transport, sessions)
     if request.method != "GET":
-        raise engine.bad_method()
+        raise engine_io.bad_method()
     if transport != POLLING:
-        raise engine.bad_request("a websocket begins with an upgrade")
-    if request.args.get("EIO") != engine.VERSION:
-        raise engine.bad_version()
-    here = reading.scope()
-    session = sessions.open(reading.client(), here["headers"], POLLING, access.pass_of(here))
+        raise engine_io.bad_request("a websocket begins with an upgrade")
+    if request.args.get("EIO") != engine_io.VERSION:
+        raise engine_io.bad_version()
+    here = quart_request.scope()
+    session = sessions.open(quart_request.client(), here["headers"], POLLING, api_key_auth.pass_of(here))
     return _answer(handshake(sessions, session))
 
 
 async def _continued(session: Session, transport: str, sessions: Sessions) -> Response:
     if session.transport != POLLING or transport != POLLING:
-        raise engine.bad_request("the session uses another transport")
+        raise engine_io.bad_request("the session uses another transport")
     if request.method == "GET":
         return _answer(await _poll(session))
     if request.method == "POST":
         return await _post(session, sessions.system.config.dashboard.message_bytes)
-    raise engine.bad_request("sessions know GET and POST")
+    raise engine_io.bad_request("sessions know GET and POST")
 
 
 async def _poll(session: Session) -> bytes:
@@ -77,14 +78,14 @@ async def _poll(session: Session) -> bytes:
     """
     if session.polling:
         session.close(End.BAD_PACKET)  # whoever polls twice at once would get half of everything in each
-        raise engine.bad_request("one poll at a time")
+        raise engine_io.bad_request("one poll at a time")
     session.poll(begins=True)
     try:
-        return engine.packed(await session.take())
+        return engine_io.packed(await session.take())
     except Over:
         if session.end is End.LEFT:
-            return engine.NOOP.encode()
-        raise engine.unknown_session() from None
+            return engine_io.NOOP.encode()
+        raise engine_io.unknown_session() from None
     except trio.Cancelled:
         if session.transport == POLLING:
             session.close(End.LEFT)
@@ -97,12 +98,12 @@ async def _post(session: Session, most: int) -> Response:
     """Take in the packets of one body. Raises Refused, TooLarge; the session has ended then."""
     try:
         with _alone(session):
-            for packet in engine.unpacked(await _body(most)):
+            for packet in engine_io.unpacked(await _body(most)):
                 await session.pace()
                 session.hear(packet)
     except BadPacket as bad:
         session.close(End.BAD_PACKET)
-        raise engine.bad_request(str(bad)) from None
+        raise engine_io.bad_request(str(bad)) from None
     except FleetError:
         session.close(End.BAD_PACKET)
         raise
@@ -135,6 +136,6 @@ async def _body(most: int) -> bytes:
 
 
 def _answer(body: bytes) -> Response:
-    response = replies.raw(body, _TEXT)
+    response = responses.raw(body, _TEXT)
     response.headers["Cache-Control"] = "no-store"
     return response

@@ -8,11 +8,11 @@ import quart.wrappers.base
 import trio
 from quart import websocket
 
-from web import access
-from web.live import engine
-from web.live.engine import WEBSOCKET, BadPacket, Refused
+from web.live import engine_io
 from web.live.engine_http import handshake, refusal
+from web.live.engine_io import WEBSOCKET, BadPacket, Refused
 from web.live.session import End, Over
+from web.security import api_key_auth
 
 if TYPE_CHECKING:
     from quart import Response
@@ -44,16 +44,16 @@ def _session(sessions: Sessions) -> tuple[Session, bool]:
     args = websocket.args
     sid = args.get("sid")
     if args.get("transport") != WEBSOCKET:
-        raise engine.unknown_transport()
+        raise engine_io.unknown_transport()
     if not sid:
-        if args.get("EIO") != engine.VERSION:
-            raise engine.bad_version()
+        if args.get("EIO") != engine_io.VERSION:
+            raise engine_io.bad_version()
         scope: Any = websocket.scope
         address = (scope.get("client") or ("",))[0]
-        return sessions.open(address, scope["headers"], WEBSOCKET, access.pass_of(scope)), True
+        return sessions.open(address, scope["headers"], WEBSOCKET, api_key_auth.pass_of(scope)), True
     session = sessions.find(sid)
     if session.transport == WEBSOCKET or session.upgrading:
-        raise engine.bad_request("the session has a websocket already")
+        raise engine_io.bad_request("the session has a websocket already")
     return session, False
 
 
@@ -61,13 +61,13 @@ async def _taken_over(session: Session, within: float) -> bool:
     """Whether this websocket carries the session from here on; if not, polling goes on."""
     await websocket.accept()
     with trio.move_on_after(within):
-        if await websocket.receive() != engine.PROBE or session.upgrading or session.transport == WEBSOCKET:
+        if await websocket.receive() != engine_io.PROBE or session.upgrading or session.transport == WEBSOCKET:
             return False
         session.begin_upgrade()
         done = False
         try:
-            await websocket.send(engine.PROBED)
-            done = await websocket.receive() == engine.UPGRADE
+            await websocket.send(engine_io.PROBED)
+            done = await websocket.receive() == engine_io.UPGRADE
         finally:
             session.finish_upgrade(done=done)
         return done
@@ -83,7 +83,7 @@ async def _served(sessions: Sessions, session: Session, fresh: bool) -> None:
             await _carry(session, sessions)
     finally:
         session.close(End.LEFT)
-    with trio.move_on_after(engine.LAST_WORDS):
+    with trio.move_on_after(engine_io.LAST_WORDS):
         for packet in session.leftover():
             await websocket.send(packet.decode())
         await websocket.close((session.end or End.LEFT).value, "")
@@ -123,6 +123,6 @@ async def _read(session: Session, sessions: Sessions) -> None:
             session.close(End.TOO_BIG)
         await session.pace()
         try:
-            session.hear(engine.decoded(message))
+            session.hear(engine_io.decoded(message))
         except BadPacket:
             session.close(End.BAD_PACKET)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from actors.feed import Viewer
+    from actors.observability.dashboard.feed import Viewer
 
 TOPICS: Final = ("metrics_update", "ai_status_update", "system_alert", "job_update")
 """What everybody gets. Nothing else can be subscribed to."""

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from fleet.errors import FleetError
-from web.live import engine, socketio
-from web.live.engine import BadPacket
+from fleet.common.errors import FleetError
+from web.live import engine_io, socketio
+from web.live.engine_io import BadPacket
 from web.live.events import answered
-from web.live.pace import Pace
+from web.live.ping_pace import Pace
 
 if TYPE_CHECKING:
-    from actors.feed import Transport, Update, Viewer
+    from actors.observability.dashboard.feed import Transport, Update, Viewer
     from actors.system import System
-    from web.live.engine import Timing
-    from web.live.entrance import Credentials
+    from web.live.admission import Credentials
+    from web.live.engine_io import Timing
 
 log = logging.getLogger("fleet.live")
 
@@ -107,7 +107,7 @@ class Session:
             if self.end is not None:
                 raise Over
             if self.upgrading:
-                return [engine.NOOP.encode()]
+                return [engine_io.NOOP.encode()]
             with trio.CancelScope(deadline=self._due()) as self._rest:
                 if (update := await self._next()) is not None:
                     return [*self.leftover(), self._worded(update)]
@@ -134,7 +134,7 @@ class Session:
         self._leave()
         self._home.forget(self)
         self._rest.cancel()
-        self.life.deadline = min(self.life.deadline, trio.current_time() + engine.LAST_WORDS)
+        self.life.deadline = min(self.life.deadline, trio.current_time() + engine_io.LAST_WORDS)
 
     def look(self) -> None:
         """Do what is due: ask whether the client is there, or end what has no future."""
@@ -150,7 +150,7 @@ class Session:
             self.close(End.UNWANTED)
         elif now >= self._ping_at:
             self._ping_at, self._pong_by = math.inf, now + self._home.timing.pong
-            self.send(engine.PING.encode())
+            self.send(engine_io.PING.encode())
 
     # ---- from the client
 
@@ -159,19 +159,19 @@ class Session:
         if wait := self._pace.wait(trio.current_time()):
             await trio.sleep(wait)
 
-    def hear(self, packet: engine.Packet) -> None:
+    def hear(self, packet: engine_io.Packet) -> None:
         """Take in one packet. Raises BadPacket; the session has to be closed then."""
         if self.end is not None:
             return
         match packet.kind:
-            case engine.MESSAGE:
+            case engine_io.MESSAGE:
                 self._message(packet.data)
-            case engine.PONG:
+            case engine_io.PONG:
                 if self._pong_by < math.inf:  # one that nobody asked for says nothing: it may have waited for its turn
                     self._ping_at, self._pong_by = trio.current_time() + self._home.timing.ping, math.inf
-            case engine.CLOSE:
+            case engine_io.CLOSE:
                 self.close(End.LEFT)
-            case engine.UPGRADE | engine.NOOP:
+            case engine_io.UPGRADE | engine_io.NOOP:
                 pass
             case _:
                 raise BadPacket("this is for servers to say")
@@ -190,16 +190,16 @@ class Session:
         """The websocket carries everything from here on, or it has failed and polling goes on."""
         self.upgrading = False
         if done:
-            self.transport = engine.WEBSOCKET
+            self.transport = engine_io.WEBSOCKET
             if self.viewer is not None:
-                self.viewer.transport = engine.WEBSOCKET
+                self.viewer.transport = engine_io.WEBSOCKET
 
     # ---- within
 
     @property
     def _poll_by(self) -> float:
         """A client may answer pings that it has never read; for one that does not poll, this is the end."""
-        if self.transport != engine.POLLING or self.polling:
+        if self.transport != engine_io.POLLING or self.polling:
             return math.inf
         return self._polled + self._home.timing.ping + self._home.timing.pong
 

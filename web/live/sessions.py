@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from fleet.errors import ShuttingDown, TooManyClients
-from web.live import engine
-from web.live.engine import Timing
-from web.live.entrance import Credentials
+from fleet.common.errors import ShuttingDown, TooManyClients
+from web.live import engine_io
+from web.live.admission import Credentials
+from web.live.engine_io import Timing
 from web.live.session import End, Session
 
 if TYPE_CHECKING:
-    from actors.feed import Transport
+    from actors.observability.dashboard.feed import Transport
     from actors.system import System
-    from fleet.call import Headers
-    from web.passes import Shown
+    from fleet.protocol.call import Headers
+    from web.security.session_cookies import Shown
 
 log = logging.getLogger("fleet.live")
 
@@ -80,7 +80,7 @@ class Sessions:
         """The session of an id. Raises `engine.Refused`."""
         session = self._open.get(sid)
         if session is None:
-            raise engine.unknown_session()
+            raise engine_io.unknown_session()
         return session
 
     def forget(self, session: Session) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from web.live.engine import MESSAGE, BadPacket
+from web.live.engine_io import MESSAGE, BadPacket
 
 CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR, BINARY_EVENT, BINARY_ACK = "0123456"
 MAIN: Final = "/"

@@ -1,0 +1,299 @@
+"""The configuration as the running process has it: its layers, its file, and how it is changed, reloaded, saved.
+
+Below are the layers of the start: defaults, the file, the environment, flags. What the admin API has changed lies over
+them until a reload drops it, and a save writes it into the file. Servers have a layer of their own, which the roster
+keeps: they survive both.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from actors.config import reconfigure
+from actors.config.settings_view import Standing
+from actors.config.sources import LONGEST_LINE, Origin, Outcome, Reading, Saved, Trouble, check
+from fleet.common.errors import BadRequest, Conflict, FleetError
+from fleet.config import Config, ConfigError, Loaded, Problem, load
+from fleet.config.live.diff import SOURCE, amended, diff, only, servers_layer
+from fleet.config.live.restart_keys import awaiting_restart, held
+from fleet.config.live.yaml_writer import Draft, draft, saved
+from fleet.config.loading.layers import file_layer, over, overlaid
+from fleet.config.loading.sourced_value import Given
+from fleet.config.schema.receivers import receivers, rules
+from web.config import config_file
+from web.http.errors import NotFound
+from web.process import log_format
+from web.security import api_key_auth, backend_url_check, key_file
+
+if TYPE_CHECKING:
+    from actors.system import System
+
+log = logging.getLogger("fleet.config")
+
+_SETTLE: Final = 0.2
+"""Seconds for which the file must stay as it is before it is believed."""
+_LOOKS: Final = 20
+_TRIES: Final = 5
+
+Plan = Callable[[], tuple[Loaded, Given]]
+"""Makes a configuration out of values that nobody changes, so that a worker thread may do it."""
+Check = Callable[[Config, Config], Awaitable[None]]
+"""Looks at what would be, and at what is."""
+
+
+class Settings(Standing):
+    """What `/config` talks to. Changes come one after the other; each is valid as a whole or does nothing.
+
+    `trouble` is there while the file says something that cannot be used. `followers` are called, in the turn of the
+    change, with the configuration that is in effect from then on; they must not fail.
+    """
+
+    def __init__(self, system: System, origin: Origin | None = None) -> None:
+        super().__init__(system, origin)
+        self.trouble: Trouble | None = None
+        self.followers: list[Callable[[Config], None]] = []
+        self.renewals: list[Callable[[], Awaitable[None]]] = []
+        """What a reload reads anew besides: files that the configuration only names. They must not fail."""
+        self._lock = trio.Lock()
+        self._refused: str | None = None
+        """The text of the file that caused the trouble."""
+
+    @property
+    def unread(self) -> bool:
+        """Whether the trouble is that the file could not be read at all: it may be possible later, without a change."""
+        return self.trouble is not None and self._refused is None
+
+    async def change(self, mapping: Mapping[str, object], *, dry: bool) -> Outcome:
+        """Let `mapping`, which is partial, take effect. Raises `ConfigError` with every problem."""
+        async with self._lock:
+            new, layer = await self._planned(partial(self._amending, mapping), self._asked_for)
+            return self._settle(new, self._below, over(self._layer, layer), dry=dry)
+
+    async def reload(self, asked: str | None, *, dry: bool) -> Outcome:
+        """Let a file take effect: the one that `asked` names, or the one of the start. What the API changed is dropped.
+
+        Raises BadRequest (also `ConfigError`), NotFound.
+        """
+        async with self._lock:
+            origin, path = await self._placed(asked)
+            mine = asked is None or path == await trio.to_thread.run_sync(origin.path.resolve)
+            try:
+                text = await _read(path)
+                return await self._take(text, origin.name if mine else str(path), mine=mine, dry=dry)
+            except FleetError as error:
+                if mine and not dry:
+                    self._trouble(error, None)
+                raise
+
+    async def renew(self) -> None:
+        """Read the file of the start anew, if there is one, and what it names. Never raises: what is wrong is told."""
+        if self.watchable:
+            async with self._lock:
+                text = None
+                try:
+                    origin, path = await self._placed(None)
+                    text = await _read(path)
+                    if not text.strip():
+                        raise BadRequest(f"{path.name} is empty: a reload would take that for a configuration")
+                    await self._take(text, origin.name, mine=True, dry=False)
+                except FleetError as error:
+                    self._trouble(error, text)
+        for renewal in self.renewals:
+            await renewal()
+
+    async def look(self) -> None:
+        """See whether the file has changed by itself, and follow it. Never raises: what is wrong becomes `trouble`."""
+        async with self._lock:
+            origin, path = await self._placed(None)
+            text = None
+            try:
+                text = await self._settled(path)
+                if self._at_rest is not None and text == self._at_rest.text:
+                    self._recovered()
+                elif not text.strip():
+                    raise BadRequest(f"{path.name} is empty: a reload would take that for a configuration")
+                elif text != self._refused:
+                    await self._take(text, origin.name, mine=True, dry=False)
+            except FleetError as error:
+                self._trouble(error, text)
+
+    async def save(self, asked: str | None) -> Saved:
+        """Write the configuration into the file that `asked` names, or into that of the start.
+
+        Raises BadRequest, Conflict (the file holds something that we have not read), NotSaved.
+        """
+        async with self._lock:
+            origin, path = await self._placed(asked)
+            mine = asked is None or path == await trio.to_thread.run_sync(origin.path.resolve)
+            source = origin.name if mine else str(path)
+            below, config = self._below, self.config
+            servers = servers_layer(below.loaded, config.servers).value.get("servers")
+            draw = partial(_draw, below, origin.env, self._layer, servers)
+            reading, left_out = await trio.to_thread.run_sync(self._write, path, source, draw, mine)
+            overridden = [change.path for change in diff(reading.loaded.config, config)]
+            if mine:
+                self._base = self._at_rest = reading
+                self._layer = only(self._layer, set(overridden))  # the rest is in the file now
+                self.system.roster.follow(self.system.config.servers, base=reading.loaded.config.servers)
+                self._recovered()
+            log.info("configuration saved to %s", source)
+            return Saved(path, overridden, left_out)
+
+    # ---- inside
+
+    async def _placed(self, asked: str | None) -> tuple[Origin, Path]:
+        """In a worker thread, because links have to be followed."""
+        return await trio.to_thread.run_sync(self._place, asked, abandon_on_cancel=True)
+
+    async def _settled(self, path: Path) -> str:
+        """The text once nobody writes any more: half of a file may well be a valid configuration."""
+        text = await _read(path)
+        for _ in range(_LOOKS if self._at_rest is None or text != self._at_rest.text else 0):
+            await trio.sleep(_SETTLE)
+            before, text = text, await _read(path)
+            if text == before:
+                break
+        return text
+
+    async def _take(self, text: str, source: str, *, mine: bool, dry: bool) -> Outcome:
+        assert self._origin is not None
+        loading = partial(load, text, self._origin.env, self._origin.flags, source=source)
+        loaded = await trio.to_thread.run_sync(loading, abandon_on_cancel=True)
+        new, layer = await self._planned(partial(self._following, loaded, source))
+        reading = Reading(source, text, loaded)
+        outcome = self._settle(new, reading, layer, dry=dry)
+        if mine and not dry:
+            self._at_rest = reading
+            self._recovered()
+            self.system.fleet.reloads.succeeded += 1
+            self.system.fleet.reloads.at = time.time()
+        return outcome
+
+    def _amending(self, mapping: Mapping[str, object]) -> Plan:
+        below, layer, config = self._below.loaded, self._layer, self.config
+
+        def plan() -> tuple[Loaded, Given]:
+            tree = over(over(below.given, layer), servers_layer(below, config.servers))
+            return amended(Loaded(config, {}, tree), mapping)
+
+        return plan
+
+    def _following(self, loaded: Loaded, source: str) -> Plan:
+        servers = self.system.roster.effective(loaded.config.servers)
+
+        def plan() -> tuple[Loaded, Given]:
+            return overlaid(loaded, servers_layer(loaded, servers), [], source=source), Given({}, SOURCE)
+
+        return plan
+
+    async def _asked_for(self, new: Config, running: Config) -> None:
+        """What only requests are held to. Raises `ConfigError`."""
+        if api_key_auth.has_admin(running) and not api_key_auth.has_admin(held(new, running)):
+            what = "would leave no admin, so that nobody could change it back; the file may say so"
+            raise ConfigError([Problem("security", what, SOURCE)])
+        known = {spec.url for spec in running.servers}
+        urls = {f"servers.{at}.url": spec.url for at, spec in enumerate(new.servers) if spec.url not in known}
+        refused = await backend_url_check.refused(urls, new.security.backends)
+        before = receivers(running)
+        for path, url in receivers(new).items():
+            if url != before.get(path):
+                refused |= await backend_url_check.refused({path: url}, rules(new)[path])
+        if refused:
+            raise ConfigError([Problem(path, why, SOURCE) for path, why in refused.items()])
+
+    async def _planned(self, planning: Callable[[], Plan], also: Check | None = None) -> tuple[Loaded, Given]:
+        """What a plan makes of the fleet in the turn in which this returns, checked as a whole.
+
+        In a worker thread: a thousand servers take a tenth of a second, for which requests shall not wait. It is made
+        anew if servers have come or gone meanwhile. Raises `ConfigError`, Conflict.
+        """
+        for _ in range(_TRIES):
+            running, own_urls = self.system.config, tuple(self.system.roster.own_urls)
+            found = await trio.to_thread.run_sync(_checked, planning(), running, own_urls, abandon_on_cancel=True)
+            if also is not None:
+                await also(found[0].config, running)
+            if self.system.config is running:
+                return found
+        raise Conflict("servers keep coming and going", details="try again")
+
+    def _settle(self, new: Loaded, below: Reading, layer: Given, *, dry: bool) -> Outcome:
+        """Unless it is `dry`, let the outcome take effect, in one turn."""
+        system, before = self.system, self.config
+        changes = diff(before, new.config)
+        if dry:
+            late = awaiting_restart(new.config, system.config)
+            return Outcome(new.config, changes, late, dry=True)
+        base = None if below is self._base else below.loaded.config.servers
+        self._base, self._layer, self._wanted = below, layer, new.config
+        was = system.config
+        now = reconfigure.apply(system, new.config, base)
+        if now.logging != was.logging:
+            log_format.adjust(now.logging.level, now.logging.format)
+        for follower in self.followers:
+            follower(now)
+        if changes:
+            paths = ", ".join(change.path for change in changes)
+            log.info("configuration changed: %s", paths[:LONGEST_LINE])
+        return Outcome(self.config, changes, self.late, dry=False)
+
+    def _write(self, path: Path, source: str, draw: Callable[[], Draft], mine: bool) -> tuple[Reading, list[str]]:
+        """In a worker thread."""
+        assert self._origin is not None
+        wanted = draw()
+        try:
+            old = config_file.read(path)
+        except NotFound:
+            old = None
+        if mine and old is not None and self._at_rest is not None and old != self._at_rest.text:
+            raise Conflict(f"{path.name} has changed since it was read", details="reload it first, or mend it")
+        try:
+            text = saved(old, wanted, self._origin.env, source=source)
+        except ConfigError as error:
+            raise Conflict(f"{path.name} is not a configuration of the fleet", details=error.details) from None
+        reading = Reading(source, text, load(text, self._origin.env, self._origin.flags, source=source))
+        config_file.write(path, text)
+        return reading, wanted.left_out
+
+    def _trouble(self, error: FleetError, text: str | None) -> None:
+        problems = error.problems if isinstance(error, ConfigError) else [Problem("file", error.message, self.source)]
+        since = time.time() if self.trouble is None else self.trouble.since
+        told = self.trouble
+        self.trouble, self._refused = Trouble(since, tuple(problems)), text
+        reloads = self.system.fleet.reloads
+        reloads.since, reloads.text = since, self.trouble.text
+        if told is None or told.problems != self.trouble.problems:
+            reloads.failed += 1
+            log.warning("the configuration file cannot be used, so nothing is changed: %s", self.trouble.text)
+
+    def _recovered(self) -> None:
+        if self.trouble is not None:
+            log.info("the configuration file can be used again")
+        self.trouble = self._refused = None
+        self.system.fleet.reloads.since, self.system.fleet.reloads.text = None, ""
+
+
+def _draw(below: Reading, env: Mapping[str, str], layer: Given, servers: Given | None) -> Draft:
+    return draft(file_layer(below.text, env, source=below.source), layer, servers)
+
+
+async def _read(path: Path) -> str:
+    """In a worker thread. Cancelled: that one goes on without us, a disk that hangs delays no shutdown."""
+    return await trio.to_thread.run_sync(config_file.read, path, abandon_on_cancel=True)
+
+
+def _checked(plan: Plan, running: Config, own_urls: tuple[str, ...]) -> tuple[Loaded, Given]:
+    """In a worker thread, where another file of keys is read too: requests will only recall it."""
+    new, layer = plan()
+    check(new, held(new.config, running), own_urls)
+    if new.config.server.tls != running.server.tls:
+        config_file.check_tls(new.config.server.tls)
+    if new.config.security.keys_file not in ("", running.security.keys_file):
+        key_file.stored(new.config.security.keys_file)
+    return new, layer

@@ -1,0 +1,54 @@
+"""Learns from every finished request and warm-up what clients ask for and how long loads take; off the hot path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.messages import Record
+from fleet.common.ids import ModelName, Pair, ServerId
+from fleet.models.load_times import COLD, size_of
+from fleet.models.runner_options import LATELY
+from fleet.protocol.endpoints import ENDPOINTS, Endpoint, Kind
+
+_WELL: Final = "completed"
+
+
+def learn_from(fleet: FleetCell) -> None:
+    """Tell `fleet.demand` and `fleet.loads` of every request that ends from now on."""
+    fleet.recorder.listeners.append(lambda batch: _learn_all(fleet, batch))
+
+
+def learn_load(fleet: FleetCell, cell: ServerCell, model: ModelName, seconds: float) -> None:
+    """A load (or what looked like one) ended well."""
+    fleet.loads.note(Pair(cell.state.id, model), seconds, size_of(cell.state.models.get(model)))
+
+
+def _learn_all(fleet: FleetCell, batch: Sequence[Record]) -> None:
+    """Of each pair and endpoint only the last few of a batch: no more are remembered, and a busy fleet has hundreds."""
+    groups: dict[tuple[str, str, str], list[Record]] = {}
+    for record in batch:
+        groups.setdefault((record.endpoint, record.model, record.server), []).append(record)
+    for (name, model, server), records in groups.items():
+        endpoint, cell = ENDPOINTS.get(name), fleet.servers.get(ServerId(server))
+        if endpoint is None or endpoint.kind is Kind.SHOW or cell is None or model not in cell.state.models:
+            continue
+        well = [each for each in records if each.outcome == _WELL]
+        for record in well[:-LATELY]:
+            if record.load_seconds and record.load_seconds >= COLD:
+                learn_load(fleet, cell, ModelName(model), record.load_seconds)
+        for record in well[-LATELY:]:
+            _learn(fleet, cell, endpoint, record)
+
+
+def _learn(fleet: FleetCell, cell: ServerCell, endpoint: Endpoint, record: Record) -> None:
+    """Of what ended well and is in an inventory: names are the client's to invent, memory is ours."""
+    model = ModelName(record.model)
+    fleet.demand.note(model, record.runner, embedding=endpoint.embedding)
+    loading, whole = record.load_seconds or 0.0, record.total_seconds - record.queue_seconds
+    if endpoint.loads and record.chunks <= 1 and record.prompt_tokens is None and record.output_tokens is None:
+        loading = whole  # nothing was asked but to load it, and then Ollama tells no times
+    else:
+        fleet.demand.note_seconds(model, whole - loading)
+    learn_load(fleet, cell, model, loading)

@@ -1,0 +1,162 @@
+"""A short text on the fleet's state: written by a small model if one is configured, else put together by rules."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+import trio
+
+from actors.observability.ai_status_model import Author
+from actors.state.messages import Record
+from fleet.observability.alerting.facts import Share
+from fleet.observability.health_summary.status_text import Figures, by_rules
+from fleet.observability.statistics.failure_classes import failed
+from fleet.observability.statistics.minute_buckets import Minutes
+from fleet.scheduling.server_state import Health
+
+if TYPE_CHECKING:
+    from actors.system import System
+    from fleet.observability.health_summary.summary import Verdict
+
+LOOK: Final = 1.0
+"""Seconds between two looks at the verdict and the settings."""
+BREATH: Final = 10.0
+"""Seconds between two questions to the model, however often the verdict changes."""
+_MINUTE: Final = 60.0
+_LATELY: Final = 300.0
+_STREAMS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class AiStatus:
+    """The text (at most 280 characters), who wrote it, when (epoch seconds), and what it is about."""
+
+    text: str
+    level: str
+    source: Literal["rules", "model"]
+    model: str | None
+    at: float
+    refs: tuple[str, ...] = ()
+
+
+class _Ends:
+    """A minute's requests, and those that failed: in the verdict's sense, or one screen would show two truths."""
+
+    def __init__(self) -> None:
+        self.numbers = (0, 0)
+
+    def add(self, count: int, bad: int) -> None:
+        self.numbers = (self.numbers[0] + count, self.numbers[1] + bad)
+
+    def merge(self, other: _Ends) -> None:
+        self.add(*other.numbers)
+
+    def copy(self) -> _Ends:
+        made = _Ends()
+        made.merge(self)
+        return made
+
+
+class Scribe:
+    """The cell and the loop. `latest` is replaced, never changed."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._author = Author(system)
+        self._first_tokens: deque[tuple[float, float]] = deque(maxlen=_STREAMS)
+        """When the last streams ended, on Trio's clock, and the seconds that their first token took."""
+        self._about: tuple[object, ...] = ()
+        self._due = self._asked = -math.inf
+        self.latest: AiStatus | None = None
+        self._ends = Minutes(_Ends, round(_LATELY / _MINUTE))
+        system.fleet.recorder.listeners.append(self._note)
+
+    async def run(self) -> None:
+        """Write until cancelled: at once, whenever the verdict or the settings change, and every `interval`."""
+        while True:
+            settings = self._system.config.ai_status
+            changed = self._outdated()
+            if changed or self._system.fleet.now() >= self._due:
+                self._about = self._key()
+                least = BREATH if settings.enabled else 0.0
+                self._due = self._system.fleet.now() + max(settings.interval, least)
+                await self._renew(changed)
+            await trio.sleep(LOOK)
+
+    async def _renew(self, changed: bool) -> None:
+        """A text that is about something else is wrong at once; one that is only old may stay until the model's."""
+        if changed:
+            self._write(self._system.monitor.verdict)
+        if not await self._ask() and not changed:
+            self._write(self._system.monitor.verdict)
+
+    async def _ask(self) -> bool:
+        """Let the model write, if it may; whether it has."""
+        settings, verdict = self._system.config.ai_status, self._system.monitor.verdict
+        now = self._system.fleet.now()
+        if not settings.enabled or not settings.model:
+            return False
+        if now < self._asked + BREATH:
+            self._due = min(self._due, self._asked + BREATH)
+            return False
+        text = await self._author.write(settings.model, settings.timeout, verdict, self.figures(), self._outdated)
+        if text is not None:
+            self._asked = now
+        if text:
+            self._write(verdict, text, settings.model)
+        return bool(text)
+
+    def _write(self, verdict: Verdict, text: str = "", model: str | None = None) -> None:
+        self.latest = AiStatus(
+            text=text or by_rules(verdict, self.figures()),
+            level=verdict.level.value,
+            source="model" if text else "rules",
+            model=model,
+            at=self._system.fleet.wall(),
+            refs=verdict.subjects,
+        )
+
+    def _outdated(self) -> bool:
+        """Whether a text, written or being written, is about something that is no longer so."""
+        return self._key() != self._about
+
+    def _key(self) -> tuple[object, ...]:
+        """What a text is about. The verdict's figures move all the time; its level, cause and subjects do not."""
+        verdict = self._system.monitor.verdict
+        return verdict.level, verdict.code, verdict.subjects, self._system.config.ai_status
+
+    def figures(self) -> Figures:
+        """The fleet in numbers, as of now."""
+        system, now = self._system, self._system.fleet.now()
+        states = [cell.state for cell in system.servers.values()]
+        ((start, minute),) = system.fleet.tally.windows((_MINUTE,))
+        span = max(now - start, 1.0)
+        return Figures(
+            up=sum(state.health is Health.HEALTHY for state in states),
+            total=len(states),
+            running=system.in_flight,
+            waiting=sum(ticket.open for ticket in system.fleet.tickets.values()),
+            rate=minute.count / span,
+            tokens=minute.output / span,
+            errors=Share(*self._ends.merged(now).numbers).ratio,
+            first_token=self._first_token(now),
+        )
+
+    def _first_token(self, now: float) -> float | None:
+        """The 95th percentile, by nearest rank."""
+        while self._first_tokens and self._first_tokens[0][0] < now - _LATELY:
+            self._first_tokens.popleft()
+        ordered = sorted(seconds for _, seconds in self._first_tokens)
+        return ordered[-(-len(ordered) * 95 // 100) - 1] if ordered else None
+
+    def _note(self, records: Sequence[Record]) -> None:
+        """Requests have ended; told by the recorder."""
+        now = self._system.fleet.now()
+        self._ends.bucket(now).add(len(records), sum(failed(record.outcome) for record in records))
+        for record in records[-_STREAMS:]:
+            if record.stream and record.first_byte_seconds is not None:
+                self._first_tokens.append((now, record.first_byte_seconds))

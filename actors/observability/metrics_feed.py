@@ -1,0 +1,60 @@
+"""Feeds the meter: every finished request, off the hot path, and what breakers do. Says what the fleet consists of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from actors.state.fleet_state import FleetCell
+from actors.state.messages import Record
+from fleet.breakers.values import State
+from fleet.common.ids import ModelName, Pair, ServerId
+
+_FRESH: Final = 1.0
+"""Seconds for which the list of all models serves: names that nobody serves must not cost a walk each."""
+STATE_WORDS: Final = {State.CLOSED: "closed", State.HALF_OPEN: "half_open", State.OPEN: "open"}
+
+
+def measure(fleet: FleetCell) -> None:
+    """Let the fleet's meter hear of all that it counts, from now on."""
+    meter = fleet.meter
+    meter.known, meter.began = Listed(fleet), fleet.wall()
+    fleet.recorder.listeners.append(lambda batch: _note(fleet, batch))
+    fleet.recoveries.told = lambda pair, to, now: _moved(fleet, pair, to, now)
+
+
+class Listed:
+    """The servers there are, and the models in their inventories (see `fleet.observability.metrics.registry.Known`)."""
+
+    def __init__(self, fleet: FleetCell) -> None:
+        self._fleet = fleet
+        self._models: frozenset[ModelName] = frozenset()
+        self._at = -math.inf
+
+    def server(self, server: str) -> bool:
+        return ServerId(server) in self._fleet.servers
+
+    def model(self, model: str) -> bool:
+        now = self._fleet.now()
+        if now - self._at >= _FRESH:
+            self._at = now
+            self._models = frozenset().union(*(cell.state.models for cell in self._fleet.servers.values()))
+        return ModelName(model) in self._models
+
+    def pair(self, server: str, model: str) -> bool:
+        cell = self._fleet.servers.get(ServerId(server))
+        return cell is not None and ModelName(model) in cell.state.models
+
+
+def _note(fleet: FleetCell, batch: Sequence[Record]) -> None:
+    meter, settings = fleet.meter, fleet.config.metrics
+    meter.bound(settings.models, settings.pairs)
+    meter.keys.series.most = settings.callers
+    meter.exemplars = settings.exemplars
+    meter.note(batch, fleet.now(), fleet.wall())
+    meter.keys.note(batch)
+
+
+def _moved(fleet: FleetCell, pair: Pair, to: State, now: float) -> None:
+    fleet.meter.moved(pair.server, pair.model, STATE_WORDS[to], now)

@@ -1,0 +1,362 @@
+"""One request's life, in the caller's task: queue, attempt, stream, report. No byte passes through an actor.
+
+Failover ends at the first byte sent to the client. Every way out, cancellation included, closes the lease, and with it
+the slot, the permit of a half-open breaker and the backend connection.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import trio
+
+from actors.requests.held_responses import before_first_byte, name_server, refuse_loop
+from actors.requests.relay import Passage
+from actors.requests.response_writer import Answer, whereabouts
+from actors.requests.second_witness import PATIENCE, Hearing
+from actors.state.fleet_state import FleetCell
+from actors.state.lease import Lease
+from actors.state.messages import Record, Submitted, Try, Withdrawn
+from actors.state.ticket import PendingTicket
+from actors.upstream.pool import UpstreamRequest, UpstreamResponse
+from fleet.breakers.outcomes import ClientLeft, Completed, End, Failed, Refused, Revoked, kind, retryable_elsewhere
+from fleet.common.errors import (
+    BackendBroke,
+    BackendError,
+    FleetError,
+    ModelNotFound,
+    NoServer,
+    Phase,
+    QueueCancelled,
+    QueueTimeout,
+    RequestCancelled,
+    ShuttingDown,
+    TotalTimeout,
+)
+from fleet.common.ids import ANY_MODEL, ServerId
+from fleet.observability.tracing.trace_context import without_context
+from fleet.protocol.call import Call, ClientGone, Downstream
+from fleet.protocol.dialects import missing_model_text
+from fleet.protocol.headers import own_headers, passing
+
+_FINAL: Final = (TotalTimeout, QueueCancelled, RequestCancelled)
+"""What is told to the client even if a server has refused the request before: it ends the request, not the retrying."""
+
+
+class Exchange:
+    """Runs one call to its end."""
+
+    def __init__(self, fleet: FleetCell, call: Call, down: Downstream) -> None:
+        self._fleet = fleet
+        self._call = call
+        self._answer = Answer(call, down, fleet.config.timeouts.write)
+        self._passing = call.passing or passing(call.headers)
+        self._trace = None if fleet.tracer is None else fleet.tracer.begin(call)
+        self._attempts = 0
+        self._sought = False
+        self._tries: tuple[Try, ...] = ()
+        self._paid = False  # for a retry that has not been granted a server yet
+        self._excluded: frozenset[ServerId] = frozenset()
+        self._hearing = Hearing(fleet, call)
+        self._failure: FleetError | None = None
+        self._enqueued = fleet.now()
+        self._deadline = self._enqueued + fleet.config.total_timeout
+        self._queued = 0.0
+        self._passage: Passage | None = None
+        self._outcome = "client_left"
+        self._status = 0
+
+    async def run(self) -> None:
+        """The whole life. Raises FleetError only while nothing has been sent; cancelled: everything is released."""
+        self._check_open()
+        self._fleet.budget.request(self._enqueued)
+        try:
+            await self._failover()
+        except ClientGone:
+            self._outcome = "client_left"
+        except FleetError as error:
+            self._outcome, self._status = error.reason.lower(), error.status
+            raise
+        except Exception:
+            self._outcome = "internal_error"
+            raise
+        finally:
+            self._hearing.close()
+            self._note()
+
+    def _check_open(self) -> None:
+        """Raises ShuttingDown and LoopDetected; neither gets a place in the history, only in the count."""
+        try:
+            if self._fleet.draining:
+                raise _shutting_down()
+            refuse_loop(self._fleet, self._passing.hops)
+        except FleetError as refusal:
+            self._fleet.meter.called("POST", self._call.endpoint, refusal.status, 0.0)
+            raise
+
+    # ---- attempts
+
+    async def _turned_up(self) -> bool:
+        """Whether a model that no server listed is there after all; asked once per request."""
+        if self._sought or self._attempts:
+            return False
+        self._sought = True
+        found = await self._fleet.lookout.find(self._call.model)
+        if self._fleet.draining:
+            raise _shutting_down()
+        return found
+
+    async def _failover(self) -> None:
+        """Attempt after attempt, each on a server not tried yet, until one ends it."""
+        while True:
+            try:
+                end = await self._queue_and_attempt()
+            except FleetError as refusal:
+                if isinstance(refusal, ModelNotFound) and await self._turned_up():
+                    continue
+                if self._paid:
+                    self._fleet.budget.refund()  # the retry that was paid for found nobody to try
+                if not self._hearing or isinstance(refusal, _FINAL):
+                    raise self._in_clients_words(refusal) from refusal.__cause__
+                self._hearing.close()
+                saved = self._hearing.last_word()
+                await self._answer.send_whole(saved.response, saved.body, self._our_headers(saved.server))
+                self._outcome = kind(saved.end)
+                return
+            if end is None:
+                return
+
+    async def _queue_and_attempt(self) -> End | None:
+        """One attempt. None: the call has ended. An End: try the next server."""
+        ticket = self._submit()
+        self._outcome = "client_left"  # unless something else is known when this is left
+        try:
+            if ticket.open:  # nearly always it was settled in our own turn
+                await self._wait(ticket)
+            lease = self._granted(ticket)
+            end = await self._attempt(lease)
+        finally:
+            self._settle(ticket)
+        if self._answer.started or isinstance(end, ClientLeft):
+            return None
+        self._failure = self._error_of(end)
+        if not self._may_go_on(end):
+            raise self._failure
+        self._excluded |= {lease.pair.server}
+        return end
+
+    def _submit(self) -> PendingTicket:
+        call = self._call
+        number, missing = self._fleet.next_number(), self._fleet.missing.of(call.endpoint)
+        ticket = PendingTicket(
+            number,
+            call.request_id,
+            call.model,
+            call.priority,
+            self._enqueued,
+            call.pinned,
+            self._excluded | missing if missing else self._excluded,
+            call.runs,
+            call,
+        )
+        self._fleet.tickets[number] = ticket
+        self._fleet.dispatcher.cast(Submitted(ticket))
+        return ticket
+
+    async def _wait(self, ticket: PendingTicket) -> None:
+        """Wait until the dispatcher settles it, or all waiting together takes too long."""
+        began = self._fleet.now()
+        limit = self._fleet.config.timeouts.queue - self._queued
+        if self._hearing.doubtful:
+            limit = min(limit, PATIENCE)
+        with trio.move_on_at(min(began + limit, self._deadline)):
+            await ticket.settled()
+        self._queued += self._fleet.now() - began
+
+    def _granted(self, ticket: PendingTicket) -> Lease:
+        """The lease; raises what the dispatcher refused with, QueueTimeout or TotalTimeout."""
+        if ticket.refusal is not None:
+            raise ticket.refusal
+        if ticket.lease is None:
+            raise self._waited_too_long()
+        self._attempts += 1
+        self._paid = False
+        return ticket.lease
+
+    def _waited_too_long(self) -> FleetError:
+        if trio.current_time() >= self._deadline:
+            return self._out_of_time()
+        limit = self._fleet.config.timeouts.queue
+        return QueueTimeout(
+            f"no slot became free within {limit:g} s",
+            details="the fleet is busy; try again later, or raise timeouts.queue",
+            retry_after=5.0,
+        )
+
+    def _settle(self, ticket: PendingTicket) -> None:
+        """Whatever happened: a granted lease is closed, a waiting ticket withdrawn. Synchronous."""
+        lease = ticket.lease
+        if lease is not None:
+            if lease.end is None:
+                lease.close(self._end_of_cancelled())
+            assert lease.end is not None
+            self._outcome = outcome = kind(lease.end)
+            self._tries += (Try(lease.pair.server, outcome, lease.started, lease.first_byte, self._fleet.now()),)
+        elif ticket.open:
+            ticket.withdrawn = True
+            self._fleet.tickets.pop(ticket.number, None)
+            self._fleet.dispatcher.cast(Withdrawn(ticket))
+
+    def _end_of_cancelled(self) -> End:
+        """How an attempt ended that nobody closed. A client that leaves with the final record has got everything."""
+        if self._passage is not None and self._passage.stats.finished:
+            return Completed(self._answer.status)
+        return ClientLeft()
+
+    async def _attempt(self, lease: Lease) -> End:
+        """One backend request under one lease; the lease is closed when this returns."""
+        response: UpstreamResponse | None = None
+        passage = self._passage = Passage(self._fleet, self._call, self._answer, lease)
+        try:
+            lease.answer = self._answer
+            response = await self._open(lease)
+            saved = await passage.run(response, self._our_headers(lease.pair.server), self._hearing.served)
+            if saved is not None:
+                self._hearing.hear(saved, lease)
+        except BackendError as error:
+            name_server(error, lease.cell.pool.endpoint.address, lease.pair.server)
+            lease.close(Failed(error if self._answer.started else before_first_byte(error)))
+            self._hearing.others_failed = True
+        except ClientGone:
+            lease.close(ClientLeft())
+        finally:
+            if response is not None and not response.done:
+                response.release()
+        end = lease.end
+        assert end is not None, "closed by the passage, above, or revoked"
+        if not isinstance(end, Completed):
+            await self._break_off_if_cut(end)
+        return end
+
+    async def _open(self, lease: Lease) -> UpstreamResponse:
+        """Send the request and wait for the head. What limits that is watched from outside, like all of the lease."""
+        call, config = self._call, self._fleet.config
+        # A generation that comes in one piece has no early first byte: only the total time limits it.
+        early = call.stream or call.embedding or not call.runs
+        lease.limit(self._deadline, config.timeouts.first_byte if early else math.inf)
+        spec = lease.cell.state.spec
+        headers = own_headers(self._passing, api_key=spec.plain_key, request_id=call.request_id, hop=self._fleet.hop)
+        lines = self._passing.lines
+        if self._trace is not None:
+            headers, lines = headers + self._trace.attempt(), without_context(lines)
+        request = UpstreamRequest(call.method, call.target, headers, call.body, call.content_length, lines=lines)
+        response = await lease.cell.pool.open(request, connect_timeout=config.timeouts.connect, holder=lease)
+        lease.connection = response
+        lease.beat = self._fleet.now()
+        lease.streaming = True
+        return response
+
+    async def _break_off_if_cut(self, end: End) -> None:
+        """An answer that was cut after its start ends visibly: in-band error, or an aborted connection."""
+        match end:
+            case Failed() | Revoked():
+                await self._answer.break_off(self._error_of(end))
+            case ClientLeft(stalled=True):
+                self._answer.cut()
+
+    def _out_of_time(self) -> TotalTimeout:
+        total = self._fleet.config.total_timeout
+        return TotalTimeout(f"the request took longer than {total:g} s", details="see timeouts.total")
+
+    # ---- deciding
+
+    def _could_go_on(self) -> bool:
+        """Whether another attempt is allowed at all; does not spend anything."""
+        if self._fleet.draining or not self._call.replayable or self._call.pinned is not None:
+            return False
+        return self._attempts < self._fleet.config.retry.max_attempts
+
+    def _may_go_on(self, end: End) -> bool:
+        """Whether to try elsewhere, nothing having been sent yet; takes from the fleet-wide retry budget.
+
+        A stale inventory is our mistake, not load on a failing fleet: it costs no budget.
+        """
+        if not self._could_go_on() or not retryable_elsewhere(end) or trio.current_time() >= self._deadline:
+            return False
+        if self._hearing.agreed is not None:
+            return False
+        if isinstance(end, Refused) and end.missing:
+            return True
+        self._paid = self._fleet.budget.spend(trio.current_time(), self._fleet.live)
+        return self._paid
+
+    def _error_of(self, end: End) -> FleetError:
+        match end:
+            case Revoked(error=FleetError() as error):
+                return error
+            case Failed() | Revoked() if trio.current_time() >= self._deadline:
+                return self._out_of_time()
+            case Failed(error=error):
+                return error
+            case Revoked(why=why) if self._fleet.draining:
+                return ShuttingDown(f"the request was stopped: {why}", retry_after=2.0)
+            case Revoked(why=why):
+                return NoServer(f"the request was stopped: {why}", retry_after=2.0)
+            case _:
+                return BackendBroke("the backend refused the request", Phase.HEADERS)
+
+    def _in_clients_words(self, refusal: FleetError) -> FleetError:
+        if isinstance(refusal, NoServer) and self._failure is not None:
+            return self._failure  # "nobody is left" says less than what went wrong
+        if isinstance(refusal, NoServer) and self._too_old():
+            return self._hearing.no_route()
+        if isinstance(refusal, ModelNotFound):
+            return ModelNotFound(missing_model_text(self._call.endpoint, self._call.asked_model))
+        return refusal
+
+    def _too_old(self) -> bool:
+        """Whether all servers that list the model lack the endpoint."""
+        without, model = self._fleet.missing.of(self._call.endpoint), self._call.model
+        if not without or self._call.pinned is not None:
+            return False
+        states = [cell.state for cell in self._fleet.servers.values()]
+        return all(state.id in without for state in states if model in state.models or model == ANY_MODEL)
+
+    def _our_headers(self, server: ServerId) -> list[tuple[bytes, bytes]]:
+        return whereabouts(server, self._attempts, self._queued)
+
+    def _note(self) -> None:
+        """One record for history and log; never a word of prompt or answer."""
+        passage, now = self._passage, self._fleet.now()
+        lease = passage.lease if passage else None
+        first = lease.first_byte - self._enqueued if lease is not None and lease.first_byte is not None else None
+        self._fleet.recorder.note(
+            Record(
+                request_id=self._call.request_id,
+                endpoint=self._call.endpoint,
+                model=self._call.model,
+                client=self._call.client,
+                server=lease.pair.server if lease is not None else "",
+                outcome=self._outcome,
+                status=self._answer.status or self._status,
+                attempts=self._attempts,
+                queue_seconds=self._queued,
+                first_byte_seconds=first,
+                total_seconds=now - self._enqueued,
+                chunks=passage.stats.chunks if passage else 0,
+                prompt_tokens=passage.stats.prompt_tokens if passage else None,
+                output_tokens=passage.stats.output_tokens if passage else None,
+                stream=self._call.stream,
+                load_seconds=passage.stats.load_seconds if passage else None,
+                runner=self._call.runner,
+                tries=self._tries,
+                began=self._enqueued,
+                trace=self._trace,
+                by=self._call.by,
+            )
+        )
+
+
+def _shutting_down() -> ShuttingDown:
+    return ShuttingDown("the fleet is shutting down", details="try again in a moment", retry_after=2.0)

@@ -1,0 +1,158 @@
+"""The refusals of one request, kept until it is known whose fault they were: the request's or some server's.
+
+A refusal frees its slot at once; what the breaker learns of it waits for the witness, the next server that is tried.
+That one answers: the first has failed. That one says the same: it was the request's fault, and nobody is blamed. No
+witness is to be had: each refusal counts for what it proves by itself. One outcome per attempt, in any case.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from actors.requests.held_responses import Saved
+from actors.state.messages import BanPair, Unwelcome
+from fleet.breakers.outcomes import Signal, classify, convict
+from fleet.common.errors import BackendRefused, RouteMissing
+from fleet.common.ids import ANY_MODEL
+from fleet.protocol.refusals import Ground
+from fleet.scheduling.server_state import Admin
+
+if TYPE_CHECKING:
+    from actors.state.fleet_state import FleetCell
+    from actors.state.lease import Lease
+    from fleet.protocol.call import Call
+
+log = logging.getLogger("fleet.exchange")
+
+PATIENCE: Final = 15.0
+"""Seconds that a request waits in line for a second opinion on a refusal that may well be its own fault."""
+_NO_ROOM: Final = 600.0
+"""Seconds for which a pair is passed over whose model did not fit while it did elsewhere."""
+_FULL: Final = 1.0
+"""Seconds for which a server that says it has enough to do is passed over."""
+_KEPT: Final = frozenset({400, 404, 405, 408, 411, 413, 414, 415, 422, 429, 431, 503, 504})
+"""Statuses that tell a client something even when the words that came with them do not."""
+_NEVER: Final = frozenset({407, 511})
+"""Statuses between the fleet and a proxy; a client would take them for its own."""
+
+
+class Hearing:
+    """Of one request. `close` must be called in the end; until then refusals are owed to their breakers."""
+
+    def __init__(self, fleet: FleetCell, call: Call) -> None:
+        self._fleet = fleet
+        self._call = call
+        self._heard: list[Saved] = []
+        self._owed: list[tuple[Saved, Lease]] = []
+        self.agreed: Saved | None = None
+        """The first of two refusals that say the same: what the client gets, at once."""
+        self.others_failed = False
+        """Whether some server has failed otherwise than by a refusal."""
+
+    def __bool__(self) -> bool:
+        return bool(self._heard)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether all that is heard so far may well be the request's own fault."""
+        return bool(self._heard) and all(one.end.ground in (Ground.DOUBT, Ground.SIZE) for one in self._heard)
+
+    def hear(self, saved: Saved, lease: Lease) -> None:
+        """Take a refusal down. Its lease is closed, and has told its breaker nothing."""
+        first = next((one for one in self._heard if one.end.agrees(saved.end)), None)
+        self._heard.append(saved)
+        self._owed.append((saved, lease))
+        if saved.end.ground is Ground.ROUTE:
+            self._note_route(lease)
+        if first is not None and self.agreed is None:
+            self.agreed = first
+            for _, each in self._owed:
+                self._settle(each, Signal.NEUTRAL)
+            self._owed.clear()
+
+    def served(self) -> None:
+        """Another server answers: those before have failed."""
+        if not self._owed:
+            return
+        owed, self._owed = self._owed, []
+        for saved, lease in owed:
+            self._settle(lease, convict(saved.end))
+            match saved.end.ground:
+                case Ground.MEMORY:
+                    self._pass_over(lease, "the model does not fit into its memory", _NO_ROOM)
+                case Ground.BUSY:
+                    self._pass_over(lease, "has enough to do", _FULL)
+                case Ground.STANDING:
+                    lease.cell.mailbox.cast(Unwelcome(saved.end.status, lease.pair.model))
+
+    def close(self) -> None:
+        """Nobody will say more: each refusal counts for what it proves by itself. Idempotent."""
+        owed, self._owed = self._owed, []
+        for saved, lease in owed:
+            self._settle(lease, classify(saved.end))
+            if saved.end.status in (401, 407):
+                lease.cell.mailbox.cast(Unwelcome(saved.end.status, lease.pair.model))
+
+    def last_word(self) -> Saved:
+        """The refusal that is passed on to the client. Raises FleetError if none is any use to it."""
+        saved = self.agreed or self._best()
+        status, server = saved.end.status, saved.server
+        if saved.end.ground is Ground.STANDING and not self._all_refuse_the_fleet():
+            raise BackendRefused(f"server '{server}' does not let the fleet in ({status})", 502)
+        if saved.end.ground is Ground.ROUTE:
+            raise self.no_route()
+        if self._tells_our_key(saved):
+            raise BackendRefused(f"server '{server}' answered {status} with the fleet's own key in it", 502)
+        if saved.end.ours and status not in _NEVER:
+            return saved
+        raise BackendRefused(
+            f"server '{server}' answered {status} without an error of its API",
+            status if status in _KEPT else 502,
+            details="something that stands before the server may have said that",
+            retry_after=saved.retry_after,
+        )
+
+    def _tells_our_key(self, saved: Saved) -> bool:
+        """Whether it repeats the key that the fleet has shown it, which is no business of the client's."""
+        cell = self._fleet.servers.get(saved.server)
+        key = cell.state.spec.plain_key.encode() if cell is not None else b""
+        return bool(key) and key in saved.body
+
+    def no_route(self) -> RouteMissing:
+        """What is said when all servers are too old."""
+        return RouteMissing(
+            f"no server of this fleet has {self._call.endpoint}", details="their Ollama is too old: update it"
+        )
+
+    def _settle(self, lease: Lease, signal: Signal) -> None:
+        """A server that is gone meanwhile shall not get a breaker; whoever takes its name would inherit it."""
+        if self._fleet.servers.get(lease.pair.server) is lease.cell:
+            lease.settle(signal)
+
+    def _note_route(self, lease: Lease) -> None:
+        state, endpoint = lease.cell.state, self._call.endpoint
+        if self._fleet.missing.note(state.id, endpoint, state.version, self._fleet.now()):
+            log.warning("server has no %s: it is not asked for it again", endpoint, extra={"server": state.id})
+
+    def _best(self) -> Saved:
+        """The first of those that tell the client most."""
+        best = self._heard[0]
+        for saved in self._heard[1:]:
+            if saved.outranks(best):
+                best = saved
+        return best
+
+    def _all_refuse_the_fleet(self) -> bool:
+        """Whether each server that is in service and has the model was asked, and denied the fleet access."""
+        if self.others_failed or any(one.end.ground is not Ground.STANDING for one in self._heard):
+            return False
+        if self._call.pinned is not None:
+            return True
+        asked, model = {one.server for one in self._heard}, self._call.model
+        others = [cell.state for cell in self._fleet.servers.values() if cell.state.id not in asked]
+        return not any(s.admin is Admin.ACTIVE and (model in s.models or model == ANY_MODEL) for s in others)
+
+    def _pass_over(self, lease: Lease, why: str, seconds: float) -> None:
+        until = self._fleet.now() + seconds
+        self._fleet.dispatcher.cast(BanPair(lease.pair, why, until, cooldown=True))

@@ -1,0 +1,162 @@
+"""Management calls (blobs, create, push ...) to one chosen server: no queue, no slot, no retry, but revocable.
+
+They may take hours and gigabytes, so nothing limits the whole; what stands still is ended by the server's actor.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import trio
+
+from actors.requests.held_responses import name_server, refuse_loop
+from actors.requests.response_writer import Answer, whereabouts
+from actors.state.fleet_state import FleetCell, ServerCell
+from actors.upstream.pool import UpstreamRequest
+from fleet.common.errors import BackendError, BadAnswer, FleetError, IdleTimeout, NoServer, Phase, ShuttingDown
+from fleet.common.ids import ServerId
+from fleet.config import Config
+from fleet.protocol.call import Call, ClientGone, Downstream
+from fleet.protocol.headers import hops, own_headers, passing
+
+
+class _Stage(enum.Enum):
+    """What a transfer is waiting for, and hence how long it may stand still."""
+
+    SENDING = "sending"
+    THINKING = "thinking"
+    """The server has everything and checks or quantises it, silently."""
+    ANSWERING = "answering"
+    READING = "reading"
+    """The client has to take what we hold."""
+
+
+class Transfer:
+    """One running transfer, as the server's actor sees it."""
+
+    def __init__(self, server: ServerId) -> None:
+        self.scope = trio.CancelScope()
+        self.error: FleetError | None = None
+        self._server = server
+        self._stage = _Stage.SENDING
+        self._beat = trio.current_time()
+
+    def moved(self, stage: _Stage) -> None:
+        self._stage, self._beat = stage, trio.current_time()
+
+    def alive(self) -> None:
+        """The server has said something."""
+        self.moved(_Stage.ANSWERING)
+
+    def revoke(self, why: str) -> None:
+        """End it now; the client sees a broken answer."""
+        self._stop(NoServer(f"server '{self._server}' was taken away: {why}", retry_after=2.0))
+
+    def check(self, now: float, config: Config) -> None:
+        """End it if it stands still for too long."""
+        timeouts = config.timeouts
+        limits = {_Stage.READING: timeouts.write, _Stage.THINKING: config.total_timeout}
+        limit = limits.get(self._stage, timeouts.first_byte)
+        if now - self._beat >= limit:
+            text = f"the transfer stood still for {limit:g} s ({self._stage.value})"
+            self._stop(IdleTimeout(text, Phase.BODY))
+
+    def _stop(self, error: FleetError) -> None:
+        self.error = self.error or error
+        self.scope.cancel()
+
+
+class _Watched:
+    """An upload's pieces, each one a sign of life."""
+
+    def __init__(self, body: AsyncIterable[bytes], transfer: Transfer) -> None:
+        self._pieces = body.__aiter__()
+        self._transfer = transfer
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._transfer.moved(_Stage.SENDING)
+        try:
+            return await self._pieces.__anext__()
+        except StopAsyncIteration:
+            self._transfer.moved(_Stage.THINKING)
+            raise
+
+
+async def transfer(fleet: FleetCell, cell: ServerCell, call: Call, down: Downstream) -> None:
+    """Forward one call and its answer, both streamed. Raises FleetError only while nothing has been sent.
+
+    Removing the server or stopping the fleet ends it; the client then sees a broken answer.
+    """
+    refuse_loop(fleet, hops(call.headers))
+    answer = Answer(call, down, fleet.config.timeouts.write)
+    try:
+        with watched(fleet, cell) as running:
+            await _forward(fleet, cell, call, answer, running)
+    except ClientGone:
+        return
+    except FleetError as error:
+        if not answer.started:
+            raise
+        await answer.break_off(error)
+
+
+@contextmanager
+def watched(fleet: FleetCell, cell: ServerCell, running: Transfer | None = None) -> Iterator[Transfer]:
+    """A block of work on one server that may last long: drains wait for it, stalls and removals end it.
+
+    `running` may be given by who has other rules for what a stall is.
+
+    Raises ShuttingDown at the start, and at the end what it was ended with, if it was. Backend errors name the server.
+    """
+    check_open(fleet)
+    running = running or Transfer(cell.state.id)
+    cell.transfers.add(running)
+    cell.watch()
+    try:
+        with running.scope:
+            yield running
+    except BackendError as error:
+        name_server(error, cell.pool.endpoint.address, cell.state.id)
+        raise running.error or error from error
+    finally:
+        cell.transfers.discard(running)
+        fleet.ended.unpark_all()
+    if running.error is not None:
+        raise running.error
+
+
+def check_open(fleet: FleetCell) -> None:
+    """Raises ShuttingDown while the fleet drains."""
+    if fleet.draining:
+        raise ShuttingDown("the fleet is shutting down", retry_after=2.0)
+
+
+async def _forward(fleet: FleetCell, cell: ServerCell, call: Call, answer: Answer, running: Transfer) -> None:
+    spec = cell.state.spec
+    seen = call.passing or passing(call.headers)
+    headers = own_headers(seen, api_key=spec.plain_key, request_id=call.request_id, hop=fleet.hop)
+    body = call.body if isinstance(call.body, bytes) else _Watched(call.body, running)
+    if isinstance(body, bytes):
+        running.moved(_Stage.THINKING)
+    # Who asks before sending gigabytes wants the server's own answer: a blob that exists already is not sent again.
+    asks_first = not isinstance(body, bytes) and any(name == b"expect" for name, _ in call.headers)
+    request = UpstreamRequest(
+        call.method, call.target, headers, body, call.content_length, expect_continue=asks_first, lines=seen.lines
+    )
+    response = await cell.pool.open(request, connect_timeout=fleet.config.timeouts.connect)
+    try:
+        if 300 <= response.status < 400:  # who follows that sends key and upload to wherever it points
+            raise BadAnswer(f"server '{cell.state.id}' answered {response.status}, a redirect", Phase.HEADERS)
+        await answer.start(response, whereabouts(cell.state.id))
+        while data := await response.receive():
+            running.moved(_Stage.READING)
+            await answer.write(data, response.raw if not response.complete else b"")
+            running.moved(_Stage.ANSWERING)
+        await answer.end_with(b"")
+    finally:
+        response.release()

@@ -1,0 +1,115 @@
+"""The health loop of one server: three calls side by side, each with its own limit; a verdict to the server's actor.
+
+A dead host delays nobody but itself. Failing servers are asked less and less often, up to `health.max_backoff`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import trio
+
+from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.messages import Probed
+from actors.upstream.transport_errors import kind_of
+from fleet.common.errors import BackendError, BadAnswer, OutOfDescriptors
+from fleet.config.schema.urls import hint
+from fleet.scheduling.server_state import Row
+
+
+async def run_health(fleet: FleetCell, cell: ServerCell) -> None:
+    """Probe for ever, jittered; sooner when `cell.probe_now` is set. Cancelled: the calls under way are closed."""
+    failures = 0
+    while True:
+        cell.probe_at, cell.looked = None, fleet.now()
+        cell.probe_now = trio.Event()  # before the round: who asks during it gets another one
+        asked, cell.probed = cell.probed, trio.Event()
+        client = cell.client
+        try:
+            result = await probe(fleet, cell)
+        except Exception:
+            asked.set()  # the verdict they wait for will never come
+            raise
+        if result is not None and cell.client is client:  # else that was another machine
+            failures = failures + 1 if result.error else 0
+            cell.mailbox.cast(replace(result, asked=asked))
+        else:
+            asked.set()
+        cell.pool.sweep()
+        cell.probe_at = fleet.now() + _pause(fleet, failures)
+        with trio.move_on_at(cell.probe_at):
+            await cell.probe_now.wait()
+
+
+async def probe(fleet: FleetCell, cell: ServerCell) -> Probed | None:
+    """One round. Only /api/tags decides; /api/ps and /api/version may fail (older or busy servers) without blame.
+
+    None: this process has no descriptor left to ask with, which says nothing about the server.
+    """
+    health = fleet.config.health
+    box = _Box()
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(box.tags, lambda: cell.client.tags(health.tags_timeout), health.tags_timeout)
+        nursery.start_soon(box.ps, lambda: cell.client.ps(health.ps_timeout), health.ps_timeout)
+        if cell.state.version is None or cell.rounds % 30 == 0 or fleet.missing.concerns(cell.state.id):
+            nursery.start_soon(
+                box.ask_version, lambda: cell.client.version(health.version_timeout), health.version_timeout
+            )
+    cell.rounds += 1
+    if box.helpless:
+        return None
+    error = box.error
+    if error and box.answered_wrongly and (what := hint(cell.state.spec.url)):
+        error = f"{error}; the server's URL {what}"
+    return Probed(error, box.rows, box.resident, box.version, box.answered - started, kind=box.kind)
+
+
+def _pause(fleet: FleetCell, failures: int) -> float:
+    """The interval, jittered; doubled for every failed round after the first."""
+    health = fleet.config.health
+    base = min(health.interval * 2.0 ** max(failures - 1, 0), max(health.max_backoff, health.interval))
+    return float(base * (1.0 + health.jitter * (2.0 * fleet.chance.random() - 1.0)))
+
+
+class _Box:
+    """What the three calls bring home."""
+
+    def __init__(self) -> None:
+        self.error = "no answer"
+        self.kind = ""
+        self.answered_wrongly = False
+        self.rows: list[Row] | None = None
+        self.resident: list[Row] | None = None
+        self.version: str | None = None
+        self.helpless = False
+        self.answered = trio.current_time()
+
+    async def tags(self, call: Callable[[], Awaitable[list[Row]]], limit: float) -> None:
+        with trio.move_on_after(limit) as scope:
+            try:
+                self.rows = await call()
+                self.error = ""
+            except BackendError as error:
+                self.error, self.kind = error.message, kind_of(error)
+                self.answered_wrongly = isinstance(error, BadAnswer)
+            except OutOfDescriptors:
+                self.helpless = True
+        if scope.cancelled_caught:
+            self.error, self.kind = f"/api/tags did not answer within {limit:g} s", "first_byte_timeout"
+        self.answered = trio.current_time()
+
+    async def ps(self, call: Callable[[], Awaitable[list[Row]]], limit: float) -> None:
+        with trio.move_on_after(limit):
+            try:
+                self.resident = await call()
+            except (BackendError, OutOfDescriptors):
+                self.resident = None
+
+    async def ask_version(self, call: Callable[[], Awaitable[str | None]], limit: float) -> None:
+        with trio.move_on_after(limit):
+            try:
+                self.version = await call()
+            except (BackendError, OutOfDescriptors):
+                self.version = None

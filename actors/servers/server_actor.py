@@ -1,0 +1,202 @@
+"""One actor per backend server: digests probes, keeps the inventory, drains, revokes what has stalled."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import assert_never
+
+import trio
+
+from actors.requests.stall_watch import look, next_look
+from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.messages import (
+    LeaseClosed,
+    LeaseOpened,
+    ModelMissing,
+    Probed,
+    ServerChanged,
+    ServerMail,
+    SetAdmin,
+    Unwelcome,
+    Welcome,
+)
+from fleet.breakers.outcomes import Revoked
+from fleet.breakers.recovery_log import Failure, Source
+from fleet.breakers.values import VERDICT, State
+from fleet.common.ids import ANY_MODEL, ModelName, Pair
+from fleet.common.model_names import canonical
+from fleet.protocol.typed_fields import name_of
+from fleet.scheduling.server_state import Admin, Health, Order, Row, ServerState
+
+log = logging.getLogger("fleet.server")
+
+_FINE = "answers probes"
+"""Why a server is healthy."""
+
+
+class ServerActor:
+    """One incarnation; everything that matters lives in the cell."""
+
+    def __init__(self, fleet: FleetCell, cell: ServerCell) -> None:
+        self._fleet = fleet
+        self._cell = cell
+        self._watch_at = math.inf
+        self._drain_by = math.inf
+
+    async def run(self) -> None:
+        """Serve the mailbox until cancelled. After a crash: open leases are found in the cell, nothing is lost."""
+        self._recover(trio.current_time())
+        while True:
+            message: ServerMail | None = None
+            with trio.move_on_at(min(self._watch_at, self._drain_by, self._cell.state.until)):
+                message = await self._cell.mailbox.receive()
+            now = trio.current_time()
+            if message is not None:
+                self._handle(message, now)
+            if now >= self._watch_at:
+                look(self._fleet, self._cell, now)
+                self._watch_at = next_look(self._cell, now) if self._cell.watched else math.inf
+            if now >= self._drain_by:
+                self._end_drain()
+            if now >= self._cell.state.until:
+                self._order(SetAdmin(Order.ACTIVATE, "the maintenance is over", self._cell.state.by), now)
+
+    def _recover(self, now: float) -> None:
+        if self._cell.watched:
+            self._watch_at = next_look(self._cell, now)
+        if self._cell.state.admin in (Admin.DRAINING, Admin.MAINTENANCE):
+            self._start_drain(now)
+        self._announce()
+
+    def _handle(self, message: ServerMail, now: float) -> None:
+        match message:
+            case Probed():
+                self._digest(message, now)
+            case SetAdmin(done=done):
+                self._order(message, now)
+                if done is not None:
+                    done.set()
+            case LeaseOpened():
+                self._watch_at = min(self._watch_at, next_look(self._cell, now))
+            case LeaseClosed():
+                self._emptied(now)
+            case ModelMissing(model):
+                self._missing(model)
+            case Unwelcome(status, model):
+                self._unwelcome(f"answers probes, but requests for {model} with {status}: is its api_key right?")
+            case Welcome():
+                self._unwelcome("")
+            case _:
+                assert_never(message)
+
+    def _announce(self) -> None:
+        self._fleet.dispatcher.cast(ServerChanged(self._cell.state.id))
+
+    # ---- probes
+
+    def _digest(self, probed: Probed, now: float) -> None:
+        state = self._cell.state
+        self._note(probed, now)
+        if probed.error:
+            self._failed_round(probed.error, now)
+        else:
+            state.failed_rounds = 0
+            state.last_response = probed.seconds
+            state.seen = True
+            if (models := by_name(probed.tags or [])) != state.models:
+                state.models = models  # the same mapping says that nothing has changed (see `ollama_api.merged_lists`)
+            for gone in state.stats.keys() - state.models.keys():
+                del state.stats[gone]
+            if probed.resident is not None:
+                state.resident = by_name(probed.resident)
+                self._fleet.meter.loads.looked(state.id, state.resident, now)
+            state.version = probed.version or state.version
+            self._fleet.missing.seen(state.id, state.version, now)
+            if state.judge(Health.HEALTHY, now, state.unwelcome or _FINE):
+                self._fleet.missing.forget(state.id)  # perhaps it was only something before it that came up
+                log.info("server is healthy", extra={"server": state.id, "models": len(state.models)})
+        if probed.asked is not None:
+            probed.asked.set()
+        self._announce()
+
+    def _note(self, probed: Probed, now: float) -> None:
+        """A probe of a server that is unhealthy was an attempt to recover, unless the server has just been removed."""
+        state = self._cell.state
+        if state.health is not Health.UNHEALTHY or self._fleet.servers.get(state.id) is not self._cell:
+            return
+        failure = Failure(probed.kind, probed.error) if probed.error else None
+        itself = Pair(state.id, ANY_MODEL)
+        self._fleet.recoveries.attempt(itself, Source.HEALTH_CHECK, now, state=_worst(state), failure=failure)
+
+    def _failed_round(self, error: str, now: float) -> None:
+        """A server that was never healthy is unhealthy at once; a healthy one gets `health.failures` rounds."""
+        state = self._cell.state
+        state.failed_rounds += 1
+        if state.health is Health.HEALTHY and state.failed_rounds < self._fleet.config.health.failures:
+            self._cell.probe_now.set()  # look again at once: a second opinion, not a second interval
+            return
+        state.resident = {}
+        self._fleet.meter.loads.lost(state.id)
+        if state.judge(Health.UNHEALTHY, now, error):
+            log.warning("server is unhealthy: %s", error, extra={"server": state.id})
+
+    def _missing(self, model: ModelName) -> None:
+        """Inventory was stale: stop routing the model here, look again now."""
+        if self._cell.state.models.pop(model, None) is not None:
+            self._announce()
+            self._cell.probe_now.set()
+
+    def _unwelcome(self, why: str) -> None:
+        """Probes are answered and requests are not, or they are again: that is the server's health too."""
+        state = self._cell.state
+        if why and not state.unwelcome:
+            log.warning("server refuses requests: %s", why, extra={"server": state.id})
+        state.unwelcome = why
+        if state.health is Health.HEALTHY:
+            state.why = why or _FINE
+
+    # ---- administrative state
+
+    def _order(self, given: SetAdmin, now: float) -> None:
+        state = self._cell.state
+        if not state.order(given.order, now, given.why, given.by, given.until):
+            return
+        log.info("server is %s", state.admin.value, extra={"server": state.id, "why": given.why})
+        self._fleet.journal.touch("admin", state.id)
+        self._drain_by = math.inf
+        if self._cell.state.admin in (Admin.DRAINING, Admin.MAINTENANCE):
+            self._start_drain(now)
+        if self._cell.state.admin is not Admin.MAINTENANCE:
+            self._cell.probe_now.set()
+        self._fleet.ended.unpark_all()
+        self._announce()
+
+    def _start_drain(self, now: float) -> None:
+        self._drain_by = now + self._fleet.config.drain_timeout
+        self._emptied(now)
+
+    def _emptied(self, now: float) -> None:
+        state = self._cell.state
+        if not self._cell.leases and state.order(Order.EMPTIED, now, "drained"):
+            self._drain_by = math.inf
+            self._fleet.ended.unpark_all()
+            self._fleet.journal.touch("admin", state.id)
+            self._announce()
+
+    def _end_drain(self) -> None:
+        """The drain timeout is over: what still runs is revoked."""
+        self._drain_by = math.inf
+        for lease in list(self._cell.leases.values()):
+            lease.revoke(Revoked("drain timeout"))
+
+
+def _worst(state: ServerState) -> State:
+    """What the least happy breaker of a server says."""
+    shown = {gate.state for gate in state.gates.values()}
+    return next((said for said in (State.OPEN, State.HALF_OPEN) if VERDICT[said] in shown), State.CLOSED)
+
+
+def by_name(rows: list[Row]) -> dict[ModelName, Row]:
+    """Rows of /api/tags or /api/ps by canonical name; rows without a usable name are dropped."""
+    return {canonical(name): row for row in rows if (name := name_of(row))}

@@ -1,0 +1,222 @@
+"""The right to use one slot of one server. Closed exactly once, from anywhere, synchronously."""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import TYPE_CHECKING, Protocol
+
+from actors.state.messages import BanPair, LeaseClosed, LiftBans, SlotFreed, Welcome
+from fleet.breakers.outcomes import ClientLeft, End, Signal, classify, kind
+from fleet.common.ids import Pair, RequestId
+from fleet.scheduling.bans import BanKind
+from fleet.scheduling.cooldown import FAST
+from fleet.scheduling.server_state import Admin
+
+if TYPE_CHECKING:
+    from actors.state.fleet_state import FleetCell, ServerCell
+    from actors.upstream.pool import Abortable
+    from fleet.protocol.call import Call
+    from fleet.protocol.dialects.base import Statistics
+    from fleet.scheduling.decisions import Grant
+    from fleet.scheduling.moving_average import PairStats
+
+
+class Cuttable(Protocol):
+    """What a lease needs of the answer: to cut it off, which wakes who waits for the client to read."""
+
+    def cut(self) -> None: ...
+
+
+class Waiting(enum.Enum):
+    """Whom the exchange is waiting for; decides which limit applies and who is to blame."""
+
+    BACKEND = "backend"
+    CLIENT = "client"
+    HEAD = "head"
+    """The client, to take the head; it does at once, unless it has stalled."""
+
+
+class Lease:
+    """One open attempt. In-flight is the number of these; there is no counter.
+
+    `beat` is when something last moved, and `waiting` on whom it waits since. The server's actor looks at both once a
+    second, and whenever a limit that it has seen is due (`stall_watch`); it revokes what has stalled or is too late.
+    That keeps timers off the relay path and works even while the writing task is stuck in a shielded send.
+    `connection` is the way to the backend, at whatever stage. `stats` is what the answer has told of itself so far.
+    """
+
+    __slots__ = (
+        "_end",
+        "_fleet",
+        "_owes",
+        "answer",
+        "beat",
+        "call",
+        "cell",
+        "chunks",
+        "connection",
+        "deadline",
+        "ended",
+        "first_byte",
+        "first_byte_by",
+        "generation",
+        "grant",
+        "number",
+        "pair",
+        "started",
+        "stats",
+        "streaming",
+        "waiting",
+    )
+
+    def __init__(self, fleet: FleetCell, cell: ServerCell, grant: Grant, call: Call, now: float) -> None:
+        self._fleet = fleet
+        self._end: End | None = None
+        self._owes = False
+        self.cell = cell
+        self.grant = grant
+        self.call = call
+        self.number = grant.number
+        self.pair = Pair(cell.state.id, grant.model)
+        self.generation = grant.gate.generation if grant.gate is not None else 0
+        self.answer: Cuttable | None = None
+        self.connection: Abortable | None = None
+        self.stats: Statistics | None = None
+        self.started = self.ended = now
+        self.first_byte: float | None = None
+        self.beat = now
+        self.waiting = Waiting.BACKEND
+        self.streaming = False
+        self.chunks = 0
+        self.deadline = math.inf
+        self.first_byte_by = math.inf
+        cell.leases[self.number] = self
+        cell.watch()
+
+    def limit(self, deadline: float, first_byte: float) -> None:
+        """When the request ends, and how many seconds after `started` its head is due: connecting and sending count."""
+        self.deadline = deadline
+        self.first_byte_by = self.started + first_byte
+
+    @property
+    def request_id(self) -> RequestId:
+        return self.call.request_id
+
+    @property
+    def end(self) -> End | None:
+        """How it ended; None while it is open."""
+        return self._end
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody wants the backend's answer any more."""
+        return self._end is not None
+
+    def close(self, end: End, *, owing: bool = False) -> bool:
+        """End it: slot free (if it held one), one outcome to the breaker, dispatcher woken. False if closed before.
+
+        `owing`: the outcome follows with `settle`, when it is known whose fault a refusal was. That may take as long as
+        another server needs to answer; the trial is over all the same, and so the permit it used up is free again.
+
+        A dispatcher at rest hands the slot on in our turn: a new lease may stand on the same cell before this returns.
+        """
+        if self._end is not None:
+            return False
+        self._end = end
+        fleet, cell = self._fleet, self.cell
+        state = cell.state
+        cell.leases.pop(self.number, None)
+        held_a_slot = state.ledger.close(self.number)
+        fleet.memory.total.close(self.number)
+        self.ended = fleet.now()
+        self._owes = True
+        if owing:
+            self._give_permit_back()
+        else:
+            self._tell(classify(end), gives_back=True)
+        if held_a_slot:
+            fleet.dispatcher.cast(SlotFreed(self.pair))
+        if fleet.ended:
+            fleet.ended.unpark_all()
+        if state.admin is Admin.DRAINING:
+            cell.mailbox.cast(LeaseClosed())
+        return True
+
+    def settle(self, signal: Signal) -> None:
+        """Give the breaker and the scoring what they should learn of a lease that was closed `owing`, once.
+
+        Later calls, and those for a lease that owed nothing, do nothing.
+        """
+        self._tell(signal, gives_back=False)
+
+    def _tell(self, signal: Signal, *, gives_back: bool) -> None:
+        if not self._owes or self._end is None:
+            return
+        self._owes = False
+        if self._counts:
+            self._learn(signal)
+            breakers = self._fleet.breakers
+            breakers.record(self.pair, signal, kind(self._end), self.generation, gives_back=gives_back)
+
+    def _give_permit_back(self) -> None:
+        """Without the outcome. The generation tells whether the gate still shows what the permit was taken from."""
+        gate = self.grant.gate
+        if gate is not None and gate.generation == self.generation and gate.give_back():
+            self._fleet.breakers.alive(self.pair)
+
+    @property
+    def _counts(self) -> bool:
+        """Whether the outcome says something about this pair.
+
+        Not for models the server does not list (names are the client's to invent, memory is ours), nor for /api/show,
+        which no runner answers; unless it used up a permit, which only an outcome gives back.
+        """
+        listed = self.pair.model in self.cell.state.models and self.call.runs
+        return listed or self.grant.gate is not None
+
+    def revoke(self, end: End) -> None:
+        """Take the slot back now: closes the lease and cuts off what the exchange waits for, so that it goes on.
+
+        No cancel scope is needed for that: an attempt waits for its backend or for its client, and both can be cut.
+        As with `close`, a new lease may stand on the same cell before this returns.
+        """
+        if self.close(end):
+            if self.connection is not None:
+                self.connection.abort()
+            # A head that is on its way is not cut off, unless it is what has stalled: an error record can follow it.
+            stuck = self.waiting is Waiting.CLIENT or (self.waiting is Waiting.HEAD and isinstance(end, ClientLeft))
+            if stuck and self.answer is not None:
+                self.answer.cut()
+
+    def _learn(self, signal: Signal) -> None:
+        """Statistics for scoring. A failure's time is never averaged in: who fails fast must not look fast.
+
+        Nor is that of an answer in one piece, whose first byte is its last.
+        """
+        if signal is Signal.NEUTRAL:
+            return
+        stats = self.cell.state.stats_of(self.pair.model)
+        stats.success.add(1.0 if signal is Signal.SUCCESS else 0.0)
+        if signal is Signal.SUCCESS:
+            self._cool_no_more(stats)
+            if self.first_byte is not None and self.call.stream:
+                stats.first_byte.add(self.first_byte - self.started)
+        elif self.ended - self.started < FAST:
+            self._cool(stats)
+
+    def _cool(self, stats: PairStats) -> None:
+        """Who fails fast has free slots always, and would draw everybody: pass it over for a while."""
+        now = self._fleet.now()
+        seconds = stats.cooling.failed(self.started, now)
+        if seconds:
+            assert self._end is not None
+            why = f"failed {stats.cooling.strikes} times in a row within moments: {kind(self._end)}"
+            self._fleet.dispatcher.cast(BanPair(self.pair, why, now + seconds, cooldown=True))
+
+    def _cool_no_more(self, stats: PairStats) -> None:
+        state = self.cell.state
+        if stats.cooling.strikes and stats.cooling.succeeded(self.started) and self.pair.model in state.cooling:
+            self._fleet.dispatcher.cast(LiftBans(self.pair.server, self.pair.model, BanKind.COOLDOWN))
+        if state.unwelcome:
+            self.cell.mailbox.cast(Welcome())

@@ -1,0 +1,106 @@
+"""History off the hot path: one log line and one ring entry per request. The data path never waits for it.
+
+The backlog is bounded; what does not fit is counted as dropped. Records are digested a batch at a time, so that the
+actor is not woken for every request; whoever looks at `recent` sees the latest all the same. Later this is where
+statistics are aggregated.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Final
+
+import trio
+
+from actors.state.messages import OURSELVES, Record
+
+log = logging.getLogger("fleet.request")
+
+_LOGGED = tuple(each.name for each in fields(Record) if each.name not in ("tries", "began", "trace"))
+_BACKLOG = 4096
+_KEEP = 1000
+LATELY: Final = 600.0
+"""Seconds for which dropped records are worth a word."""
+_AT_ONCE = 128
+"""Records digested before others have their turn."""
+_REST = 0.05
+"""Seconds between two batches."""
+
+
+class Recorder:
+    """The cell and the loop of the recorder actor. `note` is called from the data path and cannot fail."""
+
+    def __init__(self) -> None:
+        self._backlog: deque[Record] = deque()
+        self._resting = trio.lowlevel.ParkingLot()
+        self._recent: deque[Record] = deque(maxlen=_KEEP)
+        self.listeners: list[Callable[[Sequence[Record]], None]] = []
+        """Told of clients' records, batch by batch, off the data path; they must not fail."""
+        self.seen = 0
+        self.dropped = 0
+        self.dropped_at: float | None = None
+        """When one was dropped last, on Trio's clock."""
+        self.dropped_since: float | None = None
+        """When that began: with the first one after `LATELY` seconds without."""
+
+    @property
+    def recent(self) -> deque[Record]:
+        """The last requests of clients, oldest first."""
+        self.flush()
+        return self._recent
+
+    def note(self, record: Record) -> None:
+        """Hand over one record; dropped and counted when the recorder is behind."""
+        if len(self._backlog) >= _BACKLOG:
+            self.dropped += 1
+            now = trio.current_time()
+            if self.dropped_at is None or now - self.dropped_at >= LATELY:
+                self.dropped_since = now
+            self.dropped_at = now
+            return
+        self._backlog.append(record)
+        if self._resting:
+            self._resting.unpark()
+
+    async def run(self) -> None:
+        """Digest records until cancelled; a crash loses the batch in hand at the most."""
+        while True:
+            if not self._backlog:
+                await self._resting.park()
+            for _ in range(0, len(self._backlog), _AT_ONCE):  # what comes meanwhile waits for the next round
+                self._digest_some(_AT_ONCE)
+                await trio.lowlevel.checkpoint()
+            await trio.sleep(_REST)
+
+    def digest(self, batch: Sequence[Record]) -> None:
+        self.seen += len(batch)
+        if clients := [record for record in batch if record.client != OURSELVES]:  # ours are in nobody's figures
+            self._recent.extend(clients)
+            for listener in self.listeners:
+                listener(clients)
+        if log.isEnabledFor(logging.INFO):
+            for record in batch:
+                log.info("%s %s", record.endpoint, record.outcome, extra=_rounded(record))
+
+    def flush(self) -> None:
+        """Digest what there is."""
+        self._digest_some(len(self._backlog))
+
+    def _digest_some(self, most: int) -> None:
+        backlog = self._backlog
+        if batch := [backlog.popleft() for _ in range(min(most, len(backlog)))]:
+            self.digest(batch)
+
+
+def _rounded(record: Record) -> dict[str, object]:
+    shown = {name: getattr(record, name) for name in _LOGGED}
+    if record.trace is not None:
+        shown["trace_id"] = record.trace.name
+    return {
+        name: round(value, 4) if isinstance(value, float) else value
+        for name, value in shown.items()
+        if value is not None and value != ""
+    }

@@ -1,0 +1,84 @@
+"""What an operator may tell the running fleet about its requests: pause, ban, lift, cancel.
+
+Every order is given synchronously. Where the dispatcher has to carry it out, the promise says when it has; await it
+with `heard`, at the edges only.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final, TypeVar
+
+from actors.kit.mailbox import ActorGone, Promise
+from actors.state.fleet_state import FleetCell
+from actors.state.messages import BanPair, LiftBans, PauseQueue, Withdrawn
+from fleet.breakers.outcomes import Revoked
+from fleet.common.errors import FleetError, QueueCancelled, RequestCancelled
+from fleet.common.ids import ModelName, Pair, ServerId
+from fleet.scheduling.bans import Ban, BanKind
+
+T = TypeVar("T")
+
+log = logging.getLogger("fleet.dispatcher")
+
+PATIENCE: Final = 5.0
+"""Seconds that the dispatcher has to carry out an order; it needs them only after a crash."""
+_WHAT_NOW: Final = "an operator ended it; ask them before you send it again"
+
+
+async def heard(promise: Promise[T]) -> T:
+    """What became of an order; raises what it was refused with. Cancelled: the order stands."""
+    try:
+        return await promise.wait(PATIENCE)
+    except ActorGone:
+        log.warning("an order was not carried out within %g s", PATIENCE)
+        raise FleetError("no answer from the dispatcher", details="the order may still be carried out") from None
+
+
+class Orders:
+    """Given from any task."""
+
+    def __init__(self, fleet: FleetCell) -> None:
+        self._fleet = fleet
+
+    def pause(self, paused: bool, by: str = "") -> Promise[None]:
+        """Let everybody wait, or go on. What runs goes on in any case."""
+        done = Promise[None]()
+        self._fleet.dispatcher.cast(PauseQueue(paused, by, done))
+        return done
+
+    def ban(self, pair: Pair, reason: str, until: float, by: str) -> Promise[Ban]:
+        """Keep a pair away from new requests until `until` (our clock; inf: until lifted), in place of an older ban.
+
+        Refused with ServerNotFound, and with Conflict when there is no room for another.
+        """
+        done = Promise[Ban]()
+        self._fleet.dispatcher.cast(BanPair(pair, reason, until, by=by, done=done))
+        return done
+
+    def lift(
+        self, server: ServerId | None = None, model: ModelName | None = None, kind: BanKind | None = None
+    ) -> Promise[tuple[Ban, ...]]:
+        """End all bans and cooldowns of a server, a model and a kind (None: of any); those that held are told."""
+        done = Promise[tuple[Ban, ...]]()
+        self._fleet.dispatcher.cast(LiftBans(server, model, kind, done))
+        return done
+
+    def cancel_waiting(self, request_id: str) -> int:
+        """Refuse everybody who waits under this id (clients choose it, so they may be several); how many they were."""
+        fleet = self._fleet
+        found = [ticket for ticket in fleet.tickets.values() if ticket.request_id == request_id and ticket.open]
+        for ticket in found:
+            fleet.tickets.pop(ticket.number, None)
+            ticket.refuse(QueueCancelled("the request was cancelled while it waited", details=_WHAT_NOW))
+            fleet.dispatcher.cast(Withdrawn(ticket))
+        return len(found)
+
+    def cancel_running(self, request_id: str) -> int:
+        """Revoke every lease under this id; no other server is tried. How many they were."""
+        cells = self._fleet.servers.values()
+        found = [lease for cell in cells for lease in cell.leases.values() if lease.request_id == request_id]
+        for lease in found:
+            error = RequestCancelled("the request was cancelled", details=_WHAT_NOW)
+            lease.revoke(Revoked("cancelled", error))
+        return len(found)

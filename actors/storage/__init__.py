@@ -1,0 +1,1 @@
+"""What outlives the process: a journal in memory and its writer to SQLite. Does not know what the documents mean."""

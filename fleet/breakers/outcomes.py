@@ -1,0 +1,162 @@
+"""How an attempt ended, who is to blame, and whether another server may be tried.
+
+`classify` gives the breaker one of four signals; `retryable_elsewhere` says whether failover makes sense. Both decide
+by type, phase and status; what a refusal is about is said by `refusals`. Whom the answer of another server proves
+guilty is what `convict` says.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from fleet.common.errors import BackendError, FleetError
+from fleet.protocol.refusals import WITNESSED, Ground, gist, ground, is_crash_text
+
+
+class Signal(enum.Enum):
+    """What a breaker learns from one attempt."""
+
+    SUCCESS = "success"
+    NEUTRAL = "neutral"
+    SOFT_FAILURE = "soft_failure"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The whole answer went through."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Incomplete:
+    """A stream ended cleanly but without its final record; a normal outcome of Ollama's (repeated tokens)."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The backend answered with an error: by its status, or in the first record of a 200.
+
+    `text` is its error text, cut; `missing` a JSON 404 for the model; `ours` whether it is an error in the API's own
+    JSON, not a page of something that stands before the server.
+    """
+
+    status: int
+    text: str = ""
+    missing: bool = False
+    ours: bool = True
+
+    @property
+    def ground(self) -> Ground:
+        """What it is about."""
+        return ground(self.status, self.text, missing=self.missing, ours=self.ours)
+
+    def agrees(self, other: Refused) -> bool:
+        """Whether two servers said the same of a request, and so that it is the request's fault."""
+        if self.status != other.status or self.ground is not other.ground or self.ground not in WITNESSED:
+            return False
+        return gist(self.text) == gist(other.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The backend could not be reached, broke or stalled."""
+
+    error: BackendError
+
+
+@dataclass(frozen=True, slots=True)
+class StreamError:
+    """The backend reported an error inside a 200 stream."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLeft:
+    """The client closed its connection, or stopped reading for too long (`stalled`)."""
+
+    stalled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """We took the lease back: drain over, server removed, fleet stopping.
+
+    With an `error`, for good: that is what the client gets, and no other server is tried.
+    """
+
+    why: str
+    error: FleetError | None = None
+
+
+End = Completed | Incomplete | Refused | Failed | StreamError | ClientLeft | Revoked
+
+
+def classify(end: End) -> Signal:
+    """What the breaker of this server and model should learn."""
+    match end:
+        case Completed():
+            return Signal.SUCCESS
+        case Incomplete() | ClientLeft() | Revoked():
+            return Signal.NEUTRAL
+        case Failed():
+            return Signal.FAILURE
+        case StreamError(text=text):
+            return Signal.FAILURE if is_crash_text(text) else Signal.NEUTRAL
+        case Refused():
+            return _unwitnessed(end)
+
+
+def _unwitnessed(end: Refused) -> Signal:
+    """What a refusal proves as long as nobody has seen another server do better."""
+    if end.ground in (Ground.CRASH, Ground.GATEWAY):
+        return Signal.FAILURE
+    return Signal.SOFT_FAILURE if end.status == 429 else Signal.NEUTRAL
+
+
+def convict(end: Refused) -> Signal:
+    """What the breaker should learn of a server that refused a request which another then answered."""
+    match end.ground:
+        case Ground.CLIENT | Ground.MODEL | Ground.ROUTE | Ground.BUSY:
+            return _unwitnessed(end)
+        case Ground.SIZE:  # smaller requests may be welcome
+            return Signal.SOFT_FAILURE
+        case _:
+            return Signal.FAILURE
+
+
+def retryable_elsewhere(end: End) -> bool:
+    """Whether another server may do better, provided that no byte reached the client."""
+    match end:
+        case Failed():
+            return True
+        case Revoked(error=error):
+            return error is None
+        case Refused():
+            return end.ground is not Ground.CLIENT
+        case _:
+            return False
+
+
+def kind(end: End) -> str:
+    """A short fixed word for logs, metrics and history."""
+    match end:
+        case Completed():
+            return "completed"
+        case Incomplete():
+            return "incomplete"
+        case Refused(status=status):
+            return f"refused_{status}" if status != 200 else "stream_error"
+        case Failed(error=error):
+            return error.reason.lower()
+        case StreamError():
+            return "stream_error"
+        case ClientLeft(stalled=stalled):
+            return "client_stalled" if stalled else "client_left"
+        case Revoked(error=refusal):
+            return "revoked" if refusal is None else refusal.reason.lower()

@@ -1,0 +1,1 @@
+"""From text, environment and flags to one checked configuration. Opens no file."""

@@ -1,0 +1,1 @@
+"""What may be set, with types, bounds and defaults. Does not know where a value comes from."""

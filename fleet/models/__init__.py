@@ -1,0 +1,1 @@
+"""What servers have and do with models: inventories, loads, jobs, options. Does not choose servers."""

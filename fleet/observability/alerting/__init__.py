@@ -1,0 +1,1 @@
+"""Alert rules, their conditions and their life: pending, firing, silenced. Sends nothing."""

@@ -1,0 +1,1 @@
+"""The metrics: one table of names, the instruments behind it, their exposition. Knows no actor."""

@@ -1,0 +1,1 @@
+"""Counts, windows, percentiles of finished requests. Knows no alert, no metric name, no page."""

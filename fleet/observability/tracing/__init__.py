@@ -1,0 +1,1 @@
+"""Trace context and the spans of a finished request. Exports nothing."""

@@ -1,0 +1,178 @@
+"""Which of the ready servers gets a request. A score is named parts, so that every decision can be explained.
+
+A policy turns a server into a tuple of numbers, one for each of its `parts`; the largest sum wins. Parts of the
+`weighted` policy lie between 0 and 1 before their weight. What is unknown counts as good: a new server gets tried.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final, Protocol
+
+from fleet.breakers.gate import GateState
+from fleet.common.ids import ModelName
+from fleet.common.randomness import Chance
+from fleet.scheduling.moving_average import PairStats
+from fleet.scheduling.server_state import ServerState
+
+if TYPE_CHECKING:
+    from fleet.config import Config, Weights
+
+Parts = tuple[float, ...]
+Scored = tuple[ServerState, Parts]
+
+_TYPICAL_FIRST_BYTE = 5.0
+"""Seconds to the first byte at which the latency part is one half."""
+_TYPICAL_SPEED = 50.0
+"""Tokens per second at which the throughput part is one half."""
+_TYPICAL_FREE = 4.0
+"""Free slots at which the capacity part is one half."""
+
+
+_NEW: Final = PairStats.fresh()
+"""What is known of a pair that has served nothing yet. Never written."""
+
+
+class Policy(Protocol):
+    """One way to choose. `parts` names what `score` returns."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def parts(self) -> tuple[str, ...]: ...
+
+    def score(self, server: ServerState, model: ModelName) -> Parts: ...
+
+
+class Mindful:
+    """A policy that holds fast failures against a pair, whatever else it goes by: `unit` for each in a row.
+
+    That part is called `cooling` and comes first. From the second on the pair is passed over besides (see
+    `fleet.scheduling.cooldown`).
+    """
+
+    def __init__(self, policy: Policy, unit: float) -> None:
+        self.name = policy.name
+        self.parts = ("cooling", *policy.parts)
+        self._score = policy.score
+        self._unit = unit
+
+    def score(self, server: ServerState, model: ModelName) -> Parts:
+        parts = self._score(server, model)
+        stats = server.stats.get(model)
+        strikes = 0 if stats is None else stats.cooling.strikes
+        return (0.0 - self._unit * strikes, *parts)  # a plain sign would make -0.0 of nothing, which people read
+
+
+class Weighted:
+    """Named parts times configured weights (the default)."""
+
+    name = "weighted"
+    parts = ("latency", "success_rate", "load", "capacity", "circuit_breaker", "residency", "throughput", "priority")
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = tuple(float(getattr(weights, part)) for part in self.parts)
+
+    def score(self, server: ServerState, model: ModelName) -> Parts:
+        latency, success_rate, load, capacity, breaker, residency, throughput, priority = self._weights
+        stats = server.stats.get(model, _NEW)
+        first_byte, success, speed = stats.first_byte.value, stats.success.value, stats.speed.value
+        ledger = server.ledger
+        total = ledger.capacity
+        free = total - len(ledger.numbers)
+        if free < 0:
+            free = 0
+        return (
+            latency if first_byte is None else latency * _TYPICAL_FIRST_BYTE / (_TYPICAL_FIRST_BYTE + first_byte),
+            # Squared, so that a server that fails every tenth request loses a fifth, not a tenth.
+            success_rate if success is None else success_rate * success * success,
+            load * free / total,
+            capacity * free / (free + _TYPICAL_FREE),
+            breaker if model not in server.gates else breaker * _breaker(server.gates[model].state),
+            residency if model in server.resident else residency * _loading(server, model),
+            throughput * (0.5 if speed is None else speed / (speed + _TYPICAL_SPEED)),
+            priority * _squash(server.spec.priority),
+        )
+
+
+def _breaker(state: GateState) -> float:
+    return 1.0 if state is GateState.OPEN else 0.2
+
+
+def _loading(server: ServerState, model: ModelName) -> float:
+    """0.9 while our own requests make the server load a model that it does not report as loaded yet, else 0."""
+    return 0.9 if server.ledger.of_model(model) else 0.0
+
+
+@functools.cache  # priorities are few: -100 to 100
+def _squash(priority: int) -> float:
+    return 1.0 / (1.0 + math.exp(-priority / 10.0))
+
+
+class LeastConnections:
+    """The smallest share of busy slots."""
+
+    name = "least_connections"
+    parts = ("idle_share",)
+
+    def score(self, server: ServerState, model: ModelName) -> Parts:
+        return (server.ledger.free / server.ledger.capacity,)
+
+
+class FastestResponse:
+    """The shortest expected time to the first byte: observed mean, stretched by load, plus a load of the model."""
+
+    name = "fastest_response"
+    parts = ("expected_seconds",)
+
+    def score(self, server: ServerState, model: ModelName) -> Parts:
+        stats = server.stats.get(model)
+        seen = stats.first_byte.value if stats and stats.first_byte.value is not None else server.last_response or 0.0
+        busy = 1.0 + server.ledger.in_use / server.ledger.capacity
+        warm = model in server.resident or _loading(server, model)
+        cold = 0.0 if warm else _TYPICAL_FIRST_BYTE
+        return (0.0 - (seen * busy + cold),)
+
+
+class RoundRobin:
+    """The server whose last grant is the longest ago."""
+
+    name = "round_robin"
+    parts = ("turns_since",)
+
+    def score(self, server: ServerState, model: ModelName) -> Parts:
+        return (0.0 - server.last_granted,)
+
+
+class Random:
+    """Any."""
+
+    name = "random"
+    parts = ("chance",)
+
+    def __init__(self, chance: Chance) -> None:
+        self._chance = chance
+
+    def score(self, server: ServerState, model: ModelName) -> Parts:
+        return (self._chance.random(),)
+
+
+_UNITS: Final = {"fastest_response": _TYPICAL_FIRST_BYTE, "round_robin": 2.0}
+_UNIT: Final = 0.1
+"""What a fast failure weighs, in the policy's own measure: seconds, turns, or shares of one."""
+_MAKERS: Final[Mapping[str, Callable[[Config, Chance], Policy]]] = {
+    "weighted": lambda config, chance: Weighted(config.load_balancer.weights),
+    "least_connections": lambda config, chance: LeastConnections(),
+    "fastest_response": lambda config, chance: FastestResponse(),
+    "round_robin": lambda config, chance: RoundRobin(),
+    "random": lambda config, chance: Random(chance),
+}
+
+
+def make_policy(config: Config, chance: Chance) -> Policy:
+    """The policy that `load_balancer.policy` names."""
+    name = config.load_balancer.policy
+    return Mindful(_MAKERS[name](config, chance), _UNITS.get(name, _UNIT))

@@ -1,0 +1,112 @@
+"""What a board hands out (grants, decisions), keeps to (rules) and never forgets (memory)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fleet.breakers.gate import Gate
+from fleet.common.ids import ModelName, RequestId, ServerId
+from fleet.scheduling.balancing import Parts, Scored
+from fleet.scheduling.rates import ServiceRate
+from fleet.scheduling.server_state import ServerState
+from fleet.scheduling.slots import Ledger
+
+
+@dataclass(slots=True, eq=False)
+class Decision:
+    """Why a request went where it went, as it was found; put into words only when somebody asks.
+
+    `scored`: the ready servers looked at, the chosen one first, with the parts of their scores. One that was alone was
+    compared with nobody, so it has no parts. Nobody changes a decision or a grant after it was made (they are not
+    frozen, because that would triple the cost of making one).
+    """
+
+    at: float
+    request_id: RequestId
+    model: ModelName
+    policy: str
+    waited: float
+    scored: Sequence[Scored]
+
+    @property
+    def chosen(self) -> ServerId:
+        return self.scored[0][0].id
+
+    @property
+    def candidates(self) -> tuple[tuple[ServerId, Parts], ...]:
+        """Who was looked at, by name."""
+        return tuple((server.id, parts) for server, parts in self.scored)
+
+
+@dataclass(slots=True, eq=False)
+class Grant:
+    """A slot taken: entered in both ledgers under `number`, with a permit of the gate when that is half-open."""
+
+    number: int
+    server: ServerState
+    model: ModelName
+    gate: Gate | None
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The limits a board keeps to. Seconds; `max_in_flight` is the fleet-wide cap (None: the sum of the slots)."""
+
+    ageing: float = 30.0
+    max_size: int = 1000
+    max_in_flight: int | None = None
+    candidates: int = 16
+    grace: float = 2.0
+    may_wait: bool = True
+    decisions: int = 256
+
+
+@dataclass(slots=True)
+class ServiceAverage:
+    """The mean wait of everything granted so far, in seconds."""
+
+    count: int = 0
+    total: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.count += 1
+        self.total += seconds
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count if self.count else 0.0
+
+
+@dataclass(slots=True)
+class Memory:
+    """What outlives a crash of the dispatcher: the fleet-wide ledger, rates, decisions, counters."""
+
+    total: Ledger
+    decisions: deque[Decision]
+    rate: ServiceRate = field(default_factory=ServiceRate)
+    rates: dict[ModelName, ServiceRate] = field(default_factory=dict)
+    numbers: int = 0
+    queued: int = 0
+    dropped: int = 0
+    waited: ServiceAverage = field(default_factory=ServiceAverage)
+    paused: bool = False
+    paused_since: float | None = None
+    """When it last began or ended; None: it never was."""
+    paused_by: str = ""
+
+    @classmethod
+    def fresh(cls, rules: Rules) -> Memory:
+        return cls(Ledger(_cap(rules)), deque(maxlen=rules.decisions))
+
+    def keep_to(self, rules: Rules) -> None:
+        """Other rules hold from now on: what runs beyond a lower cap goes on, the oldest decisions are forgotten."""
+        self.total.capacity = _cap(rules)
+        if self.decisions.maxlen != rules.decisions:
+            self.decisions = deque(self.decisions, maxlen=rules.decisions)
+
+
+def _cap(rules: Rules) -> float:
+    return float("inf") if rules.max_in_flight is None else rules.max_in_flight

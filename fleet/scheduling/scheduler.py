@@ -1,0 +1,302 @@
+"""The dispatcher's mind: the queue, the index of servers, the policy. Pure; the actor brings the time.
+
+Invariant (property-tested): no model has both a waiter and a ready server which that waiter accepts, unless the queue
+is paused or the fleet-wide cap is reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from fleet.breakers.gate import GateState
+from fleet.common.errors import FleetError, ModelNotFound, NoServer, QueueFull, ServerNotFound
+from fleet.common.ids import ANY_MODEL, ModelName, ServerId
+from fleet.common.randomness import Chance
+from fleet.scheduling.balancing import Policy, Scored
+from fleet.scheduling.decisions import Decision, Grant, Memory, Rules
+from fleet.scheduling.rates import ServiceRate
+from fleet.scheduling.server_index import Index
+from fleet.scheduling.server_state import Health, ServerState
+from fleet.scheduling.wait_queue import Entry, Line, Queue, Ticket
+
+_TIE: Final = 1e-9
+"""Scores closer than this are equal."""
+
+_MOST_RATES: Final = 4096
+"""Models with a pace of their own, before those that nobody lists any more are forgotten."""
+
+
+class Board:
+    """Every method is synchronous; each leaves the invariant intact once its grants have been handed out."""
+
+    def __init__(self, rules: Rules, policy: Policy, chance: Chance, memory: Memory, now: float) -> None:
+        self.rules = rules
+        self.policy = policy
+        self.memory = memory
+        self.queue = Queue(rules.ageing)
+        self.index = Index(now)
+        self._chance = chance
+
+    def reconfigure(self, rules: Rules, policy: Policy) -> None:
+        """Go on by other rules; nobody who waits is sent away. The caller goes on with `serve_anywhere`."""
+        waiting = self.queue.tickets() if rules.ageing != self.rules.ageing else None
+        self.rules, self.policy = rules, policy
+        self.memory.keep_to(rules)
+        if waiting is not None:  # ranks are fixed when a ticket enters its line
+            self.queue = Queue(rules.ageing)
+            for ticket in waiting:
+                self.queue.push(ticket)
+
+    @property
+    def blocked(self) -> bool:
+        """Nothing may be granted: paused, or the fleet-wide cap is reached."""
+        return self.memory.paused or self.memory.total.free < 1
+
+    def submit(self, ticket: Ticket, now: float) -> Grant | None:
+        """A grant, or None when the ticket has to wait (it stands in its line then).
+
+        Raises ModelNotFound, ServerNotFound, NoServer, QueueFull.
+        """
+        if not ticket.runs and (answering := self._answering(ticket)):
+            return self._take(ticket, self._rank(answering, ticket.model), now, slot=False)
+        if not self.blocked and not (len(self.queue) and self._others_first(ticket)):
+            candidates = self._candidates(ticket)
+            if candidates:
+                return self._take(ticket, self._rank(candidates, ticket.model), now)
+        if ticket.pinned:
+            self._check_pinned(ticket)
+        elif not self.index.accepts(ticket.model, ticket.excluded):
+            self._check_hope(ticket, now)
+        self._admit(ticket, now)
+        return None
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """The client left or its time is up."""
+        self.queue.remove(ticket)
+
+    def freed(self, server: ServerState, model: ModelName, now: float) -> None:
+        """A lease ended; its ledger entries are gone already. The caller goes on with `serve` or `serve_anywhere`."""
+        self.memory.rate.note(now)
+        rate = self.memory.rates.get(model)
+        if rate is not None:
+            rate.note(now)
+        elif self.index.knows(model):
+            self._new_rate(model).note(now)
+
+    def serve(self, server: ServerState, now: float) -> Iterable[tuple[Ticket, Grant]]:
+        """Hand out whatever this server can take now.
+
+        The caller uses each grant, or undoes it, before it asks for the next.
+        """
+        if len(self.queue):
+            return self._serve_all(server, now)
+        self.index.update_slots(server)
+        return ()
+
+    def _serve_all(self, server: ServerState, now: float) -> Iterator[tuple[Ticket, Grant]]:
+        while given := self._next_for(server, now):
+            yield given
+        if self.index.servers.get(server.id) is server:  # who used the last grant may have found it removed
+            self.index.update_slots(server)
+
+    def serve_anywhere(self, now: float) -> Iterator[tuple[Ticket, Grant]]:
+        """Hand out whatever any server can take: after a pause, and whenever the fleet-wide cap matters. O(lines)."""
+        while given := self._next_anywhere(now):
+            yield given
+
+    def undo(self, grant: Grant) -> None:
+        """Take a grant back that nobody will ever use."""
+        grant.server.ledger.close(grant.number)
+        self.memory.total.close(grant.number)
+        if grant.gate is not None:
+            grant.gate.give_back()
+        self.index.update_slots(grant.server)
+
+    def sweep(self, now: float) -> list[tuple[Ticket, FleetError]]:
+        """Refuse everybody in lines that no server has been able to serve for longer than the grace."""
+        hopeless = [line for line in self.queue.lines() if self._hopeless(line, now)]
+        refused = [(ticket, self._no_server(ticket, now)) for line in hopeless for ticket in line.tickets()]
+        for ticket, _ in refused:
+            self.queue.remove(ticket)
+        return refused
+
+    def _new_rate(self, model: ModelName) -> ServiceRate:
+        if len(self.memory.rates) >= _MOST_RATES:
+            self.memory.rates = {m: rate for m, rate in self.memory.rates.items() if self.index.knows(m)}
+        rate = self.memory.rates[model] = ServiceRate()
+        return rate
+
+    # ---- choosing
+
+    def _next_for(self, server: ServerState, now: float) -> tuple[Ticket, Grant] | None:
+        if self.blocked or not len(self.queue) or server.ledger.free < 1 or not server.usable:
+            return None
+        head = self._first_for(server)
+        return self._serve(head[2], [server], now) if head is not None else None
+
+    def _next_anywhere(self, now: float) -> tuple[Ticket, Grant] | None:
+        if self.blocked:
+            return None
+        heads = [line.head() for line in self.queue.lines() if self._candidates(line.head()[2], 1)]
+        if not heads:
+            return None
+        ticket = min(heads)[2]
+        return self._serve(ticket, self._candidates(ticket), now)
+
+    def _others_first(self, ticket: Ticket) -> bool:
+        """Whether somebody waits who could be served at once too: the news of a free slot may still be on its way.
+
+        Tickets that go by the index cannot overtake (it hears the same news); pinned ones, and all under a fleet-wide
+        cap, go by the ledgers and could.
+        """
+        if self.rules.max_in_flight is not None:
+            return any(self._candidates(line.head()[2], 1) for line in self.queue.lines())
+        server = self.index.servers.get(ticket.pinned) if ticket.pinned else None
+        return server is not None and self._first_for(server) is not None
+
+    def _candidates(self, ticket: Ticket, most: int | None = None) -> Sequence[ServerState]:
+        """Ready servers that the ticket accepts, up to the bound."""
+        if ticket.pinned:
+            server = self.index.servers.get(ticket.pinned)
+            return [server] if server and server.usable and server.ledger.free >= 1 else []
+        return self.index.draw(ticket.model, most or self.rules.candidates, self._chance, ticket.excluded)
+
+    def _answering(self, ticket: Ticket) -> list[ServerState]:
+        """Usable servers that list the model, busy or not, whatever their breakers say."""
+        if ticket.model == ANY_MODEL or ticket.pinned:
+            return []
+        listing = [self.index.servers[server] for server in self.index.holders(ticket.model) - ticket.excluded]
+        usable = [server for server in listing if server.usable]
+        return ([server for server in usable if ticket.model not in server.cooling] or usable)[: self.rules.candidates]
+
+    def _rank(self, candidates: Sequence[ServerState], model: ModelName) -> list[Scored]:
+        """All candidates with their parts, the winner first: the best score, and among equals any.
+
+        One that is alone wins unscored.
+        """
+        if len(candidates) == 1:
+            return [(candidates[0], ())]
+        score = self.policy.score
+        scored = [(server, score(server, model)) for server in candidates]
+        totals = [sum(parts) for _, parts in scored]
+        top = max(totals) - _TIE
+        winners = [at for at, total in enumerate(totals) if total >= top]
+        at = winners[int(self._chance.random() * len(winners))]
+        scored[0], scored[at] = scored[at], scored[0]
+        return scored
+
+    def _first_for(self, server: ServerState) -> Entry | None:
+        """The first of all whom this server could serve now; walks waiting models or its own, the fewer.
+
+        Whether it is ready for a model is asked only for who would be first: few are, whatever the order.
+        """
+        waiting, own = self.queue.models(), self.index.models_of(server.id)
+        few, many = (waiting, own) if len(waiting) <= len(own) else (own, waiting)
+        first = self.queue.best_pinned(server.id)
+        for model in few:
+            if model in many:
+                head = self.queue.best(model, server.id, first)
+                if head is not first and server.ready(model):
+                    first = head
+                elif model in server.cooling and server.spare_ready(model):
+                    first = self.queue.best(model, server.id, first, self.index.needs_spares)
+        return first
+
+    def _serve(self, ticket: Ticket, candidates: Sequence[ServerState], now: float) -> tuple[Ticket, Grant]:
+        self.queue.remove(ticket)
+        return ticket, self._take(ticket, self._rank(candidates, ticket.model), now)
+
+    def _take(self, ticket: Ticket, scored: list[Scored], now: float, *, slot: bool = True) -> Grant:
+        """Reserve, in the same step as the choice. Without `slot`, ledgers and gate do not know of it."""
+        memory, model, server = self.memory, ticket.model, scored[0][0]
+        number = memory.numbers = memory.numbers + 1
+        server.last_granted = number
+        waited = now - ticket.enqueued
+        gate = None
+        if slot:
+            gate = server.gates.get(model) if server.gates and not ticket.pinned else None
+            entered = server.ledger.open(number, model) and memory.total.open(number, model)
+            passed = gate is None or gate.take()
+            assert entered, "a chosen server has a free slot"
+            assert passed, "a chosen server's gate admits"
+            self.index.update_slots(server)
+            memory.waited.add(waited)
+        decision = Decision(now, ticket.request_id, model, self.policy.name, waited, scored)
+        memory.decisions.append(decision)
+        return Grant(number, server, model, gate, decision)
+
+    # ---- refusing
+
+    def _check_pinned(self, ticket: Ticket) -> None:
+        assert ticket.pinned is not None
+        server = self.index.servers.get(ticket.pinned)
+        if server is None:
+            raise ServerNotFound(f"server '{ticket.pinned}' not found")
+        if not server.usable and server.health is not Health.UNKNOWN:
+            raise NoServer(
+                f"server '{server.id}' cannot be used now", details=_state_of(server, ticket.model), retry_after=5.0
+            )
+
+    def _admit(self, ticket: Ticket, now: float) -> None:
+        if not self.rules.may_wait:
+            raise NoServer("all servers are busy and the queue is switched off", retry_after=1.0)
+        if len(self.queue) >= self.rules.max_size:
+            self.memory.dropped += 1
+            raise QueueFull(
+                f"the queue is full ({len(self.queue)} requests wait)",
+                details="try again later, or raise queue.max_size",
+                retry_after=self._retry_after(ticket.model, now),
+            )
+        self.memory.queued += 1
+        self.queue.push(ticket)
+
+    def _retry_after(self, model: ModelName, now: float) -> float:
+        """When about half of those who wait for this model will have been served, from the observed pace."""
+        rate = self.memory.rates.get(model, self.memory.rate)
+        return min(max(rate.wait_for(self.queue.waiting_of(model) / 2 + 1, now) or 5.0, 1.0), 300.0)
+
+    def _check_hope(self, ticket: Ticket, now: float) -> None:
+        """No server can take this ticket. Raises unless one may turn up within the grace."""
+        if not self.index.servers or self._beyond_hope(ticket.model, ticket.excluded, now):
+            raise self._no_server(ticket, now)
+
+    def _hopeless(self, line: Line, now: float) -> bool:
+        if line.terms.pinned is not None:
+            server = self.index.servers.get(line.terms.pinned)
+            return server is None or (not server.usable and now - server.since >= self.rules.grace)
+        assert line.terms.model is not None
+        if self.index.accepts(line.terms.model, line.terms.excluded):
+            return False
+        return self._beyond_hope(line.terms.model, line.terms.excluded, now)
+
+    def _beyond_hope(self, model: ModelName, excluded: frozenset[ServerId], now: float) -> bool:
+        """Of a model that nobody accepting can serve now: whether waiting any longer makes no sense."""
+        if excluded and self.index.accepts(model, frozenset()):
+            return True
+        if not self.index.knows(model) and self.index.complete(now):
+            return True
+        return now - self.index.lonely_since(model) >= self.rules.grace
+
+    def _no_server(self, ticket: Ticket, now: float) -> FleetError:
+        if ticket.pinned is None and not self.index.knows(ticket.model) and self.index.complete(now):
+            return ModelNotFound(f"model '{ticket.model}' not found")
+        holders = self.index.holders(ticket.model) if ticket.pinned is None else {ticket.pinned}
+        states = [self.index.servers[server] for server in sorted(holders) if server in self.index.servers]
+        why = "; ".join(_state_of(state, ticket.model) for state in states[:5]) or "no server that answers lists it"
+        waits = [gate.retry_at - now for state in states if (gate := state.gates.get(ticket.model))]
+        soon = min((wait for wait in waits if 0 < wait < float("inf")), default=5.0)
+        what = f"model '{ticket.model}'" if ticket.model != ANY_MODEL else "this request"
+        return NoServer(f"no server can serve {what} now", details=why, retry_after=min(max(soon, 1.0), 300.0))
+
+
+_BREAKER_WORDS: Final = {GateState.OPEN: "closed", GateState.LIMITED: "half-open", GateState.SHUT: "open"}
+"""A gate that is shut belongs to a breaker that is, in everybody's words, open."""
+
+
+def _state_of(server: ServerState, model: ModelName) -> str:
+    if server.usable and model in server.barred:
+        return f"{server.id}: kept away from this model for a while"
+    if server.usable:
+        return f"{server.id}: circuit breaker {_BREAKER_WORDS[server.gate_state(model)]}"
+    return f"{server.id}: {server.health.value}, {server.admin.value} ({server.why})"

@@ -1,0 +1,168 @@
+"""Which servers could serve each model, and which have a free slot. Kept up to date, never computed per request.
+
+By model: `holders` (any server, even a dead one, lists it), `routable` (healthy, active, not barred, gate not shut) and
+`spares` (would be routable, but cool down: passed over unless no routable server is acceptable).
+Across models: `free`, the servers with a free slot, as far as the dispatcher has heard. Ready is what is in both; a
+draw walks the smaller of the two and stops at the bound. A slot taken or freed costs O(1), whatever a server holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from fleet.common.ids import ANY_MODEL, ModelName, ServerId
+from fleet.common.randomness import Chance
+from fleet.scheduling.indexed_set import IndexedSet
+from fleet.scheduling.server_state import ServerState
+
+_UNSEEN_GRACE: Final = 60.0
+"""Seconds for which a new server that has never answered may still turn out to hold an unknown model."""
+
+_NONE: Final[IndexedSet[ServerState]] = IndexedSet()
+
+
+class Index:
+    """The maps, and since when a model has had no routable server (`lonely_since`)."""
+
+    def __init__(self, now: float) -> None:
+        self.servers: dict[ServerId, ServerState] = {}
+        self._holders: dict[ModelName, set[ServerId]] = {}
+        self._routable: dict[ModelName, IndexedSet[ServerState]] = {}
+        self._spares: dict[ModelName, IndexedSet[ServerState]] = {}
+        self._stirred: set[ServerId] = set()
+        self._free: IndexedSet[ServerState] = IndexedSet()
+        self._entered: dict[ServerId, set[ModelName]] = {}
+        self._started = now
+        self._lonely: dict[ModelName, float] = {}
+
+    def update(self, server: ServerState, now: float) -> None:
+        """Take note of anything that may have changed about a server, or of a new one."""
+        self.servers[server.id] = server
+        models = {*server.models, ANY_MODEL}
+        for gone in self._entered.setdefault(server.id, set()) - models:
+            self._leave(server, gone, now)
+        self._entered[server.id] = models
+        self.update_slots(server)
+        for model in models:
+            self._holders.setdefault(model, set()).add(server.id)
+            self._place(server, model, now)
+
+    def update_pair(self, server: ServerState, model: ModelName, now: float) -> None:
+        """Take note of a moved gate or a ban of one model on one server."""
+        if model in self._entered.get(server.id, ()):
+            self._place(server, model, now)
+
+    def update_slots(self, server: ServerState) -> None:
+        """Take note of a slot taken or freed."""
+        ledger = server.ledger
+        if ledger.capacity - len(ledger.numbers) < 1:
+            self._free.discard(server)
+        elif server not in self._free.places:
+            self._free.add(server)
+
+    def remove(self, server: ServerState, now: float) -> None:
+        """Forget a server."""
+        for model in self._entered.pop(server.id, set()):
+            self._leave(server, model, now)
+        self._free.discard(server)
+        self.servers.pop(server.id, None)
+
+    def draw(
+        self, model: ModelName, most: int, chance: Chance, excluded: frozenset[ServerId] = frozenset()
+    ) -> list[ServerState]:
+        """Up to `most` ready servers, from a random place on."""
+        routable = self._routable.get(model, _NONE)
+        few, many = routable, self._free
+        if len(few.places) > len(many.places):
+            few, many = many, few
+        wanted = many.places
+        drawn: list[ServerState] = []
+        for server in few.from_anywhere(chance):
+            # Asked of the server itself too: what its actor or a breaker has just changed may not be announced yet.
+            if server in wanted and (not excluded or server.id not in excluded) and server.ready(model):
+                drawn.append(server)
+                if len(drawn) == most:
+                    break
+        if not drawn and self._spares and self.needs_spares(model, excluded):
+            drawn = [server for server in self._spares[model] if self._may_stand_in(server, model, excluded)][:most]
+        return drawn
+
+    def needs_spares(self, model: ModelName, excluded: frozenset[ServerId]) -> bool:
+        """Whether those that are passed over are all that is left for this model."""
+        return model in self._spares and all(server.id in excluded for server in self.routable(model))
+
+    def stirred(self) -> tuple[ServerId, ...]:
+        """Servers that may have become the last resort of somebody who waits, since this was last asked."""
+        if not self._stirred:
+            return ()
+        stirred = tuple(self._stirred)
+        self._stirred.clear()
+        return stirred
+
+    def routable(self, model: ModelName) -> IndexedSet[ServerState]:
+        return self._routable.get(model, _NONE)
+
+    def knows(self, model: ModelName) -> bool:
+        """Whether any server, even a dead one, lists the model."""
+        return model == ANY_MODEL or model in self._holders
+
+    def holders(self, model: ModelName) -> set[ServerId]:
+        return self._holders.get(model, set())
+
+    def models_of(self, server: ServerId) -> Collection[ModelName]:
+        return self._entered.get(server, ())
+
+    def accepts(self, model: ModelName, excluded: frozenset[ServerId]) -> bool:
+        """Whether some server that could serve the model is not among the excluded ones."""
+        routable = self.routable(model)
+        if len(routable) > len(excluded) or any(server.id not in excluded for server in routable):
+            return True
+        return any(server.id not in excluded for server in self._spares.get(model, _NONE))
+
+    def lonely_since(self, model: ModelName) -> float:
+        """Since when no server could serve the model."""
+        return self._lonely.get(model, self._started)
+
+    def complete(self, now: float) -> bool:
+        """Whether an unknown model is really unknown: every server has shown its inventory, or had time enough."""
+        return all(server.seen or now - server.added >= _UNSEEN_GRACE for server in self.servers.values())
+
+    def _place(self, server: ServerState, model: ModelName, now: float) -> None:
+        members = self._routable.setdefault(model, IndexedSet())
+        had = len(members)
+        if server.routable(model):
+            members.add(server)
+        else:
+            members.discard(server)
+        if server.cooling or self._spares:
+            self._note_spare(server, model, spare=server.spare(model))
+        if had and not members and model not in self._spares:
+            self._lonely[model] = now
+
+    def _note_spare(self, server: ServerState, model: ModelName, *, spare: bool) -> None:
+        """Keep the set of those passed over, and of those among them that may be needed now."""
+        if spare:
+            self._spares.setdefault(model, IndexedSet()).add(server)
+        elif model in self._spares:
+            self._spares[model].discard(server)
+            if not self._spares[model]:
+                del self._spares[model]
+        if model in self._spares:
+            self._stirred.update(other.id for other in self._spares[model])
+
+    def _may_stand_in(self, server: ServerState, model: ModelName, excluded: frozenset[ServerId]) -> bool:
+        return server.id not in excluded and server in self._free and server.spare_ready(model)
+
+    def _leave(self, server: ServerState, model: ModelName, now: float) -> None:
+        """The server no longer lists the model; a model that nobody lists leaves no trace."""
+        self._routable.get(model, _NONE).discard(server)
+        if self._spares:
+            self._note_spare(server, model, spare=False)
+        holders = self._holders.get(model, set())
+        holders.discard(server.id)
+        if not self._routable.get(model) and model not in self._spares:
+            self._lonely[model] = now
+        if not holders:
+            for table in (self._holders, self._routable, self._lonely):
+                table.pop(model, None)

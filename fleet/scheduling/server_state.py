@@ -1,0 +1,189 @@
+"""The state of one backend server: health x administrative state, inventory, slots, gates, statistics.
+
+Writers: the server's actor (health, inventory, administrative state), the roster (what it is), the dispatcher (opens
+leases), leases (close themselves), breaker actors (gates). Everybody else reads.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from fleet.breakers.gate import Gate, GateState
+from fleet.common.ids import ANY_MODEL, ModelName, ServerId
+from fleet.scheduling.moving_average import PairStats
+from fleet.scheduling.slots import Ledger
+
+if TYPE_CHECKING:
+    from fleet.config import ServerSpec
+
+Row = dict[str, object]
+
+
+class Health(enum.Enum):
+    """What the probes say."""
+
+    UNKNOWN = "unknown"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
+class Admin(enum.Enum):
+    """What the operator says."""
+
+    ACTIVE = "active"
+    DRAINING = "draining"
+    DRAINED = "drained"
+    MAINTENANCE = "maintenance"
+
+
+class Order(enum.Enum):
+    """What moves the administrative state. `EMPTIED`: the last open lease of a draining server ended."""
+
+    DRAIN = "drain"
+    EMPTIED = "emptied"
+    ACTIVATE = "activate"
+    MAINTAIN = "maintain"
+
+
+MOVES: Final = {
+    (Admin.ACTIVE, Order.DRAIN): Admin.DRAINING,
+    (Admin.MAINTENANCE, Order.DRAIN): Admin.DRAINING,
+    (Admin.DRAINING, Order.EMPTIED): Admin.DRAINED,
+    (Admin.DRAINING, Order.ACTIVATE): Admin.ACTIVE,
+    (Admin.DRAINED, Order.ACTIVATE): Admin.ACTIVE,
+    (Admin.MAINTENANCE, Order.ACTIVATE): Admin.ACTIVE,
+    (Admin.ACTIVE, Order.MAINTAIN): Admin.MAINTENANCE,
+    (Admin.DRAINING, Order.MAINTAIN): Admin.MAINTENANCE,
+    (Admin.DRAINED, Order.MAINTAIN): Admin.MAINTENANCE,
+    (Admin.MAINTENANCE, Order.MAINTAIN): Admin.MAINTENANCE,
+}
+"""An order that is not in the table for the present state changes nothing."""
+
+
+_HEALTHY: Final = Health.HEALTHY  # a module's name is found faster than an enum's member
+_ACTIVE: Final = Admin.ACTIVE
+
+
+@dataclass(slots=True, eq=False)
+class ServerState:
+    """Everything the fleet knows of one server. Times are on the caller's monotonic clock, in seconds."""
+
+    spec: ServerSpec
+    id: ServerId = field(init=False)
+    health: Health = Health.UNKNOWN
+    admin: Admin = Admin.ACTIVE
+    added: float = 0.0
+    since: float = 0.0
+    """When health last changed."""
+    seen: bool = False
+    """Whether its inventory was ever read."""
+    why: str = "not probed yet"
+    admin_since: float = 0.0
+    admin_why: str = "never ordered otherwise"
+    by: str = ""
+    """Who gave the last order."""
+    until: float = math.inf
+    """When a maintenance ends by itself."""
+    models: dict[ModelName, Row] = field(default_factory=dict)
+    resident: dict[ModelName, Row] = field(default_factory=dict)
+    version: str | None = None
+    last_response: float | None = None
+    failed_rounds: int = 0
+    gates: dict[ModelName, Gate] = field(default_factory=dict)
+    barred: set[ModelName] = field(default_factory=set)
+    """Banned or cooling down."""
+    cooling: set[ModelName] = field(default_factory=set)
+    """Those that are only cooling down: served all the same when nobody else can."""
+    unwelcome: str = ""
+    """Why requests of the fleet are refused although probes are answered; empty if they are not."""
+    stats: dict[ModelName, PairStats] = field(default_factory=dict)
+    ledger: Ledger = field(init=False)
+    last_granted: int = 0
+
+    def __post_init__(self) -> None:
+        self.id = self.spec.id
+        self.ledger = Ledger(self.spec.max_concurrency)
+
+    @property
+    def in_use(self) -> int:
+        return self.ledger.in_use
+
+    @property
+    def usable(self) -> bool:
+        """Healthy and active: may be given work."""
+        return self.health is _HEALTHY and self.admin is _ACTIVE
+
+    def routable(self, model: ModelName) -> bool:
+        """Whether this server could serve the model if it had a free slot."""
+        if not self.usable:
+            return False
+        return model == ANY_MODEL or (
+            model in self.models and model not in self.barred and self.gate_state(model) is not GateState.SHUT
+        )
+
+    def spare(self, model: ModelName) -> bool:
+        """Whether this server could serve the model, but is passed over as long as another can."""
+        return (
+            model in self.cooling
+            and self.usable
+            and model in self.models
+            and self.gate_state(model) is not GateState.SHUT
+        )
+
+    def spare_ready(self, model: ModelName) -> bool:
+        """`spare`, with a free slot, and the gate admits."""
+        if not self.spare(model) or self.ledger.free < 1:
+            return False
+        return (gate := self.gates.get(model)) is None or gate.admits
+
+    def ready(self, model: ModelName) -> bool:
+        """Whether this server can take a request for the model right now: a free slot, routable, the gate admits.
+
+        Written out, because it is asked of every candidate for every request.
+        """
+        ledger = self.ledger
+        if ledger.capacity - len(ledger.numbers) < 1 or self.health is not _HEALTHY or self.admin is not _ACTIVE:
+            return False
+        if model != ANY_MODEL and (model not in self.models or model in self.barred):
+            return False
+        return not self.gates or (gate := self.gates.get(model)) is None or gate.admits
+
+    def gate_state(self, model: ModelName) -> GateState:
+        gate = self.gates.get(model)
+        return GateState.OPEN if gate is None else gate.state
+
+    def order(self, order: Order, now: float, why: str, by: str = "", until: float = math.inf) -> bool:
+        """Apply an operator's order; True if the administrative state changed (or its reason and end did)."""
+        target = MOVES.get((self.admin, order))
+        if target is None:
+            return False
+        if target is not self.admin:
+            self.admin_since = now
+        self.admin, self.until = target, until
+        if order is not Order.EMPTIED:  # the last step of a drain: who ordered that, and why, still holds
+            self.admin_why, self.by = why, by
+        return True
+
+    def start_anew(self, now: float, why: str) -> None:
+        """Forget what the probes said: this is another machine now."""
+        self.health, self.since, self.why = Health.UNKNOWN, now, why
+        self.seen, self.failed_rounds, self.version, self.last_response = False, 0, None, None
+        self.models, self.resident, self.stats = {}, {}, {}
+        self.unwelcome = ""
+
+    def judge(self, health: Health, now: float, why: str) -> bool:
+        """Note a verdict of the probes; True if health changed."""
+        if health is self.health:
+            return False
+        self.health, self.since, self.why = health, now, why
+        return True
+
+    def stats_of(self, model: ModelName) -> PairStats:
+        """The statistics of one model here, made when first asked for (bounded by the inventory)."""
+        stats = self.stats.get(model)
+        if stats is None:
+            stats = self.stats[model] = PairStats.fresh()
+        return stats

@@ -1,0 +1,401 @@
+"""Every inference endpoint over real sockets: what the client gets, and what the server behind saw of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import trio
+import zstandard
+
+from fleet.protocol.endpoints import ENDPOINTS, PINNABLE
+from tests.e2e.raw_upstream import in_front_of_raw
+from tests.e2e.support import (
+    BOUNDARY,
+    CHAT,
+    EMBED,
+    MODELS,
+    ROUTES,
+    SHOW,
+    TURN,
+    Answer,
+    ask,
+    connect,
+    events,
+    every_door,
+    first_answer,
+    form,
+    inference_seen,
+    read_to_the_end,
+    understood,
+    until,
+)
+from tests.kit.clients.lanes import both_lanes
+from tests.kit.fleets.served import QUICK, Served, served
+from tests.kit.fleets.tcp import sim_server
+from web.simulator.engine.host import Seen
+
+SIMULATED = "Simulated"
+SWIFT = replace(QUICK, tokens_per_second=5000.0, prefill_per_second=1e6)
+
+
+@asynccontextmanager
+async def product(**config: Any) -> AsyncIterator[Served]:
+    async with served("a", models=MODELS, profile=SWIFT, **config) as fleet:
+        yield fleet
+        await fleet.until_idle()
+        fleet.assert_nothing_left()
+
+
+def text_of(line: dict[str, Any]) -> str:
+    """The text in a record of a native answer."""
+    return str(line["response"] if "response" in line else line["message"]["content"])
+
+
+def last_seen(fleet: Served) -> Seen:
+    return inference_seen(fleet.sims["a"].host)[-1]
+
+
+@every_door
+async def test_generate_and_chat_stream_ndjson_unless_told_not_to(port: Callable[[Served], str]) -> None:
+    async with product() as fleet:
+        for path, more in (("/api/generate", {"prompt": "Hi"}), ("/api/chat", {"messages": TURN})):
+            body = {"model": CHAT, **more}
+            for stream in ({}, {"stream": True}, {"stream": None}):
+                answer = await ask(port(fleet), "POST", path, {**body, **stream})
+                assert answer.headers["content-type"] == "application/x-ndjson"
+                assert answer.headers["transfer-encoding"] == "chunked"
+                assert answer.lines[-1]["done"] is True
+                assert answer.lines[-1]["done_reason"] == "stop"
+                assert all(not line["done"] for line in answer.lines[:-1])
+                streamed = "".join(map(text_of, answer.lines))
+            whole = await ask(port(fleet), "POST", path, {**body, "stream": False})
+            assert whole.headers["content-type"] == "application/json; charset=utf-8"
+            assert int(whole.headers["content-length"]) == len(whole.body)
+            assert text_of(whole.json()) == streamed
+            assert SIMULATED in streamed
+
+
+@every_door
+async def test_native_streams_become_events_for_who_asks_for_them(port: Callable[[Served], str]) -> None:
+    async with product() as fleet:
+        for route in ROUTES[:2]:
+            answer = await ask(port(fleet), "POST", route.path, route.fields, "Accept: text/event-stream")
+            assert answer.headers["content-type"] == "text/event-stream"
+            records = [json.loads(data) for _, data in events(answer.body)]
+            assert answer.body.startswith(b"data: {")
+            assert answer.body.endswith(b"}\n\n")
+            assert records[-1]["done"] is True
+            for accept in (
+                "*/*",
+                "application/json",
+                "application/x-ndjson, text/event-stream",
+                "text/event-stream, application/json",
+                "text/event-stream, */*",
+            ):
+                usual = await ask(port(fleet), "POST", route.path, route.fields, f"Accept: {accept}")
+                assert usual.headers["content-type"] == "application/x-ndjson"
+
+
+@every_door
+async def test_embeddings_and_show(port: Callable[[Served], str]) -> None:
+    async with product() as fleet:
+        many = await ask(port(fleet), "POST", "/api/embed", {"model": EMBED, "input": ["a", "b"]})
+        assert len(many.json()["embeddings"]) == 2
+        assert many.json()["model"] == EMBED
+        old = await ask(port(fleet), "POST", "/api/embeddings", {"model": EMBED, "prompt": "a"})
+        assert len(old.json()["embedding"]) == len(many.json()["embeddings"][0])
+        v1 = await ask(port(fleet), "POST", "/v1/embeddings", {"model": EMBED, "input": "a"})
+        assert v1.json()["data"][0]["object"] == "embedding"
+        for key in ("model", "name"):
+            shown = await ask(port(fleet), "POST", "/api/show", {key: CHAT})
+            assert shown.status == 200
+            assert "completion" in shown.json()["capabilities"]
+
+
+@every_door
+async def test_openai_and_anthropic_routes(port: Callable[[Served], str]) -> None:
+    async with product() as fleet:
+        for route in ROUTES:
+            if not route.path.startswith("/v1/") or not route.streams:
+                continue
+            assert route.fields is not None
+            silent = await ask(port(fleet), "POST", route.path, route.fields)
+            assert silent.status == 200
+            assert silent.headers["content-type"] == "application/json"
+            assert SIMULATED in silent.text
+            answer = await ask(port(fleet), "POST", route.path, {**route.fields, "stream": True})
+            assert answer.headers["content-type"] == "text/event-stream"
+            seen = list(events(answer.body))
+            if "completions" in route.path:
+                assert seen[-1] == ("", "[DONE]")
+            else:
+                assert seen[-1][0] in ("message_stop", "response.completed")
+                assert answer.headers["cache-control"] == "no-cache"
+
+
+@every_door
+async def test_the_query_of_messages_goes_on(port: Callable[[Served], str]) -> None:
+    async with product() as fleet:
+        body = {"model": CHAT, "messages": TURN, "max_tokens": 9}
+        await ask(port(fleet), "POST", "/v1/messages?beta=true&x=%2F", body, "Anthropic-Version: 2023-06-01")
+        assert last_seen(fleet).target == "/v1/messages?beta=true&x=%2F"
+        assert last_seen(fleet).header("anthropic-version") == "2023-06-01"
+
+
+@every_door
+async def test_a_transcription_is_a_form_whose_model_may_come_last(port: Callable[[Served], str]) -> None:
+    async with product() as fleet:
+        body = form(audio=bytes(range(256)) * 100)
+        answer = await ask(
+            port(fleet),
+            "POST",
+            "/v1/audio/transcriptions",
+            body,
+            f"Content-Type: multipart/form-data; boundary={BOUNDARY}",
+        )
+        assert answer.status == 200
+        assert SIMULATED in answer.json()["text"]
+        assert last_seen(fleet).body == body
+        wrong = form("no-such-model")
+        answer = await ask(
+            port(fleet),
+            "POST",
+            "/v1/audio/transcriptions",
+            wrong,
+            f"Content-Type: multipart/form-data; boundary={BOUNDARY}",
+        )
+        assert answer.status == 404
+
+
+@every_door
+async def test_compressed_bodies_are_understood_and_go_on_compressed(port: Callable[[Served], str]) -> None:
+    async with product() as fleet:
+        for route in ROUTES:
+            if not route.path.startswith("/v1/") or route.fields is None or "--" in route.path:
+                continue
+            body = zstandard.compress(json.dumps(route.fields).encode())
+            answer = await ask(port(fleet), "POST", route.path, body, "Content-Encoding: zstd")
+            assert answer.status == 200, answer.raw
+            assert last_seen(fleet).body == body
+            assert last_seen(fleet).header("content-encoding") == "zstd"
+            lost = zstandard.compress(json.dumps({**route.fields, "model": "nope"}).encode())
+            assert (await ask(port(fleet), "POST", route.path, lost, "Content-Encoding: zstd")).status == 404
+        bomb = zstandard.compress(b'{"model":"x","y":"' + b"x" * (21 << 20) + b'"}')
+        answer = await ask(port(fleet), "POST", "/v1/chat/completions", bomb, "Content-Encoding: zstd")
+        assert answer.status == 413
+
+
+@every_door
+async def test_load_and_unload_requests(port: Callable[[Served], str]) -> None:
+    async with served("a", "b", "c", models=MODELS, profile=SWIFT) as fleet:
+        hosts = [sim.host for sim in fleet.sims.values()]
+        for path, more in (("/api/generate", {}), ("/api/generate", {"prompt": ""}), ("/api/chat", {"messages": []})):
+            loaded = await ask(port(fleet), "POST", path, {"model": CHAT, "stream": True, **more})
+            assert loaded.headers["content-type"] == "application/json; charset=utf-8"
+            assert loaded.json()["done_reason"] == "load"
+            for host in hosts:  # whoever has loaded it, now all of them have
+                await ask(fleet.sims[host.id].url, "POST", "/api/generate", {"model": CHAT})
+                assert len(host.server.runners) == 1
+            unloaded = await ask(port(fleet), "POST", path, {"model": CHAT, "keep_alive": 0, **more})
+            assert unloaded.json()["done_reason"] == "unload"
+            assert not any(host.server.runners for host in hosts)
+        cold = await ask(port(fleet), "POST", "/api/generate", {"model": CHAT, "keep_alive": 0})
+        assert (cold.status, cold.json()["done_reason"]) == (200, "unload")
+
+
+@every_door
+async def test_a_server_can_be_addressed_on_the_six_routes(port: Callable[[Served], str]) -> None:
+    async with served("a", "b", models=MODELS, profile=SWIFT) as fleet:
+        for route in ROUTES:
+            if "--" not in route.path:
+                continue
+            for server in ("a", "b"):
+                host = fleet.sims[server].host
+                before = len(inference_seen(host))
+                path = f"{route.plain_path}--{server}?x=1"
+                answer = await ask(port(fleet), "POST", path, route.fields)
+                assert (answer.status, answer.headers["x-fleet-server"]) == (200, server)
+                assert inference_seen(host)[-1].target == f"{route.plain_path}?x=1"
+                assert len(inference_seen(host)) == before + 1
+            unknown = await ask(port(fleet), "POST", f"{route.plain_path}--nobody", route.fields)
+            assert (unknown.status, unknown.headers["x-fleet-error"]) == (404, "SERVER_NOT_FOUND")
+            assert "nobody" in unknown.text
+        for path in ("/api/embed--a", "/api/show--a", "/v1/responses--a", "/api/chat--"):
+            gone = await ask(port(fleet), "POST", path, ROUTES[1].fields)
+            assert (gone.status, gone.body) == (404, b"404 page not found"), path
+
+
+def without_times(body: bytes) -> bytes:
+    return re.sub(
+        rb'"(created_at|[a-z_]*duration|created|id|created_at|completed_at|item_id)":("[^"]*"|\d+)', b"", body
+    )
+
+
+@both_lanes
+async def test_bodies_go_both_ways_byte_for_byte() -> None:
+    async with product() as fleet:
+        odd = (
+            b'  {"model" : "llama3:8b",\n"messages":[{"role":"user",'
+            b'"content":"caf\\u00e9 \xe2\x82\xac \xf0\x9f\x98\x80"}] , "x":1e2}\n\n  '
+        )
+        for path in ("/api/chat", "/v1/chat/completions"):
+            await ask(fleet.url, "POST", path, odd, "Content-Type: text/plain")
+            assert last_seen(fleet).body == odd
+            assert last_seen(fleet).header("content-type") == "text/plain"
+        for route in ROUTES:
+            if route.fields is None:
+                continue
+            for stream in (False, True) if route.streams else (None,):
+                body = {**route.fields, "stream": stream, "options": {"seed": 7}}
+                await ask(fleet.sims["a"].url, "POST", route.plain_path, body)  # warm: load times are left out when 0
+                direct = await ask(fleet.sims["a"].url, "POST", route.plain_path, body)
+                proxied = await ask(fleet.url, "POST", route.path, body)
+                assert without_times(proxied.body) == without_times(direct.body), route
+                assert proxied.headers["content-type"] == direct.headers["content-type"]
+
+
+@both_lanes
+async def test_not_a_byte_of_an_answer_is_changed() -> None:
+    pieces = [
+        b'{"message":{"content":"\\u2028 \xe2\x82\xac"},"done":false}\n',
+        b'{ "odd" : 1.0e5,  "error" : null}\r\n{"x":"\xff\xfe"}\n',
+        b'{"done":true}\n',
+    ]
+    async with in_front_of_raw() as (fleet, upstream):
+        head = (
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nX-Odd: Yes\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        chunked = [b"%x;ext=1\r\n%s\r\n" % (len(piece), piece) for piece in pieces]
+        upstream.answer = [head, *chunked, b"0\r\nTrailer: x\r\n\r\n"]
+        answer = await ask(fleet.url, "POST", "/api/chat", {"model": "m", "messages": TURN})
+        assert answer.body == b"".join(pieces)
+        assert answer.headers["x-odd"] == "Yes"
+        split = b"".join(chunked)
+        upstream.answer = [head, *(split[i : i + 1] for i in range(len(split))), b"0\r\n\r\n"]
+        assert (await ask(fleet.url, "POST", "/api/chat", {"model": "m"})).body == b"".join(pieces)
+        plain = b"\x00\x01 not json at all \xff"
+        upstream.answer = [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(plain), plain)]
+        assert (await ask(fleet.url, "POST", "/api/embed", {"model": "m"})).body == plain
+        upstream.answer = [b"HTTP/1.0 200 OK\r\n\r\n" + plain]
+        assert (await ask(fleet.url, "POST", "/api/embed", {"model": "m"})).body == plain
+
+
+@both_lanes
+async def test_a_server_sees_its_own_host_and_nothing_that_was_meant_for_us() -> None:
+    private = (
+        "Authorization: Bearer secret",
+        "X-Api-Key: secret",
+        "Cookie: session=secret",
+        "Origin: http://localhost:3000",
+        "Referer: http://localhost:3000/",
+        "X-Priority: 3",
+        "Proxy-Authorization: secret",
+        "X-Custom: kept",
+        "User-Agent: GitHubCopilotChat/1.0",
+        "Accept-Encoding: gzip",
+        "Connection: X-Hop",
+        "X-Hop: secret",
+    )
+    async with product() as fleet:
+        for route in ROUTES:
+            raw = route.request().replace(b"\r\n", ("\r\n" + "\r\n".join(private) + "\r\n").encode(), 1)
+            async with await connect(fleet.url) as stream:
+                await stream.send_all(
+                    raw.replace(b"Host: localhost\r\n", b"Host: my-fleet.local\r\nConnection: close\r\n")
+                )
+                with trio.fail_after(20):
+                    assert understood(await read_to_the_end(stream)).status == 200
+            seen = last_seen(fleet)
+            assert seen.header("host") == fleet.sims["a"].url.removeprefix("http://")
+            assert "secret" not in str(seen.headers)
+            for name in ("origin", "referer", "cookie", "authorization", "x-api-key", "x-priority", "accept-encoding"):
+                assert seen.header(name) is None, name
+            assert seen.header("x-custom") == "kept"
+            assert seen.header("user-agent") == "GitHubCopilotChat/1.0"
+
+
+@both_lanes
+async def test_a_servers_own_key_is_sent_to_it() -> None:
+    async with product() as fleet, sim_server(MODELS, QUICK, id="other") as other:
+        added = {"id": "keyed", "url": other.url, "apiKey": "its-own-key"}
+        answer = await ask(fleet.orchestrator_url, "POST", "/api/orchestrator/servers/add", added)
+        assert answer.json()["success"] is True
+        assert "its-own-key" not in answer.text
+        for client in ((), ("Authorization: Bearer other",)):
+            await ask(fleet.url, "POST", "/v1/embeddings--keyed", {"model": EMBED, "input": "x"}, *client)
+            assert inference_seen(other.host)[-1].header("authorization") == "Bearer its-own-key"
+
+
+@both_lanes
+async def test_request_ids_are_kept_if_sane_and_come_back() -> None:
+    async with product() as fleet:
+        route = ROUTES[1]
+        for sane in ("abc-123_X.y:z", "a" * 128):
+            answer = await ask(fleet.url, "POST", route.path, route.fields, f"X-Request-Id: {sane}")
+            assert answer.headers["x-request-id"] == last_seen(fleet).header("x-request-id") == sane
+        for insane in ("a b", "a" * 129, "<script>", "é", ""):
+            answer = await ask(fleet.url, "POST", route.path, route.fields, f"X-Request-Id: {insane}")
+            given = answer.headers["x-request-id"]
+            assert given != insane
+            assert re.fullmatch(r"[A-Za-z0-9._:-]{8,128}", given)
+            assert last_seen(fleet).header("x-request-id") == given
+        for method, path in (("GET", "/"), ("GET", "/api/tags"), ("GET", "/nowhere"), ("OPTIONS", "/api/chat")):
+            answer = await ask(fleet.url, method, path, None, "X-Request-Id: mine")
+            assert answer.headers["x-request-id"] == "mine"
+
+
+@both_lanes
+async def test_answers_say_who_made_them_after_how_many_attempts_and_how_long_they_queued() -> None:
+    async with served("a", "b", models=MODELS, profile=SWIFT) as fleet:
+        fleet.sims["a"].host.faults.set("reset-before-headers")
+        for _ in range(2):
+            answer = await ask(fleet.url, "POST", "/api/chat", ROUTES[1].fields)
+            assert (answer.status, answer.headers["x-fleet-server"]) == (200, "b")
+            assert answer.headers["x-fleet-attempts"] in ("1", "2")
+            assert 0 <= int(answer.headers["x-fleet-queue-ms"]) < 1000
+        fleet.system.pause(True)
+        answers: list[Answer] = []
+
+        async def late() -> None:
+            answers.append(await ask(fleet.url, "POST", "/api/chat--b", ROUTES[1].fields))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(late)
+            await until(lambda: fleet.system.fleet.tickets)
+            waited = next(iter(fleet.system.fleet.tickets.values())).enqueued
+            await until(lambda: trio.current_time() - waited > 0.05)
+            fleet.system.pause(False)
+        assert int(answers[0].headers["x-fleet-queue-ms"]) >= 50
+        assert answers[0].headers["x-fleet-attempts"] == "1"
+
+
+@both_lanes
+async def test_an_http_1_0_client_gets_unframed_answers() -> None:
+    async with product() as fleet:
+        for route in (*ROUTES[:2], ROUTES[4]):
+            assert route.fields is not None
+            answer = await ask(fleet.url, "POST", route.path, {**route.fields, "stream": True}, version="1.0")
+            assert answer.status == 200
+            assert "transfer-encoding" not in answer.headers
+            assert b'"done":true' in answer.body or answer.body.endswith(b"data: [DONE]\n\n")
+        assert (await ask(fleet.url, "GET", "/", version="1.0")).body == b"Ollama is running"
+
+
+@both_lanes
+async def test_one_connection_serves_many_requests_one_after_the_other() -> None:
+    async with product() as fleet, await connect(fleet.url) as stream:
+        for _ in range(3):
+            for route in ROUTES:
+                await stream.send_all(route.request(stream=route.streams))
+                assert (await first_answer(stream)).status == 200
+        assert len(inference_seen(fleet.sims["a"].host)) == 3 * len(ROUTES)
+
+
+def test_every_hot_route_of_the_product_is_among_those_tested_here() -> None:
+    assert {route.plain_path for route in (*ROUTES, SHOW) if "--" not in route.path} == set(ENDPOINTS)
+    assert {route.plain_path for route in ROUTES if "--" in route.path} == set(PINNABLE)

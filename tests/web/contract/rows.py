@@ -1,8 +1,0 @@
-"""All rows: importing the rooms fills the table."""
-
-from __future__ import annotations
-
-from tests.web.contract import breakers, figures, models, recoveries, servers, settings
-from tests.web.contract.here import ROWS
-
-__all__ = ["ROWS", "breakers", "figures", "models", "recoveries", "servers", "settings"]

@@ -1,0 +1,1 @@
+"""Routes about breakers and the log of recoveries."""

@@ -1,0 +1,48 @@
+"""What the front end consists of besides its routes: the running fleet, its settings, its latest log records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from actors.config.settings import Settings
+from web.admin.route_table import TOPICS
+from web.monitoring.exposition import Exposition
+from web.ollama_api import merged_lists
+from web.ollama_api.merged_lists import Listing
+from web.process.log_buffer import LogRing
+from web.security.session_cookies import Passes
+
+if TYPE_CHECKING:
+    from actors.system import System
+    from web.admin.kit.routes import Topic
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class House:
+    """Handed to every route of the admin API."""
+
+    system: System
+    settings: Settings
+    logs: LogRing
+    exposition: Exposition = field(default_factory=Exposition)
+    """What `/metrics` answers, shared by all ports."""
+    tags: Listing = field(init=False)
+    """What `/api/tags` answers under the orchestrator's prefix."""
+
+    passes: Passes = field(init=False)
+    """Who has logged in on the dashboard port."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tags", merged_lists.tags(self.system))
+        object.__setattr__(self, "passes", Passes(self.system.fleet.journal))
+
+    @property
+    def topics(self) -> tuple[Topic, ...]:
+        """All routes of the admin API."""
+        return TOPICS
+
+    @classmethod
+    def of(cls, system: System) -> House:
+        """A house around a system alone: settings without a file, the ring of this process."""
+        return cls(system, Settings(system), LogRing.installed())

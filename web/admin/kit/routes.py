@@ -1,0 +1,157 @@
+"""Routes as data: every route of the admin API says once what it is, does, takes, answers, and who may ask.
+
+From this one table come the routes themselves, the roles that are enforced, OpenAPI and docs/api.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+from quart import Blueprint, Response
+
+from fleet.security.roles import Identity, Role
+from web.admin.kit.parameters import Param, body_of, query_of
+from web.asgi.audited_route import ADMIN, Note, audited
+from web.http import responses
+from web.http.quart_request import scope
+from web.http.units import ROOT, json_object
+from web.security import api_key_auth
+
+if TYPE_CHECKING:
+    from actors.system import System
+    from web.admin.kit.context import House
+    from web.admin.kit.schemas import Shape
+
+View = Callable[..., Awaitable["Response | dict[str, Any]"]]
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """One call of the admin API, read and checked.
+
+    `query` has every declared parameter (None or its default when it was not given), `body` the declared model. `by`
+    is who asks. `note` is there for audited routes: say in it what the call is about, and what changed.
+    """
+
+    house: House
+    by: Identity
+    query: Mapping[str, Any]
+    body: Any = None
+    _note: Note | None = None
+
+    @property
+    def system(self) -> System:
+        """The running fleet."""
+        return self.house.system
+
+    @property
+    def note(self) -> Note:
+        """The line that the audit log will get."""
+        assert self._note is not None, "only routes with an `action` are audited"
+        return self._note
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Entry:
+    """One route. `path` is a rule of Werkzeug's with the root before it; `fails` are statuses beside the usual ones.
+
+    `returns` is the shape of a 200, `media` its type if that is not JSON. `seed`: the orchestrator's reference has it.
+    `reads`: the body is read before the view is called (else it reads the body itself).
+    `open`: needs no key (probes). `bare`: its errors have bodies of their own.
+    `action`: what the audit log calls it; only routes that change something have one.
+    """
+
+    topic: str
+    method: str
+    path: str
+    does: str
+    role: Role
+    view: View
+    returns: Shape = dict
+    media: str = "application/json"
+    fails: tuple[int, ...] = ()
+    query: tuple[Param, ...] = ()
+    body: type[BaseModel] | None = None
+    reads: bool = True
+    open: bool = False
+    bare: bool = False
+    action: str = ""
+    seed: bool = False
+
+    def __repr__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+class Topic:
+    """One blueprint's worth of routes. Handlers are module-level functions: `async def view(asked, **path)`."""
+
+    def __init__(self, name: str, about: str, root: str = ROOT) -> None:
+        self.name = name
+        self.about = about
+        self.entries: list[Entry] = []
+        self._root = root
+
+    def get(self, path: str, does: str, *, role: Role = Role.OPERATOR, **more: Any) -> Callable[[View], View]:
+        """A route that changes nothing."""
+        return self._route("GET", path, does, role, more)
+
+    def post(self, path: str, does: str, *, role: Role = Role.OPERATOR, **more: Any) -> Callable[[View], View]:
+        """A route that does something; it needs an `action`, unless it changes nothing."""
+        return self._route("POST", path, does, role, more)
+
+    def patch(self, path: str, does: str, *, role: Role = Role.ADMIN, **more: Any) -> Callable[[View], View]:
+        """A route that changes a part of something."""
+        return self._route("PATCH", path, does, role, more)
+
+    def delete(self, path: str, does: str, *, role: Role = Role.OPERATOR, **more: Any) -> Callable[[View], View]:
+        """A route that ends something."""
+        return self._route("DELETE", path, does, role, more)
+
+    def blueprint(self, house: House) -> Blueprint:
+        """The routes, in one house."""
+        routes = Blueprint(self.name, __name__)
+        for entry in self.entries:
+            handler = _handler(entry, house)
+            endpoint = f"{entry.method}_{entry.path}".replace(".", "_")
+            routes.add_url_rule(entry.path, endpoint, handler, methods=[entry.method])
+        return routes
+
+    def _route(self, method: str, path: str, does: str, role: Role, more: dict[str, Any]) -> Callable[[View], View]:
+        def declared(view: View) -> View:
+            self.entries.append(Entry(self.name, method, self._root + path, does, role, view, **more))
+            return view
+
+        return declared
+
+
+def _handler(entry: Entry, house: House) -> Callable[..., Awaitable[Response]]:
+    if not entry.action:
+        return partial(_run, entry, house, None)
+
+    @audited(ADMIN, entry.action)
+    async def noted(note: Note, /, **path: Any) -> Response:
+        return await _run(entry, house, note, **path)
+
+    return noted
+
+
+async def _run(entry: Entry, house: House, note: Note | None, **path: Any) -> Response:
+    by = api_key_auth.visitor(scope(), house.system.config)
+    asked = Asked(house, by, query_of(entry.query), None, note)
+    if entry.body is not None and entry.reads:
+        asked.body = _clean(body_of(entry.body, await json_object()), house)
+    answer = await entry.view(asked, **path)
+    return answer if isinstance(answer, Response) else responses.json(answer)
+
+
+def _clean(body: BaseModel, house: House) -> BaseModel:
+    """What people write beside an order is shown in many places: in none of them a key that slipped into it."""
+    reason = getattr(body, "reason", None)
+    if not isinstance(reason, str) or not reason:
+        return body
+    cleaned = api_key_auth.cleaner(scope()["headers"], house.system.config)(reason)
+    return body if cleaned == reason else body.model_copy(update={"reason": cleaned})

@@ -1,0 +1,155 @@
+"""Which models are in memory without need, and which should be in more servers' memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from fleet.common.ids import ANY_MODEL, ModelName, Pair
+from fleet.models.jobs import JobState
+from fleet.models.placement_advice import HOUR, LATELY, OFTEN, SHARE, Place, Standing, advise
+from web.admin.kit.parameters import Param
+from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.schemas import BYTES, ISO, MS, Maybe, Said
+from web.admin.models.state import Presence, Sight, Survey, holders, spellings
+from web.http.units import iso, milliseconds
+
+if TYPE_CHECKING:
+    from actors.state.fleet_state import ServerCell
+    from actors.system import System
+
+topic = Topic("model-advice", "Which models to load, and which nobody needs.")
+
+_THERE: Final = (Presence.LOADED, Presence.LOADING)
+_MOST: Final = 200
+"""Recommendations that are shown."""
+_LONGEST: Final = 7 * 86_400_000
+
+
+@topic.get(
+    "/models/idle",
+    "Models that are in memory though nobody has used them for a while, the longest unused first.",
+    query=(Param("threshold", float, 1_800_000.0, "Unused for so many milliseconds.", least=0, most=_LONGEST),),
+    returns={
+        "success": bool,
+        "threshold": MS,
+        "models": [
+            {
+                "serverId": str,
+                "model": str,
+                "idleTime": MS,
+                "idleTimeMinutes": int,
+                "lastUsed": Maybe(ISO),
+                "usedVram": BYTES,
+                "expiresAt": Maybe(str),
+            }
+        ],
+        "count": int,
+    },
+    seed=True,
+)
+async def idle(asked: Asked) -> dict[str, Any]:
+    threshold = asked.query["threshold"]
+    found = [each for each in _idle(asked.system) if each["idleTime"] >= threshold]
+    found.sort(key=lambda each: -each["idleTime"])
+    return {"success": True, "threshold": round(threshold), "models": found, "count": len(found)}
+
+
+def _idle(system: System) -> Iterator[dict[str, Any]]:
+    """All models in memory that nobody uses now. A warm-up begins a new life, and so does a start of the fleet."""
+    survey, names, now = Survey(system), spellings(system), system.fleet.wall()
+    for cell in system.servers.values():
+        for model in cell.state.resident:
+            if model == ANY_MODEL or survey.busy(Pair(cell.state.id, model)):
+                continue
+            sight = survey.sight(cell, model)
+            seconds = max(now - _unused_since(system, cell, sight), 0.0)
+            yield {
+                "serverId": sight.pair.server,
+                "model": names[model],
+                "idleTime": milliseconds(seconds),
+                "idleTimeMinutes": int(seconds // 60),
+                "lastUsed": iso(sight.last_used),
+                "usedVram": sight.vram,
+                "expiresAt": sight.expires_at,
+            }
+
+
+def _unused_since(system: System, cell: ServerCell, sight: Sight) -> float:
+    moments = [system.fleet.epoch(max(system.started, cell.state.added))]
+    if sight.last_used is not None:
+        moments.append(sight.last_used)
+    if sight.job is not None and sight.job.state is JobState.DONE and sight.job.ended is not None:
+        moments.append(system.fleet.epoch(sight.job.ended))
+    return max(moments)
+
+
+# ---- which should be
+
+
+@topic.get(
+    "/models/recommendations",
+    f"Which models to warm up where: asked for at least {OFTEN} times in the last hour, and in no usable server's "
+    f"memory, or with more requests at once than {SHARE:.0%} of the slots of those that have it. Requests at once: "
+    "their rate (of the last hour or the last five minutes, whichever is higher) times the seconds that one takes.",
+    returns={
+        "success": bool,
+        "recommendations": [
+            {
+                "model": str,
+                "reason": str,
+                "requests": Said(int, "in the last hour"),
+                "load": Said(float, "requests that run at once, on average"),
+                "residentOn": Said([str], "usable servers that have it in memory"),
+                "suggestedServers": [str],
+            }
+        ],
+        "count": int,
+    },
+    seed=True,
+)
+async def recommendations(asked: Asked) -> dict[str, Any]:
+    system = asked.system
+    survey, names, found = Survey(system), spellings(system), []
+    for model, cells in holders(system).items():
+        shown = _recommended(system, survey, model, cells)
+        if shown is not None:
+            found.append({"model": names[model], **shown})
+        await trio.lowlevel.checkpoint()
+    found.sort(key=lambda each: (-each["requests"], each["model"]))
+    return {"success": True, "recommendations": found[:_MOST], "count": len(found[:_MOST])}
+
+
+def _recommended(system: System, survey: Survey, model: ModelName, cells: list[ServerCell]) -> dict[str, Any] | None:
+    """The advice on one model; None if there is none to give. A server that loads it now is as good as loaded."""
+    hour = system.fleet.tally.requests(model, HOUR)
+    if not hour:
+        return None
+    usable = {cell.state.id: cell for cell in cells if cell.state.routable(model)}
+    presences = {server: survey.sight(cell, model).presence for server, cell in usable.items()}
+    there = [usable[server] for server, presence in presences.items() if presence in _THERE]
+    elsewhere = [usable[server] for server, presence in presences.items() if presence not in _THERE]
+    elsewhere.sort(key=_rank)
+    lately, seconds = system.fleet.tally.requests(model, LATELY), system.fleet.demand.seconds(model)
+    advice = advise(Standing(model, hour, lately, seconds, _places(there), _places(elsewhere)))
+    if advice is None:
+        return None
+    return {
+        "reason": advice.reason,
+        "requests": hour,
+        "load": round(advice.standing.load, 2),
+        "residentOn": [server for server, presence in presences.items() if presence is Presence.LOADED],
+        "suggestedServers": list(advice.suggested),
+    }
+
+
+def _rank(cell: ServerCell) -> tuple[Any, ...]:
+    """The server to load a model on first: preferred, with little in memory, with much room for requests."""
+    state = cell.state
+    return -state.spec.priority, len(state.resident), -state.ledger.free, state.id
+
+
+def _places(cells: list[ServerCell]) -> list[Place]:
+    return [Place(cell.state.id, cell.state.ledger.capacity) for cell in cells]

@@ -1,0 +1,115 @@
+"""Taking models out of memory: jobs, so they outlive who asked for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from fleet.common.errors import FleetError, ModelNotFound
+from fleet.common.ids import ANY_MODEL, ModelName, ServerId
+from fleet.common.model_names import canonical
+from fleet.models.jobs import JobKind, JobState
+from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.schemas import MS, Maybe, OneOf, Optional, Said
+from web.admin.models.state import Presence, Survey, Where, server_of, spelling, spelt
+from web.http.units import milliseconds
+from web.ollama_api.read_your_writes import reread
+
+if TYPE_CHECKING:
+    from actors.state.fleet_state import ServerCell
+    from actors.system import System
+
+topic = Topic("model-unloading", "Taking models out of memory.")
+
+WITHIN: Final = 10.0
+"""Seconds that an unload waits for its jobs; they go on without it."""
+RESULT: Final = {
+    "serverId": str,
+    "success": Said(bool, "it is out of memory"),
+    "status": OneOf(("unloaded", "unloading", "failed")),
+    "jobId": Maybe(str),
+    "error": Optional(str),
+}
+
+
+@topic.post(
+    "/models/<path:model>/unload",
+    "Take a model out of memory on one server, or on all; one that is in use goes when its requests have ended, and "
+    "one that is not loaded is out already.",
+    action="unload model",
+    body=Where,
+    returns={
+        "success": bool,
+        "model": str,
+        "results": [RESULT],
+        "summary": {"totalServers": int, "successfullyUnloaded": int, "unloading": int, "failed": int},
+        "waited": MS,
+        "message": str,
+    },
+    seed=True,
+)
+async def unload(asked: Asked, model: str) -> dict[str, Any]:
+    system, server, began = asked.system, server_of(asked), trio.current_time()
+    asked.note.about(model=model, server=server or "")
+    name, cells = await _loaded(system, model, server)
+    results = await _unload_all(system, name, cells, asked.by.name)
+    found = [result["status"] for result in results]
+    return {
+        "success": "failed" not in found,
+        "model": spelling(system, name),
+        "results": results,
+        "summary": {
+            "totalServers": len(results),
+            "successfullyUnloaded": found.count("unloaded"),
+            "unloading": found.count("unloading"),
+            "failed": found.count("failed"),
+        },
+        "waited": milliseconds(trio.current_time() - began),
+        "message": _told(model, server, found),
+    }
+
+
+def _told(model: str, server: ServerId | None, found: list[str]) -> str:
+    where = "any server" if server is None else f"server '{server}'"
+    if not found:
+        return f"model '{model[:100]}' is not loaded on {where}"
+    return f"{found.count('unloaded')} of {len(found)} servers have unloaded it"
+
+
+async def _loaded(system: System, asked: str, server: ServerId | None) -> tuple[ModelName, list[ServerCell]]:
+    """Where it is in memory, by fresh probes; nowhere is fine. Raises ModelNotFound for what cannot be a name."""
+    name = canonical(asked)
+    if name == ANY_MODEL:
+        raise ModelNotFound(f"'{asked[:100]}' is not a valid model name")
+    cells = [system.cell(server)] if server is not None else list(system.servers.values())
+    await reread(system, [c.state.id for c in cells if name in c.state.models or name in c.state.resident])
+    survey = Survey(system)
+    return name, [cell for cell in cells if survey.sight(cell, name).presence is Presence.LOADED]
+
+
+async def _unload_all(system: System, name: ModelName, cells: list[ServerCell], by: str) -> list[dict[str, Any]]:
+    """Unload everywhere at once; the results in the order of `cells`, after `WITHIN` seconds at most."""
+    results: dict[ServerId, dict[str, Any]] = {}
+
+    async def one(cell: ServerCell) -> None:
+        results[cell.state.id] = await _unload(system, name, cell, by)
+
+    async with trio.open_nursery() as nursery:
+        for cell in cells:
+            nursery.start_soon(one, cell)
+    return [results[cell.state.id] for cell in cells]
+
+
+async def _unload(system: System, name: ModelName, cell: ServerCell, by: str) -> dict[str, Any]:
+    row = cell.state.resident.get(name) or cell.state.models.get(name) or {}
+    shown: dict[str, Any] = {"serverId": cell.state.id, "success": False, "status": "failed", "jobId": None}
+    try:
+        job = system.jobs.start(JobKind.UNLOAD, cell.state.id, spelt(row, name), by=by)
+    except FleetError as error:
+        return {**shown, "error": error.message}
+    shown["jobId"] = job.id
+    if await job.wait(WITHIN) and job.state is not JobState.DONE:
+        return {**shown, "error": job.error or f"the job was {job.state.value}"}
+    gone = job.state is JobState.DONE and name not in cell.state.resident
+    return {**shown, "success": gone, "status": "unloaded" if gone else "unloading"}

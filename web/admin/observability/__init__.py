@@ -1,0 +1,1 @@
+"""Routes about figures, health, alerts and logs."""

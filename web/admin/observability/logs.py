@@ -1,0 +1,121 @@
+"""The last log records, without a word of any prompt."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from fleet.common.errors import BadRequest
+from fleet.security.roles import Role
+from web.admin.kit.parameters import Param
+from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.schemas import ISO, Each, Maybe, Optional, Said
+from web.http.units import iso
+from web.process.log_buffer import Kept
+
+topic = Topic("logs", "The last log records.")
+
+LEVELS: Final[Mapping[str, int]] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+}
+RECORD: Final = {
+    "timestamp": ISO,
+    "level": str,
+    "logger": str,
+    "message": str,
+    "meta": Optional(Said(Each(object), "the record's fields; absent when it has none")),
+    "requestId": Maybe(str),
+}
+_EPOCH_MS = re.compile(r"[0-9]{1,15}")
+
+
+@topic.get(
+    "/logs",
+    "The last log records, newest last; every filter given must hold.",
+    query=(
+        Param("level", str, "debug", "records of this level and above", words=tuple(LEVELS)),
+        Param("logger", str, None, "records of this logger and those below it, for example `fleet.dispatcher`"),
+        Param("requestId", str, None, "records of this request"),
+        Param("since", str, None, "records from this moment on: ISO 8601 (UTC unless it says otherwise) or epoch ms"),
+        Param("limit", int, 100, "records listed, the newest", least=1, most=1000),
+    ),
+    returns={
+        "success": bool,
+        "logs": [RECORD],
+        "count": Said(int, "records listed"),
+        "total": Said(int, "records that are kept, whether they pass the filters or not"),
+        "dropped": Said(int, "older records that had to make room since the last clearing"),
+    },
+    seed=True,
+)
+async def logs(asked: Asked) -> dict[str, Any]:
+    kept, dropped = asked.house.logs.snapshot()
+    found = _last(kept, asked.query)
+    return {
+        "success": True,
+        "logs": [_shown(each) for each in found],
+        "count": len(found),
+        "total": len(kept),
+        "dropped": dropped,
+    }
+
+
+@topic.post(
+    "/logs/clear",
+    "Forget the log records in memory; what was written elsewhere stays.",
+    role=Role.ADMIN,
+    action="clear logs",
+    returns={"success": bool, "message": str, "removed": int},
+    seed=True,
+)
+async def clear(asked: Asked) -> dict[str, Any]:
+    return {"success": True, "message": "Logs cleared", "removed": asked.house.logs.clear()}
+
+
+def _last(kept: list[Kept], query: Mapping[str, Any]) -> list[Kept]:
+    """The newest that pass, oldest first."""
+    passing = _passing(reversed(kept), query)
+    newest = [each for each, _ in zip(passing, range(query["limit"]), strict=False)]
+    return newest[::-1]
+
+
+def _passing(kept: Iterable[Kept], query: Mapping[str, Any]) -> Iterator[Kept]:
+    least, logger, request = LEVELS[query["level"]], query["logger"], query["requestId"]
+    since = None if query["since"] is None else moment(query["since"])
+    for each in kept:
+        if each.level < least or (since is not None and each.at < since):
+            continue
+        if logger is not None and each.logger != logger and not each.logger.startswith(f"{logger}."):
+            continue
+        if request is None or each.request_id == request:
+            yield each
+
+
+def moment(text: str) -> float:
+    """Seconds since 1970 of a moment as a query gives it. Raises BadRequest."""
+    if _EPOCH_MS.fullmatch(text):
+        return int(text) / 1000
+    try:
+        given = datetime.fromisoformat(text.replace(" ", "+"))  # a plus sign that nobody encoded arrives as a space
+        return (given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise BadRequest("since must be a moment in ISO 8601 or in milliseconds since 1970") from None
+
+
+def _shown(kept: Kept) -> dict[str, Any]:
+    shown = {
+        "timestamp": iso(kept.at),
+        "level": kept.word,
+        "logger": kept.logger,
+        "message": kept.message,
+        "requestId": kept.request_id or None,
+    }
+    return {**shown, "meta": kept.meta} if kept.meta else shown

@@ -1,0 +1,191 @@
+"""The metrics port: health and a summary in the shapes of the monitoring stack's reference.
+
+Seconds, percent from 0 to 100, GiB where a name says `gb`, shares from 0 to 1. What nothing was measured of is null,
+never zero: the mean over no requests, a GPU that the machine does not have. Our own keys stand beside the reference's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from quart import Response
+
+from fleet.common.errors import BadRequest
+from fleet.observability.statistics.time_windows import span_of
+from fleet.scheduling.server_state import Admin, Health
+from fleet.security.roles import Role
+from web.admin.kit.parameters import Param
+from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.schemas import ISO, Maybe, OneOf, Said
+from web.admin.models.figures import MINUTE
+from web.admin.observability.health_summary import VERDICT, verdict_of
+from web.admin.observability.summary import NOTHING, PERCENT, SUMMARY, mean_seconds, summarised, tenths, total_requests
+from web.admin.observability.symptoms import symptoms, word_of
+from web.http import responses
+from web.http.quart_request import scope
+from web.http.units import now_iso
+from web.http.version import own_version
+from web.security import api_key_auth
+
+if TYPE_CHECKING:
+    from actors.state.queue_views import QueueView
+    from actors.system import System
+    from fleet.observability.host_sample import HostSample
+
+topic = Topic("monitoring", "On the metrics port: health, and a summary of the figures.", root="")
+
+ROUTES: Final = """The metrics port of a fleet for Ollama.
+
+/metrics              for Prometheus
+/health               how the fleet is; 503 while it cannot serve (/health/live: whether the process answers)
+/api/metrics/summary  the figures of the last minutes
+"""
+WINDOW: Final = Param(
+    "window", str, "5m", "How far back means, shares and counts go: any number of m, h or d up to 7d."
+)
+_WELL: Final = ("healthy", "degraded")
+
+WORD: Final = OneOf(("healthy", "degraded", "unhealthy", "draining"))
+HEALTH: Final = {
+    "status": WORD,
+    "timestamp": ISO,
+    "version": str,
+    "verdict": VERDICT,
+    "services": {
+        "ollama": {
+            "status": WORD,
+            "url": Maybe(Said(str, "of the first server that can be used; for operators only")),
+            "response_time_ms": Maybe(Said(float, "of the last probe of that server")),
+            "servers": int,
+            "healthy_servers": int,
+        },
+        "proxy": {"status": WORD, "active_requests": int, "queue_size": int},
+        "metrics": {
+            "status": WORD,
+            "total_requests": Said(int, "since the first start"),
+            "avg_response_time": Maybe(Said(float, "seconds, over five minutes")),
+        },
+    },
+    "system": {"cpu_percent": PERCENT, "memory_percent": PERCENT, "disk_usage_percent": PERCENT},
+}
+
+
+@topic.get("/", "Which routes there are.", role=Role.CLIENT, open=True, returns=str, media="text/plain")
+async def root(asked: Asked) -> Response:
+    return responses.text(ROUTES)
+
+
+@topic.get(
+    "/health",
+    "How the fleet, its queue and its machine are; 503, with the same body, while it cannot serve.",
+    role=Role.CLIENT,
+    open=True,
+    bare=True,
+    returns=HEALTH,
+    fails=(503,),
+)
+async def health(asked: Asked) -> Response:
+    system = asked.system
+    found = symptoms(system, asked.house.settings, named=False)
+    word = word_of(found)
+    body = {
+        "status": word,
+        "timestamp": now_iso(),
+        "version": own_version(),
+        "verdict": verdict_of(system, named=api_key_auth.is_trusted(scope(), system.config.security)),
+        "services": {
+            "ollama": _backends(system, asked.by.role >= Role.OPERATOR),
+            "proxy": _proxy(system),
+            "metrics": _figures(system, any(each.code == "records_dropped" for each in found)),
+        },
+        "system": _machine(system.host.latest or NOTHING),
+    }
+    return responses.json(body, 200 if word in _WELL else 503)
+
+
+@topic.get(
+    "/health/live", "Whether the process answers.", role=Role.CLIENT, open=True, returns={"status": OneOf(("ok",))}
+)
+async def live(asked: Asked) -> dict[str, Any]:
+    return {"status": "ok"}
+
+
+@topic.get(
+    "/health/ready",
+    "Whether the fleet can serve: 503 while no server can be used, and while it shuts down.",
+    role=Role.CLIENT,
+    open=True,
+    bare=True,
+    returns={"status": OneOf(("ready",))},
+    fails=(503,),
+)
+async def ready(asked: Asked) -> Response:
+    well = word_of(symptoms(asked.system, asked.house.settings, named=False)) in _WELL
+    return responses.json({"status": "ready" if well else "not_ready"}, 200 if well else 503)
+
+
+@topic.get(
+    "/api/metrics/summary",
+    "Figures of finished requests over a sliding window, of the fleet and by model; the machine.",
+    role=Role.CLIENT,
+    query=(WINDOW,),
+    returns=SUMMARY,
+)
+async def summary(asked: Asked) -> dict[str, Any]:
+    window = asked.query["window"]
+    found = await summarised(asked.system, _span(window))
+    found["window"]["span"] = window
+    return found
+
+
+def _span(text: str) -> float:
+    span = span_of(text)
+    if span is None:
+        raise BadRequest("window must be like 5m, 6h or 7d, and at most 7d")
+    return span
+
+
+def _backends(system: System, named: bool) -> dict[str, Any]:
+    """All servers as if they were one: the first that can be used stands for them."""
+    states = [cell.state for cell in system.servers.values()]
+    usable = [state for state in states if state.usable]
+    ill = [state for state in states if state.admin is Admin.ACTIVE and state.health is not Health.HEALTHY]
+    shown = next(iter(usable or states), None)
+    took = usable[0].last_response if usable else None
+    return {
+        "status": "unhealthy" if not usable else "degraded" if ill else "healthy",
+        "url": shown.spec.url if shown is not None and named else None,
+        "response_time_ms": None if took is None else round(took * 1000, 1),
+        "servers": len(states),
+        "healthy_servers": sum(state.health is Health.HEALTHY for state in states),
+    }
+
+
+def _proxy(system: System) -> dict[str, Any]:
+    queue = system.queue_view(0)
+    return {"status": _queue_word(system, queue), "active_requests": system.in_flight, "queue_size": queue.waiting}
+
+
+def _queue_word(system: System, queue: QueueView) -> str:
+    if system.draining:
+        return "draining"
+    full = bool(queue.max_size) and queue.waiting >= queue.max_size
+    return "degraded" if queue.paused or full else "healthy"
+
+
+def _figures(system: System, dropped: bool) -> dict[str, Any]:
+    system.fleet.recorder.flush()
+    _, sums = system.fleet.tally.window(5 * MINUTE)
+    return {
+        "status": "degraded" if dropped else "healthy",
+        "total_requests": total_requests(system),
+        "avg_response_time": mean_seconds(sums.latency, sums.count),
+    }
+
+
+def _machine(sample: HostSample) -> dict[str, Any]:
+    return {
+        "cpu_percent": tenths(sample.cpu_percent),
+        "memory_percent": tenths(sample.memory_percent),
+        "disk_usage_percent": tenths(sample.disk_percent),
+    }

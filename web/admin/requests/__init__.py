@@ -1,0 +1,1 @@
+"""Routes about the queue and what is in flight."""

@@ -1,0 +1,136 @@
+"""What the operator says of a server: drain it, use it again, keep it for maintenance."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Annotated, Any, Final
+
+from pydantic import Field
+
+from fleet.common.errors import BadRequest, Conflict
+from fleet.common.ids import ServerId
+from fleet.config.schema.types import Section, Whole
+from fleet.scheduling.server_state import Admin, Order
+from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.schemas import ISO, Maybe
+from web.admin.servers.views import ADMIN, admin_of
+from web.http.units import epoch, iso
+
+topic = Topic("standing", "What the operator says of a server.")
+
+_LONGEST: Final = 366 * 86_400_000
+Moment = Annotated[Whole, Field(ge=0, le=10**14)]
+
+
+class Reason(Section):
+    """Why."""
+
+    reason: str = Field("", max_length=500, description="Free text, shown wherever the state is.")
+
+
+class Maintenance(Section):
+    """Whether, why and for how long."""
+
+    enabled: bool = Field(True, description="False ends the maintenance.")
+    reason: str = Field("", max_length=500, description="Free text, shown wherever the state is.")
+    until: Moment | None = Field(None, description="When it ends by itself, in milliseconds since 1970.")
+    duration_ms: Annotated[Whole, Field(ge=1, le=_LONGEST)] | None = Field(
+        None, description="How long it lasts, in milliseconds; instead of `until`."
+    )
+
+
+@topic.post(
+    "/servers/<server>/drain",
+    "Let a server take no new requests, and its open ones end.",
+    action="drain server",
+    body=Reason,
+    returns={
+        "success": bool,
+        "message": str,
+        "serverId": str,
+        "inFlightRequests": int,
+        "estimatedCompletion": Maybe(ISO),
+        "state": ADMIN,
+    },
+    fails=(409,),
+    seed=True,
+)
+async def drain(asked: Asked, server: str) -> dict[str, Any]:
+    state = await _ordered(asked, server, Order.DRAIN, asked.body.reason or "drained by the operator")
+    cell = asked.system.cell(ServerId(server))
+    by = cell.state.admin_since + asked.system.config.drain_timeout
+    return {
+        "success": True,
+        "message": f"server '{server}' is {cell.state.admin.value}",
+        "serverId": server,
+        "inFlightRequests": len(cell.leases),
+        "estimatedCompletion": iso(epoch(by)) if cell.state.admin is Admin.DRAINING else None,
+        "state": state,
+    }
+
+
+@topic.post(
+    "/servers/<server>/undrain",
+    "Let a drained server take requests again.",
+    action="undrain server",
+    returns={"success": bool, "message": str, "serverId": str, "state": ADMIN},
+    fails=(409,),
+    seed=True,
+)
+async def undrain(asked: Asked, server: str) -> dict[str, Any]:
+    if asked.system.cell(ServerId(server)).state.admin is Admin.MAINTENANCE:
+        raise Conflict(f"server '{server}' is in maintenance", details='end that with {"enabled": false}')
+    state = await _ordered(asked, server, Order.ACTIVATE, "undrained by the operator")
+    return {"success": True, "message": f"server '{server}' takes requests again", "serverId": server, "state": state}
+
+
+@topic.post(
+    "/servers/<server>/maintenance",
+    "Begin or end the maintenance of a server; begun with an end, it ends by itself.",
+    action="maintain server",
+    body=Maintenance,
+    returns={"success": bool, "message": str, "serverId": str, "maintenance": bool, "state": ADMIN},
+    fails=(409,),
+    seed=True,
+)
+async def maintenance(asked: Asked, server: str) -> dict[str, Any]:
+    given: Maintenance = asked.body
+    if given.enabled:
+        why = given.reason or "maintenance by the operator"
+        state = await _ordered(asked, server, Order.MAINTAIN, why, _until(asked, given))
+    elif asked.system.cell(ServerId(server)).state.admin is Admin.MAINTENANCE:
+        state = await _ordered(asked, server, Order.ACTIVATE, given.reason or "maintenance ended by the operator")
+    else:
+        state = admin_of(asked.system.fleet, asked.system.cell(ServerId(server)))
+    word = "is in maintenance" if given.enabled else "is not in maintenance"
+    message = f"server '{server}' {word}"
+    return {
+        "success": True,
+        "message": message,
+        "serverId": server,
+        "maintenance": state["state"] == Admin.MAINTENANCE.value,
+        "state": state,
+    }
+
+
+def _until(asked: Asked, given: Maintenance) -> float:
+    """On the fleet's clock; infinite without an end. Raises BadRequest for two ends, or one that has passed."""
+    if given.until is not None and given.duration_ms is not None:
+        raise BadRequest("give either until or durationMs, not both")
+    if given.duration_ms is not None:
+        return asked.system.fleet.now() + given.duration_ms / 1000
+    if given.until is None:
+        return math.inf
+    if given.until / 1000 <= time.time():
+        raise BadRequest("until: has passed already", details="give milliseconds since 1970, in the future")
+    return asked.system.fleet.moment(given.until / 1000)
+
+
+async def _ordered(asked: Asked, server: str, order: Order, why: str, until: float = math.inf) -> dict[str, Any]:
+    asked.note.about(server=server)
+    before = asked.system.cell(ServerId(server)).state.admin.value
+    await asked.system.ordered(ServerId(server), order, why, asked.by.name, until)
+    state = admin_of(asked.system.fleet, asked.system.cell(ServerId(server)))
+    asked.note.change(before={"state": before}, after={"state": state["state"], "why": state["why"]})
+    return state

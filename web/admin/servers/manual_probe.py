@@ -1,0 +1,81 @@
+"""A round of probes on demand."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from fleet.common.errors import ServerNotFound
+from fleet.scheduling.server_state import Health
+from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.schemas import MS, Maybe, Said
+from web.http.units import milliseconds, status_of
+
+if TYPE_CHECKING:
+    from actors.state.fleet_state import ServerCell
+    from actors.system import System
+
+topic = Topic("checkup", "A round of probes on demand.")
+
+PATIENCE: Final = 30.0
+"""Seconds a round of probes may take at the most."""
+
+_AT_ONCE: Final = 4
+_APART: Final = 0.005
+"""Seconds between the beginnings of so many probes."""
+
+CHECKED: Final = {
+    "id": str,
+    "healthy": Said(bool, "whether this probe found it well"),
+    "status": str,
+    "reason": str,
+    "lastResponseTime": Maybe(MS),
+    "models": Said(int, "in its last known inventory"),
+}
+
+
+@topic.post(
+    "/health-check",
+    "Probe all servers now, side by side, and wait for the verdicts (30 s at the most).",
+    returns={"success": bool, "servers": [CHECKED]},
+)
+async def health_check(asked: Asked) -> dict[str, Any]:
+    system, limits = asked.system, asked.system.config.health
+    within = min(max(limits.tags_timeout, limits.ps_timeout, limits.version_timeout) + 1.0, PATIENCE)
+    cells = list(system.servers.values())
+    answered: set[str] = set()
+    async with trio.open_nursery() as nursery:
+        for number, cell in enumerate(cells, 1):
+            nursery.start_soon(partial(_probe, system, cell, within, answered))
+            if number % _AT_ONCE == 0:  # a thousand probes begun in one turn would stop everybody else for a second
+                await trio.sleep(_APART)
+    return {"success": True, "servers": [_checked(cell, cell.state.id in answered, within) for cell in cells]}
+
+
+async def _probe(system: System, cell: ServerCell, within: float, answered: set[str]) -> None:
+    verdict = cell.probed
+    try:
+        await system.probe(cell.state.id, within)
+    except ServerNotFound:
+        return
+    if verdict.is_set():
+        answered.add(cell.state.id)
+
+
+def _checked(cell: ServerCell, answered: bool, within: float) -> dict[str, Any]:
+    state = cell.state
+    reason = state.why
+    if not answered:
+        reason = f"no verdict within {within:g} s"
+    elif state.health is Health.HEALTHY and state.failed_rounds:
+        reason = f"{state.failed_rounds} probes in a row have failed"
+    return {
+        "id": state.id,
+        "healthy": answered and state.health is Health.HEALTHY and not state.failed_rounds,
+        "status": status_of(state),
+        "reason": reason,
+        "lastResponseTime": milliseconds(state.last_response),
+        "models": len(state.models),
+    }

@@ -1,0 +1,48 @@
+"""What the front end holds in copies, brought up to date when the configuration changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from web.asgi.quart_connection import TERMS_KEY
+from web.process.bind import DEAD_PEER
+from web.process.file_limits import most_clients
+
+if TYPE_CHECKING:
+    from fleet.config import Config
+    from web.edge.acceptor import Edge
+    from web.process.bind import Bound
+
+_MARGIN: Final = 30.0
+"""Seconds beyond `timeouts.write` in which the system leaves a client alone that does not read: ours to judge first."""
+
+
+def patience(config: Config) -> float:
+    """Seconds after which the system gives up on a client that acknowledges nothing."""
+    return max(DEAD_PEER, config.timeouts.write + _MARGIN)
+
+
+def follower(apps: Sequence[Any], edge: Edge, listeners: Sequence[Bound]) -> Callable[[Config], None]:
+    """What to call with each new configuration. It holds for what comes next: bodies, requests, connections."""
+    before = edge.config
+
+    def follow(config: Config) -> None:
+        nonlocal before
+        edge.terms.budget.limit = config.limits.buffered_bytes
+        terms = replace(edge.terms, idle=config.timeouts.body_idle, total=config.total_timeout)
+        edge.terms = terms
+        for app in apps:
+            app.config["MAX_CONTENT_LENGTH"] = config.limits.body_bytes
+            app.config[TERMS_KEY] = terms
+        edge.follow(config)
+        if edge.most != math.inf and config.limits.connections != before.limits.connections:
+            edge.most = most_clients(config)
+        if patience(config) != patience(before):
+            for bound in listeners:
+                bound.give_up_after(patience(config))
+        before = config
+
+    return follow

@@ -1,0 +1,51 @@
+"""Where the fleet's state is kept over a restart: the store is opened before the fleet, and closed after it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from actors.storage.journal import Journal
+
+if TYPE_CHECKING:
+    from fleet.config import Config
+
+log = logging.getLogger("fleet.serve")
+
+BESIDE: Final = Path("data") / "fleet.db"
+
+
+@asynccontextmanager
+async def keeping(config: Config, source: str) -> AsyncIterator[Journal]:
+    """The journal for `open_system`, over the configured store; what is left is written when the block ends.
+
+    Whatever is wrong with the store, the fleet runs: then the journal is one that keeps nothing, and says so.
+    """
+    if not config.store.enabled:
+        yield Journal()
+        return
+    from actors.storage.writer import open_journal  # takes a while, and not everybody keeps anything
+
+    journal, store = await open_journal(store_path(config, source), config.store.audit_lines)
+    if store is None:
+        yield journal
+        return
+    log.info("what shall survive a restart is kept in %s", journal.standing.path)
+    try:
+        yield journal
+    finally:
+        await store.finish()
+
+
+def store_path(config: Config, source: str) -> Path:
+    """The store's file: what `store.url` names, else data/fleet.db beside the configuration file.
+
+    Without such a file (`source` is then no path of one) it is in the working directory.
+    """
+    if config.store.url:
+        return Path(config.store.url.removeprefix("sqlite:///"))
+    file = Path(source)
+    return file.absolute().parent / BESIDE if file.is_file() else BESIDE

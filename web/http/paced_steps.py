@@ -1,0 +1,29 @@
+"""Work in steps (`fleet.common.steps`), taken a few at a time between the turns of everybody else."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Final, TypeVar
+
+import trio
+
+from fleet.common.steps import Steps
+
+T = TypeVar("T")
+
+TURN: Final = 0.001
+"""Seconds of such work in one turn of the event loop, of all who have some together."""
+_one_at_a_time = trio.Lock()
+
+
+async def paced(steps: Steps[T]) -> T:
+    """Take all steps, in turn with others who have some. Raises what they raise. Cancelled: between two steps."""
+    while True:
+        async with _one_at_a_time:
+            until = perf_counter() + TURN
+            try:
+                while perf_counter() < until:
+                    next(steps)
+            except StopIteration as end:
+                value: T = end.value
+                return value

@@ -1,0 +1,1 @@
+"""The routes of Ollama, OpenAI and Anthropic clients. Admin calls are elsewhere."""

@@ -1,0 +1,1 @@
+"""Who may come in: keys, cookies, origins, rate limits. Knows no route."""

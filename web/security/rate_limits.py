@@ -1,0 +1,123 @@
+"""Rate limits: what counts on which port, who a client is, and what an answer says about it; the same in both lanes.
+
+A client is the key it has shown, if that is a valid one, else its address; of IPv6 the /64, because that is what one
+subscriber has. Budgets live in the fleet's cell, so that both lanes take from the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Hashable
+from time import monotonic_ns, time_ns
+from typing import TYPE_CHECKING, Final
+
+from fleet.common.errors import FleetError
+from fleet.protocol.call import Headers
+from fleet.protocol.endpoints import ENDPOINTS, PINNABLE, Kind
+from fleet.security.rate_limit import SECOND, Rate, Verdict, per_minute
+from web.http.ports import Face
+
+if TYPE_CHECKING:
+    from fleet.config import Config
+    from fleet.protocol.endpoints import Endpoint
+    from web.security.request_gate import Guarded
+
+log = logging.getLogger(__name__)
+
+_PROBES: Final = frozenset(("/health/live", "/health/ready"))
+_QUIET: Final = 60 * SECOND
+_FIELDS: Final = (b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset")
+_LINES: Final = b"".join(b"%b: %%d\r\n" % name for name in _FIELDS)
+_SETTINGS: Final = {
+    Face.PROXY: "monitoring.rate_limit_per_minute",
+    Face.METRICS: "security.rate_limiting.requests_per_minute",
+}
+
+
+class RateLimited(FleetError):
+    """The client has used up what it may ask for in a minute."""
+
+    status, code, reason = 429, "RATE_LIMIT_EXCEEDED", "RATE_LIMIT_EXCEEDED"
+
+
+def rate_of(face: Face, config: Config) -> Rate | None:
+    """What every client has on a face; None: as much as it likes."""
+    limiting = config.security.rate_limiting
+    if not limiting.enabled or face not in _SETTINGS:
+        return None
+    limit = config.monitoring.rate_limit_per_minute if face is Face.PROXY else limiting.requests_per_minute
+    return per_minute(limit) if limit else None
+
+
+def counts(face: Face, method: str, path: str) -> bool:
+    """Whether a request (its path decoded) is one of those that a face limits. Probes of an orchestrator never are."""
+    if face is Face.PROXY:
+        return method == "POST" and (endpoint := _endpoint(path)) is not None and generates(endpoint)
+    return face is Face.METRICS and path not in _PROBES
+
+
+def generates(endpoint: Endpoint) -> bool:
+    """Whether a model has to write for it. Clients ask for the description of one model after the other, and for the
+    embeddings of one chunk of a document after the other."""
+    return endpoint.kind is not Kind.SHOW and not endpoint.embedding
+
+
+def fields_of(verdict: Verdict) -> Headers:
+    """What the answer to a counted request has to say, whatever else it will be."""
+    values = (b"%d" % number for number in verdict[1:4])
+    return tuple(zip(_FIELDS, values, strict=True))
+
+
+def lines_of(verdict: Verdict) -> bytes:
+    """The same as complete lines."""
+    return _LINES % verdict[1:4]
+
+
+def address_of(client: str) -> Hashable:
+    """By what a client without a key is known: its address, or the first half of an IPv6 one."""
+    if ":" not in client:
+        return client
+    try:
+        return socket.inet_pton(socket.AF_INET6, client.partition("%")[0])[:8]
+    except OSError:
+        return client
+
+
+class Turnstile:
+    """Counts the requests that come in by one face."""
+
+    __slots__ = ("_face", "_listener", "_quiet_until", "_system")
+
+    def __init__(self, system: Guarded, face: Face) -> None:
+        self._system = system
+        self._face = face
+        self._listener = face.value
+        self._quiet_until = 0
+
+    def count(self, rate: Rate, key: str, client: str) -> Verdict:
+        """Count one request. `key` is the name of the valid one it has shown, or empty; `client` its address."""
+        limiter = self._system.fleet.limiters[self._listener]
+        if key:
+            return limiter.keys.ask(key, rate, monotonic_ns(), time_ns())
+        return limiter.addresses.ask(address_of(client), rate, monotonic_ns(), time_ns())
+
+    def refusal(self, verdict: Verdict, who: str) -> RateLimited:
+        """The error for a request that was one too many. `who` (a key's name or an address) is for the log."""
+        self._system.fleet.meter.limited(self._listener)
+        now = monotonic_ns()
+        if now >= self._quiet_until:  # one line for all of them, or a client in a loop would fill the log
+            self._quiet_until = now + _QUIET
+            log.info("rate limit reached", extra={"listener": self._listener, "client": who, "limit": verdict.limit})
+        return RateLimited(
+            f"rate limit of {verdict.limit} requests per minute exceeded",
+            details=f"{_SETTINGS[self._face]} sets the limit; X-RateLimit-Reset says when all of it is there again",
+            retry_after=verdict.retry_after,
+        )
+
+
+def _endpoint(path: str) -> Endpoint | None:
+    base, pinned, _ = path.partition("--")
+    if pinned:
+        return ENDPOINTS[base] if base in PINNABLE else None
+    return ENDPOINTS.get(path)

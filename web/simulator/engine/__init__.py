@@ -1,0 +1,1 @@
+"""How the simulated server works on a request, in tasks and bytes."""
