@@ -82,7 +82,9 @@ const scenarios = {
     // Each by itself: one may be back before the last has noticed that it is cut off.
     const back = sockets.map(async (socket) => {
       await once(socket, "connect");
-      const reason = await once(socket, "disconnect");
+      const cut = once(socket, "disconnect");
+      socket.emit("set_rate", { hz: 0.5 }); // says that it knows to be connected: the server knows earlier
+      const reason = await cut;
       await once(socket, "connect");
       return reason;
     });

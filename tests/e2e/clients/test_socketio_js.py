@@ -125,11 +125,14 @@ async def test_it_comes_back_by_itself_after_a_restart(monkeypatch: pytest.Monke
     async with trio.open_nursery() as nursery:
         async with dashboard(monkeypatch) as board:
             nursery.start_soon(player.play, board.url, "restart")
-            await board.feed.until(3)
+            with trio.fail_after(60):
+                while [viewer.rate for viewer in board.feed.viewers] != [0.5] * 3:
+                    await trio.sleep(0.005)
             board.fleet.stop.set()
             await board.feed.until(0)
-        async with dashboard(monkeypatch, port=board.port) as again:
+        async with dashboard(monkeypatch, port=board.port) as again, trio.open_nursery() as greeting:
+            greeting.start_soon(greeted, again)  # whoever comes, however often: one may be cut off once more on its way
             await again.feed.until(3)
-            again.feed.tell(*THREE)
             await again.feed.until(0)
+            greeting.cancel_scope.cancel()
     assert set(player.result["reasons"]) <= {"transport close", "transport error"}  # and no "io server disconnect"
