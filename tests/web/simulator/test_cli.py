@@ -16,7 +16,7 @@ from web.simulator.cli import BAD_ARGUMENT, PORT_TAKEN, run_sim
 
 PROGRAM = """
 import sys
-from web.sim.cli import run_sim
+from web.simulator.cli import run_sim
 sys.exit(run_sim(port=0, id="one", models="llama3:8b:4.7GB", slots=1, vram=24 * 10**9, tokens_per_second=100,
                  prefill_per_second=1000, load_seconds=0.1, faults=["slow-drip:0.1"]))
 """
