@@ -17,6 +17,8 @@ GUIDES = ["README", "clients", "coming-from", "lan", "sizing", "troubleshooting"
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]*)?\)")
 SECTIONS = "|".join(name for name, _, shape in fields(Config) if shape.model is not None and not shape.many)
 SETTING = re.compile(rf"`((?:{SECTIONS})\.[a-z_]+(?:\.[a-z_]+)?)`")
+NAMED = re.compile(r"`((?:fleet|actors|web|tests|bench|deploy)/[\w/.-]*)`")
+"""A path in the checkout, as pages write it."""
 SERVER = re.compile(r"`servers\[\]\.([a-z_]+)")
 
 
@@ -32,6 +34,18 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert target.exists(), path
         if anchor and target.suffix == ".md":
             assert anchor in anchors(target), f"{path}{anchor}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.stem)
+def test_every_path_that_a_page_names_is_there(page: Path) -> None:
+    named = set(NAMED.findall(page.read_text("utf-8"))) - {"tests/js/node_modules"}  # that one `make test` makes
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_the_map_of_folders_answers_at_least_twenty_questions() -> None:
+    rows = re.findall(r"^\| \.\.\. .*\?.* \| (.*) \|$", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE)
+    assert len(rows) >= 20
+    assert all(NAMED.findall(row) for row in rows)
 
 
 @pytest.mark.parametrize("name", GUIDES)
