@@ -56,7 +56,7 @@ def test_the_words_of_an_exception_are_not_kept_only_its_kind_and_place(ring: Lo
         log.warning("it broke", exc_info=True)
     (kept,), _ = ring.snapshot()
     assert kept.meta["exception"] == "ValueError"
-    assert str(kept.meta["raisedAt"]).startswith("test_logring.py:")
+    assert str(kept.meta["raisedAt"]).startswith("test_log_buffer.py:")
     assert "hunter2" not in repr(kept)
 
 

@@ -18,7 +18,7 @@ from web.process.stale_directories import PrivateDirectory, sweep
 
 _HOLD = """
 import time
-from web.inner import private_socket
+from web.process.private_listener import private_socket
 with private_socket() as inner:
     print(inner.path, flush=True)
     time.sleep(99)
