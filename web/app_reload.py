@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from web.asgi.quart_connection import TERMS_KEY
+from web.process import log_format
 from web.process.bind import DEAD_PEER
 from web.process.file_limits import most_clients
 
@@ -38,6 +39,8 @@ def follower(apps: Sequence[Any], edge: Edge, listeners: Sequence[Bound]) -> Cal
             app.config["MAX_CONTENT_LENGTH"] = config.limits.body_bytes
             app.config[TERMS_KEY] = terms
         edge.follow(config)
+        if config.logging != before.logging:
+            log_format.adjust(config.logging.level, config.logging.format)
         if edge.most != math.inf and config.limits.connections != before.limits.connections:
             edge.most = most_clients(config)
         if patience(config) != patience(before):

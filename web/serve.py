@@ -22,17 +22,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from actors.config import key_file
+from actors.config.file_watch import Watch
 from actors.config.settings import Settings
 from actors.kit.supervisor import keep_up
 from actors.observability.tracing import tracing
+from actors.storage.store_location import keeping
 from fleet.config import listening
 from web.admin.kit.context import House
 from web.app import create_apps
 from web.app_reload import follower, patience
 from web.asgi.hypercorn_server import MESSAGE_BYTES, serve_apps
 from web.asgi.quart_connection import TERMS_KEY
-from web.config.file_watch import Watch
-from web.config.store_location import keeping
 from web.edge.acceptor import Edge, serve_edge
 from web.http.ports import Face, Faces
 from web.live.routes import keepers
@@ -43,7 +44,7 @@ from web.process.log_buffer import LogRing, scrub_with
 from web.process.private_listener import Inner, private_socket
 from web.process.reload import renew_all, renew_certificate, secured
 from web.process.watchdog import Watchdog, watchdog
-from web.security import api_key_auth, key_file
+from web.security import api_key_auth
 
 if TYPE_CHECKING:
     from actors.config.sources import Origin

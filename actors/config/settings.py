@@ -16,21 +16,18 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from actors.config import reconfigure
+from actors.config import backend_url_check, config_file, key_file, reconfigure
 from actors.config.settings_view import Standing
 from actors.config.sources import LONGEST_LINE, Origin, Outcome, Reading, Saved, Trouble, check
-from fleet.common.errors import BadRequest, Conflict, FleetError
+from fleet.common.errors import BadRequest, Conflict, FleetError, NotFound
 from fleet.config import Config, ConfigError, Loaded, Problem, load
 from fleet.config.live.diff import SOURCE, amended, diff, only, servers_layer
 from fleet.config.live.restart_keys import awaiting_restart, held
 from fleet.config.live.yaml_writer import Draft, draft, saved
 from fleet.config.loading.layers import file_layer, over, overlaid
 from fleet.config.loading.sourced_value import Given
+from fleet.config.schema.access import has_admin
 from fleet.config.schema.receivers import receivers, rules
-from web.config import config_file
-from web.http.errors import NotFound
-from web.process import log_format
-from web.security import api_key_auth, backend_url_check, key_file
 
 if TYPE_CHECKING:
     from actors.system import System
@@ -195,7 +192,7 @@ class Settings(Standing):
 
     async def _asked_for(self, new: Config, running: Config) -> None:
         """What only requests are held to. Raises `ConfigError`."""
-        if api_key_auth.has_admin(running) and not api_key_auth.has_admin(held(new, running)):
+        if _has_admin(running) and not _has_admin(held(new, running)):
             what = "would leave no admin, so that nobody could change it back; the file may say so"
             raise ConfigError([Problem("security", what, SOURCE)])
         known = {spec.url for spec in running.servers}
@@ -232,10 +229,7 @@ class Settings(Standing):
             return Outcome(new.config, changes, late, dry=True)
         base = None if below is self._base else below.loaded.config.servers
         self._base, self._layer, self._wanted = below, layer, new.config
-        was = system.config
         now = reconfigure.apply(system, new.config, base)
-        if now.logging != was.logging:
-            log_format.adjust(now.logging.level, now.logging.format)
         for follower in self.followers:
             follower(now)
         if changes:
@@ -277,6 +271,11 @@ class Settings(Standing):
             log.info("the configuration file can be used again")
         self.trouble = self._refused = None
         self.system.fleet.reloads.since, self.system.fleet.reloads.text = None, ""
+
+
+def _has_admin(config: Config) -> bool:
+    file = config.security.keys_file
+    return has_admin(config, key_file.stored(file) if file else ())
 
 
 def _draw(below: Reading, env: Mapping[str, str], layer: Given, servers: Given | None) -> Draft:

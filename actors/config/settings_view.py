@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actors.config import config_file
 from actors.config.sources import Origin, Reading, whole
 from fleet.common.errors import BadRequest
 from fleet.config import Config
 from fleet.config.live.diff import SOURCE, diff
 from fleet.config.live.restart_keys import awaiting_restart
 from fleet.config.loading.sourced_value import Given
-from web.config import config_file
 
 if TYPE_CHECKING:
     from actors.system import System

@@ -69,6 +69,12 @@ class JobNotFound(FleetError):
     status, code, reason = 404, "JOB_NOT_FOUND", "JOB_NOT_FOUND"
 
 
+class NotFound(FleetError):
+    """No such thing: neither a model nor a server nor a job, or too plain to have an error of its own."""
+
+    status, code, reason = 404, "NOT_FOUND", "NOT_FOUND"
+
+
 class RequestTimeout(FleetError):
     """The client took too long to send its request."""
 

@@ -216,8 +216,8 @@ def _refuse_untraceable(config: Config) -> None:
 
 
 def _refuse_unusable_tls(config: Config) -> None:
+    from actors.config.tls import TlsUnusable
     from web.process.reload import secured
-    from web.process.tls import TlsUnusable
 
     try:
         secured(config)
@@ -227,7 +227,7 @@ def _refuse_unusable_tls(config: Config) -> None:
 
 
 def _refuse_unusable_keys(config: Config) -> None:
-    from web.security.key_file import KeysUnusable, read
+    from actors.config.key_file import KeysUnusable, read
 
     path = config.security.keys_file
     try:
@@ -239,9 +239,9 @@ def _refuse_unusable_keys(config: Config) -> None:
 
 
 def _run(config: Config, source: str = "defaults", origin: Origin | None = None, *, demo: bool) -> int:
+    from actors.config.tls import TlsUnusable
     from web.process.bind import HostUnusable, PortTaken
     from web.process.private_listener import NoPlace
-    from web.process.tls import TlsUnusable
 
     try:
         if demo:

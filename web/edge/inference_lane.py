@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from actors.config import key_file
 from fleet.common.ids import RequestId, ServerId
 from fleet.protocol.call import ClientGone
 from fleet.protocol.endpoints import ENDPOINTS, PINNABLE
@@ -16,7 +17,7 @@ from web.http import errors
 from web.http.ports import Face
 from web.monitoring.http_counts import unread
 from web.ollama_api.inference_call import Hints, hints_of, work_of
-from web.security import api_key_auth, key_file
+from web.security import api_key_auth
 from web.security.rate_limits import Turnstile, generates, lines_of, rate_of
 from web.security.request_gate import Doorman, Judged, new_request_id
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, cast
 import orjson
 from werkzeug.exceptions import HTTPException
 
-from fleet.common.errors import BadRequest, FleetError, Forbidden, RequestTimeout, TooLarge, Unauthorized
+from fleet.common.errors import BadRequest, FleetError, Forbidden, NotFound, RequestTimeout, TooLarge, Unauthorized
 from fleet.protocol import dialects
 from fleet.protocol.call import Downstream, Headers
 from fleet.protocol.dialects import NATIVE, use_structured
@@ -28,12 +28,6 @@ SCOPE_KEY: Final = "fleet.asker"
 ADMIN_ROOTS: Final = ("/api/orchestrator", "/health", "/metrics", "/openapi.json", "/docs")
 
 Fields = list[tuple[bytes, bytes]]
-
-
-class NotFound(FleetError):
-    """No such thing in the admin API."""
-
-    status, code, reason = 404, "NOT_FOUND", "NOT_FOUND"
 
 
 class Methods(FleetError):

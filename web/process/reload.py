@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from web.process.tls import TlsUnusable, server_context
-from web.security import key_file
+from actors.config import key_file
+from actors.config.tls import TlsUnusable, server_context
 
 if TYPE_CHECKING:
     from actors.system import System

@@ -8,17 +8,18 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from actors.config import key_file
 from fleet.common.bounded_cache import Recent
 from fleet.common.errors import FleetError, Forbidden, Unauthorized
-from fleet.config import Config, SecuritySection, is_loopback
+from fleet.config import Config, SecuritySection
+from fleet.config.schema.access import anonymous_role
 from fleet.protocol.call import Headers
 from fleet.protocol.endpoints import ENDPOINTS, PINNABLE
 from fleet.protocol.headers import field
 from fleet.security.api_keys import LONGEST_KEY, KeyRing, StoredKey
 from fleet.security.known_secrets import Secrets, texts_of
-from fleet.security.roles import ANONYMOUS, Identity, Role
+from fleet.security.roles import ANONYMOUS, Identity
 from web.http.ports import Face
-from web.security import key_file
 
 if TYPE_CHECKING:
     from web.security.session_cookies import Shown
@@ -93,32 +94,6 @@ def key_name(headers: Headers, security: SecuritySection) -> str:
     """The name of the valid key that was shown; empty if there is none."""
     known = _known(headers, security)
     return known.name if known is not None else ""
-
-
-def anonymous_role(config: Config) -> Role:
-    """What callers without a key may do.
-
-    Where keys are required those only come to the few open doors. Else, if nothing is said, whoever can reach a
-    loopback address owns the machine (unless a reverse proxy stands there and lets others in), and a stranger in the
-    network may use models.
-    """
-    security = config.security
-    if security.keys_required:
-        return Role.CLIENT
-    if security.anonymous_role == "auto":
-        alone = is_loopback(config.server.host) and not config.server.trusted_proxies
-        return Role.ADMIN if alone else Role.CLIENT
-    return Role.of(security.anonymous_role)
-
-
-def has_admin(config: Config) -> bool:
-    """Whether anybody may change the configuration."""
-    security = config.security
-    if security.api_keys or (not security.keys_required and anonymous_role(config) is Role.ADMIN):
-        return True
-    stored = key_file.stored(security.keys_file) if security.keys_file else ()
-    named = any(key.role == Role.ADMIN.word for key in security.keys)
-    return named or any(key.role is Role.ADMIN and key.revoked is None for key in stored)
 
 
 def refusal(path: str, headers: Headers, security: SecuritySection) -> FleetError | None:

@@ -9,9 +9,9 @@ import orjson
 import pytest
 import trio
 
+from actors.config.file_watch import Watch
 from tests.kit.clients.admin import ask
 from tests.kit.fleets.configured import Configured, configured
-from web.config.file_watch import Watch
 
 LONG = {"model": "tiny", "prompt": "x", "options": {"num_predict": 400}}
 SHORT = {"model": "tiny", "prompt": "x", "stream": False, "options": {"num_predict": 2}}

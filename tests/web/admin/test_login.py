@@ -16,10 +16,10 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
+from actors.config import key_file
 from fleet.security.api_keys import StoredKey, digest_of, written
 from fleet.security.roles import Role
 from tests.kit.fleets.served import Served, served
-from web.security import key_file
 from web.security.session_cookies import LIFE, LOGINS_PER_MINUTE
 
 SECRETS = {role: f"{role}-key-0123456789" for role in ("client", "operator", "admin")}

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from actors.config import key_file
 from fleet.security.api_keys import digest_of
 from fleet.security.roles import Role
 from web.cli import main
-from web.security import key_file
 
 FILE = "keys.jsonl"
 KEY = re.compile(r"fleet_[A-Za-z0-9_-]{43}\n")

@@ -11,13 +11,14 @@ from urllib.parse import quote, unquote_to_bytes
 
 import pytest
 
+from actors.config import key_file
 from fleet.protocol.call import Call
 from fleet.protocol.headers import own_headers, passing
 from fleet.security.api_keys import StoredKey, digest_of, new_key, written
 from fleet.security.roles import Role
 from tests.kit.clients.lanes import both_lanes
 from tests.web.fake_system import FakeSystem, fleet
-from web.security import api_key_auth, key_file
+from web.security import api_key_auth
 
 KEY = new_key(b"k" * 32)
 OTHER = new_key(b"o" * 32)

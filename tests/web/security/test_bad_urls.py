@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from actors.storage.journal import Document
+from actors.storage.store_location import keeping
 from actors.system import open_system
 from fleet.common.ids import ServerId
 from fleet.config import Config
@@ -19,7 +20,6 @@ from tests.kit.clients.admin import ask
 from tests.kit.fleets.configured import configured
 from tests.kit.fleets.served import Served, front_end, served
 from web.cli import main
-from web.config.store_location import keeping
 
 BAD = [
     "http://10.0.0.256:11434",

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import trio
 
+from tests.actors.config.test_backend_url_check import Names
 from tests.kit.clients.admin import ask
 from tests.kit.fleets.served import served
-from tests.web.security.test_backend_url_check import Names
 
 
 @pytest.fixture

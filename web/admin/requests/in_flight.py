@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from actors.state.lease import Waiting
+from fleet.common.errors import NotFound
 from fleet.security.roles import ANONYMOUS
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import Asked, Topic
 from web.admin.kit.schemas import EPOCH_MS, Maybe, OneOf, Said
 from web.admin.requests.queue import BY, BY_MODEL, by_model
-from web.http.errors import NotFound
 from web.http.units import epoch_ms, is_healthy, milliseconds
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from actors.state.request_orders import heard
+from fleet.common.errors import NotFound
 from fleet.security.roles import ANONYMOUS
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import Asked, Topic
 from web.admin.kit.schemas import EPOCH_MS, ISO, MS, Each, Maybe, Said
-from web.http.errors import NotFound
 from web.http.units import epoch, iso, milliseconds, take_turns
 
 if TYPE_CHECKING:

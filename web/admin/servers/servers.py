@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from pydantic import Field, SecretStr
 from pydantic.alias_generators import to_camel
 
+from actors.config.backend_url_check import checked
 from fleet.common.errors import BadRequest, Conflict, ServerNotFound
 from fleet.common.ids import ServerId
 from fleet.config import ConfigError, ServerSpec, normalise_url, parse_server
@@ -21,7 +22,6 @@ from web.admin.kit.routes import Asked, Topic
 from web.admin.kit.schemas import Said
 from web.admin.servers.views import SERVER, describe
 from web.http.units import json_object, take_turns
-from web.security.backend_url_check import checked
 
 if TYPE_CHECKING:
     from actors.system import System

@@ -471,7 +471,7 @@ async def test_a_server_that_joins_while_files_are_looked_at_stays(
                 spec = ServerSpec(id=ServerId("z"), url="http://127.0.0.1:9")
                 trio.from_thread.run_sync(here.system.add_server, spec)
 
-        monkeypatch.setattr("web.config.config_file.check_tls", meanwhile)
+        monkeypatch.setattr("actors.config.config_file.check_tls", meanwhile)
         answer = await post(here, server={"tls": {"certificate": "c.pem", "key": "k.pem"}}, retry={"maxAttempts": 2})
         assert set(told(answer)) == {"server.tls.certificate", "server.tls.key", "retry.max_attempts"}
         assert set(here.system.servers) == {"a", "z"}

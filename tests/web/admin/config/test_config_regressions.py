@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 
+from actors.config import key_file
 from fleet.common.ids import ServerId
 from fleet.config import Config, ConfigError, load
 from fleet.security.api_keys import StoredKey, digest_of, written
@@ -19,7 +20,6 @@ from tests.kit.clients.admin import ask
 from tests.kit.fleets.configured import configured
 from tests.kit.fleets.served import served
 from tests.web.fake_system import FakeSystem, fleet
-from web.security import key_file
 
 SHOWN = ("**********", "***REDACTED***")
 """What answers show instead of a key."""

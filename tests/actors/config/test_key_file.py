@@ -14,11 +14,12 @@ from typing import Any, cast
 import pytest
 import trio
 
+from actors.config import key_file
+from actors.config.key_file import KeyFile, KeysUnusable
 from fleet.config import Config
 from fleet.security.api_keys import StoredKey, digest_of, written
 from fleet.security.roles import Identity, Role
-from web.security import api_key_auth, key_file
-from web.security.key_file import KeyFile, KeysUnusable
+from web.security import api_key_auth
 
 
 def key(name: str, **more: Any) -> StoredKey:

@@ -11,7 +11,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization as ser
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from web.process.tls import TlsUnusable, server_context
+from actors.config.tls import TlsUnusable, server_context
 
 
 @pytest.fixture(scope="module")

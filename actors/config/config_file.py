@@ -13,10 +13,9 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from fleet.common.errors import BadRequest, FleetError
+from actors.config.tls import CERTIFICATE, KEY, TlsUnusable, server_context
+from fleet.common.errors import BadRequest, FleetError, NotFound
 from fleet.config import ConfigError, Problem, TlsSection
-from web.http.errors import NotFound
-from web.process.tls import CERTIFICATE, KEY, TlsUnusable, server_context
 
 LARGEST: Final = 2**20
 """Bytes of a configuration file."""

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from actors.config.file_watch import Watch
 from tests.kit.clients.admin import ask
 from tests.kit.fleets.configured import Configured, configured
 from tests.kit.fleets.served import served
 from tests.kit.suite.pace import soonest
-from web.config.file_watch import Watch
 
 QUEUE = "queue: {max_size: 5}\n"
 
@@ -175,7 +175,7 @@ async def test_a_directory_whose_place_another_one_took_was_followed_no_longer(t
 
 
 async def test_a_fleet_without_a_file_watches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web.config.file_watch.awatch", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("actors.config.file_watch.awatch", lambda *_, **__: 1 / 0)
     async with served("a") as here:
         from actors.config.settings import Settings
 

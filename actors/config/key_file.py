@@ -11,14 +11,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import trio
 
+from fleet.config import Config
 from fleet.security.api_keys import LONGEST_FILE, StoredKey, read_keys, written
-
-if TYPE_CHECKING:
-    from web.security.request_gate import Guarded
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +26,13 @@ _OTHERS: Final = 0o077
 
 Stamp = tuple[int, ...]
 """What tells one content of a file from another without reading it; empty: there is no file."""
+
+
+class Configured(Protocol):
+    """Whatever runs by a configuration, which changes."""
+
+    @property
+    def config(self) -> Config: ...
 
 
 class KeysUnusable(Exception):
@@ -112,7 +117,7 @@ def changes() -> int:
     return _changes[0]
 
 
-async def follow(system: Guarded, every: float = EVERY) -> None:
+async def follow(system: Configured, every: float = EVERY) -> None:
     """Look at the file of the configuration of the moment, again and again, until cancelled.
 
     The disk is touched in a worker thread: one that hangs leaves the fleet with the keys it has.

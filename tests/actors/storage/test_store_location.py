@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import trio
 
+from actors.storage.store_location import keeping, store_path
 from actors.storage.writer import Store
 from actors.system import open_system
 from fleet.config import Config
 from web.cli.demo import _Demo
-from web.config.store_location import keeping, store_path
 
 
 def config(**store: Any) -> Config:

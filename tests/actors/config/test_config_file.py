@@ -10,11 +10,10 @@ from typing import NoReturn
 
 import pytest
 
-from fleet.common.errors import BadRequest
+from actors.config import config_file
+from fleet.common.errors import BadRequest, NotFound
 from tests.kit.clients.admin import ask
 from tests.kit.fleets.configured import configured
-from web.config import config_file
-from web.http.errors import NotFound
 
 
 def full(*_: object) -> NoReturn:
@@ -28,7 +27,7 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_else(
     path = tmp_path / "config.yml"
     path.write_text("before")
     with monkeypatch.context() as patch:
-        patch.setattr(f"web.config.config_file.os.{step}", full)
+        patch.setattr(f"actors.config.config_file.os.{step}", full)
         with pytest.raises(config_file.NotSaved, match=r"config\.yml cannot be written: No space"):
             config_file.write(path, "after")
     assert path.read_text() == "before"
@@ -82,7 +81,7 @@ async def test_a_save_that_failed_is_told_and_can_be_tried_again(
     async with configured(tmp_path, "a") as here:
         await ask(here, "PATCH", "/config/queue", {"maxSize": 6})
         with monkeypatch.context() as patch:
-            patch.setattr("web.config.config_file.os.replace", full)
+            patch.setattr("actors.config.config_file.os.replace", full)
             answer = await ask(here, "POST", "/config/save", {}, status=500)
             assert "No space" in answer["error"]
         assert (await ask(here, "GET", "/config"))["unsaved"] == ["queue.max_size"]

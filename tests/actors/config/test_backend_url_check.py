@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import trio
 
+from actors.config import backend_url_check
+from actors.config.backend_url_check import BackendRefused, checked
 from fleet.config import BackendsSection
-from web.security import backend_url_check
-from web.security.backend_url_check import BackendRefused, checked
 
 DEFAULT = BackendsSection()
 
