@@ -14,7 +14,7 @@ from fleet.protocol.clean_path import moved
 from fleet.protocol.endpoints import known_methods, redirect
 from web.admin import role_enforcement
 from web.admin.kit.context import House
-from web.admin.route_table import FACES
+from web.admin.route_table import FACES, TOPICS
 from web.asgi.middleware import Guard
 from web.asgi.quart_connection import TERMS_KEY, FleetConnection
 from web.asgi.request_body import Budget, FleetRequest, Terms
@@ -44,7 +44,7 @@ class FleetApp(QuartTrio):
 
 def create_apps(system: System, house: House | None = None) -> Mapping[Face, QuartTrio]:
     """The application of every face; the proxy's, which the orchestrator's port serves too, comes first."""
-    home = house or House.of(system)
+    home = house or House.of(system, TOPICS)
     whole = create_app(system, home)
     made = {face: create_app(system, home, face) for face in (Face.DASHBOARD, Face.METRICS)}
     return {Face.PROXY: whole, Face.ORCHESTRATOR: whole, **made}
@@ -52,7 +52,7 @@ def create_apps(system: System, house: House | None = None) -> Mapping[Face, Qua
 
 def create_app(system: System, house: House | None = None, face: Face = Face.PROXY) -> QuartTrio:
     """The application of one face of one system, guard included: an ASGI callable for `web.asgi.hypercorn_server`."""
-    home = house or House.of(system)
+    home = house or House.of(system, TOPICS)
     app = FleetApp("fleet", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = system.config.limits.body_bytes
     app.config["BODY_TIMEOUT"] = None  # the body has terms of its own

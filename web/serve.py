@@ -30,6 +30,7 @@ from actors.observability.tracing import tracing
 from actors.storage.store_location import keeping
 from fleet.config import listening
 from web.admin.kit.context import House
+from web.admin.route_table import TOPICS
 from web.app import create_apps
 from web.app_reload import follower, patience
 from web.asgi.hypercorn_server import MESSAGE_BYTES, serve_apps
@@ -109,7 +110,7 @@ async def serve(
         async with trio.open_nursery() as watching:
             watching.start_soon(system.watch)
             async with trio.open_nursery() as nursery:
-                home = house or House.of(system)
+                home = house or House.of(system, TOPICS)
                 urls = await nursery.start(_listen, config, home, listeners, behind, tls, most, closing)
                 system.roster.own_urls = urls
                 task_status.started(urls)
@@ -282,7 +283,7 @@ async def _run_system(
         if tracer is not None:
             tracer.attach(system.fleet)
         scrub_with(lambda text: api_key_auth.secrets_of(system.config).scrubbed(text))
-        house = House(system, Settings(system, doors.origin), LogRing.installed())
+        house = House(system, Settings(system, doors.origin), LogRing.installed(), TOPICS)
         house.settings.followers.append(end.follow)
         urls = await serving.start(_serve, config, house, end, doors)
         say(f"proxy        {urls[0]}")

@@ -18,6 +18,7 @@ from web.admin.breakers import breakers
 from web.admin.kit.context import House
 from web.admin.kit.routes import Asked
 from web.admin.requests import in_flight, queue
+from web.admin.route_table import TOPICS
 from web.admin.servers import bans, servers
 
 SERVERS = [f"s{number}" for number in range(80)]
@@ -81,7 +82,7 @@ async def test_requests_go_first_while_a_long_list_is_made(
         nursery.start_soon(others)
         await trio.lowlevel.checkpoint()
         before = turns
-        answer = await view(Asked(House.of(fleet.system), Identity("me", Role.ADMIN), query))
+        answer = await view(Asked(House.of(fleet.system, TOPICS), Identity("me", Role.ADMIN), query))
         assert turns - before >= 2
         assert len(entries(answer)) >= len(SERVERS) * 0.9
         nursery.cancel_scope.cancel()

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from actors.config.settings import Settings
-from web.admin.route_table import TOPICS
 from web.monitoring.exposition import Exposition
 from web.ollama_api import merged_lists
 from web.ollama_api.merged_lists import Listing
@@ -25,6 +24,8 @@ class House:
     system: System
     settings: Settings
     logs: LogRing
+    topics: tuple[Topic, ...]
+    """All routes of the admin API, which describe themselves to whoever asks. Handed in: the routes know this class."""
     exposition: Exposition = field(default_factory=Exposition)
     """What `/metrics` answers, shared by all ports."""
     tags: Listing = field(init=False)
@@ -37,12 +38,7 @@ class House:
         object.__setattr__(self, "tags", merged_lists.tags(self.system))
         object.__setattr__(self, "passes", Passes(self.system.fleet.journal))
 
-    @property
-    def topics(self) -> tuple[Topic, ...]:
-        """All routes of the admin API."""
-        return TOPICS
-
     @classmethod
-    def of(cls, system: System) -> House:
+    def of(cls, system: System, topics: tuple[Topic, ...]) -> House:
         """A house around a system alone: settings without a file, the ring of this process."""
-        return cls(system, Settings(system), LogRing.installed())
+        return cls(system, Settings(system), LogRing.installed(), topics)
