@@ -27,10 +27,10 @@ from fleet.breakers.outcomes import Completed
 from fleet.common.ids import ServerId
 from fleet.config import Config, ServerSpec
 from fleet.protocol.call import Downstream, Headers
-from web.asgi.request_body import Terms
 from web.edge.acceptor import Edge
 from web.edge.connection import Connection
 from web.edge.request_reader import Intake
+from web.http.body_limits import Terms
 from web.ollama_api.inference_call import Work
 from web.process.private_listener import Inner
 

@@ -15,10 +15,12 @@ from fleet.protocol.endpoints import known_methods, redirect
 from web.admin import role_enforcement
 from web.admin.kit.context import House
 from web.admin.route_table import FACES, TOPICS
+from web.asgi import quart_request
 from web.asgi.middleware import Guard
 from web.asgi.quart_connection import TERMS_KEY, FleetConnection
-from web.asgi.request_body import Budget, FleetRequest, Terms
-from web.http import errors, quart_request, responses
+from web.asgi.request_body import FleetRequest
+from web.http import errors, responses
+from web.http.body_limits import Budget, Terms
 from web.http.ports import Face
 from web.live.routes import open_doors
 from web.monitoring.http_counts import Counting

@@ -1,21 +1,30 @@
-"""What the front end holds in copies, brought up to date when the configuration changes."""
+"""What the front end holds in copies, brought up to date: when the configuration changes, and when all is read anew."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+import trio
+
+from actors.config import key_file
+from actors.config.tls import TlsUnusable, secured
 from web.asgi.quart_connection import TERMS_KEY
 from web.process import log_format
 from web.process.bind import DEAD_PEER
 from web.process.file_limits import most_clients
 
 if TYPE_CHECKING:
+    from actors.system import System
     from fleet.config import Config
+    from web.admin.kit.context import House
     from web.edge.acceptor import Edge
     from web.process.bind import Bound
+
+log = logging.getLogger("fleet.serve")
 
 _MARGIN: Final = 30.0
 """Seconds beyond `timeouts.write` in which the system leaves a client alone that does not read: ours to judge first."""
@@ -49,3 +58,21 @@ def follower(apps: Sequence[Any], edge: Edge, listeners: Sequence[Bound]) -> Cal
         before = config
 
     return follow
+
+
+async def renew_all(house: House) -> None:
+    """Once. What cannot be used changes nothing, and is told. Cancelled: the same."""
+    log.info("reading configuration, keys and certificates anew")
+    await house.settings.renew()
+    if path := house.system.config.security.keys_file:
+        await key_file.refresh(path)
+    log.info("everything was read anew")
+
+
+async def renew_certificate(edge: Edge, system: System) -> None:
+    """For connections that come from here on. Files that cannot be used change nothing."""
+    try:
+        edge.tls = await trio.to_thread.run_sync(secured, system.config)
+        log.info("the certificate was read anew")
+    except TlsUnusable as error:
+        log.error("the certificate stays as it was: %s", error)

@@ -25,6 +25,7 @@ import trio
 from actors.config import key_file
 from actors.config.file_watch import Watch
 from actors.config.settings import Settings
+from actors.config.tls import secured
 from actors.kit.supervisor import keep_up
 from actors.observability.tracing import tracing
 from actors.storage.store_location import keeping
@@ -32,7 +33,7 @@ from fleet.config import listening
 from web.admin.kit.context import House
 from web.admin.route_table import TOPICS
 from web.app import create_apps
-from web.app_reload import follower, patience
+from web.app_reload import follower, patience, renew_all, renew_certificate
 from web.asgi.hypercorn_server import MESSAGE_BYTES, serve_apps
 from web.asgi.quart_connection import TERMS_KEY
 from web.edge.acceptor import Edge, serve_edge
@@ -43,7 +44,6 @@ from web.process.bind import Bound, bind
 from web.process.file_limits import most_clients
 from web.process.log_buffer import LogRing, scrub_with
 from web.process.private_listener import Inner, private_socket
-from web.process.reload import renew_all, renew_certificate, secured
 from web.process.watchdog import Watchdog, watchdog
 from web.security import api_key_auth
 

@@ -7,6 +7,8 @@ import ssl
 from pathlib import Path
 from typing import Final, NoReturn
 
+from fleet.config import Config
+
 CERTIFICATE: Final = "server.tls.certificate"
 KEY: Final = "server.tls.key"
 
@@ -42,6 +44,12 @@ def server_context(certificate: str, key: str) -> ssl.SSLContext:
     except (OSError, ValueError) as error:
         raise TlsUnusable(_fault(error, certificate, key)) from error
     return context
+
+
+def secured(config: Config) -> ssl.SSLContext | None:
+    """What the listeners need for TLS, None without. Raises TlsUnusable."""
+    files = config.server.tls
+    return server_context(files.certificate, files.key) if files.enabled else None
 
 
 def _no_password() -> NoReturn:

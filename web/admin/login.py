@@ -19,8 +19,8 @@ from fleet.security.rate_limit import per_minute
 from fleet.security.roles import Role
 from web.admin.kit.routes import Asked
 from web.admin.observability.dashboard_routes import topic as topic
+from web.asgi.quart_request import client, scope, whole_body
 from web.http import responses
-from web.http.quart_request import client, scope, whole_body
 from web.monitoring import login_page
 from web.security import api_key_auth
 from web.security.cross_origin import OWN_KEY

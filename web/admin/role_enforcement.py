@@ -17,7 +17,7 @@ from fleet.common.errors import Forbidden
 from fleet.protocol.endpoints import ENDPOINTS, PINNABLE
 from fleet.security.roles import Identity, Role
 from web.admin.route_table import entries_of
-from web.http import quart_request
+from web.asgi import quart_request
 from web.http.ports import Face
 from web.security import api_key_auth
 

@@ -18,8 +18,9 @@ from quart import Response, current_app
 
 from fleet.protocol.headers import field
 from fleet.security.redaction import redacted
+from web.asgi import quart_request
 from web.asgi.quart_connection import Relay, Work
-from web.http import errors, quart_request
+from web.http import errors
 from web.security import api_key_auth
 
 if TYPE_CHECKING:

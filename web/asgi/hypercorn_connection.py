@@ -25,8 +25,8 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
+from web.asgi.bad_frames import FrameStream
 from web.http.ports import KEY, Face
-from web.live.bad_frames import FrameStream
 from web.process import raw_connection
 from web.process.private_listener import FACE, PEER
 from web.security.request_gate import new_request_id

@@ -15,11 +15,11 @@ from fleet.common.errors import FleetError, Forbidden
 from fleet.protocol.call import Headers
 from fleet.protocol.headers import field
 from web.asgi.quart_connection import converse
+from web.asgi.quart_request import BY_KEY
 from web.asgi.request_body import HeldBody
 from web.asgi.response_writer import AsgiDownstream
 from web.http import errors, request_target
 from web.http.ports import Face, face_of
-from web.http.quart_request import BY_KEY
 from web.security import api_key_auth, cross_origin, rate_limits
 from web.security.request_gate import Doorman, Guarded, Judged
 from web.security.session_cookies import Passes, shown

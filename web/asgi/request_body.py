@@ -9,47 +9,20 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Generator
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import trio
 from quart_trio.wrappers import TrioRequest
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from fleet.common.errors import BodyBudget, RequestTimeout
+from fleet.common.errors import RequestTimeout
 from fleet.protocol import headers as fields
 from fleet.protocol.call import Headers
+from web.http.body_limits import Terms
 from web.process.raw_connection import UNKNOWN, Wire
 
 _CHUNKS_AHEAD: Final = 4
 _SHORT: Final = 2**20
-
-
-class Budget:
-    """Bytes of request bodies that may be in memory at one time, all requests together."""
-
-    def __init__(self, limit: float = math.inf) -> None:
-        self.limit = limit
-        self.used = 0
-
-    def take(self, size: int) -> None:
-        """Account for bytes. Raises BodyBudget when there is no room; nothing is taken then."""
-        if self.used + size > self.limit:
-            raise BodyBudget("too many large requests at once", details="see limits.buffered_bytes", retry_after=1.0)
-        self.used += size
-
-    def give_back(self, size: int) -> None:
-        """They are gone."""
-        self.used -= size
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What holds for every body of a fleet: seconds of silence, seconds in all, and the memory they share."""
-
-    idle: float = math.inf
-    total: float = math.inf
-    budget: Budget = field(default_factory=Budget)
 
 
 class HeldBody:

@@ -44,7 +44,7 @@ def add(
     file: File = None,
 ) -> None:
     """Make a key and print it, this once: only its digest is kept."""
-    from web.security import key_ring
+    from web.cli import key_commands as key_ring
 
     key_ring.add(name, role, config, file)
 
@@ -52,7 +52,7 @@ def add(
 @keys.command("list", epilog="Example: fleet keys list")
 def show(config: Config = None, file: File = None) -> None:
     """List the keys of the file: names, roles, when they were made and revoked."""
-    from web.security import key_ring
+    from web.cli import key_commands as key_ring
 
     key_ring.show(config, file)
 
@@ -60,6 +60,6 @@ def show(config: Config = None, file: File = None) -> None:
 @keys.command(epilog="Example: fleet keys revoke ci")
 def revoke(name: Name, config: Config = None, file: File = None) -> None:
     """Revoke a key. A running fleet refuses it within a second; requests that run already go on."""
-    from web.security import key_ring
+    from web.cli import key_commands as key_ring
 
     key_ring.revoke(name, config, file)

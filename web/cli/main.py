@@ -216,8 +216,7 @@ def _refuse_untraceable(config: Config) -> None:
 
 
 def _refuse_unusable_tls(config: Config) -> None:
-    from actors.config.tls import TlsUnusable
-    from web.process.reload import secured
+    from actors.config.tls import TlsUnusable, secured
 
     try:
         secured(config)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from fleet.security.client_address import TrustedProxies
-from web.asgi.request_body import Terms
 from web.edge import disconnect_watch, error_responses
 from web.edge.app_proxy import ColdLane
 from web.edge.connection import Connection
 from web.edge.inference_lane import HotLane
 from web.edge.request_head import Heads
+from web.http.body_limits import Terms
 from web.http.ports import Face
 from web.process.resource_shortage import PAUSE, Shortage, is_shortage
 

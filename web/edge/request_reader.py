@@ -16,8 +16,8 @@ from actors.upstream.connection import Link
 from actors.upstream.transport_errors import BROKEN
 from fleet.common.errors import BadRequest, RequestTimeout, TooLarge
 from fleet.http1.body_framing import Chunked, Framing, Length, WireError
-from web.asgi.request_body import Terms
 from web.edge.request_head import NOT_HTTP, BadHead, Heads, RequestHead
+from web.http.body_limits import Terms
 
 _END: Final = b"\r\n\r\n"
 _OPENING = re.compile(rb"[A-Z\r]")

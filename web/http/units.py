@@ -1,4 +1,4 @@
-"""What the admin views share: units, names of states, bodies."""
+"""What the admin views share: units, and names of states."""
 
 from __future__ import annotations
 
@@ -6,21 +6,15 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-import orjson
 import trio
 
-from fleet.common.errors import BadRequest, TooLarge
 from fleet.scheduling.server_state import Admin, Health
-from web.http.quart_request import whole_body
 
 if TYPE_CHECKING:
     from actors.state.fleet_state import ServerCell
     from fleet.scheduling.server_state import ServerState
 
 ROOT: Final = "/api/orchestrator"
-LARGEST: Final = 2**20
-"""Bytes of a body of the admin API."""
-MOST_VALUES: Final = 5_000
 _TURN: Final = 25
 """Entries of an answer that are made before others get a turn: half a millisecond or so."""
 
@@ -67,23 +61,3 @@ def status_of(state: ServerState) -> str:
 def is_healthy(cell: ServerCell) -> bool:
     """Whether the probes reach it, whatever the operator says."""
     return cell.state.health is Health.HEALTHY
-
-
-async def json_object(most: int = MOST_VALUES) -> dict[str, object]:
-    """The request body as a JSON object; an empty body is an empty one. Raises BadRequest, TooLarge.
-
-    It must be within `LARGEST` bytes and about `most` values: the event loop reads it, and each value may be a problem
-    that is told.
-    """
-    body = await whole_body()
-    if not body.strip():
-        return {}
-    if len(body) > LARGEST or body.count(b",") > most:  # every value but the first has a comma before it
-        raise TooLarge(f"the body may have {LARGEST} bytes, and about {most} values")
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest("the body is not valid JSON", details=str(error)) from None
-    if not isinstance(value, dict):
-        raise BadRequest("the body must be a JSON object")
-    return value

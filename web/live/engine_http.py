@@ -10,7 +10,8 @@ import trio
 from quart import Response, request
 
 from fleet.common.errors import FleetError, TooLarge
-from web.http import quart_request, responses
+from web.asgi import quart_request
+from web.http import responses
 from web.live import engine_io
 from web.live.engine_io import POLLING, BadPacket, Refused
 from web.live.session import End, Over

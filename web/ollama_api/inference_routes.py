@@ -13,8 +13,8 @@ from quart import Blueprint
 from fleet.common.ids import RequestId, ServerId
 from fleet.protocol.endpoints import ENDPOINTS, PINNABLE, Endpoint
 from web.asgi.quart_connection import Relay
+from web.asgi.quart_request import by, client, scope, whole_body
 from web.http import errors
-from web.http.quart_request import by, client, scope, whole_body
 from web.monitoring.http_counts import EXCHANGED
 from web.ollama_api.inference_call import hints_of, work_of
 from web.security import api_key_auth

@@ -16,9 +16,9 @@ from fleet.common.ids import ANY_MODEL, ModelName, ServerId
 from fleet.protocol.dialects import missing_model_text
 from web.asgi.audited_route import MANAGEMENT, Note, audited
 from web.asgi.quart_connection import Relay
+from web.asgi.quart_request import managed_call, plain_call
 from web.http import responses
 from web.http.errors import NotOffered
-from web.http.quart_request import managed_call, plain_call
 from web.ollama_api.fan_out import Ask, Reply, ask_all
 from web.ollama_api.pull_fan_out import pull
 from web.ollama_api.read_your_writes import held, refresh, reread

@@ -17,7 +17,8 @@ from fleet.protocol.call import Call, Downstream
 from tests.kit.clients.lanes import both_lanes
 from tests.web.edge.raw import Served, Wire, head, lingering
 from tests.web.fake_system import FakeSystem, fleet
-from web.asgi.request_body import Budget, HeldBody, Terms
+from web.asgi.request_body import HeldBody
+from web.http.body_limits import Budget, Terms
 
 pytestmark = both_lanes
 

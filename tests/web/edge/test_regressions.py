@@ -17,13 +17,13 @@ from fleet.common.errors import RequestTimeout
 from fleet.protocol.call import Call, Downstream
 from tests.kit.clients.raw import read_all
 from tests.web.fake_system import FakeSystem, fleet
-from web.asgi.request_body import Terms
 from web.edge import app_proxy
 from web.edge.app_proxy import Asking
 from web.edge.connection import Connection
 from web.edge.request_head import Heads, parse
 from web.edge.request_reader import Body, Intake
 from web.edge.websocket_tunnel import tunnel
+from web.http.body_limits import Terms
 from web.http.ports import Face
 from web.process.private_listener import FACE, PEER
 

@@ -18,10 +18,11 @@ from fleet.config.loading.yaml_reader import MOST_NODES
 from fleet.config.schema.introspection import fields, spellings
 from fleet.config.schema.types import Section
 from fleet.security.roles import Role
+from web.admin.kit.json_body import json_object
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import Asked, Topic
 from web.admin.kit.schemas import ISO, Each, Maybe, OneOf, Said
-from web.http.units import iso, json_object
+from web.http.units import iso
 
 if TYPE_CHECKING:
     from actors.config.sources import Outcome, Trouble

@@ -14,11 +14,12 @@ from pydantic import BaseModel
 from quart import Blueprint, Response
 
 from fleet.security.roles import Identity, Role
+from web.admin.kit.json_body import json_object
 from web.admin.kit.parameters import Param, body_of, query_of
 from web.asgi.audited_route import ADMIN, Note, audited
+from web.asgi.quart_request import scope
 from web.http import responses
-from web.http.quart_request import scope
-from web.http.units import ROOT, json_object
+from web.http.units import ROOT
 from web.security import api_key_auth
 
 if TYPE_CHECKING:

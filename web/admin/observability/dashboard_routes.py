@@ -10,8 +10,8 @@ from fleet.security.roles import Role
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import Asked, Topic
 from web.admin.kit.schemas import ISO, OneOf, Said
+from web.asgi.quart_request import scope
 from web.http import responses
-from web.http.quart_request import scope
 from web.http.units import iso, now_iso
 from web.http.version import own_version
 from web.monitoring import wall_display

@@ -12,8 +12,8 @@ from web.admin.kit.routes import Asked, Topic
 from web.admin.kit.schemas import ISO, SECONDS, Each, Maybe, OneOf, Optional, Said
 from web.admin.observability.health_summary import VERDICT, verdict_of
 from web.admin.observability.symptoms import Symptom, symptoms, word_of
+from web.asgi.quart_request import scope
 from web.http import responses
-from web.http.quart_request import scope
 from web.http.units import is_healthy, iso, now_iso
 from web.http.version import own_version
 from web.security import api_key_auth

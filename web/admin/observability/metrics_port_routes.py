@@ -21,8 +21,8 @@ from web.admin.models.figures import MINUTE
 from web.admin.observability.health_summary import VERDICT, verdict_of
 from web.admin.observability.summary import NOTHING, PERCENT, SUMMARY, mean_seconds, summarised, tenths, total_requests
 from web.admin.observability.symptoms import symptoms, word_of
+from web.asgi.quart_request import scope
 from web.http import responses
-from web.http.quart_request import scope
 from web.http.units import now_iso
 from web.http.version import own_version
 from web.security import api_key_auth

@@ -17,11 +17,12 @@ from fleet.config.schema.servers import Tag, Url
 from fleet.config.schema.types import Secret, Section, Whole
 from fleet.config.schema.urls import hint
 from fleet.security.roles import Role
+from web.admin.kit.json_body import json_object
 from web.admin.kit.parameters import Param, body_of
 from web.admin.kit.routes import Asked, Topic
 from web.admin.kit.schemas import Said
 from web.admin.servers.views import SERVER, describe
-from web.http.units import json_object, take_turns
+from web.http.units import take_turns
 
 if TYPE_CHECKING:
     from actors.system import System

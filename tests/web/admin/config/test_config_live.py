@@ -22,8 +22,8 @@ from tests.web.fake_system import FakeSystem
 from tests.web.test_serve import Draining, start
 from web.app_reload import follower, patience
 from web.asgi.quart_connection import TERMS_KEY
-from web.asgi.request_body import Terms
 from web.edge.acceptor import Edge
+from web.http.body_limits import Terms
 from web.process.bind import bind
 from web.process.private_listener import private_socket
 
