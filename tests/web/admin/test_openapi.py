@@ -16,7 +16,7 @@ from web.admin.route_table import FACES, TOPICS, entries
 
 BEGIN, END = "<!-- routes: begin (generated, do not edit) -->", "<!-- routes: end -->"
 RENEW = "python -m tests.web.admin.test_openapi"
-SEED = ROOT / "tests" / "web" / "seed_routes.txt"
+SEED = ROOT / "tests" / "web" / "admin" / "contract" / "seed_routes.txt"
 
 
 def document() -> dict[str, Any]:
