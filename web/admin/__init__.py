@@ -1,1 +1,4 @@
-"""The orchestrator's REST API, one blueprint a topic."""
+"""The orchestrator's REST API: the table of its routes, and what is made from the table.
+
+Knows no live client and no lane.
+"""

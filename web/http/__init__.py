@@ -1,1 +1,4 @@
-"""HTTP as all ports speak it: errors, replies, targets, units. Knows no route."""
+"""HTTP as all ports speak it: errors, responses, targets, bounds, units.
+
+Knows no route, no key and no framework's request.
+"""

@@ -1,1 +1,1 @@
-"""The routes of Ollama, OpenAI and Anthropic clients. Admin calls are elsewhere."""
+"""The routes of Ollama, OpenAI and Anthropic clients. Knows no admin call and no connection."""

@@ -1,1 +1,1 @@
-"""Routes about the configuration."""
+"""Routes about the configuration. They know no file: the settings read, change and write."""

@@ -1,1 +1,1 @@
-"""Routes about models and jobs."""
+"""Routes about models and jobs. They know of servers only who has what."""

@@ -1,1 +1,1 @@
-"""Routes about servers and bans."""
+"""Routes about servers and bans. They do not choose servers for requests."""

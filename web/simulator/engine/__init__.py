@@ -1,1 +1,1 @@
-"""How the simulated server works on a request, in tasks and bytes."""
+"""How the simulated server works on a request, in tasks and bytes. Knows no route."""

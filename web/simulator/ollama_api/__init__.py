@@ -1,1 +1,1 @@
-"""What the simulated server answers, one module per dialect or topic."""
+"""What the simulated server answers, one module per dialect or topic. Knows no socket."""
