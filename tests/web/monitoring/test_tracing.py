@@ -201,7 +201,7 @@ async def test_a_collector_that_takes_nothing_costs_one_warning(
 SILENT = """
 import sys, trio
 import web.cli, web.serve, web.app, actors.system
-from actors.tracing import tracing
+from actors.observability.tracing import tracing
 from fleet.config import Config
 
 async def main():
