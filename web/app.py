@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import quart.wrappers.base
 from quart import Response, has_request_context, request, websocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
+from actors.system import System
 from fleet.common.errors import FleetError
+from fleet.config import Config
 from fleet.protocol.clean_path import moved
 from fleet.protocol.endpoints import known_methods, redirect
 from web.admin import role_enforcement
@@ -25,12 +28,6 @@ from web.http.ports import Face
 from web.live.routes import open_doors
 from web.monitoring.http_counts import Counting
 from web.ollama_api import inference_routes, management_routes, version_and_list_routes
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from actors.system import System
-    from fleet.config import Config
 
 _ADMIN: Final = "/api/orchestrator"
 # What Quart 0.23 raises in a websocket's view when the client has gone; before, it cancelled the view.

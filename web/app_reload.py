@@ -6,23 +6,20 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import trio
 
 from actors.config import key_file
 from actors.config.tls import TlsUnusable, secured
+from actors.system import System
+from fleet.config import Config
+from web.admin.kit.context import House
 from web.asgi.quart_connection import TERMS_KEY
+from web.edge.acceptor import Edge
 from web.process import log_format
-from web.process.bind import DEAD_PEER
+from web.process.bind import DEAD_PEER, Bound
 from web.process.file_limits import most_clients
-
-if TYPE_CHECKING:
-    from actors.system import System
-    from fleet.config import Config
-    from web.admin.kit.context import House
-    from web.edge.acceptor import Edge
-    from web.process.bind import Bound
 
 log = logging.getLogger("fleet.serve")
 

@@ -18,18 +18,20 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import trio
 
 from actors.config import key_file
 from actors.config.file_watch import Watch
 from actors.config.settings import Settings
+from actors.config.sources import Origin
 from actors.config.tls import secured
 from actors.kit.supervisor import keep_up
 from actors.observability.tracing import tracing
 from actors.storage.store_location import keeping
-from fleet.config import listening
+from actors.system import System, open_system
+from fleet.config import Config, listening
 from web.admin.kit.context import House
 from web.admin.route_table import TOPICS
 from web.app import create_apps
@@ -46,11 +48,6 @@ from web.process.log_buffer import LogRing, scrub_with
 from web.process.private_listener import Inner, private_socket
 from web.process.watchdog import Watchdog, watchdog
 from web.security import api_key_auth
-
-if TYPE_CHECKING:
-    from actors.config.sources import Origin
-    from actors.system import System
-    from fleet.config import Config
 
 log = logging.getLogger("fleet.serve")
 
@@ -272,8 +269,6 @@ async def _run_system(
     setting: Setting,
     end: _End,
 ) -> None:
-    from actors.system import open_system
-
     async with (
         keeping(config, source) as journal,
         tracing(config) as tracer,

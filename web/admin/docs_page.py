@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from html import escape
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from quart import Response
 
@@ -13,9 +14,6 @@ from web.admin import openapi
 from web.admin.kit.routes import Asked, Entry, Topic
 from web.http import responses
 from web.http.version import own_version
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 topic = Topic("docs", "The API described.", root="")
 

@@ -9,9 +9,9 @@ import logging
 from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from quart import request, websocket
+from quart import Quart, request, websocket
 
 from fleet.common.errors import Forbidden
 from fleet.protocol.endpoints import ENDPOINTS, PINNABLE
@@ -20,11 +20,7 @@ from web.admin.route_table import entries_of
 from web.asgi import quart_request
 from web.http.ports import Face
 from web.security import api_key_auth
-
-if TYPE_CHECKING:
-    from quart import Quart
-
-    from web.security.request_gate import Guarded
+from web.security.request_gate import Guarded
 
 log = logging.getLogger(__name__)
 

@@ -11,21 +11,19 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 import trio
 from quart import Response, current_app
 
+from actors.system import System
+from fleet.protocol.call import Downstream, Headers
 from fleet.protocol.headers import field
 from fleet.security.redaction import redacted
 from web.asgi import quart_request
 from web.asgi.quart_connection import Relay, Work
 from web.http import errors
 from web.security import api_key_auth
-
-if TYPE_CHECKING:
-    from actors.system import System
-    from fleet.protocol.call import Downstream, Headers
 
 MANAGEMENT: Final = logging.getLogger("fleet.management")
 ADMIN: Final = logging.getLogger("fleet.admin")

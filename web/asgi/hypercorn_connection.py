@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from socket import AF_UNIX
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import h11
 import trio
@@ -24,15 +24,13 @@ from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
+from wsproto.events import Message
 
 from web.asgi.bad_frames import FrameStream
 from web.http.ports import KEY, Face
 from web.process import raw_connection
 from web.process.private_listener import FACE, PEER
 from web.security.request_gate import new_request_id
-
-if TYPE_CHECKING:
-    from wsproto.events import Message
 
 log = logging.getLogger(__name__)
 

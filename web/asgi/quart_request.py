@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from quart import current_app, request
 
@@ -18,9 +18,7 @@ from fleet.security.api_keys import without_keys
 from web.http import errors
 from web.http.paced_steps import paced
 from web.security import api_key_auth
-
-if TYPE_CHECKING:
-    from web.security.request_gate import Guarded
+from web.security.request_gate import Guarded
 
 SYSTEM_KEY: Final = "fleet.system"
 """Where the app's configuration has the running fleet."""

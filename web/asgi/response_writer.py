@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import h11
 import trio
 from hypercorn.typing import ASGISendCallable
 
 from fleet.protocol.call import ClientGone, Headers
-
-if TYPE_CHECKING:
-    from web.asgi.request_body import HeldBody
+from web.asgi.request_body import HeldBody
 
 
 class AsgiDownstream:

@@ -7,10 +7,12 @@ import math
 import socket
 import ssl
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
+from actors.system import System
+from fleet.config import Config
 from fleet.security.client_address import TrustedProxies
 from web.edge import disconnect_watch, error_responses
 from web.edge.app_proxy import ColdLane
@@ -19,13 +21,9 @@ from web.edge.inference_lane import HotLane
 from web.edge.request_head import Heads
 from web.http.body_limits import Terms
 from web.http.ports import Face
+from web.process.bind import Bound
+from web.process.private_listener import Inner
 from web.process.resource_shortage import PAUSE, Shortage, is_shortage
-
-if TYPE_CHECKING:
-    from actors.system import System
-    from fleet.config import Config
-    from web.process.bind import Bound
-    from web.process.private_listener import Inner
 
 log = logging.getLogger(__name__)
 

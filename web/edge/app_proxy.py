@@ -9,24 +9,22 @@ from __future__ import annotations
 import logging
 import math
 import socket
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import trio
 
+from actors.upstream.connection import Link
 from actors.upstream.pool import Endpoint, Pool, UpstreamRequest, UpstreamResponse
 from fleet.common.errors import BackendError, BadRequest, FleetError, Phase
+from fleet.protocol.call import Headers
 from fleet.protocol.headers import connection_fields, field
+from web.edge.request_head import RequestHead
+from web.edge.request_reader import Body, Intake
+from web.edge.response_writer import EdgeDownstream
 from web.edge.websocket_tunnel import tunnel
+from web.http.ports import Face
 from web.http.request_target import split_absolute
 from web.process.private_listener import FACE, PEER, Inner
-
-if TYPE_CHECKING:
-    from actors.upstream.connection import Link
-    from fleet.protocol.call import Headers
-    from web.edge.request_head import RequestHead
-    from web.edge.request_reader import Body, Intake
-    from web.edge.response_writer import EdgeDownstream
-    from web.http.ports import Face
 
 log = logging.getLogger(__name__)
 

@@ -10,17 +10,15 @@ import math
 import time
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
 from actors.upstream.transport_errors import BROKEN
 from fleet.protocol.call import ClientGone, Headers
-
-if TYPE_CHECKING:
-    from web.edge.request_head import RequestHead
-    from web.edge.request_reader import Body
-    from web.edge.tls_link import ClientLink
+from web.edge.request_head import RequestHead
+from web.edge.request_reader import Body
+from web.edge.tls_link import ClientLink
 
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 _STATUS: Final = {int(status): f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}

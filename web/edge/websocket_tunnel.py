@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 import trio
 
+from actors.upstream.connection import Link
 from actors.upstream.transport_errors import BROKEN
-
-if TYPE_CHECKING:
-    from actors.upstream.connection import Link
-    from web.edge.request_reader import Intake
+from web.edge.request_reader import Intake
 
 _Receive = Callable[[], Awaitable[bytes]]
 _Send = Callable[[bytes], Awaitable[None]]

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable
+from typing import Final
 
 from fleet.common.errors import FleetError
+from fleet.protocol.call import Headers
 from fleet.security.api_keys import LONGEST_KEY
 from fleet.security.roles import ANONYMOUS, Identity, Role
 from web.admin.role_enforcement import RoleTooLow
 from web.security import api_key_auth
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from fleet.protocol.call import Headers
-    from web.security.request_gate import Guarded
-    from web.security.session_cookies import Shown
+from web.security.request_gate import Guarded
+from web.security.session_cookies import Shown
 
 NEEDED: Final = Role.OPERATOR
 """The feed names servers and models, as the admin API does."""

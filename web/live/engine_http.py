@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 from quart import Response, request
@@ -14,12 +14,9 @@ from web.asgi import quart_request
 from web.http import responses
 from web.live import engine_io
 from web.live.engine_io import POLLING, BadPacket, Refused
-from web.live.session import End, Over
+from web.live.session import End, Over, Session
+from web.live.sessions import Sessions
 from web.security import api_key_auth
-
-if TYPE_CHECKING:
-    from web.live.session import Session
-    from web.live.sessions import Sessions
 
 _TEXT: Final = "text/plain; charset=UTF-8"
 

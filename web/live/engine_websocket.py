@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import quart.wrappers.base
 import trio
-from quart import websocket
+from quart import Response, websocket
 
 from web.live import engine_io
 from web.live.engine_http import handshake, refusal
 from web.live.engine_io import WEBSOCKET, BadPacket, Refused
-from web.live.session import End, Over
+from web.live.session import End, Over, Session
+from web.live.sessions import Sessions
 from web.security import api_key_auth
-
-if TYPE_CHECKING:
-    from quart import Response
-
-    from web.live.session import Session
-    from web.live.sessions import Sessions
 
 _gone = getattr(quart.wrappers.base, "ClientDisconnectedError", None)
 _GONE: Final[tuple[type[Exception], ...]] = (_gone,) if _gone else ()

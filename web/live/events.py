@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from actors.observability.dashboard.feed import Viewer
+from actors.observability.dashboard.feed import Viewer
 
 TOPICS: Final = ("metrics_update", "ai_status_update", "system_alert", "job_update")
 """What everybody gets. Nothing else can be subscribed to."""

@@ -7,25 +7,22 @@ this. Close codes: 1003 bytes instead of text, 1008 the key is no longer good, 1
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 import trio
 from quart import websocket
+from quart_trio import QuartTrio
 
+from actors.observability.dashboard.feed import Viewer
+from actors.system import System
+from web.admin.kit.context import House
 from web.admin.role_enforcement import WEBSOCKET, grant
 from web.live.admission import NEEDED, Credentials
 from web.live.events import answered
 from web.live.ping_pace import Pace
 from web.live.quart_compat import GONE
 from web.security import api_key_auth
-
-if TYPE_CHECKING:
-    from quart_trio import QuartTrio
-
-    from actors.observability.dashboard.feed import Viewer
-    from actors.system import System
-    from web.admin.kit.context import House
 
 PATH: Final = "/ws"
 KEY: Final = "fleet.talks"

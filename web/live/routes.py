@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import trio
+from quart import Quart
+from quart_trio import QuartTrio
 
 from fleet.security.roles import Role
+from web.admin.kit.context import House
 from web.admin.role_enforcement import WEBSOCKET, grant
 from web.live import plain_websocket, sessions
 from web.live.engine_http import serve_request
@@ -13,15 +19,6 @@ from web.live.engine_websocket import serve_websocket
 from web.live.plain_websocket import add_plain
 from web.live.sessions import Sessions
 from web.security.api_key_auth import SOCKET_IO
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    import trio
-    from quart import Quart
-    from quart_trio import QuartTrio
-
-    from web.admin.kit.context import House
 
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 """All that the protocol has an answer to; to most, that it is wrong."""

@@ -10,21 +10,18 @@ import enum
 import logging
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import trio
 
+from actors.observability.dashboard.feed import Transport, Update, Viewer
+from actors.system import System
 from fleet.common.errors import FleetError
 from web.live import engine_io, socketio
-from web.live.engine_io import BadPacket
+from web.live.admission import Credentials
+from web.live.engine_io import BadPacket, Timing
 from web.live.events import answered
 from web.live.ping_pace import Pace
-
-if TYPE_CHECKING:
-    from actors.observability.dashboard.feed import Transport, Update, Viewer
-    from actors.system import System
-    from web.live.admission import Credentials
-    from web.live.engine_io import Timing
 
 log = logging.getLogger("fleet.live")
 

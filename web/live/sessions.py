@@ -5,21 +5,19 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
+from actors.observability.dashboard.feed import Transport
+from actors.system import System
 from fleet.common.errors import ShuttingDown, TooManyClients
+from fleet.protocol.call import Headers
 from web.live import engine_io
 from web.live.admission import Credentials
 from web.live.engine_io import Timing
 from web.live.session import End, Session
-
-if TYPE_CHECKING:
-    from actors.observability.dashboard.feed import Transport
-    from actors.system import System
-    from fleet.protocol.call import Headers
-    from web.security.session_cookies import Shown
+from web.security.session_cookies import Shown
 
 log = logging.getLogger("fleet.live")
 

@@ -6,19 +6,17 @@ import math
 import platform
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
 from actors.observability.metrics_gauges import ModelCounts, snapshot
+from actors.system import System
 from fleet.common.errors import FleetError
+from fleet.observability.metrics.snapshot import Family
 from web.http.units import take_turns
 from web.http.version import own_version
 from web.monitoring.exposition_text import OPENMETRICS, TEXT, Writer, compressed
-
-if TYPE_CHECKING:
-    from actors.system import System
-    from fleet.observability.metrics.snapshot import Family
 
 _SHARE: Final = 20
 """For how many times as long as it took to write them figures are shared: whoever asks, one core gives a twentieth."""

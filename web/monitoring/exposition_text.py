@@ -13,7 +13,7 @@ import gzip
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client import generate_latest as as_text
@@ -24,12 +24,9 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar, Sample
 from prometheus_client.utils import floatToGoString
 
-from fleet.observability.metrics.definitions import BUCKETS
-
-if TYPE_CHECKING:
-    from fleet.observability.metrics.definitions import Metric
-    from fleet.observability.metrics.instruments import Buckets, Example
-    from fleet.observability.metrics.snapshot import Family, Labels
+from fleet.observability.metrics.definitions import BUCKETS, Metric
+from fleet.observability.metrics.instruments import Buckets, Example
+from fleet.observability.metrics.snapshot import Family, Labels
 
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"

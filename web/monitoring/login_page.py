@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from markupsafe import Markup
 
 from fleet.security.api_keys import LONGEST_KEY
-
-if TYPE_CHECKING:
-    from fleet.security.roles import Identity
+from fleet.security.roles import Identity
 
 TELLING: Final = Markup('<meta name="referrer" content="same-origin">')
 """In the head of a page with a form: by the header's no-referrer, browsers would hide the form's Origin from us too."""

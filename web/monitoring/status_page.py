@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from markupsafe import Markup
 
+from actors.observability.ai_status import AiStatus
 from fleet.common.wording import NONE, age, count, duration, percent, rate
+from fleet.observability.alerting.alert import Alert
 from fleet.observability.dashboard.snapshot import State
-from fleet.observability.health_summary.summary import Level
+from fleet.observability.health_summary.summary import Level, Verdict
+from fleet.security.roles import Identity
 from web.monitoring import login_page
-
-if TYPE_CHECKING:
-    from actors.observability.ai_status import AiStatus
-    from fleet.observability.alerting.alert import Alert
-    from fleet.observability.health_summary.summary import Verdict
-    from fleet.security.roles import Identity
 
 MOST_ROWS: Final = 200
 MOST_ALERTS: Final = 50

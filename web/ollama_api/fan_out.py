@@ -5,18 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
+from actors.system import System
 from fleet.common.errors import FleetError
+from fleet.common.ids import ServerId
+from fleet.protocol.call import Call, Downstream
 from web.monitoring.http_counts import unexchanged
 from web.ollama_api.read_your_writes import held
-
-if TYPE_CHECKING:
-    from actors.system import System
-    from fleet.common.ids import ServerId
-    from fleet.protocol.call import Call, Downstream
 
 log = logging.getLogger("fleet.fanout")
 

@@ -6,10 +6,11 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
+from actors.system import System
 from fleet.common.errors import BadRequest, ServerNotFound
 from fleet.common.ids import RequestId, ServerId
 from fleet.common.steps import finished
@@ -23,9 +24,6 @@ from fleet.security.api_keys import without_keys
 from web.http.errors import CloudDisabled
 from web.http.paced_steps import paced
 from web.ollama_api.fan_out import unload
-
-if TYPE_CHECKING:
-    from actors.system import System
 
 Work = Callable[[Downstream], Awaitable[None]]
 """Does everything and answers; raises FleetError only before it has started the downstream."""

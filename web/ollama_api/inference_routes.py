@@ -6,10 +6,10 @@ A view reads and understands; the waiting, choosing and streaming is the exchang
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from quart import Blueprint
 
+from actors.system import System
 from fleet.common.ids import RequestId, ServerId
 from fleet.protocol.endpoints import ENDPOINTS, PINNABLE, Endpoint
 from web.asgi.quart_connection import Relay
@@ -18,9 +18,6 @@ from web.http import errors
 from web.monitoring.http_counts import EXCHANGED
 from web.ollama_api.inference_call import hints_of, work_of
 from web.security import api_key_auth
-
-if TYPE_CHECKING:
-    from actors.system import System
 
 
 def blueprint(system: System) -> Blueprint:

@@ -6,13 +6,15 @@ What cannot be read goes to any server, so that the refusal is in Ollama's own w
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from quart import Blueprint, Response, request
 
+from actors.system import System
 from fleet.common import model_names
 from fleet.common.errors import ModelNotFound, NoServer
 from fleet.common.ids import ANY_MODEL, ModelName, ServerId
+from fleet.protocol.body_fields import Peek
+from fleet.protocol.call import Call, Downstream
 from fleet.protocol.dialects import missing_model_text
 from web.asgi.audited_route import MANAGEMENT, Note, audited
 from web.asgi.quart_connection import Relay
@@ -22,11 +24,6 @@ from web.http.errors import NotOffered
 from web.ollama_api.fan_out import Ask, Reply, ask_all
 from web.ollama_api.pull_fan_out import pull
 from web.ollama_api.read_your_writes import held, refresh, reread
-
-if TYPE_CHECKING:
-    from actors.system import System
-    from fleet.protocol.body_fields import Peek
-    from fleet.protocol.call import Call, Downstream
 
 
 def blueprint(system: System) -> Blueprint:

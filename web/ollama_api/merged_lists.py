@@ -7,16 +7,14 @@ asks for the list.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
+from actors.system import System
 from fleet.models import merged_catalog
+from fleet.models.merged_catalog import ServerCatalog
 from fleet.scheduling.server_state import Health
-
-if TYPE_CHECKING:
-    from actors.system import System
-    from fleet.models.merged_catalog import ServerCatalog
 
 Merge = Callable[[list["ServerCatalog"]], object]
 

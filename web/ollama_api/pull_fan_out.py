@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import orjson
 import trio
 
+from actors.system import System
 from fleet.common.errors import FleetError
+from fleet.common.ids import ServerId
 from fleet.models.pull_progress import MergedPull
+from fleet.protocol.call import Call, Downstream, Headers
 from web.ollama_api.read_your_writes import held
-
-if TYPE_CHECKING:
-    from actors.system import System
-    from fleet.common.ids import ServerId
-    from fleet.protocol.call import Call, Downstream, Headers
 
 Row = dict[str, object]
 

@@ -6,14 +6,13 @@ import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
-if TYPE_CHECKING:
-    from actors.system import System
-    from fleet.common.ids import ServerId
-    from fleet.protocol.call import Downstream, Headers
+from actors.system import System
+from fleet.common.ids import ServerId
+from fleet.protocol.call import Downstream, Headers
 
 WITHIN: Final = 2.0
 """Seconds the client's last line waits for the probes; a server that is slower is believed later."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from quart import Blueprint, Response
 
+from actors.system import System
 from fleet.common.errors import ModelNotFound
 from fleet.common.model_names import canonical
 from fleet.models import merged_catalog
@@ -13,9 +14,6 @@ from fleet.protocol.dialects import missing_model_text
 from web.http import responses
 from web.http.ports import Face
 from web.ollama_api import merged_lists
-
-if TYPE_CHECKING:
-    from actors.system import System
 
 _V1_JSON: Final = "application/json"
 NO_VERSION: Final = "0.0.0"

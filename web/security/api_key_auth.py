@@ -6,7 +6,7 @@ import base64
 import os
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from actors.config import key_file
 from fleet.common.bounded_cache import Recent
@@ -20,9 +20,7 @@ from fleet.security.api_keys import LONGEST_KEY, KeyRing, StoredKey
 from fleet.security.known_secrets import Secrets, texts_of
 from fleet.security.roles import ANONYMOUS, Identity
 from web.http.ports import Face
-
-if TYPE_CHECKING:
-    from web.security.session_cookies import Shown
+from web.security.session_cookies import Shown
 
 PASS_KEY: Final = "fleet.pass"
 """Where the scope has the pass that a browser has shown, if its page is one of ours."""

@@ -10,18 +10,15 @@ import logging
 import socket
 from collections.abc import Hashable
 from time import monotonic_ns, time_ns
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from fleet.common.errors import FleetError
+from fleet.config import Config
 from fleet.protocol.call import Headers
-from fleet.protocol.endpoints import ENDPOINTS, PINNABLE, Kind
+from fleet.protocol.endpoints import ENDPOINTS, PINNABLE, Endpoint, Kind
 from fleet.security.rate_limit import SECOND, Rate, Verdict, per_minute
 from web.http.ports import Face
-
-if TYPE_CHECKING:
-    from fleet.config import Config
-    from fleet.protocol.endpoints import Endpoint
-    from web.security.request_gate import Guarded
+from web.security.request_gate import Guarded
 
 log = logging.getLogger(__name__)
 

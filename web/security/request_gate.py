@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import socket
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from actors.state.fleet_state import FleetCell
 from fleet.common.errors import BadRequest, FleetError
 from fleet.common.ids import RequestId
 from fleet.config import Config, checks_hosts
@@ -16,9 +17,6 @@ from fleet.security.host_header import is_local, is_loopback
 from web.http import errors
 from web.http.ports import Face
 from web.security import api_key_auth, cross_origin
-
-if TYPE_CHECKING:
-    from actors.state.fleet_state import FleetCell
 
 
 class Guarded(Protocol):

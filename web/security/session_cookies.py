@@ -13,19 +13,16 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from itsdangerous import BadData, URLSafeSerializer
 
+from actors.storage.journal import Document, Journal
+from fleet.protocol.call import Headers
 from fleet.protocol.headers import field
-from fleet.security.api_keys import LONGEST_KEY
+from fleet.security.api_keys import LONGEST_KEY, KeyRing
 from fleet.security.rate_limit import Budgets
-
-if TYPE_CHECKING:
-    from actors.storage.journal import Document, Journal
-    from fleet.protocol.call import Headers
-    from fleet.security.api_keys import KeyRing
-    from fleet.security.roles import Identity
+from fleet.security.roles import Identity
 
 KIND: Final = "pass"
 """Of what the store keeps: the secret, and passes that were ended before their time."""

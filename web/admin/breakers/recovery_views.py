@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from fleet.breakers.recovery_log import LONGEST_ERROR, Source
+from fleet.breakers.recovery_log import LONGEST_ERROR, Attempt, Move, Page, Source
 from fleet.breakers.recovery_reports import DAY, Pattern, pattern_of
 from fleet.breakers.values import State
+from fleet.common.ids import ServerId
 from web.admin.kit.schemas import EPOCH_MS, MS, SHARE, Each, Maybe, OneOf, Said
 from web.http.units import epoch_ms, milliseconds
-
-if TYPE_CHECKING:
-    from fleet.breakers.recovery_log import Attempt, Move, Page
-    from fleet.common.ids import ServerId
 
 _STATE: Final = OneOf(tuple(state.value for state in State))
 _SOURCE: Final = OneOf(tuple(source.value for source in Source))

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from fleet.breakers.values import BreakerView, State, Trouble, trouble
-from fleet.config import Weights
+from fleet.common.ids import ModelName
+from fleet.config import Config, Weights
 from fleet.scheduling.balancing import Weighted
+from fleet.scheduling.server_state import ServerState
 from web.admin.kit.schemas import EPOCH_MS, ISO, SHARE, Each, Maybe, OneOf, Said
 from web.http.units import epoch, epoch_ms, iso
-
-if TYPE_CHECKING:
-    from fleet.common.ids import ModelName
-    from fleet.config import Config
-    from fleet.scheduling.server_state import ServerState
 
 LOWER: Final = OneOf(tuple(state.value for state in State))
 UPPER: Final = OneOf(tuple(state.value.upper() for state in State))

@@ -6,12 +6,14 @@ Paths of keys are written as in the file, `queue.max_size`; the configuration it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from actors.config.sources import Outcome, Trouble
 from fleet.common.errors import BadRequest
 from fleet.config import Config, schema
+from fleet.config.live.diff import Change
 from fleet.config.live.effective import hints
 from fleet.config.loading.ignored_keys import HEALTH_CHECK, health_check, known_config
 from fleet.config.loading.yaml_reader import MOST_NODES
@@ -23,10 +25,6 @@ from web.admin.kit.parameters import Param
 from web.admin.kit.routes import Asked, Topic
 from web.admin.kit.schemas import ISO, Each, Maybe, OneOf, Said
 from web.http.units import iso
-
-if TYPE_CHECKING:
-    from actors.config.sources import Outcome, Trouble
-    from fleet.config.live.diff import Change
 
 topic = Topic("config", "The configuration: look, change, reload, save.")
 

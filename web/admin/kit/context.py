@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from actors.config.settings import Settings
+from actors.system import System
+from web.admin.kit.routes import Topic
 from web.monitoring.exposition import Exposition
 from web.ollama_api import merged_lists
 from web.ollama_api.merged_lists import Listing
 from web.process.log_buffer import LogRing
 from web.security.session_cookies import Passes
-
-if TYPE_CHECKING:
-    from actors.system import System
-    from web.admin.kit.routes import Topic
 
 
 @dataclass(frozen=True, slots=True, eq=False)

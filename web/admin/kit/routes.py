@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 from quart import Blueprint, Response
 
+from actors.system import System
 from fleet.security.roles import Identity, Role
 from web.admin.kit.json_body import json_object
 from web.admin.kit.parameters import Param, body_of, query_of
+from web.admin.kit.schemas import Shape
 from web.asgi.audited_route import ADMIN, Note, audited
 from web.asgi.quart_request import scope
 from web.http import responses
@@ -23,9 +25,7 @@ from web.http.units import ROOT
 from web.security import api_key_auth
 
 if TYPE_CHECKING:
-    from actors.system import System
     from web.admin.kit.context import House
-    from web.admin.kit.schemas import Shape
 
 View = Callable[..., Awaitable["Response | dict[str, Any]"]]
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from actors.system import System
 from fleet.common.ids import ANY_MODEL, ModelName, Pair
 from web.http.units import take_turns
-
-if TYPE_CHECKING:
-    from actors.system import System
 
 MINUTE: Final = 60.0
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 import trio
 
+from actors.jobs.job import Job
 from fleet.common.errors import Conflict
 from fleet.common.ids import ServerId
 from fleet.models.jobs import JobKind, JobState
+from fleet.protocol.call import Downstream
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import Asked, Topic
 from web.admin.kit.schemas import BYTES, EPOCH_MS, MS, Maybe, OneOf, Said
 from web.asgi.quart_connection import Relay
 from web.http.units import epoch_ms, milliseconds
-
-if TYPE_CHECKING:
-    from actors.jobs.job import Job
-    from fleet.protocol.call import Downstream
 
 LINE_EVERY: Final = 0.25
 """Seconds between two lines of a followed job, at least."""

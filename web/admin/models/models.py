@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from actors.system import System
 from fleet.common.ids import ANY_MODEL
 from web.admin.kit.routes import Asked, Topic
 from web.admin.kit.schemas import Each, Said
 from web.admin.models.state import holders, spellings
 from web.http.units import is_healthy
-
-if TYPE_CHECKING:
-    from actors.system import System
 
 topic = Topic("models", "Models across the fleet.")
 

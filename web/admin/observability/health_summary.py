@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from actors.system import System
 from fleet.observability.health_summary.summary import Level
 from web.admin.kit.schemas import ISO, OneOf, Said
 from web.http.units import iso
-
-if TYPE_CHECKING:
-    from actors.system import System
 
 VERDICT: Final = Said(
     {

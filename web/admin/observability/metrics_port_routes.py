@@ -6,11 +6,14 @@ never zero: the mean over no requests, a GPU that the machine does not have. Our
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from quart import Response
 
+from actors.state.queue_views import QueueView
+from actors.system import System
 from fleet.common.errors import BadRequest
+from fleet.observability.host_sample import HostSample
 from fleet.observability.statistics.time_windows import span_of
 from fleet.scheduling.server_state import Admin, Health
 from fleet.security.roles import Role
@@ -26,11 +29,6 @@ from web.http import responses
 from web.http.units import now_iso
 from web.http.version import own_version
 from web.security import api_key_auth
-
-if TYPE_CHECKING:
-    from actors.state.queue_views import QueueView
-    from actors.system import System
-    from fleet.observability.host_sample import HostSample
 
 topic = Topic("monitoring", "On the metrics port: health, and a summary of the figures.", root="")
 

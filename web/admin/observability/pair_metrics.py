@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from actors.system import System
 from fleet.common.errors import BadRequest, ModelNotFound
 from fleet.common.ids import ANY_MODEL, Pair, ServerId
 from fleet.common.model_names import canonical
@@ -16,9 +17,6 @@ from web.admin.kit.schemas import EPOCH_MS, SHARE, Maybe, Optional, Said
 from web.admin.observability import window_figures
 from web.admin.observability.window_figures import MILLIS, rounded
 from web.http.units import milliseconds
-
-if TYPE_CHECKING:
-    from actors.system import System
 
 topic = Topic("pair_metrics", "Figures of one model on one server.")
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import quote
 
 import trio
 
+from actors.config.settings import Settings
 from actors.state.request_log import LATELY
+from actors.system import System
 from fleet.observability.health_summary.summary import Level
-from fleet.scheduling.server_state import Admin, Health
+from fleet.scheduling.server_state import Admin, Health, ServerState
 from web.http.units import epoch
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from actors.config.settings import Settings
-    from actors.system import System
-    from fleet.scheduling.server_state import ServerState
 
 MOST: Final = 50
 """Servers that are named one by one."""
