@@ -28,7 +28,7 @@ from actors.observability.metrics_feed import measure
 from actors.persisted_state import Kept
 from actors.requests.exchange import Exchange
 from actors.requests.pull_stream import pulling
-from actors.requests.transfer import Transfer, check_open, transfer, watched
+from actors.requests.transfer import check_open, transfer, watched
 from actors.servers.membership import Backends, Roster
 from actors.servers.server_tree import cut
 from actors.state.fleet_state import FleetCell, ServerCell
@@ -36,6 +36,7 @@ from actors.state.messages import DispatcherMail, GateMoved, SetAdmin, Withdrawn
 from actors.state.queries import Known
 from actors.state.request_log import Recorder
 from actors.state.request_orders import Orders
+from actors.state.transfer import Transfer
 from actors.storage.journal import Journal
 from actors.upstream.control_client import OllamaClient
 from actors.upstream.pool import Endpoint, Pool

@@ -6,11 +6,10 @@ from typing import Final
 
 import trio
 
-from actors.servers.server_actor import by_name
 from actors.state.fleet_state import FleetCell, ServerCell
 from fleet.common.errors import BadAnswer, FirstByteTimeout, OutOfDescriptors, Phase
 from fleet.common.ids import Pair
-from fleet.models.inventory import parsed
+from fleet.models.inventory import by_name, parsed
 from fleet.models.jobs import is_embedding
 from fleet.protocol.typed_fields import name_of
 

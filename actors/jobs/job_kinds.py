@@ -14,8 +14,9 @@ import trio
 from actors.dispatch.load_learning import learn_load
 from actors.jobs.job import Job
 from actors.requests.pull_stream import pulling
-from actors.requests.transfer import Transfer, watched
+from actors.requests.transfer import watched
 from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.transfer import Transfer
 from fleet.common.errors import BackendBroke, FirstByteTimeout, JobFailed, ModelNotFound, NoServer, Phase
 from fleet.common.model_names import canonical
 from fleet.config import Config

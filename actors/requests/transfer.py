@@ -5,67 +5,17 @@ They may take hours and gigabytes, so nothing limits the whole; what stands stil
 
 from __future__ import annotations
 
-import enum
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager
-
-import trio
 
 from actors.requests.held_responses import name_server, refuse_loop
 from actors.requests.response_writer import Answer, whereabouts
 from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.transfer import Stage, Transfer
 from actors.upstream.pool import UpstreamRequest
-from fleet.common.errors import BackendError, BadAnswer, FleetError, IdleTimeout, NoServer, Phase, ShuttingDown
-from fleet.common.ids import ServerId
-from fleet.config import Config
+from fleet.common.errors import BackendError, BadAnswer, FleetError, Phase, ShuttingDown
 from fleet.protocol.call import Call, ClientGone, Downstream
 from fleet.protocol.headers import hops, own_headers, passing
-
-
-class _Stage(enum.Enum):
-    """What a transfer is waiting for, and hence how long it may stand still."""
-
-    SENDING = "sending"
-    THINKING = "thinking"
-    """The server has everything and checks or quantises it, silently."""
-    ANSWERING = "answering"
-    READING = "reading"
-    """The client has to take what we hold."""
-
-
-class Transfer:
-    """One running transfer, as the server's actor sees it."""
-
-    def __init__(self, server: ServerId) -> None:
-        self.scope = trio.CancelScope()
-        self.error: FleetError | None = None
-        self._server = server
-        self._stage = _Stage.SENDING
-        self._beat = trio.current_time()
-
-    def moved(self, stage: _Stage) -> None:
-        self._stage, self._beat = stage, trio.current_time()
-
-    def alive(self) -> None:
-        """The server has said something."""
-        self.moved(_Stage.ANSWERING)
-
-    def revoke(self, why: str) -> None:
-        """End it now; the client sees a broken answer."""
-        self._stop(NoServer(f"server '{self._server}' was taken away: {why}", retry_after=2.0))
-
-    def check(self, now: float, config: Config) -> None:
-        """End it if it stands still for too long."""
-        timeouts = config.timeouts
-        limits = {_Stage.READING: timeouts.write, _Stage.THINKING: config.total_timeout}
-        limit = limits.get(self._stage, timeouts.first_byte)
-        if now - self._beat >= limit:
-            text = f"the transfer stood still for {limit:g} s ({self._stage.value})"
-            self._stop(IdleTimeout(text, Phase.BODY))
-
-    def _stop(self, error: FleetError) -> None:
-        self.error = self.error or error
-        self.scope.cancel()
 
 
 class _Watched:
@@ -79,11 +29,11 @@ class _Watched:
         return self
 
     async def __anext__(self) -> bytes:
-        self._transfer.moved(_Stage.SENDING)
+        self._transfer.moved(Stage.SENDING)
         try:
             return await self._pieces.__anext__()
         except StopAsyncIteration:
-            self._transfer.moved(_Stage.THINKING)
+            self._transfer.moved(Stage.THINKING)
             raise
 
 
@@ -142,7 +92,7 @@ async def _forward(fleet: FleetCell, cell: ServerCell, call: Call, answer: Answe
     headers = own_headers(seen, api_key=spec.plain_key, request_id=call.request_id, hop=fleet.hop)
     body = call.body if isinstance(call.body, bytes) else _Watched(call.body, running)
     if isinstance(body, bytes):
-        running.moved(_Stage.THINKING)
+        running.moved(Stage.THINKING)
     # Who asks before sending gigabytes wants the server's own answer: a blob that exists already is not sent again.
     asks_first = not isinstance(body, bytes) and any(name == b"expect" for name, _ in call.headers)
     request = UpstreamRequest(
@@ -154,9 +104,9 @@ async def _forward(fleet: FleetCell, cell: ServerCell, call: Call, answer: Answe
             raise BadAnswer(f"server '{cell.state.id}' answered {response.status}, a redirect", Phase.HEADERS)
         await answer.start(response, whereabouts(cell.state.id))
         while data := await response.receive():
-            running.moved(_Stage.READING)
+            running.moved(Stage.READING)
             await answer.write(data, response.raw if not response.complete else b"")
-            running.moved(_Stage.ANSWERING)
+            running.moved(Stage.ANSWERING)
         await answer.end_with(b"")
     finally:
         response.release()

@@ -25,9 +25,8 @@ from fleet.breakers.outcomes import Revoked
 from fleet.breakers.recovery_log import Failure, Source
 from fleet.breakers.values import VERDICT, State
 from fleet.common.ids import ANY_MODEL, ModelName, Pair
-from fleet.common.model_names import canonical
-from fleet.protocol.typed_fields import name_of
-from fleet.scheduling.server_state import Admin, Health, Order, Row, ServerState
+from fleet.models.inventory import by_name
+from fleet.scheduling.server_state import Admin, Health, Order, ServerState
 
 log = logging.getLogger("fleet.server")
 
@@ -195,8 +194,3 @@ def _worst(state: ServerState) -> State:
     """What the least happy breaker of a server says."""
     shown = {gate.state for gate in state.gates.values()}
     return next((said for said in (State.OPEN, State.HALF_OPEN) if VERDICT[said] in shown), State.CLOSED)
-
-
-def by_name(rows: list[Row]) -> dict[ModelName, Row]:
-    """Rows of /api/tags or /api/ps by canonical name; rows without a usable name are dropped."""
-    return {canonical(name): row for row in rows if (name := name_of(row))}

@@ -32,9 +32,9 @@ from fleet.security.rate_limit import Limiter
 
 if TYPE_CHECKING:
     from actors.observability.tracing import Tracer
-    from actors.requests.transfer import Transfer
     from actors.state.lease import Lease
     from actors.state.request_log import Recorder
+    from actors.state.transfer import Transfer
     from actors.upstream.control_client import OllamaClient
     from actors.upstream.pool import Pool
     from fleet.config import Config

@@ -12,6 +12,8 @@ from typing import Final
 
 import orjson
 
+from fleet.common.ids import ModelName
+from fleet.common.model_names import canonical
 from fleet.protocol.typed_fields import name_of
 from fleet.scheduling.server_state import Row
 
@@ -78,3 +80,8 @@ def _fits(value: object, most: int) -> bool:
         return len(orjson.dumps(value)) <= most
     except orjson.JSONEncodeError:
         return False
+
+
+def by_name(rows: list[Row]) -> dict[ModelName, Row]:
+    """Rows of /api/tags or /api/ps by canonical name; rows without a usable name are dropped."""
+    return {canonical(name): row for row in rows if (name := name_of(row))}
