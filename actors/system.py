@@ -30,12 +30,14 @@ from actors.requests.exchange import Exchange
 from actors.requests.pull_stream import pulling
 from actors.requests.transfer import check_open, transfer, watched
 from actors.servers.membership import Backends, Roster
+from actors.servers.model_lookup import Lookout
 from actors.servers.server_tree import cut
-from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.fleet_state import FleetCell
 from actors.state.messages import DispatcherMail, GateMoved, SetAdmin, Withdrawn
 from actors.state.queries import Known
 from actors.state.request_log import Recorder
 from actors.state.request_orders import Orders
+from actors.state.servers import ServerCell, Servers
 from actors.state.transfer import Transfer
 from actors.storage.journal import Journal
 from actors.upstream.control_client import OllamaClient
@@ -81,9 +83,10 @@ class _Gates:
             cell.state.gates[pair.model] = gate
 
 
-def _make_cells(config: Config, seed: int | None, journal: Journal) -> tuple[FleetCell, BreakerRegistry]:
+def _make_cells(
+    config: Config, seed: int | None, journal: Journal, servers: Servers, lookout: Lookout
+) -> tuple[FleetCell, BreakerRegistry]:
     """What outlives every actor; the breakers and the fleet know each other."""
-    servers: dict[ServerId, ServerCell] = {}
     dispatcher = Mailbox[DispatcherMail]("dispatcher")
     chance = random.Random(seed)
     book = Book()
@@ -103,6 +106,7 @@ def _make_cells(config: Config, seed: int | None, journal: Journal) -> tuple[Fle
         budget=RetryBudget(config.retry.budget_ratio, config.retry.budget_floor),
         recorder=Recorder(),
         servers=servers,
+        lookout=lookout,
         chance=chance,
         wall=time.time,
         hop=secrets.token_hex(8).encode(),
@@ -123,7 +127,9 @@ class System(Known):
         self, config: Config, backends: Backends, nursery: trio.Nursery, seed: int | None, journal: Journal
     ) -> None:
         self.started = trio.current_time()
-        self.fleet, self.breakers = _make_cells(config, seed, journal)
+        servers = Servers()
+        self.lookout = Lookout(servers, trio.lowlevel.current_clock().current_time)
+        self.fleet, self.breakers = _make_cells(config, seed, journal, servers, self.lookout)
         self.roster = Roster(self.fleet, self.breakers, backends, nursery)
         self.kept = Kept(self.fleet, self.breakers)
         self.jobs = JobBoard(self.fleet)
@@ -205,7 +211,7 @@ class System(Known):
 
     def drain(self) -> None:
         """Refuse new work; what waits is refused too, what runs goes on."""
-        self.fleet.draining = True
+        self.fleet.servers.draining = True
         for ticket in list(self.fleet.tickets.values()):
             if ticket.open:
                 self.fleet.tickets.pop(ticket.number, None)
@@ -215,7 +221,7 @@ class System(Known):
     async def drained(self) -> None:
         """Returns when no request is open any more."""
         while self.in_flight or any(cell.transfers for cell in self.fleet.servers.values()):
-            await self.fleet.ended.park()
+            await self.fleet.servers.ended.park()
 
     def revoke_all(self, why: str) -> None:
         """End every open request now; streams get their error record."""
@@ -231,7 +237,7 @@ class System(Known):
             steady = Policy(restarts=20, within=60.0)
             nursery.start_soon(keep_up, "recorder", self.fleet.recorder.run)
             nursery.start_soon(keep_up, "tally", self.fleet.tally.run)
-            nursery.start_soon(keep_up, "lookout", self.fleet.lookout.run)
+            nursery.start_soon(keep_up, "lookout", self.lookout.run)
             nursery.start_soon(partial(supervise, "dispatcher", self._run_dispatcher, steady))
             await nursery.start(self.jobs.run)
             self.roster.start()

@@ -29,8 +29,9 @@ import trio.testing
 
 from actors.dispatch.dispatcher import Dispatcher
 from actors.kit.mailbox import Mailbox
-from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.fleet_state import FleetCell
 from actors.state.messages import DispatcherMail, ServerMail, SlotFreed, Submitted
+from actors.state.servers import ServerCell, Servers
 from actors.state.ticket import PendingTicket
 from fleet.breakers.gate import Gate
 from fleet.breakers.outcomes import Signal
@@ -143,7 +144,9 @@ class Alone:
         nothing = cast(Any, None)
         self._cell = ServerCell(state, nothing, nothing, Mailbox[ServerMail]("server a"))
         memory = Memory.fresh(Rules())
-        fleet = FleetCell(config, memory, self._mail, nothing, nothing, nothing, servers={state.id: self._cell})
+        servers = Servers()
+        servers[state.id] = self._cell
+        fleet = FleetCell(config, memory, self._mail, nothing, nothing, nothing, servers, nothing)
         self._fleet, self._pair = fleet, Pair(state.id, self._model)
 
     async def start(self, nursery: trio.Nursery) -> None:

@@ -28,8 +28,8 @@ import trio
 
 from actors.kit.mailbox import Mailbox
 from actors.observability.metrics_gauges import ModelCounts, snapshot
-from actors.state.fleet_state import ServerCell
 from actors.state.messages import Record, ServerMail, Try
+from actors.state.servers import ServerCell
 from actors.storage.journal import Journal
 from actors.system import System, TcpBackends
 from fleet.common.ids import ModelName, ServerId

@@ -6,7 +6,8 @@ from typing import Final
 
 import trio
 
-from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.fleet_state import FleetCell
+from actors.state.servers import ServerCell
 from fleet.common.errors import BadAnswer, FirstByteTimeout, OutOfDescriptors, Phase
 from fleet.common.ids import Pair
 from fleet.models.inventory import by_name, parsed

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.fleet_state import FleetCell
 from actors.state.messages import Record
+from actors.state.servers import ServerCell
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.models.load_times import COLD, size_of
 from fleet.models.runner_options import LATELY

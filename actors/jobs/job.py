@@ -8,7 +8,8 @@ from typing import Any
 
 import trio
 
-from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.fleet_state import FleetCell
+from actors.state.servers import ServerCell
 from fleet.common.errors import FleetError
 from fleet.common.ids import ModelName, ServerId
 from fleet.common.model_names import canonical
@@ -77,7 +78,7 @@ class Job:
     @property
     def adrift(self) -> bool:
         """Whether it waits for the next start of the fleet: this process will not do it any more."""
-        return self.state is JobState.QUEUED and self._fleet.draining
+        return self.state is JobState.QUEUED and self._fleet.servers.draining
 
     async def wait(self, within: float) -> bool:
         """Wait for the end, at most `within` seconds, and not while it is adrift; whether it has ended.

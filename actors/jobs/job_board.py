@@ -16,7 +16,8 @@ import trio
 from actors.jobs.job import Document, Job, job_of
 from actors.jobs.job_kinds import work
 from actors.kit.supervisor import keep_up
-from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.fleet_state import FleetCell
+from actors.state.servers import ServerCell
 from fleet.common.errors import BadRequest, FleetError, JobNotFound, NoServer, ServerNotFound, ShuttingDown, TooManyJobs
 from fleet.common.ids import ModelName, ServerId
 from fleet.common.model_names import canonical, is_valid
@@ -156,10 +157,10 @@ class JobBoard:
     def _pump(self) -> None:
         """Start whoever there is room for."""
         self._drop_homeless()
-        if self._fleet.draining:
+        if self._fleet.servers.draining:
             for waiting in self._waiting.values():
                 waiting.nudge()
-        while self._nursery is not None and not self._fleet.draining:
+        while self._nursery is not None and not self._fleet.servers.draining:
             job = choose(self._able(self._waiting.values()), self._running.values(), self._limits)
             if job is None:
                 return
@@ -190,7 +191,7 @@ class JobBoard:
                 raise _gone(job.server)
             await work(self._fleet, cell, job)
         except FleetError as error:
-            if self._fleet.draining and isinstance(error, NoServer | ShuttingDown):
+            if self._fleet.servers.draining and isinstance(error, NoServer | ShuttingDown):
                 self._put_back(job)
             else:
                 self._end(job, JobState.FAILED, error.message, error)
@@ -204,7 +205,7 @@ class JobBoard:
     # ---- the books
 
     def _check(self, server: ServerId, model: str) -> None:
-        if self._fleet.draining:
+        if self._fleet.servers.draining:
             raise ShuttingDown("the fleet is shutting down", retry_after=2.0)
         if server not in self._fleet.servers:
             raise ServerNotFound(f"server '{server[:100]}' not found")

@@ -15,7 +15,8 @@ from actors.dispatch.load_learning import learn_load
 from actors.jobs.job import Job
 from actors.requests.pull_stream import pulling
 from actors.requests.transfer import watched
-from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.fleet_state import FleetCell
+from actors.state.servers import ServerCell
 from actors.state.transfer import Transfer
 from fleet.common.errors import BackendBroke, FirstByteTimeout, JobFailed, ModelNotFound, NoServer, Phase
 from fleet.common.model_names import canonical

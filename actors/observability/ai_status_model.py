@@ -197,4 +197,4 @@ def _harmless(state: ServerState, model: ModelName) -> bool:
 def _wanted(fleet: FleetCell, own: Call | None = None) -> bool:
     """Whether the fleet has other things to do than to write about itself."""
     waiting = any(ticket.open and (own is None or ticket.call is not own) for ticket in fleet.tickets.values())
-    return fleet.draining or fleet.memory.paused or waiting
+    return fleet.servers.draining or fleet.memory.paused or waiting

@@ -79,7 +79,7 @@ class Look:
             unservable=tuple(self._unservable(states, wanted, now)),
             breakers=self._open_breakers(now),
             traffic=self.traffic,
-            draining=fleet.draining,
+            draining=fleet.servers.draining,
             open_requests=fleet.live,
             reload=self._reload(now),
             store=self._store(now),

@@ -18,7 +18,7 @@ from fleet.observability.metrics.snapshot import STATES, Exposed, Family, Labels
 from fleet.scheduling.server_state import Admin, Health, ServerState
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import ServerCell
+    from actors.state.servers import ServerCell
     from actors.system import System
     from fleet.observability.host_sample import HostSample
 
@@ -158,7 +158,7 @@ def _fleet(exposed: Exposed, system: System) -> None:
     fleet, reloads = system.fleet, system.fleet.reloads
     began = fleet.meter.began  # not worked out anew each time, or it would seem to change
     exposed.value("fleet_start_time_seconds", began)
-    exposed.value("fleet_draining", fleet.draining)
+    exposed.value("fleet_draining", fleet.servers.draining)
     exposed.value("fleet_config_reload_success", reloads.ok)
     exposed.points("fleet_config_reloads_total", [(("ok",), reloads.succeeded), (("failed",), reloads.failed)])
     exposed.value("fleet_config_reload_timestamp_seconds", began if reloads.at is None else reloads.at)

@@ -49,6 +49,7 @@ class Exchange:
 
     def __init__(self, fleet: FleetCell, call: Call, down: Downstream) -> None:
         self._fleet = fleet
+        self._servers = fleet.servers
         self._call = call
         self._answer = Answer(call, down, fleet.config.timeouts.write)
         self._passing = call.passing or passing(call.headers)
@@ -88,7 +89,7 @@ class Exchange:
     def _check_open(self) -> None:
         """Raises ShuttingDown and LoopDetected; neither gets a place in the history, only in the count."""
         try:
-            if self._fleet.draining:
+            if self._servers.draining:
                 raise _shutting_down()
             refuse_loop(self._fleet, self._passing.hops)
         except FleetError as refusal:
@@ -103,7 +104,7 @@ class Exchange:
             return False
         self._sought = True
         found = await self._fleet.lookout.find(self._call.model)
-        if self._fleet.draining:
+        if self._servers.draining:
             raise _shutting_down()
         return found
 
@@ -273,7 +274,7 @@ class Exchange:
 
     def _could_go_on(self) -> bool:
         """Whether another attempt is allowed at all; does not spend anything."""
-        if self._fleet.draining or not self._call.replayable or self._call.pinned is not None:
+        if self._servers.draining or not self._call.replayable or self._call.pinned is not None:
             return False
         return self._attempts < self._fleet.config.retry.max_attempts
 
@@ -299,7 +300,7 @@ class Exchange:
                 return self._out_of_time()
             case Failed(error=error):
                 return error
-            case Revoked(why=why) if self._fleet.draining:
+            case Revoked(why=why) if self._servers.draining:
                 return ShuttingDown(f"the request was stopped: {why}", retry_after=2.0)
             case Revoked(why=why):
                 return NoServer(f"the request was stopped: {why}", retry_after=2.0)

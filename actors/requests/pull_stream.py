@@ -21,7 +21,7 @@ from fleet.scheduling.server_state import Row
 from fleet.security.known_secrets import without
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import ServerCell
+    from actors.state.servers import ServerCell
 
 _LONGEST: Final = 2**16
 """Bytes of one record; Ollama's have some hundred."""

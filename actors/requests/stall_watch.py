@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.fleet_state import FleetCell
 from actors.state.lease import Lease, Waiting
+from actors.state.servers import ServerCell
 from fleet.breakers.outcomes import ClientLeft, Failed, Revoked
 from fleet.common.errors import FirstByteTimeout, IdleTimeout, Phase
 

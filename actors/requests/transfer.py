@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 from actors.requests.held_responses import name_server, refuse_loop
 from actors.requests.response_writer import Answer, whereabouts
-from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.fleet_state import FleetCell
+from actors.state.servers import ServerCell
 from actors.state.transfer import Stage, Transfer
 from actors.upstream.pool import UpstreamRequest
 from fleet.common.errors import BackendError, BadAnswer, FleetError, Phase, ShuttingDown
@@ -75,14 +76,14 @@ def watched(fleet: FleetCell, cell: ServerCell, running: Transfer | None = None)
         raise running.error or error from error
     finally:
         cell.transfers.discard(running)
-        fleet.ended.unpark_all()
+        fleet.servers.ended.unpark_all()
     if running.error is not None:
         raise running.error
 
 
 def check_open(fleet: FleetCell) -> None:
     """Raises ShuttingDown while the fleet drains."""
-    if fleet.draining:
+    if fleet.servers.draining:
         raise ShuttingDown("the fleet is shutting down", retry_after=2.0)
 
 

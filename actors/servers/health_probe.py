@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import trio
 
-from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.fleet_state import FleetCell
 from actors.state.messages import Probed
+from actors.state.servers import ServerCell
 from actors.upstream.transport_errors import kind_of
 from fleet.common.errors import BackendError, BadAnswer, OutOfDescriptors
 from fleet.config.schema.urls import hint

@@ -12,8 +12,9 @@ import trio
 
 from actors.kit.mailbox import Mailbox
 from actors.servers.server_tree import cut, run_server
-from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.fleet_state import FleetCell
 from actors.state.messages import ServerChanged, ServerGone, ServerMail, SetAdmin, Welcome
+from actors.state.servers import ServerCell
 from actors.storage.journal import Document
 from actors.upstream.control_client import OllamaClient
 from actors.upstream.pool import Pool
@@ -273,7 +274,7 @@ class Roster:
         by = trio.current_time() + self._fleet.config.drain_timeout
         while (cell.state.usable or cell.leases or cell.transfers) and not stay.is_set():
             with trio.move_on_at(by) as patience:
-                await self._fleet.ended.park()
+                await self._fleet.servers.ended.park()
             if patience.cancelled_caught:
                 return
 

@@ -9,6 +9,7 @@ two seconds. Requests for models that are known never come here.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -17,7 +18,7 @@ from fleet.common.ids import ANY_MODEL
 from fleet.scheduling.server_state import Health
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import FleetCell, ServerCell
+    from actors.state.servers import ServerCell, Servers
     from fleet.common.ids import ModelName
 
 _WITHIN: Final = 2.0
@@ -33,8 +34,9 @@ _MOST_NAMES: Final = 256
 class Lookout:
     """The loop that looks, and what is asked of it. Any task may ask."""
 
-    def __init__(self, fleet: FleetCell) -> None:
-        self._fleet = fleet
+    def __init__(self, servers: Servers, now: Callable[[], float]) -> None:
+        self._servers = servers
+        self._now = now
         self._wanted = trio.Event()
         self._sought: dict[ModelName, trio.Event] = {}
         self._missed: dict[ModelName, float] = {}
@@ -46,13 +48,13 @@ class Lookout:
 
         All who ask for it meanwhile wait for the same look. Cancelled: the look goes on for the others.
         """
-        if model == ANY_MODEL or self._listed(model):
+        if model == ANY_MODEL or self._servers.known(model):
             return model != ANY_MODEL
         answered = self._sought[model] if model in self._sought else self._seek(model)
         if answered is not None:
             with trio.move_on_after(_WITHIN):
                 await answered.wait()
-        return self._listed(model)
+        return self._servers.known(model)
 
     async def run(self) -> None:
         """Look whenever somebody asks, until cancelled. After a crash: who waited is told what is known."""
@@ -70,8 +72,8 @@ class Lookout:
 
     def _seek(self, model: ModelName) -> trio.Event | None:
         """Have it looked for; None if that makes no sense now."""
-        now = self._fleet.now()
-        if self._fleet.draining or now - self._missed.get(model, -math.inf) < _AGE:
+        now = self._now()
+        if self._servers.draining or now - self._missed.get(model, -math.inf) < _AGE:
             return None
         if len(self._sought) >= _MOST_NAMES or not (self._wanted.is_set() or self._sought or self._due(now)):
             return None
@@ -92,14 +94,14 @@ class Lookout:
                 scope.cancel()
 
         async with trio.open_nursery() as nursery:
-            for cell in self._due(self._fleet.now()):
+            for cell in self._due(self._now()):
                 nursery.start_soon(ask, cell)
 
     def _due(self, now: float) -> list[ServerCell]:
         """Healthy servers whose inventory is too old. The others' own rounds say when they are back."""
         if now < self._fresh_until:
             return []
-        healthy = [cell for cell in self._fleet.servers.values() if cell.state.health is Health.HEALTHY]
+        healthy = [cell for cell in self._servers.values() if cell.state.health is Health.HEALTHY]
         due = sorted((cell for cell in healthy if now - cell.looked >= _AGE), key=lambda cell: cell.looked)
         if not due:
             self._fresh_until = min((cell.looked for cell in healthy), default=now) + _AGE
@@ -107,7 +109,7 @@ class Lookout:
 
     def _settle(self, names: tuple[ModelName, ...]) -> None:
         """Answer all who asked before the look began and whose model it did not find."""
-        now = self._fleet.now()
+        now = self._now()
         for name in names:
             answered = self._sought.pop(name, None)
             if answered is not None:
@@ -116,6 +118,3 @@ class Lookout:
                 answered.set()
         while len(self._missed) > _MOST_NAMES:
             del self._missed[next(iter(self._missed))]
-
-    def _listed(self, model: ModelName) -> bool:
-        return any(model in cell.state.models for cell in self._fleet.servers.values())

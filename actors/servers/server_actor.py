@@ -9,7 +9,7 @@ from typing import assert_never
 import trio
 
 from actors.requests.stall_watch import look, next_look
-from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.fleet_state import FleetCell
 from actors.state.messages import (
     LeaseClosed,
     LeaseOpened,
@@ -21,6 +21,7 @@ from actors.state.messages import (
     Unwelcome,
     Welcome,
 )
+from actors.state.servers import ServerCell
 from fleet.breakers.outcomes import Revoked
 from fleet.breakers.recovery_log import Failure, Source
 from fleet.breakers.values import VERDICT, State
@@ -168,7 +169,7 @@ class ServerActor:
             self._start_drain(now)
         if self._cell.state.admin is not Admin.MAINTENANCE:
             self._cell.probe_now.set()
-        self._fleet.ended.unpark_all()
+        self._fleet.servers.ended.unpark_all()
         self._announce()
 
     def _start_drain(self, now: float) -> None:
@@ -179,7 +180,7 @@ class ServerActor:
         state = self._cell.state
         if not self._cell.leases and state.order(Order.EMPTIED, now, "drained"):
             self._drain_by = math.inf
-            self._fleet.ended.unpark_all()
+            self._fleet.servers.ended.unpark_all()
             self._fleet.journal.touch("admin", state.id)
             self._announce()
 

@@ -11,8 +11,9 @@ from actors.kit.supervisor import RestartLimit, supervise
 from actors.requests.stall_watch import EVERY, look
 from actors.servers.health_probe import run_health
 from actors.servers.server_actor import ServerActor
-from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.fleet_state import FleetCell
 from actors.state.messages import ServerChanged
+from actors.state.servers import ServerCell
 from fleet.breakers.outcomes import Revoked
 from fleet.scheduling.server_state import Health
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections import defaultdict
 from collections.abc import Callable
@@ -12,14 +11,14 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from actors.kit.mailbox import Mailbox
-from actors.servers.model_lookup import Lookout
-from actors.state.messages import DispatcherMail, LeaseOpened, ServerMail
+from actors.state.messages import DispatcherMail
+from actors.state.servers import Servers
 from actors.state.ticket import PendingTicket
 from actors.state.totals import Tallies
 from actors.storage.journal import Journal
 from fleet.breakers.outcomes import Signal
 from fleet.breakers.recovery_log import Book
-from fleet.common.ids import Pair, ServerId
+from fleet.common.ids import ModelName, Pair
 from fleet.models.load_times import LoadTimes
 from fleet.models.runner_options import Demand
 from fleet.observability.metrics.registry import Meter
@@ -27,17 +26,13 @@ from fleet.protocol.missing_endpoints import MissingRoutes
 from fleet.scheduling.bans import Bans
 from fleet.scheduling.decisions import Memory
 from fleet.scheduling.rates import RetryBudget
-from fleet.scheduling.server_state import ServerState
 from fleet.security.rate_limit import Limiter
 
 if TYPE_CHECKING:
-    from actors.observability.tracing import Tracer
-    from actors.state.lease import Lease
     from actors.state.request_log import Recorder
-    from actors.state.transfer import Transfer
-    from actors.upstream.control_client import OllamaClient
-    from actors.upstream.pool import Pool
     from fleet.config import Config
+    from fleet.observability.tracing.trace_context import Trace
+    from fleet.protocol.call import Call
 
 
 class Outcomes(Protocol):
@@ -50,32 +45,20 @@ class Outcomes(Protocol):
     def alive(self, pair: Pair) -> None: ...
 
 
-@dataclass(slots=True, eq=False)
-class ServerCell:
-    """One server: its state, connections, open leases, mailbox."""
+class ModelLookup(Protocol):
+    """Who looks for models that no server lists."""
 
-    state: ServerState
-    pool: Pool
-    client: OllamaClient
-    mailbox: Mailbox[ServerMail]
-    leases: dict[int, Lease] = field(default_factory=dict)
-    transfers: set[Transfer] = field(default_factory=set)
-    probe_now: trio.Event = field(default_factory=trio.Event)
-    probed: trio.Event = field(default_factory=trio.Event)
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    rounds: int = 0
-    looked: float = -math.inf
-    """When the last round of probes began, on Trio's clock."""
-    probe_at: float | None = None
-    """When the next round of probes begins, on Trio's clock; None while one is under way."""
-    watched: bool = False
-    """Whether the server's actor looks at leases and transfers once a second; it stops when there are none."""
+    async def find(self, model: ModelName) -> bool:
+        """Whether any server lists the model, after a look at them all if none did."""
+        ...
 
-    def watch(self) -> None:
-        """Something was opened on the server."""
-        if not self.watched:
-            self.watched = True
-            self.mailbox.cast(LeaseOpened())
+
+class RequestTracer(Protocol):
+    """Who gives traces to requests."""
+
+    def begin(self, call: Call) -> Trace:
+        """A request begins. On the data path: neither fails nor waits."""
+        ...
 
 
 @dataclass(slots=True)
@@ -105,13 +88,13 @@ class FleetCell:
     breakers: Outcomes
     budget: RetryBudget
     recorder: Recorder
+    servers: Servers
+    lookout: ModelLookup
     bans: Bans = field(default_factory=Bans)
-    servers: dict[ServerId, ServerCell] = field(default_factory=dict)
     tickets: dict[int, PendingTicket] = field(default_factory=dict)
     numbers: int = 0
     chance: random.Random = field(default_factory=random.Random)
     wall: Callable[[], float] = field(default=lambda: 0.0)
-    draining: bool = False
     now: Callable[[], float] = field(default_factory=lambda: trio.lowlevel.current_clock().current_time)
     """`trio.current_time` by the shortest way: it is asked several times per request."""
     journal: Journal = field(default_factory=Journal)
@@ -122,29 +105,24 @@ class FleetCell:
     reloads: Reloads = field(default_factory=Reloads)
     hop: bytes = b""
     """This fleet's name in the header that betrays loops."""
-    ended: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
-    """Unparked whenever a lease or transfer ends."""
     missing: MissingRoutes = field(default_factory=MissingRoutes)
     """What servers that are too old do not have."""
     meter: Meter = field(default_factory=Meter)
     """What Prometheus counts."""
     limiters: defaultdict[str, Limiter] = field(default_factory=lambda: defaultdict(Limiter))
     """What clients have left of their rate limits, by listener."""
-    tracer: Tracer | None = None
+    tracer: RequestTracer | None = None
     """Who traces requests; None while that is off."""
     tally: Tallies = field(init=False)
     """Figures of finished requests."""
-    lookout: Lookout = field(init=False)
-    """Who looks for models that no server lists."""
 
     def __post_init__(self) -> None:
         self.tally = Tallies(self.now, self.wall, self.journal)
-        self.lookout = Lookout(self)
 
     @property
     def live(self) -> int:
         """How many requests are open: waiting for a slot or holding one."""
-        return len(self.tickets) + sum(len(cell.leases) for cell in self.servers.values())
+        return len(self.tickets) + self.servers.in_flight
 
     def epoch(self, moment: float) -> float:
         """Seconds since 1970 of a moment on our clock, for what is kept or shown."""

@@ -14,7 +14,8 @@ from fleet.scheduling.cooldown import FAST
 from fleet.scheduling.server_state import Admin
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import FleetCell, ServerCell
+    from actors.state.fleet_state import FleetCell
+    from actors.state.servers import ServerCell
     from actors.upstream.pool import Abortable
     from fleet.protocol.call import Call
     from fleet.protocol.dialects.base import Statistics
@@ -137,8 +138,8 @@ class Lease:
             self._tell(classify(end), gives_back=True)
         if held_a_slot:
             fleet.dispatcher.cast(SlotFreed(self.pair))
-        if fleet.ended:
-            fleet.ended.unpark_all()
+        if ended := fleet.servers.ended:
+            ended.unpark_all()
         if state.admin is Admin.DRAINING:
             cell.mailbox.cast(LeaseClosed())
         return True

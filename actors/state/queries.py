@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import trio
 
-from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.fleet_state import FleetCell
 from actors.state.queue_views import MOST_ITEMS, QueueView, queue_view
+from actors.state.servers import ServerCell
 from actors.upstream.control_client import OllamaClient
 from fleet.common.errors import NoServer, ServerNotFound
 from fleet.common.ids import ModelName, ServerId
@@ -33,7 +34,7 @@ class Known:
 
     @property
     def draining(self) -> bool:
-        return self.fleet.draining
+        return self.fleet.servers.draining
 
     @property
     def uptime(self) -> float:
@@ -41,7 +42,7 @@ class Known:
 
     @property
     def in_flight(self) -> int:
-        return sum(len(cell.leases) for cell in self.fleet.servers.values())
+        return self.fleet.servers.in_flight
 
     def cell(self, server: ServerId) -> ServerCell:
         """One server; raises ServerNotFound."""
@@ -86,7 +87,7 @@ class Known:
 
     def known(self, model: ModelName) -> bool:
         """Whether any server, even a dead one, lists the model."""
-        return any(model in state.models for state in self._states())
+        return self.fleet.servers.known(model)
 
     def any_server(self) -> ServerId:
         """The usable server with the most free slots; raises NoServer."""

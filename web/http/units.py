@@ -11,7 +11,7 @@ import trio
 from fleet.scheduling.server_state import Admin, Health
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import ServerCell
+    from actors.state.servers import ServerCell
     from fleet.scheduling.server_state import ServerState
 
 ROOT: Final = "/api/orchestrator"

@@ -21,7 +21,7 @@ from fleet.observability.health_summary.summary import Level
 from fleet.scheduling.bans import BanKind
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import ServerCell
+    from actors.state.servers import ServerCell
     from actors.system import System
 
 YOUNG: Final = 0.15

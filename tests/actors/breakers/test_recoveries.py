@@ -9,8 +9,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 import actors.servers.health_probe
 from actors.breakers.breaker_actor import BreakerActor
 from actors.servers.server_actor import ServerActor
-from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.fleet_state import FleetCell
 from actors.state.messages import Probed
+from actors.state.servers import ServerCell
 from fleet.breakers.outcomes import Signal
 from fleet.breakers.recovery_log import Page, Source
 from fleet.breakers.state_machine import State

@@ -9,8 +9,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.servers.server_actor import ServerActor
-from actors.state.fleet_state import ServerCell
 from actors.state.lease import Lease
+from actors.state.servers import ServerCell
 from actors.upstream.pool import Endpoint, Pool, UpstreamRequest
 from fleet.breakers.outcomes import Revoked
 from fleet.common.errors import BackendError

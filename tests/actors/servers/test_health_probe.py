@@ -9,8 +9,9 @@ import trio
 from trio.testing import MockClock
 
 import actors.servers.health_probe
-from actors.state.fleet_state import FleetCell, ServerCell
+from actors.state.fleet_state import FleetCell
 from actors.state.messages import Probed
+from actors.state.servers import ServerCell
 from fleet.scheduling.server_state import Health
 from tests.kit.fleets.fleet import Client, chat, open_fleet
 

@@ -17,7 +17,7 @@ from web.admin.kit.schemas import EPOCH_MS, Maybe, Said
 from web.http.units import epoch_ms, take_turns
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import ServerCell
+    from actors.state.servers import ServerCell
     from fleet.breakers.values import BreakerView
 
 _LONGEST: Final = 200

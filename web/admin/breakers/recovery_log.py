@@ -32,7 +32,7 @@ from web.admin.kit.schemas import EPOCH_MS, MS, SHARE, Each, Maybe, OneOf, Said
 from web.http.units import epoch_ms
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import ServerCell
+    from actors.state.servers import ServerCell
     from fleet.breakers.recovery_log import Page
 
 topic = Topic("recoveries", "Failures and recoveries of servers.")

@@ -17,7 +17,7 @@ from web.admin.models.state import Presence, Sight, Survey, holders, spellings
 from web.http.units import iso, milliseconds
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import ServerCell
+    from actors.state.servers import ServerCell
     from actors.system import System
 
 topic = Topic("model-advice", "Which models to load, and which nobody needs.")

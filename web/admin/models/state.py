@@ -21,7 +21,7 @@ from fleet.scheduling.server_state import Health
 
 if TYPE_CHECKING:
     from actors.jobs.job import Job
-    from actors.state.fleet_state import ServerCell
+    from actors.state.servers import ServerCell
     from actors.system import System
     from fleet.scheduling.server_state import Row
     from web.admin.kit.routes import Asked

@@ -24,7 +24,7 @@ from web.admin.models.state import (
 from web.http.units import iso, milliseconds
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import ServerCell
+    from actors.state.servers import ServerCell
     from actors.system import System
 
 topic = Topic("model-status", "Which models are in memory.")

@@ -17,7 +17,7 @@ from web.http.units import milliseconds
 from web.ollama_api.read_your_writes import reread
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import ServerCell
+    from actors.state.servers import ServerCell
     from actors.system import System
 
 topic = Topic("model-unloading", "Taking models out of memory.")

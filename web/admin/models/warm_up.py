@@ -22,7 +22,7 @@ from web.ollama_api.read_your_writes import reread
 
 if TYPE_CHECKING:
     from actors.jobs.job import Job
-    from actors.state.fleet_state import ServerCell
+    from actors.state.servers import ServerCell
     from actors.system import System
 
 topic = Topic("model-loading", "Bringing models into memory.")

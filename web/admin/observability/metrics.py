@@ -24,7 +24,7 @@ from web.admin.observability.window_figures import MILLIS, rounded
 from web.http.units import epoch_ms, is_healthy, milliseconds, status_of
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import ServerCell
+    from actors.state.servers import ServerCell
     from actors.system import System
 
 topic = Topic("metrics", "Figures of finished requests.")

@@ -17,8 +17,9 @@ from web.admin.requests.queue import BY, BY_MODEL, by_model
 from web.http.units import epoch_ms, is_healthy, milliseconds
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import FleetCell, ServerCell
+    from actors.state.fleet_state import FleetCell
     from actors.state.lease import Lease
+    from actors.state.servers import ServerCell
 
 topic = Topic("inflight", "Requests that run right now.")
 

@@ -14,8 +14,8 @@ from web.admin.kit.schemas import EPOCH_MS, ISO, MS, Each, Maybe, Said
 from web.http.units import epoch, iso, milliseconds, take_turns
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import ServerCell
     from actors.state.queue_views import QueueItem, QueueView
+    from actors.state.servers import ServerCell
     from actors.system import System
 
 topic = Topic("queue", "The waiting lines.")

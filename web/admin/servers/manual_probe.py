@@ -14,7 +14,7 @@ from web.admin.kit.schemas import MS, Maybe, Said
 from web.http.units import milliseconds, status_of
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import ServerCell
+    from actors.state.servers import ServerCell
     from actors.system import System
 
 topic = Topic("checkup", "A round of probes on demand.")

@@ -22,7 +22,7 @@ from web.http.units import epoch_ms, is_healthy
 
 if TYPE_CHECKING:
     from actors.jobs.job import Job
-    from actors.state.fleet_state import ServerCell
+    from actors.state.servers import ServerCell
     from fleet.scheduling.server_state import Row
 
 topic = Topic("servermodels", "What one server holds.")

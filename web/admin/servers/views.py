@@ -13,7 +13,8 @@ from web.admin.kit.schemas import EPOCH_MS, ISO, MS, Maybe, OneOf, Optional
 from web.http.units import epoch, is_healthy, iso, milliseconds, status_of
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import FleetCell, ServerCell
+    from actors.state.fleet_state import FleetCell
+    from actors.state.servers import ServerCell
     from fleet.scheduling.server_state import ServerState
 
 REDACTED: Final = "***REDACTED***"

@@ -1,0 +1,73 @@
+"""The servers there are: of each what outlives a crash of its actors, and of all together whether they take work."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from actors.kit.mailbox import Mailbox
+from actors.state.messages import LeaseOpened, ServerMail
+from fleet.common.ids import ModelName, ServerId
+from fleet.scheduling.server_state import ServerState
+
+if TYPE_CHECKING:
+    from actors.state.lease import Lease
+    from actors.state.transfer import Transfer
+    from actors.upstream.control_client import OllamaClient
+    from actors.upstream.pool import Pool
+
+
+@dataclass(slots=True, eq=False)
+class ServerCell:
+    """One server: its state, connections, open leases, mailbox."""
+
+    state: ServerState
+    pool: Pool
+    client: OllamaClient
+    mailbox: Mailbox[ServerMail]
+    leases: dict[int, Lease] = field(default_factory=dict)
+    transfers: set[Transfer] = field(default_factory=set)
+    probe_now: trio.Event = field(default_factory=trio.Event)
+    probed: trio.Event = field(default_factory=trio.Event)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    rounds: int = 0
+    looked: float = -math.inf
+    """When the last round of probes began, on Trio's clock."""
+    probe_at: float | None = None
+    """When the next round of probes begins, on Trio's clock; None while one is under way."""
+    watched: bool = False
+    """Whether the server's actor looks at leases and transfers once a second; it stops when there are none."""
+
+    def watch(self) -> None:
+        """Something was opened on the server."""
+        if not self.watched:
+            self.watched = True
+            self.mailbox.cast(LeaseOpened())
+
+
+class Servers(dict[ServerId, ServerCell]):
+    """All servers by id. Writer: the membership. Everything is synchronous.
+
+    A dict itself, not one inside of it: the dispatcher and the exchanges look servers up for every request.
+    """
+
+    __slots__ = ("draining", "ended")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draining = False
+        """Whether the fleet shuts down: no new work, what runs goes on."""
+        self.ended = trio.lowlevel.ParkingLot()
+        """Unparked whenever a lease or transfer ends, and when a server is drained or ordered about."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many leases are open."""
+        return sum(len(cell.leases) for cell in self.values())
+
+    def known(self, model: ModelName) -> bool:
+        """Whether any server, even a dead one, lists the model."""
+        return any(model in cell.state.models for cell in self.values())
