@@ -23,6 +23,7 @@ from actors.kit.supervisor import Policy, keep_up, supervise
 from actors.observability.ai_status import Scribe
 from actors.observability.alert_monitor import Monitor
 from actors.observability.dashboard.feed import Feed
+from actors.observability.dashboard.sources import FeedSources
 from actors.observability.host.sampler import HostWatch
 from actors.observability.metrics_feed import measure
 from actors.persisted_state import Kept
@@ -136,8 +137,10 @@ class System(Known):
         self.orders = Orders(self.fleet)
         self.host = HostWatch(self.fleet)
         self.monitor = Monitor(self.fleet, self.breakers, self.host)
-        self.scribe = Scribe(self)
-        self.feed = Feed(self)
+        self.scribe = Scribe(self.fleet, self.monitor, self.exchange)
+        self.feed = Feed(
+            FeedSources(self.fleet, self.breakers, self.host, self.monitor, self.scribe, self.jobs, self.started)
+        )
 
     # ---- requests
 

@@ -6,11 +6,11 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import trio
 
-from actors.observability.ai_status_model import Author
+from actors.observability.ai_status_model import Author, Exchange
 from actors.state.messages import Record
 from fleet.observability.alerting.facts import Share
 from fleet.observability.health_summary.status_text import Figures, by_rules
@@ -19,7 +19,7 @@ from fleet.observability.statistics.minute_buckets import Minutes
 from fleet.scheduling.server_state import Health
 
 if TYPE_CHECKING:
-    from actors.system import System
+    from actors.state.fleet_state import FleetCell
     from fleet.observability.health_summary.summary import Verdict
 
 LOOK: Final = 1.0
@@ -43,6 +43,15 @@ class AiStatus:
     refs: tuple[str, ...] = ()
 
 
+class Verdicts(Protocol):
+    """Who judges the fleet (the monitor)."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The latest."""
+        ...
+
+
 class _Ends:
     """A minute's requests, and those that failed: in the verdict's sense, or one screen would show two truths."""
 
@@ -64,40 +73,41 @@ class _Ends:
 class Scribe:
     """The cell and the loop. `latest` is replaced, never changed."""
 
-    def __init__(self, system: System) -> None:
-        self._system = system
-        self._author = Author(system)
+    def __init__(self, fleet: FleetCell, monitor: Verdicts, exchange: Exchange) -> None:
+        self._fleet = fleet
+        self._monitor = monitor
+        self._author = Author(fleet, exchange)
         self._first_tokens: deque[tuple[float, float]] = deque(maxlen=_STREAMS)
         """When the last streams ended, on Trio's clock, and the seconds that their first token took."""
         self._about: tuple[object, ...] = ()
         self._due = self._asked = -math.inf
         self.latest: AiStatus | None = None
         self._ends = Minutes(_Ends, round(_LATELY / _MINUTE))
-        system.fleet.recorder.listeners.append(self._note)
+        fleet.recorder.listeners.append(self._note)
 
     async def run(self) -> None:
         """Write until cancelled: at once, whenever the verdict or the settings change, and every `interval`."""
         while True:
-            settings = self._system.config.ai_status
+            settings = self._fleet.config.ai_status
             changed = self._outdated()
-            if changed or self._system.fleet.now() >= self._due:
+            if changed or self._fleet.now() >= self._due:
                 self._about = self._key()
                 least = BREATH if settings.enabled else 0.0
-                self._due = self._system.fleet.now() + max(settings.interval, least)
+                self._due = self._fleet.now() + max(settings.interval, least)
                 await self._renew(changed)
             await trio.sleep(LOOK)
 
     async def _renew(self, changed: bool) -> None:
         """A text that is about something else is wrong at once; one that is only old may stay until the model's."""
         if changed:
-            self._write(self._system.monitor.verdict)
+            self._write(self._monitor.verdict)
         if not await self._ask() and not changed:
-            self._write(self._system.monitor.verdict)
+            self._write(self._monitor.verdict)
 
     async def _ask(self) -> bool:
         """Let the model write, if it may; whether it has."""
-        settings, verdict = self._system.config.ai_status, self._system.monitor.verdict
-        now = self._system.fleet.now()
+        settings, verdict = self._fleet.config.ai_status, self._monitor.verdict
+        now = self._fleet.now()
         if not settings.enabled or not settings.model:
             return False
         if now < self._asked + BREATH:
@@ -116,7 +126,7 @@ class Scribe:
             level=verdict.level.value,
             source="model" if text else "rules",
             model=model,
-            at=self._system.fleet.wall(),
+            at=self._fleet.wall(),
             refs=verdict.subjects,
         )
 
@@ -126,20 +136,20 @@ class Scribe:
 
     def _key(self) -> tuple[object, ...]:
         """What a text is about. The verdict's figures move all the time; its level, cause and subjects do not."""
-        verdict = self._system.monitor.verdict
-        return verdict.level, verdict.code, verdict.subjects, self._system.config.ai_status
+        verdict = self._monitor.verdict
+        return verdict.level, verdict.code, verdict.subjects, self._fleet.config.ai_status
 
     def figures(self) -> Figures:
         """The fleet in numbers, as of now."""
-        system, now = self._system, self._system.fleet.now()
-        states = [cell.state for cell in system.servers.values()]
-        ((start, minute),) = system.fleet.tally.windows((_MINUTE,))
+        fleet, now = self._fleet, self._fleet.now()
+        states = [cell.state for cell in fleet.servers.values()]
+        ((start, minute),) = fleet.tally.windows((_MINUTE,))
         span = max(now - start, 1.0)
         return Figures(
             up=sum(state.health is Health.HEALTHY for state in states),
             total=len(states),
-            running=system.in_flight,
-            waiting=sum(ticket.open for ticket in system.fleet.tickets.values()),
+            running=fleet.servers.in_flight,
+            waiting=sum(ticket.open for ticket in fleet.tickets.values()),
             rate=minute.count / span,
             tokens=minute.output / span,
             errors=Share(*self._ends.merged(now).numbers).ratio,
@@ -155,7 +165,7 @@ class Scribe:
 
     def _note(self, records: Sequence[Record]) -> None:
         """Requests have ended; told by the recorder."""
-        now = self._system.fleet.now()
+        now = self._fleet.now()
         self._ends.bucket(now).add(len(records), sum(failed(record.outcome) for record in records))
         for record in records[-_STREAMS:]:
             if record.stream and record.first_byte_seconds is not None:

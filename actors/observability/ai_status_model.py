@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,13 +21,12 @@ from fleet.common.errors import FleetError
 from fleet.common.ids import ANY_MODEL, ModelName, RequestId, ServerId
 from fleet.common.model_names import canonical
 from fleet.observability.health_summary.status_text import INSTRUCTIONS, Figures, cleaned, question
-from fleet.protocol.call import Call, ClientGone, Headers
+from fleet.protocol.call import Call, ClientGone, Downstream, Headers
 from fleet.protocol.dialects import NATIVE
 from fleet.protocol.headers import LOWEST_PRIORITY
 
 if TYPE_CHECKING:
     from actors.state.fleet_state import FleetCell
-    from actors.system import System
     from fleet.observability.health_summary.summary import Verdict
     from fleet.scheduling.server_state import ServerState
 
@@ -39,6 +38,10 @@ _MOST: Final = 64 * 1024
 """Bytes of an answer; there are a few hundred of text, and the numbers of its tokens."""
 _GIVE_WAY: Final = 0.2
 """Seconds between two looks at the line while the model writes."""
+
+
+Exchange = Callable[[Call, Downstream], Awaitable[None]]
+"""The whole life of one request, from its place in line to its end. Raises FleetError."""
 
 
 class Answered:
@@ -83,8 +86,9 @@ class Answered:
 class Author:
     """Asks the model, and says once why it does not write, until it does again."""
 
-    def __init__(self, system: System) -> None:
-        self._system = system
+    def __init__(self, fleet: FleetCell, exchange: Exchange) -> None:
+        self._fleet = fleet
+        self._exchange = exchange
         self._said = ""
 
     async def write(
@@ -96,11 +100,11 @@ class Author:
         the request is given up, and its slot is free.
         """
         name = canonical(model)
-        if name == ANY_MODEL or not self._system.known(name):
-            if all(cell.state.seen for cell in self._system.servers.values()):
+        if name == ANY_MODEL or not self._fleet.servers.known(name):
+            if all(cell.state.seen for cell in self._fleet.servers.values()):
                 self._complain(model, "no server has it")
             return None
-        server = place(self._system.fleet, name)
+        server = place(self._fleet, name)
         if server is None:
             return None  # a busy fleet is no trouble
         return await self._ask(self.call(name, server, verdict, figures), model, within, outdated)
@@ -111,7 +115,7 @@ class Author:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._give_way, call, outdated, nursery.cancel_scope)
                 try:
-                    await self._system.exchange(call, answered)
+                    await self._exchange(call, answered)
                 except FleetError as error:
                     trouble = error.reason.lower()
                 ended = True
@@ -128,13 +132,13 @@ class Author:
         """End the request as soon as it is in vain, somebody else waits for a slot, or the fleet has other plans."""
         while True:
             await trio.sleep(_GIVE_WAY)
-            if outdated() or _wanted(self._system.fleet, call):
+            if outdated() or _wanted(self._fleet, call):
                 scope.cancel()
                 return
 
     def call(self, model: ModelName, server: ServerId, verdict: Verdict, figures: Figures) -> Call:
         """The request: small, in one piece, at the lowest priority, with the runner options that clients use."""
-        fleet = self._system.fleet
+        fleet = self._fleet
         runner = fleet.demand.options(model)  # with others, the server would load the model anew
         options = {name: value for name, value in runner.items() if name != "shift"}
         body: dict[str, object] = {
@@ -171,8 +175,8 @@ class Author:
     def _exists(self, subject: str) -> bool:
         kind, _, name = subject.partition(":")
         if kind == "server":
-            return ServerId(name) in self._system.servers
-        return kind == "model" and self._system.known(ModelName(name))
+            return ServerId(name) in self._fleet.servers
+        return kind == "model" and self._fleet.servers.known(ModelName(name))
 
     def _complain(self, model: str, trouble: str) -> None:
         said = f"model {model}: {trouble}" if trouble else ""

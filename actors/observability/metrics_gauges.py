@@ -6,9 +6,9 @@ The cost is a few microseconds per server, and a tenth of one per pair of server
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from actors.observability.metrics_feed import STATE_WORDS
 from fleet.breakers.gate import GateState
@@ -18,46 +18,82 @@ from fleet.observability.metrics.snapshot import STATES, Exposed, Family, Labels
 from fleet.scheduling.server_state import Admin, Health, ServerState
 
 if TYPE_CHECKING:
+    from actors.breakers.registry import BreakerRegistry
+    from actors.observability.alert_monitor import Monitor
+    from actors.observability.host.sampler import HostWatch
+    from actors.state.fleet_state import FleetCell
     from actors.state.servers import ServerCell
-    from actors.system import System
     from fleet.observability.host_sample import HostSample
 
 _SERVER_STATES: Final = ("ok", "down", "unknown", "draining", "drained", "maintenance")
 _HEALTH: Final = {Health.HEALTHY: "ok", Health.UNHEALTHY: "down", Health.UNKNOWN: "unknown"}
 
 
-def snapshot(system: System, version: str, python: str, counts: ModelCounts | None = None) -> list[Family]:
+class Audience(Protocol):
+    """Who watches the dashboard."""
+
+    @property
+    def clients(self) -> Mapping[str, int]:
+        """How many, by transport."""
+        ...
+
+    @property
+    def skipped(self) -> int:
+        """Updates that slow ones were spared."""
+        ...
+
+
+class MetricSources(Protocol):
+    """The parts of a running fleet that have figures (the handle on it)."""
+
+    @property
+    def fleet(self) -> FleetCell: ...
+
+    @property
+    def breakers(self) -> BreakerRegistry: ...
+
+    @property
+    def host(self) -> HostWatch: ...
+
+    @property
+    def monitor(self) -> Monitor: ...
+
+    @property
+    def feed(self) -> Audience: ...
+
+
+def snapshot(sources: MetricSources, version: str, python: str, counts: ModelCounts | None = None) -> list[Family]:
     """Every metric of the table, in its order. Synchronous: what is in flight equals the open leases.
 
     `counts` are of this moment or the one before; they are made here if they are not given.
     """
     exposed = Exposed()
-    count(exposed, system.fleet.meter)
-    cells = list(system.servers.values())
-    _requests(exposed, system)
-    _queue(exposed, system)
-    _servers(exposed, cells, system.fleet.now())
-    _models(exposed, system, counts or ModelCounts.of(cell.state for cell in cells))
-    _breakers(exposed, system)
-    _fleet(exposed, system)
-    _watchers(exposed, system)
+    count(exposed, sources.fleet.meter)
+    cells = list(sources.fleet.servers.values())
+    _requests(exposed, sources)
+    _queue(exposed, sources)
+    _servers(exposed, cells, sources.fleet.now())
+    _models(exposed, sources, counts or ModelCounts.of(cell.state for cell in cells))
+    _breakers(exposed, sources)
+    _fleet(exposed, sources)
+    _watchers(exposed, sources)
     exposed.points("fleet_build_info", [((version, python), 1)])
-    if (sample := system.host.latest) is not None:
+    if (sample := sources.host.latest) is not None:
         _host(exposed, sample)
     return exposed.in_order()
 
 
-def _requests(exposed: Exposed, system: System) -> None:
-    now = system.fleet.now()
-    pace = [((label,), model.pace.per_second(now)) for label, model in system.fleet.meter.models.items()]
+def _requests(exposed: Exposed, sources: MetricSources) -> None:
+    now = sources.fleet.now()
+    pace = [((label,), model.pace.per_second(now)) for label, model in sources.fleet.meter.models.items()]
     exposed.points("ollama_proxy_tokens_per_second", pace)
-    exposed.value("ollama_proxy_active_requests", system.in_flight)
-    exposed.value("fleet_in_flight", system.in_flight)
-    exposed.value("fleet_open_requests", system.fleet.live)
+    exposed.value("ollama_proxy_active_requests", sources.fleet.servers.in_flight)
+    exposed.value("fleet_in_flight", sources.fleet.servers.in_flight)
+    exposed.value("fleet_open_requests", sources.fleet.live)
 
 
-def _queue(exposed: Exposed, system: System) -> None:
-    fleet = system.fleet
+def _queue(exposed: Exposed, sources: MetricSources) -> None:
+    fleet = sources.fleet
     waiting = [ticket.enqueued for ticket in fleet.tickets.values() if ticket.open]
     exposed.value("ollama_proxy_queue_size", len(waiting))
     exposed.value("fleet_queue_waiting", len(waiting))
@@ -122,16 +158,16 @@ class ModelCounts:
         return counts
 
 
-def _models(exposed: Exposed, system: System, counts: ModelCounts) -> None:
-    shown = _shown(system, counts.installed)
+def _models(exposed: Exposed, sources: MetricSources, counts: ModelCounts) -> None:
+    shown = _shown(sources, counts.installed)
     for name in ("installed", "resident", "routable"):
         counted: Counter[ModelName] = getattr(counts, name)
         exposed.points(f"fleet_model_{name}", [((model,), counted[model]) for model in shown])
 
 
-def _shown(system: System, installed: Counter[ModelName]) -> list[ModelName]:
+def _shown(sources: MetricSources, installed: Counter[ModelName]) -> list[ModelName]:
     """The models with gauges: those that are asked for come first, then by how many servers have them."""
-    meter, most = system.fleet.meter, system.config.metrics.models
+    meter, most = sources.fleet.meter, sources.fleet.config.metrics.models
     asked = [ModelName(model) for model in meter.models if model in installed]
     if len(installed) <= most:
         return list(filter(None, installed))  # what has an impossible name is no model
@@ -141,21 +177,21 @@ def _shown(system: System, installed: Counter[ModelName]) -> list[ModelName]:
     return [*asked, *others][:most]
 
 
-def _breakers(exposed: Exposed, system: System) -> None:
+def _breakers(exposed: Exposed, sources: MetricSources) -> None:
     """The open ones first: only so many pairs are shown."""
     numbers = {state: STATES.index(word) for state, word in STATE_WORDS.items()}
-    found = [((str(pair.server), str(pair.model)), numbers[state]) for pair, state, _ in system.breakers.states()]
+    found = [((str(pair.server), str(pair.model)), numbers[state]) for pair, state, _ in sources.breakers.states()]
     totals = Counter(number for _, number in found)
     exposed.points("fleet_breakers", [((word,), totals[number]) for number, word in enumerate(STATES)])
     found.sort(key=lambda each: -each[1])
-    exposed.points("fleet_breaker_state", found[: system.config.metrics.pairs])
+    exposed.points("fleet_breaker_state", found[: sources.fleet.config.metrics.pairs])
 
 
 # ---- the fleet itself, and the machine
 
 
-def _fleet(exposed: Exposed, system: System) -> None:
-    fleet, reloads = system.fleet, system.fleet.reloads
+def _fleet(exposed: Exposed, sources: MetricSources) -> None:
+    fleet, reloads = sources.fleet, sources.fleet.reloads
     began = fleet.meter.began  # not worked out anew each time, or it would seem to change
     exposed.value("fleet_start_time_seconds", began)
     exposed.value("fleet_draining", fleet.servers.draining)
@@ -168,13 +204,13 @@ def _fleet(exposed: Exposed, system: System) -> None:
     exposed.value("fleet_store_dropped_total", fleet.journal.dropped_lines + fleet.journal.dropped_changes)
 
 
-def _watchers(exposed: Exposed, system: System) -> None:
-    level = system.monitor.verdict.level
+def _watchers(exposed: Exposed, sources: MetricSources) -> None:
+    level = sources.monitor.verdict.level
     exposed.points("fleet_verdict", [((each.value,), each is level) for each in Level])
-    firing = Counter((alert.rule, alert.severity) for alert in system.monitor.alerts.firing)
+    firing = Counter((alert.rule, alert.severity) for alert in sources.monitor.alerts.firing)
     exposed.points("fleet_alerts_firing", list(firing.items()))
-    exposed.points("fleet_dashboard_clients", [((name,), number) for name, number in system.feed.clients.items()])
-    exposed.value("fleet_dashboard_skipped_total", system.feed.skipped)
+    exposed.points("fleet_dashboard_clients", [((name,), number) for name, number in sources.feed.clients.items()])
+    exposed.value("fleet_dashboard_skipped_total", sources.feed.skipped)
 
 
 def _host(exposed: Exposed, sample: HostSample) -> None:

@@ -21,8 +21,8 @@ from fleet.observability.health_summary.summary import Level
 from fleet.scheduling.bans import BanKind
 
 if TYPE_CHECKING:
+    from actors.observability.dashboard.sources import FeedSources
     from actors.state.servers import ServerCell
-    from actors.system import System
 
 YOUNG: Final = 0.15
 """Seconds for which a state is as good as new: who joins in between gets the same."""
@@ -36,8 +36,9 @@ _TROUBLED: Final = (Level.WARN, Level.CRIT)
 class Collector:
     """Reads the fleet. It listens to finished requests only while somebody watches."""
 
-    def __init__(self, system: System) -> None:
-        self._system = system
+    def __init__(self, sources: FeedSources) -> None:
+        self._sources = sources
+        self._fleet = sources.fleet
         self._offset = 0.0
         self._figures: LiveFigures | None = None
         self._made: State | None = None
@@ -46,7 +47,7 @@ class Collector:
 
     def rest(self) -> None:
         """Nobody watches: forget, and listen no more."""
-        listeners = self._system.fleet.recorder.listeners
+        listeners = self._fleet.recorder.listeners
         if self._figures is not None and self._note in listeners:
             listeners.remove(self._note)
         self._figures = None
@@ -54,23 +55,23 @@ class Collector:
     async def collect(self) -> State:
         """The state of now, or of a moment ago. A checkpoint in any case; cancelled: nothing has changed."""
         async with self._making:
-            now = self._system.fleet.now()
+            now = self._fleet.now()
             if self._made is None or now - self._made_at >= YOUNG:
                 self._made, self._made_at = await self._collect(now), now
             return self._made
 
     async def _collect(self, now: float) -> State:
-        system, figures = self._system, self._listen()
-        system.fleet.recorder.flush()
+        fleet, figures = self._fleet, self._listen()
+        fleet.recorder.flush()
         figures.settle(now)
         self._set_offset()
-        waiting = Counter(ticket.model for ticket in system.fleet.tickets.values() if ticket.open)
+        waiting = Counter(ticket.model for ticket in fleet.tickets.values() if ticket.open)
         servers, models, matrix = await self._servers(figures, figures.span(now), waiting)
         return State(
-            timestamp=iso(system.fleet.wall()),
+            timestamp=iso(fleet.wall()),
             metrics=self._metrics(figures, figures.span(now), sum(waiting.values())),
             ollama_status=self._word(),
-            fleet=self._fleet(figures, figures.span(now)),
+            fleet=self._summary(figures, figures.span(now)),
             servers=servers,
             models=models,
             matrix=matrix,
@@ -81,9 +82,9 @@ class Collector:
     async def _servers(
         self, figures: LiveFigures, span: float, waiting: Mapping[ModelName, int]
     ) -> tuple[dict[str, dict[str, Any]], tuple[str, ...], dict[str, str]]:
-        cells = list(self._system.servers.values())
+        cells = list(self._fleet.servers.values())
         models = columns([cell.state for cell in cells])
-        place, warming, told = places(models), self._warming(), complaints(self._system)
+        place, warming, told = places(models), self._warming(), complaints(self._sources.monitor)
         rows, matrix = {}, {}
         for number, cell in enumerate(cells):
             state = cell.state
@@ -98,21 +99,21 @@ class Collector:
         return Around(
             epoch=self._epoch,
             probe_at=cell.probe_at,
-            drain_timeout=self._system.config.drain_timeout,
+            drain_timeout=self._fleet.config.drain_timeout,
             opened=partial(self._opened, cell.state.id),
             complaint=complaint,
         )
 
     def _opened(self, server: ServerId, model: str) -> float | None:
         pair = Pair(server, ModelName(model))
-        if (since := self._system.monitor.opened(pair)) is not None:
+        if (since := self._sources.monitor.opened(pair)) is not None:
             return since
-        view = self._system.breakers.get(pair)
+        view = self._sources.breakers.get(pair)
         return None if view is None else view.since
 
     def _warming(self) -> dict[ServerId, list[ModelName]]:
         found: dict[ServerId, list[ModelName]] = {}
-        for job in self._system.jobs.of(JobKind.WARM, active=True):
+        for job in self._sources.jobs.of(JobKind.WARM, active=True):
             if job.state is JobState.RUNNING:
                 found.setdefault(job.server, []).append(job.key[1])
         return found
@@ -120,9 +121,9 @@ class Collector:
     # ---- the fleet
 
     def _metrics(self, figures: LiveFigures, span: float, waiting: int) -> dict[str, Any]:
-        host = self._system.host.latest
+        host = self._sources.host.latest
         return {
-            "active_requests": self._system.in_flight,
+            "active_requests": self._fleet.servers.in_flight,
             "queue_size": waiting,
             "avg_latency": rounded(figures.fleet.latency),
             "tokens_per_second": round(figures.fleet.tokens / span, 1),
@@ -132,10 +133,10 @@ class Collector:
             "power_watts": None if host is None else _tenths(host.watts),
         }
 
-    def _fleet(self, figures: LiveFigures, span: float) -> dict[str, Any]:
-        system, verdict, memory = self._system, self._system.monitor.verdict, self._system.fleet.memory
+    def _summary(self, figures: LiveFigures, span: float) -> dict[str, Any]:
+        fleet, verdict, memory = self._fleet, self._sources.monitor.verdict, self._fleet.memory
         paused = memory.paused_since if memory.paused else None
-        states = [state for _, state, _ in system.breakers.states()]
+        states = [state for _, state, _ in self._sources.breakers.states()]
         return {
             "verdict": verdict.level.value,
             "code": verdict.code,
@@ -146,27 +147,27 @@ class Collector:
             "err": rounded(figures.fleet.error_rate),
             "ttft_p50": rounded(figures.fleet.first_byte(0.5)),
             "ttft_p95": rounded(figures.fleet.first_byte(0.95)),
-            "up": sum(cell.state.usable for cell in system.servers.values()),
-            "total": len(system.servers),
+            "up": sum(cell.state.usable for cell in fleet.servers.values()),
+            "total": len(fleet.servers),
             "breakers_open": states.count(BreakerState.OPEN),
-            "bans": sum(ban.kind is BanKind.BAN for ban in system.fleet.bans.list(system.fleet.now())),
+            "bans": sum(ban.kind is BanKind.BAN for ban in fleet.bans.list(fleet.now())),
             "paused": None if paused is None else self._epoch(paused),
         }
 
     def _word(self) -> str:
-        if not any(cell.state.usable for cell in self._system.servers.values()):
+        if not any(cell.state.usable for cell in self._fleet.servers.values()):
             return "unhealthy"
-        return "degraded" if self._system.monitor.verdict.level in _TROUBLED else "healthy"
+        return "degraded" if self._sources.monitor.verdict.level in _TROUBLED else "healthy"
 
     # ---- within
 
     def _listen(self) -> LiveFigures:
         """The figures, begun with the requests that are still remembered."""
         if self._figures is None:
-            recorder = self._system.fleet.recorder
+            recorder = self._fleet.recorder
             recent = list(recorder.recent)
             full = len(recent) == recorder.recent.maxlen
-            since = recent[0].began + recent[0].total_seconds if full else self._system.started
+            since = recent[0].began + recent[0].total_seconds if full else self._sources.started
             self._figures = LiveFigures(since)
             self._figures.note(recent)
             recorder.listeners.append(self._note)
@@ -181,7 +182,7 @@ class Collector:
         return round(moment + self._offset, 3)
 
     def _set_offset(self) -> None:
-        fleet = self._system.fleet
+        fleet = self._fleet
         offset = fleet.wall() - fleet.now()
         if abs(offset - self._offset) > _DRIFT:
             self._offset = offset

@@ -16,8 +16,9 @@ from fleet.observability.dashboard.snapshot import iso
 if TYPE_CHECKING:
     from actors.jobs.job import Job
     from actors.observability.ai_status import AiStatus
+    from actors.observability.alert_monitor import Monitor
+    from actors.observability.dashboard.sources import FeedSources
     from actors.observability.dashboard.subscriber import Viewer
-    from actors.system import System
     from fleet.observability.alerting.alert import Alert
 
 AI: Final = "ai_status_update"
@@ -29,8 +30,8 @@ _JOBS_EVERY: Final = 0.5
 class News:
     """Told once to everybody; who joins hears the last of each first."""
 
-    def __init__(self, system: System) -> None:
-        self._system = system
+    def __init__(self, sources: FeedSources) -> None:
+        self._sources = sources
         self._text: AiStatus | None = None
         self._jobs: dict[str, tuple[object, Update]] = {}
         self._last_number: int | None = None
@@ -43,7 +44,7 @@ class News:
 
     def greet(self, viewer: Viewer) -> None:
         """What somebody who has just come should know."""
-        if (text := self._system.scribe.latest) is not None:
+        if (text := self._sources.scribe.latest) is not None:
             viewer.replace(AI, self._of_text(text))
         for key, (_, update) in self._jobs.items():
             viewer.replace(key, update)
@@ -51,7 +52,7 @@ class News:
 
     def changes(self, now: float) -> Iterator[tuple[str, Update]]:
         """What is new since the last look, each under the key of which only the latest matters."""
-        text = self._system.scribe.latest
+        text = self._sources.scribe.latest
         if text is not None and text is not self._text:
             self._text = text
             yield AI, self._of_text(text)
@@ -60,7 +61,7 @@ class News:
             yield from self._moved_jobs()
 
     def _firing(self) -> Iterator[Callable[[], Update]]:
-        firing = self._system.monitor.alerts.firing
+        firing = self._sources.monitor.alerts.firing
         yield from (partial(alert_update, alert) for alert in firing[:MOST_ALERTS])
         if len(firing) > MOST_ALERTS:
             yield lambda: RESYNC
@@ -72,7 +73,7 @@ class News:
             "text": text.text,
             "source": text.source,
             "model": text.model,
-            "age_s": max(0, round(self._system.fleet.wall() - text.at)),
+            "age_s": max(0, round(self._sources.fleet.wall() - text.at)),
             "refs": text.refs,
         }
         return Update(AI, encoded(about))
@@ -81,7 +82,7 @@ class News:
 
     def _moved_jobs(self) -> Iterator[tuple[str, Update]]:
         """Jobs that have moved. One that began and ended between two looks is told too, once."""
-        jobs = self._system.jobs.all()
+        jobs = self._sources.jobs.all()
         last = self._last_number
         for job in jobs:
             key = f"{JOB}:{job.id}"
@@ -100,7 +101,7 @@ class News:
         self._last_number = max((job.number for job in jobs), default=last or 0)
 
     def _of_job(self, job: Job) -> dict[str, Any]:
-        progress, epoch = job.progress, self._system.fleet.epoch
+        progress, epoch = job.progress, self._sources.fleet.epoch
         return {
             "id": job.id,
             "kind": job.kind.value,
@@ -126,10 +127,10 @@ def alert_update(alert: Alert) -> Update:
     return Update(ALERT, encoded(alert.payload()))
 
 
-def complaints(system: System) -> dict[str, Standing]:
+def complaints(monitor: Monitor) -> dict[str, Standing]:
     """What firing alerts say about single servers; the first of each."""
     found: dict[str, Standing] = {}
-    for alert in system.monitor.alerts.firing:
+    for alert in monitor.alerts.firing:
         server = alert.subject.get("server")
         if server is not None and alert.severity != "info":
             found.setdefault(server, Standing("warn", alert.title, round(alert.since, 3)))

@@ -18,7 +18,7 @@ from actors.observability.dashboard.subscriber import TRANSPORTS, Transport, Upd
 from fleet.common.errors import TooManyClients
 
 if TYPE_CHECKING:
-    from actors.system import System
+    from actors.observability.dashboard.sources import FeedSources
     from fleet.observability.alerting.alert import Alert
     from fleet.observability.dashboard.snapshot import State
 
@@ -43,23 +43,23 @@ class Feed:
     Everything but the loop is synchronous. Nobody here waits for a viewer: see `dashboard.subscriber`.
     """
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, sources: FeedSources) -> None:
         self.epoch = secrets.token_hex(4)
         self.skipped = 0
         """Updates that slow viewers were spared."""
         self.updated: float | None = None
         """When somebody was last told something new, epoch seconds."""
-        self._system = system
-        self._collector = Collector(system)
+        self._fleet = sources.fleet
+        self._collector = Collector(sources)
         self._viewers: dict[Viewer, None] = {}
         self._lanes: dict[int, Lane] = {}
-        self._news = News(system)
+        self._news = News(sources)
         self._alerts = AlertRing()
         self._wanted = trio.lowlevel.ParkingLot()
         self._number = 0
         self._last = -math.inf
         """When the last regular tick was."""
-        system.monitor.alerts.note(self._on_alert)
+        sources.monitor.alerts.note(self._on_alert)
 
     # ---- for the transports
 
@@ -90,7 +90,7 @@ class Feed:
 
     def now(self) -> float:
         """The clock of wishes, in seconds."""
-        return self._system.fleet.now()
+        return self._fleet.now()
 
     def gone(self, viewer: Viewer) -> None:
         """A viewer has left."""
@@ -150,7 +150,7 @@ class Feed:
             state = await self._collector.collect()
             now = self.now()
             self.skipped += sum(lane.advance(state, now) for lane in due if lane.viewers)
-            self.updated = self._system.fleet.wall()
+            self.updated = self._fleet.wall()
             await self._rouse([viewer for lane in due for viewer in lane.viewers])
         self._spread()
 
@@ -183,10 +183,10 @@ class Feed:
 
     @property
     def _interval(self) -> float:
-        return self._system.config.dashboard.interval
+        return self._fleet.config.dashboard.interval
 
     def _check_room(self, address: str) -> None:
-        limits = self._system.config.dashboard
+        limits = self._fleet.config.dashboard
         if len(self._viewers) >= limits.max_clients:
             raise TooManyClients(f"{limits.max_clients} clients watch already", retry_after=_FULL_FOR)
         if sum(viewer.address == address for viewer in self._viewers) >= limits.max_clients_per_address:

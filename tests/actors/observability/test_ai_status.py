@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.config.reconfigure import apply
-from actors.observability.ai_status import AiStatus
+from actors.observability.ai_status import AiStatus, Scribe
 from actors.observability.ai_status_model import Author, place
 from actors.state.messages import OURSELVES, PauseQueue
 from fleet.common.ids import ModelName, ServerId
@@ -44,10 +44,11 @@ class Desk:
     def __init__(self, fleet: Fleet, judge: Judge) -> None:
         self.fleet = fleet
         self.judge = judge
+        self.scribe = Scribe(fleet.system.fleet, judge, fleet.system.exchange)
 
     @property
     def latest(self) -> AiStatus:
-        latest = self.fleet.system.scribe.latest
+        latest = self.scribe.latest
         assert latest is not None
         return latest
 
@@ -62,8 +63,7 @@ async def writing(
     full = {"models": MODELS, "ai_status": WITH_MODEL if status is None else status, **config}
     async with open_fleet(*(servers or ("a",)), **full) as fleet, trio.open_nursery() as nursery:
         desk = Desk(fleet, Judge())
-        fleet.system.monitor = desk.judge  # type: ignore[assignment]
-        nursery.start_soon(fleet.system.scribe.run)
+        nursery.start_soon(desk.scribe.run)
         await wait_all_tasks_blocked()
         yield desk
         nursery.cancel_scope.cancel()
@@ -220,7 +220,9 @@ async def test_it_loses_against_any_user(autojump_clock: MockClock) -> None:
             await fleet.system.exchange(call, Client())
             order.append(name)
 
-        ours = Author(fleet.system).call(TINY, ServerId("a"), FINE, fleet.system.scribe.figures())
+        ours = Author(fleet.system.fleet, fleet.system.exchange).call(
+            TINY, ServerId("a"), FINE, fleet.system.scribe.figures()
+        )
         assert (ours.priority, ours.client) == (LOWEST_PRIORITY, OURSELVES)
         for name, call in (("first", chat(tokens=50)), ("ours", ours), ("user", chat()), ("low", chat(priority=-5))):
             nursery.start_soon(ask, name, call)
@@ -278,7 +280,7 @@ async def test_a_model_that_fails_leaves_it_to_the_rules(
 ) -> None:
     async with open_fleet("a", models=MODELS) as fleet:
         fleet["a"].host.faults.set(fault)
-        author = Author(fleet.system)
+        author = Author(fleet.system.fleet, fleet.system.exchange)
         for _ in range(2):
             assert await author.write("tiny", 10.0, FINE, fleet.system.scribe.figures()) == ""
         assert _said(caplog) == [f"the AI status is put together by rules: model tiny: {why}"]
@@ -294,7 +296,7 @@ async def test_a_model_that_nobody_has_is_said_once(
     model: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_fleet("a", models=MODELS) as fleet:
-        author = Author(fleet.system)
+        author = Author(fleet.system.fleet, fleet.system.exchange)
         for _ in range(3):
             assert await author.write(model, 10.0, FINE, fleet.system.scribe.figures()) is None
         assert _said(caplog) == [f"the AI status is put together by rules: model {model}: no server has it"]
@@ -304,14 +306,19 @@ async def test_a_model_that_nobody_has_is_said_once(
 async def test_a_server_that_was_not_looked_at_yet_may_have_it(caplog: pytest.LogCaptureFixture) -> None:
     async with open_fleet("a", models=MODELS) as fleet:
         fleet.cell("a").state.start_anew(0.0, "")
-        assert await Author(fleet.system).write("tiny", 10.0, FINE, fleet.system.scribe.figures()) is None
+        assert (
+            await Author(fleet.system.fleet, fleet.system.exchange).write(
+                "tiny", 10.0, FINE, fleet.system.scribe.figures()
+            )
+            is None
+        )
         assert not _said(caplog)
 
 
 async def test_an_endless_answer_is_not_taken(autojump_clock: MockClock) -> None:
     endless = Profile(load_seconds=0.1, slots=1, tokens_per_second=1e6)
     async with open_fleet(("a", endless), models=MODELS) as fleet:
-        author = Author(fleet.system)
+        author = Author(fleet.system.fleet, fleet.system.exchange)
         make = author.call
 
         def longer(*arguments: Any) -> Any:
