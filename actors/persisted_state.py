@@ -64,23 +64,23 @@ class Kept:
     def _breaker(self, key: str) -> Document | None:
         server, model = parts_of(key, 2)
         memory = self._breakers.memory_of(Pair(ServerId(server), ModelName(model)))
-        return None if memory is None else shifted(memory, self._fleet.epoch(0.0))
+        return None if memory is None else shifted(memory, self._fleet.clock.epoch(0.0))
 
     def _ban(self, key: str) -> Document | None:
         server, model, kind = parts_of(key, 3)
         pair = Pair(ServerId(server), ModelName(model))
-        ban = self._fleet.bans.get(pair, BanKind(kind), self._fleet.now())
+        ban = self._fleet.bans.get(pair, BanKind(kind), self._fleet.clock.now())
         if ban is None:
             return None
-        expires_at = None if ban.expires_at == math.inf else self._fleet.epoch(ban.expires_at)
-        banned_at = self._fleet.epoch(ban.banned_at)
+        expires_at = None if ban.expires_at == math.inf else self._fleet.clock.epoch(ban.expires_at)
+        banned_at = self._fleet.clock.epoch(ban.banned_at)
         return {"reason": ban.reason, "by": ban.by, "banned_at": banned_at, "expires_at": expires_at}
 
     def _queue(self, key: str) -> Document | None:
         memory = self._fleet.memory
         if key != PAUSED or not memory.paused or memory.paused_since is None:
             return None
-        return {"by": memory.paused_by, "since": self._fleet.epoch(memory.paused_since)}
+        return {"by": memory.paused_by, "since": self._fleet.clock.epoch(memory.paused_since)}
 
     # ---- and back
 
@@ -95,7 +95,7 @@ class Kept:
     def _resume_ban(self, key: str, document: Document) -> ServerId | None:
         """The server, if it is banned from something."""
         server, model, kind = parts_of(key, 3)
-        pair, now = Pair(ServerId(server), ModelName(model)), self._fleet.now()
+        pair, now = Pair(ServerId(server), ModelName(model)), self._fleet.clock.now()
         banned_at, expires_at = _number(document, "banned_at"), document["expires_at"]
         shift = self._shift(banned_at)
         until = math.inf if expires_at is None else _number(document, "expires_at") + shift
@@ -116,7 +116,7 @@ class Kept:
 
     def _shift(self, epoch: float) -> float:
         """Seconds from the time of day to our clock; nothing that was kept lies ahead, even if the day was set back."""
-        return min(self._fleet.moment(epoch), self._fleet.now()) - epoch
+        return min(self._fleet.clock.moment(epoch), self._fleet.clock.now()) - epoch
 
 
 def _number(document: Mapping[str, Any], name: str) -> float:

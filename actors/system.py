@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import random
 import secrets
-import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import partial
@@ -18,6 +16,7 @@ from actors.breakers.registry import BreakerRegistry
 from actors.dispatch.dispatcher import Dispatcher, rules_of
 from actors.dispatch.load_learning import learn_from
 from actors.jobs.job_board import JobBoard
+from actors.kit.clock import Clock
 from actors.kit.mailbox import Mailbox
 from actors.kit.supervisor import Policy, keep_up, supervise
 from actors.observability.ai_status import Scribe
@@ -39,6 +38,7 @@ from actors.state.queries import Known
 from actors.state.request_log import Recorder
 from actors.state.request_orders import Orders
 from actors.state.servers import ServerCell, Servers
+from actors.state.totals import Tallies
 from actors.state.transfer import Transfer
 from actors.storage.journal import Journal
 from actors.upstream.control_client import OllamaClient
@@ -85,31 +85,30 @@ class _Gates:
 
 
 def _make_cells(
-    config: Config, seed: int | None, journal: Journal, servers: Servers, lookout: Lookout
+    config: Config, clock: Clock, journal: Journal, servers: Servers, lookout: Lookout
 ) -> tuple[FleetCell, BreakerRegistry]:
     """What outlives every actor; the breakers and the fleet know each other."""
     dispatcher = Mailbox[DispatcherMail]("dispatcher")
-    chance = random.Random(seed)
     book = Book()
     breakers = BreakerRegistry(
         BreakerSettings.from_config(config.circuit_breaker),
         gates=_Gates(servers),
         on_change=lambda pair: dispatcher.cast(GateMoved(pair)),
-        rng=chance,
+        rng=clock.chance,
         enabled=config.enable_circuit_breaker,
         book=book,
     )
     fleet = FleetCell(
         config=config,
+        clock=clock,
         memory=Memory.fresh(rules_of(config)),
         dispatcher=dispatcher,
         breakers=breakers,
         budget=RetryBudget(config.retry.budget_ratio, config.retry.budget_floor),
         recorder=Recorder(),
+        tally=Tallies(clock.now, clock.wall, journal),
         servers=servers,
         lookout=lookout,
-        chance=chance,
-        wall=time.time,
         hop=secrets.token_hex(8).encode(),
         journal=journal,
         recoveries=book,
@@ -128,9 +127,9 @@ class System(Known):
         self, config: Config, backends: Backends, nursery: trio.Nursery, seed: int | None, journal: Journal
     ) -> None:
         self.started = trio.current_time()
-        servers = Servers()
-        self.lookout = Lookout(servers, trio.lowlevel.current_clock().current_time)
-        self.fleet, self.breakers = _make_cells(config, seed, journal, servers, self.lookout)
+        clock, servers = Clock(seed), Servers()
+        self.lookout = Lookout(servers, clock.now)
+        self.fleet, self.breakers = _make_cells(config, clock, journal, servers, self.lookout)
         self.roster = Roster(self.fleet, self.breakers, backends, nursery)
         self.kept = Kept(self.fleet, self.breakers)
         self.jobs = JobBoard(self.fleet)

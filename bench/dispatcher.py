@@ -28,6 +28,7 @@ import trio
 import trio.testing
 
 from actors.dispatch.dispatcher import Dispatcher
+from actors.kit.clock import Clock
 from actors.kit.mailbox import Mailbox
 from actors.state.fleet_state import FleetCell
 from actors.state.messages import DispatcherMail, ServerMail, SlotFreed, Submitted
@@ -146,7 +147,18 @@ class Alone:
         memory = Memory.fresh(Rules())
         servers = Servers()
         servers[state.id] = self._cell
-        fleet = FleetCell(config, memory, self._mail, nothing, nothing, nothing, servers, nothing)
+        fleet = FleetCell(
+            config=config,
+            clock=Clock(),
+            memory=memory,
+            dispatcher=self._mail,
+            breakers=nothing,
+            budget=nothing,
+            recorder=nothing,
+            tally=nothing,
+            servers=servers,
+            lookout=nothing,
+        )
         self._fleet, self._pair = fleet, Pair(state.id, self._model)
 
     async def start(self, nursery: trio.Nursery) -> None:

@@ -173,7 +173,7 @@ def _note_cost(system: System, rounds: int) -> float:
 
     def note() -> None:
         for start in range(0, len(batch), _AT_ONCE):
-            meter.note(batch[start : start + _AT_ONCE], system.fleet.now(), 0.0)
+            meter.note(batch[start : start + _AT_ONCE], system.fleet.clock.now(), 0.0)
         meter.settle()
 
     took = [_timed(note) for _ in range(rounds)]
@@ -191,7 +191,7 @@ def _more(system: System) -> None:
     servers = system.servers.values()
     names = next(iter(servers)).state.models
     batch = list(traffic([cell.state.spec for cell in servers], list(names)))
-    system.fleet.meter.note(batch, system.fleet.now(), 1e9)
+    system.fleet.meter.note(batch, system.fleet.clock.now(), 1e9)
 
 
 async def _median(

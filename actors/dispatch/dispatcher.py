@@ -60,10 +60,11 @@ class Dispatcher:
 
     def __init__(self, fleet: FleetCell) -> None:
         self._fleet = fleet
+        self._now = fleet.clock.now
         now = trio.current_time()
-        rules, policy = rules_of(fleet.config), make_policy(fleet.config, fleet.chance)
+        rules, policy = rules_of(fleet.config), make_policy(fleet.config, fleet.clock.chance)
         fleet.memory.keep_to(rules)
-        self.board = Board(rules, policy, fleet.chance, fleet.memory, now)
+        self.board = Board(rules, policy, fleet.clock.chance, fleet.memory, now)
         self._sweep_at = math.inf
         self._rest = trio.CancelScope()
 
@@ -89,7 +90,7 @@ class Dispatcher:
                 message = mailbox.receive_nowait() if handled < _BATCH else None
 
     def _at_once(self, message: DispatcherMail) -> None:
-        self._handle(message, self._fleet.now())
+        self._handle(message, self._now())
 
     def _wake_by(self, when: float) -> None:
         """A message that is handled while the task rests may bring its next deadline forward."""
@@ -153,7 +154,7 @@ class Dispatcher:
     def _reconfigure(self, now: float) -> None:
         """Go on by the rules of the new configuration: who waits goes on waiting, what runs goes on running."""
         config = self._fleet.config
-        self.board.reconfigure(rules_of(config), make_policy(config, self._fleet.chance))
+        self.board.reconfigure(rules_of(config), make_policy(config, self._fleet.clock.chance))
         self._serve_anywhere(now)
         if len(self.board.queue):
             self._sweep_at = min(self._sweep_at, now + self.board.rules.grace / 2)

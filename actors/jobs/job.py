@@ -43,7 +43,7 @@ class Job:
         self.number, self.by, self.priority = number, by, priority
         self.options: dict[str, Any] = dict(options or {})
         self.state = JobState.QUEUED
-        self.created: float = fleet.now()
+        self.created: float = fleet.clock.now()
         self.started: float | None = None
         self.ended: float | None = None
         self.error: str | None = None
@@ -73,7 +73,7 @@ class Job:
     @property
     def progress(self) -> Progress:
         """Bytes, percent, bytes per second, seconds left; None where unknown. After the end: no speed any more."""
-        return self.download.progress(self._fleet.now()) if self._final is None else self._final
+        return self.download.progress(self._fleet.clock.now()) if self._final is None else self._final
 
     @property
     def adrift(self) -> bool:
@@ -94,7 +94,7 @@ class Job:
 
     def begin(self) -> None:
         """It is its turn."""
-        self.state, self.started, self.detail = JobState.RUNNING, self._fleet.now(), "started"
+        self.state, self.started, self.detail = JobState.RUNNING, self._fleet.clock.now(), "started"
         self.scope, self.download = trio.CancelScope(), Download()
 
     def put_back(self, why: str) -> None:
@@ -113,7 +113,7 @@ class Job:
             self.download.finish()
         came = self.progress
         self._final = Progress(came.completed, came.total, came.percent)
-        self.state, self.ended, self.detail, self.failure = state, self._fleet.now(), bounded(detail), failure
+        self.state, self.ended, self.detail, self.failure = state, self._fleet.clock.now(), bounded(detail), failure
         self.error = None if failure is None else bounded(failure.message)
         self.home = None
         self.nudge()
@@ -122,7 +122,7 @@ class Job:
 
     def document(self) -> Document:
         """What is kept of it; times are seconds since 1970."""
-        epoch, progress = self._fleet.epoch, self.progress
+        epoch, progress = self._fleet.clock.epoch, self.progress
         return {
             "id": self.id,
             "number": self.number,
@@ -151,7 +151,7 @@ def job_of(fleet: FleetCell, key: str, kept: Document) -> Job:
     number, by, options = int(kept["number"]), _text(kept["by"]), dict(kept["options"])
     job = Job(fleet, kind, server, model, number=number, by=by, options=options)
     job.id, job.priority = key, int(kept["priority"])
-    job.created, state = fleet.moment(float(kept["created"])), JobState(kept["state"])
+    job.created, state = fleet.clock.moment(float(kept["created"])), JobState(kept["state"])
     job.resumed = bool(kept["resumed"]) or not state.ended
     if state.ended:
         _ended(fleet, job, state, kept)
@@ -162,8 +162,8 @@ def job_of(fleet: FleetCell, key: str, kept: Document) -> Job:
 
 def _ended(fleet: FleetCell, job: Job, state: JobState, kept: Document) -> None:
     job.finish(state, _text(kept["detail"]))
-    job.started = None if kept["started"] is None else fleet.moment(float(kept["started"]))
-    job.ended = fleet.moment(float(kept["ended"]))
+    job.started = None if kept["started"] is None else fleet.clock.moment(float(kept["started"]))
+    job.ended = fleet.clock.moment(float(kept["ended"]))
     job.error = None if kept["error"] is None else bounded(kept["error"])
     seconds, completed, total = kept["load_seconds"], kept["completed"], kept["total"]
     job.load_seconds = None if seconds is None else float(seconds)

@@ -49,7 +49,7 @@ class JobBoard:
         self._fleet = fleet
         self._nursery: trio.Nursery | None = None
         self._more = trio.lowlevel.ParkingLot()
-        self._opened = fleet.now()
+        self._opened = fleet.clock.now()
         self._numbers = 0
         self._jobs: dict[str, Job] = {}
         self._waiting: dict[str, Job] = {}
@@ -246,7 +246,7 @@ class JobBoard:
 
     def _drop_homeless(self) -> None:
         """End those whose server is gone; what an earlier process left waits a little for servers that come late."""
-        early = self._fleet.now() - self._opened < HOMELESS
+        early = self._fleet.clock.now() - self._opened < HOMELESS
         for job in list(self._waiting.values()):
             cell = self._fleet.servers.get(job.server)
             if job.home is None and cell is None and early and job.resumed:

@@ -89,7 +89,7 @@ def _take(fleet: FleetCell, job: Job, record: Row) -> bool:
     """Note what a record says; whether it says success."""
     if "error" in record:
         raise JobFailed(bounded(record["error"]))
-    job.download.take(record, fleet.now())
+    job.download.take(record, fleet.clock.now())
     status = record.get("status")
     if isinstance(status, str) and status:
         job.detail = bounded(status)
@@ -103,13 +103,13 @@ async def _warm(fleet: FleetCell, cell: ServerCell, job: Job) -> None:
         what = health.value if admin is Admin.ACTIVE else admin.value
         raise NoServer(f"server '{job.server}' is {what}: it gets no requests, so nothing is loaded", retry_after=5.0)
     embedding, sure = _embedding(cell, job)
-    began = fleet.now()
+    began = fleet.clock.now()
     job.detail = "loading"
     status, body = await _load(fleet, cell, job, embedding)
     if status == 400 and not sure:  # "does not support generate": its row did not say what it is
         status, body = await _load(fleet, cell, job, not embedding)
     _check(job, status, body)
-    job.load_seconds = fleet.now() - began
+    job.load_seconds = fleet.clock.now() - began
     learn_load(fleet, cell, canonical(job.model), job.load_seconds)
 
 

@@ -90,10 +90,10 @@ class Scribe:
         while True:
             settings = self._fleet.config.ai_status
             changed = self._outdated()
-            if changed or self._fleet.now() >= self._due:
+            if changed or self._fleet.clock.now() >= self._due:
                 self._about = self._key()
                 least = BREATH if settings.enabled else 0.0
-                self._due = self._fleet.now() + max(settings.interval, least)
+                self._due = self._fleet.clock.now() + max(settings.interval, least)
                 await self._renew(changed)
             await trio.sleep(LOOK)
 
@@ -107,7 +107,7 @@ class Scribe:
     async def _ask(self) -> bool:
         """Let the model write, if it may; whether it has."""
         settings, verdict = self._fleet.config.ai_status, self._monitor.verdict
-        now = self._fleet.now()
+        now = self._fleet.clock.now()
         if not settings.enabled or not settings.model:
             return False
         if now < self._asked + BREATH:
@@ -126,7 +126,7 @@ class Scribe:
             level=verdict.level.value,
             source="model" if text else "rules",
             model=model,
-            at=self._fleet.wall(),
+            at=self._fleet.clock.wall(),
             refs=verdict.subjects,
         )
 
@@ -141,7 +141,7 @@ class Scribe:
 
     def figures(self) -> Figures:
         """The fleet in numbers, as of now."""
-        fleet, now = self._fleet, self._fleet.now()
+        fleet, now = self._fleet, self._fleet.clock.now()
         states = [cell.state for cell in fleet.servers.values()]
         ((start, minute),) = fleet.tally.windows((_MINUTE,))
         span = max(now - start, 1.0)
@@ -165,7 +165,7 @@ class Scribe:
 
     def _note(self, records: Sequence[Record]) -> None:
         """Requests have ended; told by the recorder."""
-        now = self._fleet.now()
+        now = self._fleet.clock.now()
         self._ends.bucket(now).add(len(records), sum(failed(record.outcome) for record in records))
         for record in records[-_STREAMS:]:
             if record.stream and record.first_byte_seconds is not None:

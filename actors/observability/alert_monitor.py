@@ -46,7 +46,7 @@ class Monitor:
     """The cell and the loop. Everything but `run` is synchronous."""
 
     def __init__(self, fleet: FleetCell, breakers: BreakerRegistry, host: HostWatch) -> None:
-        began = fleet.wall()
+        began = fleet.clock.wall()
         self._run = f"{math.floor(began * 10):x}"
         self._fleet = fleet
         self._look = Look(fleet, breakers, host)
@@ -65,8 +65,8 @@ class Monitor:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_up, "webhook", self.webhook.run)
             while True:
-                if self._fleet.now() >= self._due:
-                    self._due = self._fleet.now() + THOROUGH
+                if self._fleet.clock.now() >= self._due:
+                    self._due = self._fleet.clock.now() + THOROUGH
                     await self._look.thorough()
                 self.look()
                 await trio.sleep(SOON if self.verdict.code == STARTING else INTERVAL)
@@ -86,27 +86,27 @@ class Monitor:
 
     def ack(self, key: str, by: str) -> Alert | None:
         """Somebody knows of an alert. None: no such alert fires."""
-        return self.alerts.ack(key, by, self._fleet.wall())
+        return self.alerts.ack(key, by, self._fleet.clock.wall())
 
     def silence(self, rule: str, subject: Mapping[str, str], until: float, by: str, why: str) -> Silence | None:
         """Silence a rule, or one subject of it, until then (epoch seconds). None: there are too many silences."""
         self._silences += 1
-        at = self._fleet.wall()
+        at = self._fleet.clock.wall()
         made = Silence(f"s-{self._run}-{self._silences}", rule, dict(subject), min(until, at + LONGEST), by, at, why)
         return made if self.alerts.silence(made, at) else None
 
     def unsilence(self, key: str) -> Silence | None:
         """End a silence. None: there is none."""
-        return self.alerts.unsilence(key, self._fleet.wall())
+        return self.alerts.unsilence(key, self._fleet.clock.wall())
 
     def test(self, by: str) -> Alert:
         """Raise a test alert, which ends at once."""
-        return self.alerts.test(by, self._fleet.wall())
+        return self.alerts.test(by, self._fleet.clock.wall())
 
     # ---- over a restart
 
     def _restore(self) -> None:
-        journal, silences, at = self._fleet.journal, self.alerts.silences, self._fleet.wall()
+        journal, silences, at = self._fleet.journal, self.alerts.silences, self._fleet.clock.wall()
         journal.keep(KIND, self._document)
         silences.changed = lambda key: journal.touch(KIND, key)
         for silence in journal.recall(KIND, Silence.read):

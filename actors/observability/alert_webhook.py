@@ -64,7 +64,7 @@ class Webhook:
         self._told = Told()
         self._waiting: deque[Delivery] = deque()
         self._resting = trio.lowlevel.ParkingLot()
-        self._run = f"{round(fleet.wall() * 1000):x}"
+        self._run = f"{round(fleet.clock.wall() * 1000):x}"
         self._numbers = 0
 
     def __len__(self) -> int:
@@ -107,7 +107,7 @@ class Webhook:
             else:
                 self.delivered += 1
                 return
-            await trio.sleep(pause(attempt, self._fleet.chance.random()))
+            await trio.sleep(pause(attempt, self._fleet.clock.chance.random()))
 
     def _settings(self) -> WebhookSection | None:
         settings = self._fleet.config.alerts.webhook
@@ -138,7 +138,7 @@ class Webhook:
 
     async def _post(self, settings: WebhookSection, delivery: Delivery, url: httpx.URL, address: str | None) -> int:
         """The status of the answer. A name is not asked for again: by now it may mean another address."""
-        body, timestamp = orjson.dumps(delivery.payload), str(int(self._fleet.wall()))
+        body, timestamp = orjson.dumps(delivery.payload), str(int(self._fleet.clock.wall()))
         secret = None if settings.secret is None else settings.secret.get_secret_value()
         said, more = headers(delivery, timestamp, body, secret), {}
         if address is not None:

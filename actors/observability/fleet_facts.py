@@ -57,7 +57,7 @@ class Look:
         fleet.recorder.listeners.append(self._note)
 
     def _note(self, batch: Sequence[Record]) -> None:
-        self.counts.note(batch, self._fleet.now())
+        self.counts.note(batch, self._fleet.clock.now())
 
     def opened(self, pair: Pair) -> float | None:
         """Since when a breaker has not been closed, half-open tries included; None: it was not seen so."""
@@ -68,12 +68,12 @@ class Look:
 
     def quick(self) -> Facts:
         """All that is known now; about traffic, what the last thorough look found."""
-        fleet, now = self._fleet, self._fleet.now()
+        fleet, now = self._fleet, self._fleet.clock.now()
         states = [cell.state for cell in fleet.servers.values()]
         wanted = self._wanted()
         return Facts(
             now=now,
-            at=fleet.wall(),
+            at=fleet.clock.wall(),
             servers=tuple(map(fact_of, states)),
             queue=self._queue(states, wanted),
             unservable=tuple(self._unservable(states, wanted, now)),
@@ -164,7 +164,7 @@ class Look:
         return Trouble(since, ", ".join(key for _, key in islice(journal.aside, MOST_NAMED)), len(journal.aside))
 
     def _moment(self, epoch: float, now: float) -> float:
-        return min(self._fleet.moment(epoch), now)
+        return min(self._fleet.clock.moment(epoch), now)
 
     # ---- every few seconds
 
@@ -172,17 +172,17 @@ class Look:
         """Add up what requests told, server by server, and let others run in between."""
         fleet, counts = self._fleet, self.counts
         fleet.recorder.flush()
-        counts.forget(set(fleet.servers), fleet.now())
+        counts.forget(set(fleet.servers), fleet.clock.now())
         servers, flaps = {}, {}
         for cell in list(fleet.servers.values()):
-            state, now = cell.state, fleet.now()
+            state, now = cell.state, fleet.clock.now()
             counts.look(state.id, state.resident if state.health is Health.HEALTHY else None, now)
             servers[str(state.id)] = counts.server(state.id, now)
             flaps.update(flaps_of(self._breakers.book.page(state.id), now))
             await trio.lowlevel.checkpoint()
-        counts.loaded(self._counted_loads(), fleet.now())
-        self._refresh_forced(fleet.now())
-        self.traffic = counts.traffic(fleet.now(), servers, flaps)
+        counts.loaded(self._counted_loads(), fleet.clock.now())
+        self._refresh_forced(fleet.clock.now())
+        self.traffic = counts.traffic(fleet.clock.now(), servers, flaps)
 
     def _counted_loads(self) -> dict[Pair, int]:
         """So that Prometheus, which reads the same counters, complains of nothing that we do not."""

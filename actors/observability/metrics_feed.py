@@ -19,7 +19,7 @@ STATE_WORDS: Final = {State.CLOSED: "closed", State.HALF_OPEN: "half_open", Stat
 def measure(fleet: FleetCell) -> None:
     """Let the fleet's meter hear of all that it counts, from now on."""
     meter = fleet.meter
-    meter.known, meter.began = Listed(fleet), fleet.wall()
+    meter.known, meter.began = Listed(fleet), fleet.clock.wall()
     fleet.recorder.listeners.append(lambda batch: _note(fleet, batch))
     fleet.recoveries.told = lambda pair, to, now: _moved(fleet, pair, to, now)
 
@@ -36,7 +36,7 @@ class Listed:
         return ServerId(server) in self._fleet.servers
 
     def model(self, model: str) -> bool:
-        now = self._fleet.now()
+        now = self._fleet.clock.now()
         if now - self._at >= _FRESH:
             self._at = now
             self._models = frozenset().union(*(cell.state.models for cell in self._fleet.servers.values()))
@@ -52,7 +52,7 @@ def _note(fleet: FleetCell, batch: Sequence[Record]) -> None:
     meter.bound(settings.models, settings.pairs)
     meter.keys.series.most = settings.callers
     meter.exemplars = settings.exemplars
-    meter.note(batch, fleet.now(), fleet.wall())
+    meter.note(batch, fleet.clock.now(), fleet.clock.wall())
     meter.keys.note(batch)
 
 

@@ -72,7 +72,7 @@ def snapshot(sources: MetricSources, version: str, python: str, counts: ModelCou
     cells = list(sources.fleet.servers.values())
     _requests(exposed, sources)
     _queue(exposed, sources)
-    _servers(exposed, cells, sources.fleet.now())
+    _servers(exposed, cells, sources.fleet.clock.now())
     _models(exposed, sources, counts or ModelCounts.of(cell.state for cell in cells))
     _breakers(exposed, sources)
     _fleet(exposed, sources)
@@ -84,7 +84,7 @@ def snapshot(sources: MetricSources, version: str, python: str, counts: ModelCou
 
 
 def _requests(exposed: Exposed, sources: MetricSources) -> None:
-    now = sources.fleet.now()
+    now = sources.fleet.clock.now()
     pace = [((label,), model.pace.per_second(now)) for label, model in sources.fleet.meter.models.items()]
     exposed.points("ollama_proxy_tokens_per_second", pace)
     exposed.value("ollama_proxy_active_requests", sources.fleet.servers.in_flight)
@@ -98,7 +98,7 @@ def _queue(exposed: Exposed, sources: MetricSources) -> None:
     exposed.value("ollama_proxy_queue_size", len(waiting))
     exposed.value("fleet_queue_waiting", len(waiting))
     exposed.value("fleet_queue_capacity", fleet.config.queue_size)
-    exposed.value("fleet_queue_oldest_seconds", fleet.now() - min(waiting) if waiting else 0.0)
+    exposed.value("fleet_queue_oldest_seconds", fleet.clock.now() - min(waiting) if waiting else 0.0)
     exposed.value("fleet_queue_paused", fleet.memory.paused)
 
 

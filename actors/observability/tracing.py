@@ -145,7 +145,7 @@ class Tracer:
 
     async def _send(self, batch: list[tuple[Trace, Record]]) -> None:
         assert self._fleet is not None, "attached before anything is noted"
-        offset, addresses = self._fleet.epoch(0.0), self._addresses(batch)
+        offset, addresses = self._fleet.clock.epoch(0.0), self._addresses(batch)
         work = partial(_deliver, self._exporter.send, batch, offset, addresses)
         self._sending = len(batch)
         trouble = await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)

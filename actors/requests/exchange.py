@@ -50,6 +50,7 @@ class Exchange:
     def __init__(self, fleet: FleetCell, call: Call, down: Downstream) -> None:
         self._fleet = fleet
         self._servers = fleet.servers
+        self._now = fleet.clock.now
         self._call = call
         self._answer = Answer(call, down, fleet.config.timeouts.write)
         self._passing = call.passing or passing(call.headers)
@@ -61,7 +62,7 @@ class Exchange:
         self._excluded: frozenset[ServerId] = frozenset()
         self._hearing = Hearing(fleet, call)
         self._failure: FleetError | None = None
-        self._enqueued = fleet.now()
+        self._enqueued = self._now()
         self._deadline = self._enqueued + fleet.config.total_timeout
         self._queued = 0.0
         self._passage: Passage | None = None
@@ -167,13 +168,13 @@ class Exchange:
 
     async def _wait(self, ticket: PendingTicket) -> None:
         """Wait until the dispatcher settles it, or all waiting together takes too long."""
-        began = self._fleet.now()
+        began = self._now()
         limit = self._fleet.config.timeouts.queue - self._queued
         if self._hearing.doubtful:
             limit = min(limit, PATIENCE)
         with trio.move_on_at(min(began + limit, self._deadline)):
             await ticket.settled()
-        self._queued += self._fleet.now() - began
+        self._queued += self._now() - began
 
     def _granted(self, ticket: PendingTicket) -> Lease:
         """The lease; raises what the dispatcher refused with, QueueTimeout or TotalTimeout."""
@@ -203,7 +204,7 @@ class Exchange:
                 lease.close(self._end_of_cancelled())
             assert lease.end is not None
             self._outcome = outcome = kind(lease.end)
-            self._tries += (Try(lease.pair.server, outcome, lease.started, lease.first_byte, self._fleet.now()),)
+            self._tries += (Try(lease.pair.server, outcome, lease.started, lease.first_byte, self._now()),)
         elif ticket.open:
             ticket.withdrawn = True
             self._fleet.tickets.pop(ticket.number, None)
@@ -254,7 +255,7 @@ class Exchange:
         request = UpstreamRequest(call.method, call.target, headers, call.body, call.content_length, lines=lines)
         response = await lease.cell.pool.open(request, connect_timeout=config.timeouts.connect, holder=lease)
         lease.connection = response
-        lease.beat = self._fleet.now()
+        lease.beat = self._now()
         lease.streaming = True
         return response
 
@@ -329,7 +330,7 @@ class Exchange:
 
     def _note(self) -> None:
         """One record for history and log; never a word of prompt or answer."""
-        passage, now = self._passage, self._fleet.now()
+        passage, now = self._passage, self._now()
         lease = passage.lease if passage else None
         first = lease.first_byte - self._enqueued if lease is not None and lease.first_byte is not None else None
         self._fleet.recorder.note(

@@ -35,6 +35,7 @@ class Passage:
         self.lease = lease
         self.stats = Statistics()
         self._fleet = fleet
+        self._now = fleet.clock.now
         self._call = call
         self._answer = answer
         self._opaque = False  # compressed although nobody asked for that
@@ -59,7 +60,7 @@ class Passage:
         served()
         if self._call.endpoint == SHOW:
             held, raw = await described(response, held, raw, self._beat)
-        self.lease.first_byte = self._fleet.now()
+        self.lease.first_byte = self._now()
         await self._start(response, extra)
         await self._relay(response, held, raw)
         return None
@@ -91,14 +92,14 @@ class Passage:
 
     async def _start(self, response: UpstreamResponse, extra: Headers) -> None:
         """Send the head; a client that does not even take that is watched like one that does not read on."""
-        lease, now = self.lease, self._fleet.now
+        lease, now = self.lease, self._now
         lease.waiting, lease.beat = Waiting.HEAD, now()
         await self._answer.start(response, extra)
         lease.waiting, lease.beat = Waiting.BACKEND, now()
 
     async def _relay(self, response: UpstreamResponse, data: bytes, raw: bytes) -> None:
         """Piece by piece, watched by the tap. Nothing here allocates a task, a scope or a parsed object per piece."""
-        answer, lease, now = self._answer, self.lease, self._fleet.now
+        answer, lease, now = self._answer, self.lease, self._now
         tap = self._call.dialect.tap(stream=self._call.stream)
         self.stats = lease.stats = tap.stats
         begin, tail = b"", bytearray()

@@ -132,7 +132,7 @@ class Hearing:
 
     def _note_route(self, lease: Lease) -> None:
         state, endpoint = lease.cell.state, self._call.endpoint
-        if self._fleet.missing.note(state.id, endpoint, state.version, self._fleet.now()):
+        if self._fleet.missing.note(state.id, endpoint, state.version, self._fleet.clock.now()):
             log.warning("server has no %s: it is not asked for it again", endpoint, extra={"server": state.id})
 
     def _best(self) -> Saved:
@@ -154,5 +154,5 @@ class Hearing:
         return not any(s.admin is Admin.ACTIVE and (model in s.models or model == ANY_MODEL) for s in others)
 
     def _pass_over(self, lease: Lease, why: str, seconds: float) -> None:
-        until = self._fleet.now() + seconds
+        until = self._fleet.clock.now() + seconds
         self._fleet.dispatcher.cast(BanPair(lease.pair, why, until, cooldown=True))

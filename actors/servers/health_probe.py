@@ -23,7 +23,7 @@ async def run_health(fleet: FleetCell, cell: ServerCell) -> None:
     """Probe for ever, jittered; sooner when `cell.probe_now` is set. Cancelled: the calls under way are closed."""
     failures = 0
     while True:
-        cell.probe_at, cell.looked = None, fleet.now()
+        cell.probe_at, cell.looked = None, fleet.clock.now()
         cell.probe_now = trio.Event()  # before the round: who asks during it gets another one
         asked, cell.probed = cell.probed, trio.Event()
         client = cell.client
@@ -38,7 +38,7 @@ async def run_health(fleet: FleetCell, cell: ServerCell) -> None:
         else:
             asked.set()
         cell.pool.sweep()
-        cell.probe_at = fleet.now() + _pause(fleet, failures)
+        cell.probe_at = fleet.clock.now() + _pause(fleet, failures)
         with trio.move_on_at(cell.probe_at):
             await cell.probe_now.wait()
 
@@ -71,7 +71,7 @@ def _pause(fleet: FleetCell, failures: int) -> float:
     """The interval, jittered; doubled for every failed round after the first."""
     health = fleet.config.health
     base = min(health.interval * 2.0 ** max(failures - 1, 0), max(health.max_backoff, health.interval))
-    return float(base * (1.0 + health.jitter * (2.0 * fleet.chance.random() - 1.0)))
+    return float(base * (1.0 + health.jitter * (2.0 * fleet.clock.chance.random() - 1.0)))
 
 
 class _Box:

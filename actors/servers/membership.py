@@ -316,8 +316,8 @@ class Roster:
         if cell is None or cell.state.admin is Admin.ACTIVE or cell.state.id in self._leaving:
             return None
         state = cell.state
-        until = None if state.until == math.inf else self._fleet.epoch(state.until)
-        since = self._fleet.epoch(state.admin_since)
+        until = None if state.until == math.inf else self._fleet.clock.epoch(state.until)
+        since = self._fleet.clock.epoch(state.admin_since)
         return {"admin": state.admin.value, "why": state.admin_why, "by": state.by, "since": since, "until": until}
 
     def _recall(self, state: ServerState) -> None:
@@ -327,8 +327,8 @@ class Roster:
             return
         try:
             admin, why, by = Admin(doc["admin"]), str(doc["why"]), str(doc["by"])
-            since = self._fleet.moment(float(doc["since"]))
-            until = math.inf if doc["until"] is None else self._fleet.moment(float(doc["until"]))
+            since = self._fleet.clock.moment(float(doc["since"]))
+            until = math.inf if doc["until"] is None else self._fleet.clock.moment(float(doc["until"]))
         except (KeyError, TypeError, ValueError):
             log.warning("what was kept of the state of a server cannot be read", extra={"server": state.id})
             return

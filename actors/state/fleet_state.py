@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-import trio
-
+from actors.kit.clock import Clock
 from actors.kit.mailbox import Mailbox
 from actors.state.messages import DispatcherMail
 from actors.state.servers import Servers
@@ -83,20 +80,19 @@ class FleetCell:
     """The whole fleet, as the dispatcher, the leases and the exchanges see it."""
 
     config: Config
+    clock: Clock
     memory: Memory
     dispatcher: Mailbox[DispatcherMail]
     breakers: Outcomes
     budget: RetryBudget
     recorder: Recorder
+    tally: Tallies
+    """Figures of finished requests."""
     servers: Servers
     lookout: ModelLookup
     bans: Bans = field(default_factory=Bans)
     tickets: dict[int, PendingTicket] = field(default_factory=dict)
     numbers: int = 0
-    chance: random.Random = field(default_factory=random.Random)
-    wall: Callable[[], float] = field(default=lambda: 0.0)
-    now: Callable[[], float] = field(default_factory=lambda: trio.lowlevel.current_clock().current_time)
-    """`trio.current_time` by the shortest way: it is asked several times per request."""
     journal: Journal = field(default_factory=Journal)
     demand: Demand = field(default_factory=Demand)
     loads: LoadTimes = field(default_factory=LoadTimes)
@@ -113,24 +109,11 @@ class FleetCell:
     """What clients have left of their rate limits, by listener."""
     tracer: RequestTracer | None = None
     """Who traces requests; None while that is off."""
-    tally: Tallies = field(init=False)
-    """Figures of finished requests."""
-
-    def __post_init__(self) -> None:
-        self.tally = Tallies(self.now, self.wall, self.journal)
 
     @property
     def live(self) -> int:
         """How many requests are open: waiting for a slot or holding one."""
         return len(self.tickets) + self.servers.in_flight
-
-    def epoch(self, moment: float) -> float:
-        """Seconds since 1970 of a moment on our clock, for what is kept or shown."""
-        return self.wall() - (self.now() - moment)
-
-    def moment(self, epoch: float) -> float:
-        """The moment on our clock of seconds since 1970; may lie before our clock began."""
-        return self.now() - (self.wall() - epoch)
 
     def next_number(self) -> int:
         self.numbers += 1

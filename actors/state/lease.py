@@ -130,7 +130,7 @@ class Lease:
         cell.leases.pop(self.number, None)
         held_a_slot = state.ledger.close(self.number)
         fleet.memory.total.close(self.number)
-        self.ended = fleet.now()
+        self.ended = fleet.clock.now()
         self._owes = True
         if owing:
             self._give_permit_back()
@@ -208,7 +208,7 @@ class Lease:
 
     def _cool(self, stats: PairStats) -> None:
         """Who fails fast has free slots always, and would draw everybody: pass it over for a while."""
-        now = self._fleet.now()
+        now = self._fleet.clock.now()
         seconds = stats.cooling.failed(self.started, now)
         if seconds:
             assert self._end is not None

@@ -46,7 +46,7 @@ async def restarted(disk: FakeDisk, *servers: str, ago: float = 0.0, **config: A
 @pytest.fixture(autouse=True)
 def _wall(monkeypatch: pytest.MonkeyPatch) -> None:
     _OFFSET[0] = 1_000_000.0
-    monkeypatch.setattr("actors.system.time.time", lambda: trio.current_time() + _OFFSET[0])
+    monkeypatch.setattr("actors.kit.clock.time.time", lambda: trio.current_time() + _OFFSET[0])
 
 
 def day(moment: float | None) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 
 import trio
 
+from actors.kit.clock import Clock
 from actors.state.queue_views import QueueView
 from actors.state.request_log import Recorder
 from actors.state.totals import Tallies
@@ -149,9 +150,7 @@ class FakeSystem:
             tally=Tallies(trio.current_time, time.time, Journal()),
             limiters=defaultdict(Limiter),
             meter=Meter(),
-            now=trio.current_time,
-            epoch=lambda moment: time.time() - (trio.current_time() - moment),
-            moment=lambda epoch: trio.current_time() - (time.time() - epoch),
+            clock=Clock(now=trio.current_time),
         )
         for name in servers:
             self.join(ServerSpec(id=ServerId(name), url=f"http://{name}.internal:11434"), models)

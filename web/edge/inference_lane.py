@@ -107,12 +107,12 @@ class HotLane:
             await self._ready(down, request_id, judged).answer(down)
             return
         try:
-            began = self._system.fleet.now()
+            began = self._system.fleet.clock.now()
             try:
                 data = await body.whole(self._system.config.limits.body_bytes)
                 work = await work_of(self._system, hints, data, request_id, client, judged.key)
             except BaseException as why:
-                unread(self._system.fleet, hints.endpoint.path, why, self._system.fleet.now() - began)
+                unread(self._system.fleet, hints.endpoint.path, why, self._system.fleet.clock.now() - began)
                 raise
             await work(down)
         except EOFError as gone:

@@ -39,7 +39,7 @@ class Counting:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = self._fleet.now(), CLIENT_LEFT
+        began, status = self._fleet.clock.now(), CLIENT_LEFT
 
         async def seen(message: Any) -> None:
             nonlocal status
@@ -51,7 +51,7 @@ class Counting:
             await self._app(scope, receive, seen)
         finally:
             if (rule := _rule(scope)) is not None:
-                self._fleet.meter.called(scope["method"], rule, status, self._fleet.now() - began)
+                self._fleet.meter.called(scope["method"], rule, status, self._fleet.clock.now() - began)
 
 
 def _rule(scope: Any) -> str | None:
@@ -78,14 +78,14 @@ class Answered(Protocol):
 @contextmanager
 def unexchanged(fleet: FleetCell, endpoint: str, answer: Answered) -> Iterator[None]:
     """Work on an inference request that no exchange reports; what was answered counts."""
-    began, status = fleet.now(), CLIENT_LEFT
+    began, status = fleet.clock.now(), CLIENT_LEFT
     try:
         yield
     except FleetError as refusal:
         status = refusal.status
         raise
     finally:
-        fleet.meter.called(_POST, endpoint, answer.status or status, fleet.now() - began)
+        fleet.meter.called(_POST, endpoint, answer.status or status, fleet.clock.now() - began)
 
 
 def unread(fleet: FleetCell, endpoint: str, why: BaseException, seconds: float) -> None:

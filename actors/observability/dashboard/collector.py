@@ -55,7 +55,7 @@ class Collector:
     async def collect(self) -> State:
         """The state of now, or of a moment ago. A checkpoint in any case; cancelled: nothing has changed."""
         async with self._making:
-            now = self._fleet.now()
+            now = self._fleet.clock.now()
             if self._made is None or now - self._made_at >= YOUNG:
                 self._made, self._made_at = await self._collect(now), now
             return self._made
@@ -68,7 +68,7 @@ class Collector:
         waiting = Counter(ticket.model for ticket in fleet.tickets.values() if ticket.open)
         servers, models, matrix = await self._servers(figures, figures.span(now), waiting)
         return State(
-            timestamp=iso(fleet.wall()),
+            timestamp=iso(fleet.clock.wall()),
             metrics=self._metrics(figures, figures.span(now), sum(waiting.values())),
             ollama_status=self._word(),
             fleet=self._summary(figures, figures.span(now)),
@@ -150,7 +150,7 @@ class Collector:
             "up": sum(cell.state.usable for cell in fleet.servers.values()),
             "total": len(fleet.servers),
             "breakers_open": states.count(BreakerState.OPEN),
-            "bans": sum(ban.kind is BanKind.BAN for ban in fleet.bans.list(fleet.now())),
+            "bans": sum(ban.kind is BanKind.BAN for ban in fleet.bans.list(fleet.clock.now())),
             "paused": None if paused is None else self._epoch(paused),
         }
 
@@ -183,7 +183,7 @@ class Collector:
 
     def _set_offset(self) -> None:
         fleet = self._fleet
-        offset = fleet.wall() - fleet.now()
+        offset = fleet.clock.wall() - fleet.clock.now()
         if abs(offset - self._offset) > _DRIFT:
             self._offset = offset
 

@@ -73,7 +73,7 @@ class News:
             "text": text.text,
             "source": text.source,
             "model": text.model,
-            "age_s": max(0, round(self._sources.fleet.wall() - text.at)),
+            "age_s": max(0, round(self._sources.fleet.clock.wall() - text.at)),
             "refs": text.refs,
         }
         return Update(AI, encoded(about))
@@ -101,7 +101,7 @@ class News:
         self._last_number = max((job.number for job in jobs), default=last or 0)
 
     def _of_job(self, job: Job) -> dict[str, Any]:
-        progress, epoch = job.progress, self._sources.fleet.epoch
+        progress, epoch = job.progress, self._sources.fleet.clock.epoch
         return {
             "id": job.id,
             "kind": job.kind.value,

@@ -90,7 +90,7 @@ class Feed:
 
     def now(self) -> float:
         """The clock of wishes, in seconds."""
-        return self._fleet.now()
+        return self._fleet.clock.now()
 
     def gone(self, viewer: Viewer) -> None:
         """A viewer has left."""
@@ -150,7 +150,7 @@ class Feed:
             state = await self._collector.collect()
             now = self.now()
             self.skipped += sum(lane.advance(state, now) for lane in due if lane.viewers)
-            self.updated = self._fleet.wall()
+            self.updated = self._fleet.clock.wall()
             await self._rouse([viewer for lane in due for viewer in lane.viewers])
         self._spread()
 

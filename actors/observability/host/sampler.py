@@ -46,12 +46,12 @@ class HostWatch:
     @property
     def latest(self) -> HostSample | None:
         """The last sample, while it is worth something."""
-        stale = self._fleet.now() - self._taken > STALE * self._fleet.config.host.interval + _STEP
+        stale = self._fleet.clock.now() - self._taken > STALE * self._fleet.config.host.interval + _STEP
         return None if stale else self._sample
 
     @latest.setter
     def latest(self, sample: HostSample | None) -> None:
-        self._sample, self._taken = sample, self._fleet.now()
+        self._sample, self._taken = sample, self._fleet.clock.now()
 
     async def run(self) -> None:
         """Sample until cancelled; calls under way then end by themselves, and nobody hears of it."""
@@ -80,7 +80,7 @@ class HostWatch:
             for part in asked:
                 await part.answered.wait()
         self._rounds += 1
-        self.latest = put_together(self._fleet.wall(), [part.figures(STALE * interval) for part in self._parts])
+        self.latest = put_together(self._fleet.clock.wall(), [part.figures(STALE * interval) for part in self._parts])
 
 
 def _all_parts(fleet: FleetCell) -> list[Part]:

@@ -33,7 +33,7 @@ PAIR = Pair(ServerId("a"), ModelName("m:latest"))
 
 @pytest.fixture(autouse=True)
 def _wall(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.system.time.time", lambda: EPOCH + trio.current_time())
+    monkeypatch.setattr("actors.kit.clock.time.time", lambda: EPOCH + trio.current_time())
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from tests.kit.fleets.fleet import Fleet
 
 @pytest.fixture(autouse=True)
 def _wall(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.system.time.time", lambda: EPOCH + trio.current_time())
+    monkeypatch.setattr("actors.kit.clock.time.time", lambda: EPOCH + trio.current_time())
 
 
 @pytest.fixture(autouse=True)

@@ -59,7 +59,7 @@ async def idle(asked: Asked) -> dict[str, Any]:
 
 def _idle(system: System) -> Iterator[dict[str, Any]]:
     """All models in memory that nobody uses now. A warm-up begins a new life, and so does a start of the fleet."""
-    survey, names, now = Survey(system), spellings(system), system.fleet.wall()
+    survey, names, now = Survey(system), spellings(system), system.fleet.clock.wall()
     for cell in system.servers.values():
         for model in cell.state.resident:
             if model == ANY_MODEL or survey.busy(Pair(cell.state.id, model)):
@@ -78,11 +78,11 @@ def _idle(system: System) -> Iterator[dict[str, Any]]:
 
 
 def _unused_since(system: System, cell: ServerCell, sight: Sight) -> float:
-    moments = [system.fleet.epoch(max(system.started, cell.state.added))]
+    moments = [system.fleet.clock.epoch(max(system.started, cell.state.added))]
     if sight.last_used is not None:
         moments.append(sight.last_used)
     if sight.job is not None and sight.job.state is JobState.DONE and sight.job.ended is not None:
-        moments.append(system.fleet.epoch(sight.job.ended))
+        moments.append(system.fleet.clock.epoch(sight.job.ended))
     return max(moments)
 
 

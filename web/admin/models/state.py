@@ -125,7 +125,7 @@ class Survey:
         """Whether the last warm-up failed, and no request has ended since."""
         if job.state is not JobState.FAILED or job.ended is None:
             return False
-        return used is None or used < self._fleet.epoch(job.ended)
+        return used is None or used < self._fleet.clock.epoch(job.ended)
 
 
 def counts(presences: Iterable[Presence], servers: int) -> dict[str, int]:

@@ -117,7 +117,7 @@ async def _view(asked: Asked, doors: Doors, *, named: bool) -> View:
         }
     return View(
         verdict=system.monitor.verdict,
-        now=system.fleet.wall(),
+        now=system.fleet.clock.wall(),
         version=own_version(),
         refresh=0 if doors.form and "refresh" not in request.args else asked.query["refresh"],
         doors=doors,

@@ -175,7 +175,7 @@ def requests_per_second(system: System) -> float:
     """Finished requests, over the last minute; whatever has ended by now is counted."""
     system.fleet.recorder.flush()
     start, sums = system.fleet.tally.window(RATE_SPAN)
-    return round(sums.count / max(system.fleet.now() - start, 1.0), 4)
+    return round(sums.count / max(system.fleet.clock.now() - start, 1.0), 4)
 
 
 def _shown(symptom: Symptom) -> dict[str, Any]:

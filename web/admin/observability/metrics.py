@@ -7,7 +7,6 @@ of it); of servers and pairs: without that wait. Every outcome counts, errors to
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -91,7 +90,7 @@ async def metrics(asked: Asked) -> dict[str, Any]:
     cells = {server: cell for server, cell in system.servers.items() if server in found}
     return {
         "success": True,
-        "timestamp": milliseconds(time.time()),
+        "timestamp": milliseconds(system.fleet.clock.wall()),
         "timeRange": asked.query["timeRange"],
         "startTime": epoch_ms(start),
         "global": _global(system, start, sums),

@@ -63,7 +63,7 @@ async def summarised(system: System, span: float) -> dict[str, Any]:
     models = await by_model(system, span)
     start, sums = system.fleet.tally.window(span)
     began, minute = system.fleet.tally.window(MINUTE)
-    seen = max(system.fleet.now() - began, 1.0)
+    seen = max(system.fleet.clock.now() - began, 1.0)
     return {
         "timestamp": now_iso(),
         "window": {"since": iso(epoch(start))},

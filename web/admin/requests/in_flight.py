@@ -104,7 +104,7 @@ def _server(fleet: FleetCell, cell: ServerCell, leases: list[Lease]) -> dict[str
 
 def _request(fleet: FleetCell, lease: Lease) -> dict[str, Any]:
     call, stats = lease.call, lease.stats
-    silent = max(0.0, fleet.now() - lease.beat)
+    silent = max(0.0, fleet.clock.now() - lease.beat)
     return {
         "id": call.request_id,
         "serverId": lease.pair.server,

@@ -62,7 +62,7 @@ class NewBan(Section):
 )
 async def bans(asked: Asked) -> dict[str, Any]:
     fleet, kind = asked.system.fleet, _kind(asked)
-    found = [ban for ban in fleet.bans.list(fleet.now()) if kind in (None, ban.kind)]
+    found = [ban for ban in fleet.bans.list(fleet.clock.now()) if kind in (None, ban.kind)]
     shown = []
     for number, ban in enumerate(found[: asked.query["limit"]]):
         shown.append(describe(ban))
@@ -85,7 +85,7 @@ async def add(asked: Asked) -> dict[str, Any]:
         raise BadRequest("model: not a valid model name")
     pair = Pair(asked.system.cell(ServerId(body.server_id)).state.id, model)
     asked.note.about(server=pair.server, model=model)
-    until = math.inf if body.duration_ms is None else asked.system.fleet.now() + body.duration_ms / 1000
+    until = math.inf if body.duration_ms is None else asked.system.fleet.clock.now() + body.duration_ms / 1000
     reason = body.reason or "banned by an operator"
     ban = await heard(asked.system.orders.ban(pair, reason, until, asked.by.name))
     return {"success": True, "ban": describe(ban)}

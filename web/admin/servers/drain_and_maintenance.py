@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Annotated, Any, Final
 
 from pydantic import Field
@@ -119,12 +118,12 @@ def _until(asked: Asked, given: Maintenance) -> float:
     if given.until is not None and given.duration_ms is not None:
         raise BadRequest("give either until or durationMs, not both")
     if given.duration_ms is not None:
-        return asked.system.fleet.now() + given.duration_ms / 1000
+        return asked.system.fleet.clock.now() + given.duration_ms / 1000
     if given.until is None:
         return math.inf
-    if given.until / 1000 <= time.time():
+    if given.until / 1000 <= asked.system.fleet.clock.wall():
         raise BadRequest("until: has passed already", details="give milliseconds since 1970, in the future")
-    return asked.system.fleet.moment(given.until / 1000)
+    return asked.system.fleet.clock.moment(given.until / 1000)
 
 
 async def _ordered(asked: Asked, server: str, order: Order, why: str, until: float = math.inf) -> dict[str, Any]:

@@ -348,7 +348,7 @@ async def test_a_server_that_is_down_says_why_since_when_and_when_it_is_looked_a
         await trio.sleep(1.5)
         assert watcher.replica.state is not None
         shown = watcher.replica.state.servers["b"]
-        wall = here.system.fleet.wall()
+        wall = here.system.fleet.clock.wall()
         assert shown["state"] == "crit"
         assert shown["why"]
         assert wall - 3 < shown["since"] <= wall

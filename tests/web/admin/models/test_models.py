@@ -163,11 +163,11 @@ async def test_the_status_says_of_every_server_how_the_model_stands_there() -> N
 
 async def test_last_used_is_when_the_last_request_ended() -> None:
     async with served("a", models=MODELS) as fleet:
-        before = fleet.system.fleet.wall()
+        before = fleet.system.fleet.clock.wall()
         await generate(fleet)
         (server,) = (await ask(fleet, "GET", "/models/llama3:8b/status"))["servers"]
         used = datetime.fromisoformat(server["lastUsed"].replace("Z", "+00:00")).timestamp()
-        assert before - 0.001 <= used <= fleet.system.fleet.wall()
+        assert before - 0.001 <= used <= fleet.system.fleet.clock.wall()
         on_map = (await ask(fleet, "GET", "/models/status"))["models"]["llama3:8b"]["servers"]["a"]
         assert on_map["lastUsed"] == pytest.approx(used * 1000, abs=1)
 
