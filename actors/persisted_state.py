@@ -12,7 +12,7 @@ from typing import Any, Final
 from actors.breakers.registry import BreakerRegistry
 from actors.state.fleet_state import FleetCell
 from actors.state.messages import ServerChanged
-from actors.storage.journal import Document
+from actors.storage.journal import Document, Journal
 from fleet.breakers.persistence import checked, shifted
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.scheduling.bans import BanKind
@@ -38,6 +38,16 @@ def parts_of(key: str, number: int) -> list[str]:
     return parts
 
 
+def touch_breaker(journal: Journal, pair: Pair) -> None:
+    """A breaker has changed."""
+    journal.touch(BREAKER, key_of(*pair))
+
+
+def touch_ban(journal: Journal, pair: Pair, kind: BanKind) -> None:
+    """A ban has come, gone, or been replaced."""
+    journal.touch(BAN, key_of(*pair, kind.value))
+
+
 class Kept:
     """The journal's source for breakers, bans and the queue's pause. Made before anything of that can change."""
 
@@ -47,8 +57,6 @@ class Kept:
         fleet.journal.keep(BREAKER, self._breaker)
         fleet.journal.keep(BAN, self._ban)
         fleet.journal.keep(QUEUE, self._queue)
-        breakers.moved = lambda pair: fleet.journal.touch(BREAKER, key_of(*pair))
-        fleet.bans.changed = lambda pair, kind: fleet.journal.touch(BAN, key_of(*pair, kind.value))
 
     def restore(self) -> None:
         """Go on where the last process ended. Called once, when the servers are known; forgets what is out of date."""

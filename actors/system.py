@@ -12,7 +12,7 @@ from typing import Any, Final
 import trio
 
 from actors.breakers.recovery_probe import ModelTester
-from actors.breakers.registry import BreakerRegistry
+from actors.breakers.registry import BreakerRegistry, RecoveryTester
 from actors.dispatch.dispatcher import Dispatcher, rules_of
 from actors.dispatch.load_learning import learn_from
 from actors.jobs.job_board import JobBoard
@@ -24,8 +24,8 @@ from actors.observability.alert_monitor import Monitor
 from actors.observability.dashboard.feed import Feed
 from actors.observability.dashboard.sources import FeedSources
 from actors.observability.host.sampler import HostWatch
-from actors.observability.metrics_feed import measure
-from actors.persisted_state import Kept
+from actors.observability.metrics_feed import Listed, measure, note_move
+from actors.persisted_state import Kept, touch_ban, touch_breaker
 from actors.requests.exchange import Exchange
 from actors.requests.pull_stream import pulling
 from actors.requests.transfer import check_open, transfer, watched
@@ -49,7 +49,9 @@ from fleet.breakers.state_machine import BreakerSettings
 from fleet.common.errors import ShuttingDown
 from fleet.common.ids import Pair, ServerId
 from fleet.config import Config, ServerSpec
+from fleet.observability.metrics.registry import Meter
 from fleet.protocol.call import Call, Downstream
+from fleet.scheduling.bans import Bans
 from fleet.scheduling.decisions import Memory
 from fleet.scheduling.rates import RetryBudget
 from fleet.scheduling.server_state import Order, Row
@@ -85,18 +87,21 @@ class _Gates:
 
 
 def _make_cells(
-    config: Config, clock: Clock, journal: Journal, servers: Servers, lookout: Lookout
+    config: Config, clock: Clock, journal: Journal, servers: Servers, lookout: Lookout, tester: RecoveryTester
 ) -> tuple[FleetCell, BreakerRegistry]:
-    """What outlives every actor; the breakers and the fleet know each other."""
+    """What outlives every actor."""
     dispatcher = Mailbox[DispatcherMail]("dispatcher")
-    book = Book()
+    meter = Meter(Listed(servers, clock.now), began=clock.wall())
+    book = Book(told=partial(note_move, meter))
     breakers = BreakerRegistry(
         BreakerSettings.from_config(config.circuit_breaker),
         gates=_Gates(servers),
         on_change=lambda pair: dispatcher.cast(GateMoved(pair)),
         rng=clock.chance,
         enabled=config.enable_circuit_breaker,
+        tester=tester,
         book=book,
+        moved=partial(touch_breaker, journal),
     )
     fleet = FleetCell(
         config=config,
@@ -109,11 +114,12 @@ def _make_cells(
         tally=Tallies(clock.now, clock.wall, journal),
         servers=servers,
         lookout=lookout,
+        bans=Bans(changed=partial(touch_ban, journal)),
+        meter=meter,
         hop=secrets.token_hex(8).encode(),
         journal=journal,
         recoveries=book,
     )
-    breakers.tester = ModelTester(fleet)
     learn_from(fleet)
     fleet.recorder.listeners.append(fleet.tally.note)
     measure(fleet)
@@ -129,7 +135,8 @@ class System(Known):
         self.started = trio.current_time()
         clock, servers = Clock(seed), Servers()
         self.lookout = Lookout(servers, clock.now)
-        self.fleet, self.breakers = _make_cells(config, clock, journal, servers, self.lookout)
+        tester = ModelTester(servers, lambda: self.config.health.ps_timeout)
+        self.fleet, self.breakers = _make_cells(config, clock, journal, servers, self.lookout, tester)
         self.roster = Roster(self.fleet, self.breakers, backends, nursery)
         self.kept = Kept(self.fleet, self.breakers)
         self.jobs = JobBoard(self.fleet)

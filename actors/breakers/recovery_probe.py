@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import trio
 
-from actors.state.fleet_state import FleetCell
-from actors.state.servers import ServerCell
+from actors.state.servers import ServerCell, Servers
 from fleet.common.errors import BadAnswer, FirstByteTimeout, OutOfDescriptors, Phase
 from fleet.common.ids import Pair
 from fleet.models.inventory import by_name, parsed
@@ -18,10 +18,14 @@ _LONGEST: Final = 200
 
 
 class ModelTester:
-    """Asks an idle server for one token of a model that is in its memory already."""
+    """Asks an idle server for one token of a model that is in its memory already.
 
-    def __init__(self, fleet: FleetCell) -> None:
-        self._fleet = fleet
+    `ps_timeout` says how many seconds it may take to list what is in memory; the configuration may change it.
+    """
+
+    def __init__(self, servers: Servers, ps_timeout: Callable[[], float]) -> None:
+        self._servers = servers
+        self._ps_timeout = ps_timeout
 
     async def test(self, pair: Pair, timeout: float) -> bool | None:
         """True: it works. None: not now (busy, not healthy, model not in memory, no descriptor to ask with).
@@ -30,7 +34,7 @@ class ModelTester:
 
         An answer that does not come in time is a failure too.
         """
-        cell = self._fleet.servers.get(pair.server)
+        cell = self._servers.get(pair.server)
         if cell is None or not cell.state.usable or cell.leases or pair.model not in cell.state.resident:
             return None
         with trio.move_on_after(timeout):
@@ -43,7 +47,7 @@ class ModelTester:
     async def _try(self, cell: ServerCell, pair: Pair, timeout: float) -> bool | None:
         row = cell.state.models.get(pair.model, {})
         name = name_of(row) or pair.model
-        if pair.model not in by_name(await cell.client.ps(self._fleet.config.health.ps_timeout)):
+        if pair.model not in by_name(await cell.client.ps(self._ps_timeout())):
             return None  # what the last probe saw has been unloaded since
         status, body = await cell.client.try_model(name, embedding=is_embedding(row), timeout=timeout)
         if status != 200:

@@ -59,12 +59,13 @@ class BreakerRegistry:
         tester: RecoveryTester | None = None,
         limit: int = MAX_BREAKERS,
         book: Book | None = None,
+        moved: Callable[[Pair], None] = lambda pair: None,
     ) -> None:
         self.settings = settings
         self.enabled = enabled
         self.tester = tester
         self.book = Book() if book is None else book  # an empty one is false
-        self.moved: Callable[[Pair], None] = lambda pair: None
+        self.moved = moved
         """Told when a breaker begins, ends or changes its state, or who forced it: so that it can be kept."""
         self._gates = gates
         self._on_change = on_change

@@ -18,7 +18,7 @@ from actors.observability.fleet_facts import Look
 from actors.storage.journal import Document
 from fleet.observability.alerting.alert_manager import Alerts
 from fleet.observability.alerting.facts import Facts
-from fleet.observability.alerting.silences import LONGEST, Silence
+from fleet.observability.alerting.silences import LONGEST, Silence, Silences
 from fleet.observability.health_summary.summary import Level, Verdict
 from fleet.observability.health_summary.summary_rules import STARTING, Judge, Seen
 
@@ -53,7 +53,8 @@ class Monitor:
         self._judge = Judge()
         self._silences = 0
         self._due = -math.inf
-        self.alerts = Alerts(f"a-{self._run}")
+        silences = Silences(lambda key: fleet.journal.touch(KIND, key))
+        self.alerts = Alerts(f"a-{self._run}", silences=silences)
         self.webhook = Webhook(fleet)
         self.verdict = Verdict(Level.UNKNOWN, STARTING, "the fleet has just started", "just started", began)
         self.alerts.note(_told)
@@ -108,7 +109,6 @@ class Monitor:
     def _restore(self) -> None:
         journal, silences, at = self._fleet.journal, self.alerts.silences, self._fleet.clock.wall()
         journal.keep(KIND, self._document)
-        silences.changed = lambda key: journal.touch(KIND, key)
         for silence in journal.recall(KIND, Silence.read):
             if at < silence.until <= at + LONGEST:
                 silences.add(silence)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from actors.state.fleet_state import FleetCell
 from actors.state.messages import Record
+from actors.state.servers import Servers
 from fleet.breakers.values import State
 from fleet.common.ids import ModelName, Pair, ServerId
+from fleet.observability.metrics.registry import Meter
 
 _FRESH: Final = 1.0
 """Seconds for which the list of all models serves: names that nobody serves must not cost a walk each."""
@@ -17,33 +19,36 @@ STATE_WORDS: Final = {State.CLOSED: "closed", State.HALF_OPEN: "half_open", Stat
 
 
 def measure(fleet: FleetCell) -> None:
-    """Let the fleet's meter hear of all that it counts, from now on."""
-    meter = fleet.meter
-    meter.known, meter.began = Listed(fleet), fleet.clock.wall()
+    """Let the fleet's meter hear of every request that ends from now on."""
     fleet.recorder.listeners.append(lambda batch: _note(fleet, batch))
-    fleet.recoveries.told = lambda pair, to, now: _moved(fleet, pair, to, now)
+
+
+def note_move(meter: Meter, pair: Pair, to: State, now: float) -> None:
+    """A breaker has changed its state."""
+    meter.moved(pair.server, pair.model, STATE_WORDS[to], now)
 
 
 class Listed:
     """The servers there are, and the models in their inventories (see `fleet.observability.metrics.registry.Known`)."""
 
-    def __init__(self, fleet: FleetCell) -> None:
-        self._fleet = fleet
+    def __init__(self, servers: Servers, now: Callable[[], float]) -> None:
+        self._servers = servers
+        self._now = now
         self._models: frozenset[ModelName] = frozenset()
         self._at = -math.inf
 
     def server(self, server: str) -> bool:
-        return ServerId(server) in self._fleet.servers
+        return ServerId(server) in self._servers
 
     def model(self, model: str) -> bool:
-        now = self._fleet.clock.now()
+        now = self._now()
         if now - self._at >= _FRESH:
             self._at = now
-            self._models = frozenset().union(*(cell.state.models for cell in self._fleet.servers.values()))
+            self._models = frozenset().union(*(cell.state.models for cell in self._servers.values()))
         return ModelName(model) in self._models
 
     def pair(self, server: str, model: str) -> bool:
-        cell = self._fleet.servers.get(ServerId(server))
+        cell = self._servers.get(ServerId(server))
         return cell is not None and ModelName(model) in cell.state.models
 
 
@@ -54,7 +59,3 @@ def _note(fleet: FleetCell, batch: Sequence[Record]) -> None:
     meter.exemplars = settings.exemplars
     meter.note(batch, fleet.clock.now(), fleet.clock.wall())
     meter.keys.note(batch)
-
-
-def _moved(fleet: FleetCell, pair: Pair, to: State, now: float) -> None:
-    fleet.meter.moved(pair.server, pair.model, STATE_WORDS[to], now)

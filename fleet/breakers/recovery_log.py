@@ -213,12 +213,13 @@ BLANK: Final = Page()
 class Book:
     """One page a server. Writers: the servers' and the breakers' actors. Everything is synchronous and O(1).
 
-    Bound: `most` pages with two rings each.
+    Bound: `most` pages with two rings each. `told` hears of every breaker that changes its state; must not fail.
     """
 
-    def __init__(self, most: int = MOST_SERVERS) -> None:
-        self.told: Callable[[Pair, State, float], None] = lambda pair, to, now: None
-        """Hears of every breaker that changes its state; must not fail."""
+    def __init__(
+        self, most: int = MOST_SERVERS, told: Callable[[Pair, State, float], None] = lambda pair, to, now: None
+    ) -> None:
+        self._told = told
         self._most = most
         self._pages: dict[ServerId, Page] = {}
 
@@ -256,7 +257,7 @@ class Book:
     def moved(self, pair: Pair, came_from: State, to: State, why: str, now: float, spent: float) -> None:
         """A breaker changed its state."""
         self._open(pair.server).move(Move(now, pair, came_from, to, why, spent))
-        self.told(pair, to, now)
+        self._told(pair, to, now)
 
     def forget(self, server: ServerId) -> bool:
         """Tear the page out; False if there was none."""

@@ -53,9 +53,10 @@ class Alerts:
         prefix: str = "a",
         rules: Sequence[Rule] = IN_APP,
         conditions: Mapping[str, Condition] = CONDITIONS,
+        silences: Silences | None = None,
     ) -> None:
         self.rules = tuple(rules)
-        self.silences = Silences()
+        self.silences = Silences() if silences is None else silences  # with none in it, it is false
         self.seq = 0
         """The number of the last change."""
         self.history: deque[Alert] = deque(maxlen=_FIRST_HISTORY)

@@ -45,11 +45,13 @@ class Silence:
 
 
 class Silences:
-    """All that hold, by id; at most `MOST`. Their ends are times of day."""
+    """All that hold, by id; at most `MOST`. Their ends are times of day.
 
-    def __init__(self) -> None:
-        self.changed: Callable[[str], None] = lambda key: None
-        """Told of each that begins or ends: so that it can be kept."""
+    `changed` is told of each that begins or ends: so that it can be kept.
+    """
+
+    def __init__(self, changed: Callable[[str], None] = lambda key: None) -> None:
+        self._changed = changed
         self._held: dict[str, Silence] = {}
         self._by_rule: dict[str, dict[str, Silence]] = {}
 
@@ -70,14 +72,14 @@ class Silences:
         self._drop(silence.id)
         self._held[silence.id] = silence
         self._by_rule.setdefault(silence.rule, {})[silence.id] = silence
-        self.changed(silence.id)
+        self._changed(silence.id)
         return True
 
     def lift(self, key: str) -> Silence | None:
         """End one; None: there is none."""
         silence = self._drop(key)
         if silence is not None:
-            self.changed(key)
+            self._changed(key)
         return silence
 
     def expire(self, at: float) -> None:

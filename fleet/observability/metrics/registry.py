@@ -92,12 +92,14 @@ class Everything:
 
 
 class Meter:
-    """All counters. `now` is the caller's clock and never runs back, `at` is epoch seconds. Nothing here fails."""
+    """All counters. `now` is the caller's clock and never runs back, `at` is epoch seconds. Nothing here fails.
 
-    def __init__(self) -> None:
-        self.known: Known = Everything()
-        self.began = 0.0
-        """Since when it counts, epoch seconds."""
+    `known` says what has a name in the fleet; None: everything. `began` is since when it counts, epoch seconds.
+    """
+
+    def __init__(self, known: Known | None = None, began: float = 0.0) -> None:
+        self.known: Known = known or Everything()
+        self.began = began
         self.exemplars = True
         self.failovers: defaultdict[str, int] = defaultdict(int, dict.fromkeys(_USUAL, 0))
         self.rejected: dict[str, int] = dict.fromkeys(_REJECTED.values(), 0)
