@@ -7,7 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import trio
 
@@ -17,7 +17,8 @@ from actors.dispatch.dispatcher import Dispatcher, rules_of
 from actors.dispatch.load_learning import learn_from
 from actors.jobs.job_board import JobBoard
 from actors.kit.clock import Clock
-from actors.kit.mailbox import Mailbox
+from actors.kit.mailbox import Mailbox, Promise
+from actors.kit.reply import heard
 from actors.kit.supervisor import Policy, keep_up, supervise
 from actors.observability.ai_status import Scribe
 from actors.observability.alert_monitor import Monitor
@@ -55,8 +56,6 @@ from fleet.scheduling.bans import Bans
 from fleet.scheduling.decisions import Memory
 from fleet.scheduling.rates import RetryBudget
 from fleet.scheduling.server_state import Order, Row
-
-_ORDERED_WITHIN: Final = 1.0
 
 
 class TcpBackends:
@@ -177,9 +176,9 @@ class System(Known):
         return self.roster.add(spec)
 
     async def remove_server(self, server: ServerId, *, drain: bool = True) -> None:
-        """Stop using a server, after its open requests ended (at most `drain_timeout`). Raises ServerNotFound.
+        """Stop using a server, after its open requests ended (at most `drain_timeout`).
 
-        Cancelled: the removal goes on without the caller.
+        Raises ServerNotFound, Conflict and NoAnswer. Cancelled: the removal goes on without the caller.
         """
         await self.roster.remove(server, drain=drain)
 
@@ -192,15 +191,15 @@ class System(Known):
         self.cell(server).mailbox.cast(SetAdmin(order, why, by, until))
 
     async def ordered(self, server: ServerId, order: Order, why: str, by: str, until: float = math.inf) -> None:
-        """The same, and wait until the server's actor has done it, at most a second. Raises Conflict while it leaves.
+        """The same, and wait until the server's actor has done it.
 
-        An actor that is down does it when it is back.
+        Raises Conflict while it leaves, and NoAnswer if it has not done it in time; an actor that is down does it when
+        it is back. Cancelled: the order stands.
         """
         cell = self.roster.staying(server)
-        done = trio.Event()
+        done = Promise[None]()
         cell.mailbox.cast(SetAdmin(order, why, by, until, done))
-        with trio.move_on_after(_ORDERED_WITHIN):
-            await done.wait()
+        await heard(done, f"server '{server}'")
 
     def pause(self, paused: bool) -> None:
         """Let everybody wait, or go on."""

@@ -10,7 +10,8 @@ from typing import Final, Protocol
 
 import trio
 
-from actors.kit.mailbox import Mailbox
+from actors.kit.mailbox import ActorGone, Mailbox, Promise
+from actors.kit.reply import PATIENCE, heard
 from actors.servers.server_tree import cut, run_server
 from actors.state.fleet_state import FleetCell
 from actors.state.messages import ServerChanged, ServerGone, ServerMail, SetAdmin, Welcome
@@ -159,7 +160,8 @@ class Roster:
     async def remove(self, server: ServerId, *, drain: bool = True) -> None:
         """Stop using a server, after its open requests ended (at most `drain_timeout`); forget one that was set aside.
 
-        Raises ServerNotFound, and Conflict while `placement.builder` names it. Cancelled: the removal goes on.
+        Raises ServerNotFound, Conflict while `placement.builder` names it or if it was listed again meanwhile, and
+        NoAnswer if the fleet stops before it is gone. Cancelled: the removal goes on.
         """
         if self._fleet.config.placement.builder == server:
             raise Conflict(f"server '{server}' builds the models: change placement.builder first")
@@ -171,7 +173,8 @@ class Roster:
                 return
             raise ServerNotFound(f"server '{server[:100]}' not found")
         self._settle(each for each in self._fleet.config.servers if each.id != server)
-        await self._leave(self._fleet.servers[server], drain=drain).wait()
+        gone = self._leave(self._fleet.servers[server], drain=drain)
+        await heard(gone, f"server '{server}'", within=self._fleet.config.drain_timeout + PATIENCE)
 
     # ---- all of them, by the configuration
 
@@ -251,23 +254,26 @@ class Roster:
         cell.probe_now.set()
         self._fleet.dispatcher.cast(ServerChanged(spec.id))
 
-    def _leave(self, cell: ServerCell, *, drain: bool) -> trio.Event:
-        gone = trio.Event()
+    def _leave(self, cell: ServerCell, *, drain: bool) -> Promise[None]:
+        gone = Promise[None]()
         stay = self._leaving.setdefault(cell.state.id, trio.Event())
         if drain:
             cell.mailbox.cast(SetAdmin(Order.DRAIN, "being removed"))
         self._nursery.start_soon(self._see_off, cell, drain, stay, gone)
         return gone
 
-    async def _see_off(self, cell: ServerCell, drain: bool, stay: trio.Event, gone: trio.Event) -> None:
+    async def _see_off(self, cell: ServerCell, drain: bool, stay: trio.Event, gone: Promise[None]) -> None:
         server = cell.state.id
         try:
             if drain:
                 await self._drained(cell, stay)
             if self._leaving.get(server) is stay or not drain:
                 self._forget(cell)
+            if self._fleet.servers.get(server) is cell:
+                gone.reject(Conflict(f"server '{server}' stays", details="it was listed again while it was removed"))
+            gone.resolve(None)
         finally:
-            gone.set()
+            gone.reject(ActorGone(f"the removal of {server} was cut short"))  # unless it is settled
 
     async def _drained(self, cell: ServerCell, stay: trio.Event) -> None:
         """Returns when the server takes no new work and nothing is open on it, or the time is up, or it may stay."""

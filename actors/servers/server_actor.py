@@ -76,7 +76,7 @@ class ServerActor:
             case SetAdmin(done=done):
                 self._order(message, now)
                 if done is not None:
-                    done.set()
+                    done.resolve(None)
             case LeaseOpened():
                 self._watch_at = min(self._watch_at, next_look(self._cell, now))
             case LeaseClosed():

@@ -144,13 +144,16 @@ class Probed:
 
 @dataclass(frozen=True, slots=True)
 class SetAdmin:
-    """Drain, activate, maintain; `until` (monotonic) ends a maintenance. From: admin, roster. Bound: one per call."""
+    """Drain, activate, maintain; `until` (monotonic) ends a maintenance. `done`: it has been obeyed.
+
+    From: admin, roster. Bound: one per call.
+    """
 
     order: Order
     why: str
     by: str = ""
     until: float = math.inf
-    done: trio.Event | None = None
+    done: Promise[None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

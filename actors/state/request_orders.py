@@ -1,38 +1,22 @@
 """What an operator may tell the running fleet about its requests: pause, ban, lift, cancel.
 
 Every order is given synchronously. Where the dispatcher has to carry it out, the promise says when it has; await it
-with `heard`, at the edges only.
+with `actors.kit.reply.heard`, at the edges only.
 """
 
 from __future__ import annotations
 
-import logging
-from typing import Final, TypeVar
+from typing import Final
 
-from actors.kit.mailbox import ActorGone, Promise
+from actors.kit.mailbox import Promise
 from actors.state.fleet_state import FleetCell
 from actors.state.messages import BanPair, LiftBans, PauseQueue, Withdrawn
 from fleet.breakers.outcomes import Revoked
-from fleet.common.errors import FleetError, QueueCancelled, RequestCancelled
+from fleet.common.errors import QueueCancelled, RequestCancelled
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.scheduling.bans import Ban, BanKind
 
-T = TypeVar("T")
-
-log = logging.getLogger("fleet.dispatcher")
-
-PATIENCE: Final = 5.0
-"""Seconds that the dispatcher has to carry out an order; it needs them only after a crash."""
 _WHAT_NOW: Final = "an operator ended it; ask them before you send it again"
-
-
-async def heard(promise: Promise[T]) -> T:
-    """What became of an order; raises what it was refused with. Cancelled: the order stands."""
-    try:
-        return await promise.wait(PATIENCE)
-    except ActorGone:
-        log.warning("an order was not carried out within %g s", PATIENCE)
-        raise FleetError("no answer from the dispatcher", details="the order may still be carried out") from None
 
 
 class Orders:

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.storage.journal import Document, Journal
-from fleet.common.errors import Conflict, ServerNotFound
+from fleet.common.errors import Conflict, NoAnswer, ServerNotFound
 from fleet.common.ids import ServerId
 from fleet.config import ServerSpec
 from fleet.scheduling.server_state import Admin, Health, Order
@@ -145,6 +145,44 @@ async def test_orders_to_a_server_on_its_way_out_are_refused(autojump_clock: Moc
             changed(fleet, "a", max_concurrency=2)
         while not client.finished:
             await trio.sleep(0.1)
+
+
+async def test_an_order_to_a_server_whose_actor_is_down_is_not_called_done(
+    autojump_clock: MockClock, expected_errors: list[str]
+) -> None:
+    """It was: after a second, whether or not anybody had obeyed."""
+    expected_errors.extend(["actor server a crashed", "given up"])
+    async with open_fleet("a") as fleet:
+        for _ in range(6):
+            fleet.cell("a").mailbox.cast(object())
+        with pytest.raises(NoAnswer, match="no answer from server 'a'"):
+            await fleet.system.ordered(A, Order.DRAIN, "quiet please", "ben")
+        assert fleet.cell("a").state.admin is Admin.ACTIVE
+        while fleet.cell("a").state.admin is Admin.ACTIVE:  # the order stands
+            await trio.sleep(1.0)
+        assert fleet.cell("a").state.by == "ben"
+
+
+async def test_a_removal_that_did_not_happen_is_not_called_done(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    async with open_fleet(("a", SLOW), "b") as fleet:
+        nursery.start_soon(fleet.system.exchange, chat(tokens=50, pinned="a"), client := Client())
+        await client.first.wait()
+        specs = fleet.system.config.servers
+        async with trio.open_nursery() as waiting:
+
+            async def remove() -> None:
+                with pytest.raises(Conflict, match="stays"):
+                    await fleet.system.remove_server(A)
+
+            waiting.start_soon(remove)
+            await wait_all_tasks_blocked()
+            fleet.system.roster.follow(specs)
+        assert A in fleet.system.servers
+        while not client.finished:
+            await trio.sleep(0.1)
+        assert client.complete
 
 
 async def test_a_maintenance_with_an_end_ends_by_itself(autojump_clock: MockClock) -> None:

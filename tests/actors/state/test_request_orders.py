@@ -11,8 +11,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.kit.mailbox import Promise
+from actors.kit.reply import heard
 from actors.state.messages import BanPair
-from actors.state.request_orders import heard
 from fleet.common.errors import Conflict, FleetError, NoServer, QueueCancelled, RequestCancelled, ServerNotFound
 from fleet.common.ids import ModelName, Pair, RequestId, ServerId
 from fleet.protocol.call import Call

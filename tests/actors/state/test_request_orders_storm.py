@@ -17,8 +17,8 @@ from actors.breakers.breaker_actor import BreakerActor
 from actors.config.reconfigure import apply
 from actors.dispatch.dispatcher import Dispatcher
 from actors.kit.mailbox import ActorGone
+from actors.kit.reply import heard
 from actors.servers.server_actor import ServerActor
-from actors.state.request_orders import heard
 from fleet.breakers.gate import GateState
 from fleet.breakers.state_machine import State
 from fleet.common.errors import Conflict, FleetError, ServerNotFound

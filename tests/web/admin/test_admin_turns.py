@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.state.request_orders import heard
+from actors.kit.reply import heard
 from fleet.breakers.state_machine import State
 from fleet.common.ids import ModelName, Pair
 from fleet.security.roles import Identity, Role

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
-import trio
-
-from actors.kit.mailbox import ActorGone
+from actors.kit.reply import all_heard, heard
 from fleet.breakers.recovery_log import Source
 from fleet.breakers.values import State
-from fleet.common.errors import Conflict, NoAnswer
+from fleet.common.errors import Conflict
 from fleet.common.ids import Pair, ServerId
 from web.admin.breakers import views as breaker_view
 from web.admin.breakers.breakers import Asking, asking_of, pairs_of, view_of
@@ -20,13 +18,9 @@ from web.admin.kit.routes import Asked, Topic
 from web.admin.kit.schemas import Optional, Said
 
 if TYPE_CHECKING:
-    from actors.kit.mailbox import Promise
     from fleet.breakers.values import BreakerView
 
-T = TypeVar("T")
-
-PATIENCE: Final = 5.0
-"""Seconds that breakers have to answer, all together."""
+_WHOM: Final = "a breaker"
 
 topic = Topic("breaker-orders", "Orders to circuit breakers.")
 
@@ -189,7 +183,7 @@ async def reset_server(asked: Asked, server: str) -> dict[str, Any]:
     "Ask a half-open pair for one token now. A passed test counts as a success, and enough of them close the breaker.",
     action="test recovery",
     returns=TESTED,
-    fails=(409,),
+    fails=(409, 503),
     seed=True,
 )
 async def recovery_test(asked: Asked, server: str, model: str) -> dict[str, Any]:
@@ -210,12 +204,9 @@ async def recovery_test(asked: Asked, server: str, model: str) -> dict[str, Any]
 
 
 async def _tested(asked: Asked, pair: Pair) -> str:
-    """Why the test did not pass; empty if it did."""
+    """Why the test did not pass; empty if it did. Raises NoAnswer: it is under way, and will count when it ends."""
     promise = asked.system.breakers.test(pair)
-    try:
-        passed = None if promise is None else await promise.wait(PATIENCE)
-    except ActorGone:
-        return f"no result within {PATIENCE:g} s; the test may still be under way, and will count when it ends"
+    passed = None if promise is None else await heard(promise, _WHOM)
     if passed is None:
         return "no test is possible now: the server is busy or not healthy, or the model is not in its memory"
     page = asked.system.fleet.recoveries.page(pair.server)
@@ -276,18 +267,10 @@ async def _force_all(asked: Asked, pairs: Sequence[Pair], state: State) -> list[
     possible = [promise for promise in promises if promise is not None]
     if not possible:
         raise Conflict("there are too many breakers already", details="reset some that are not closed")
-    return await _heard(possible)
+    return await all_heard(possible, _WHOM)
 
 
 async def _reset(asked: Asked, pairs: Sequence[Pair]) -> list[BreakerView]:
     """The views of those that there were."""
-    return await _heard([promise for pair in pairs if (promise := asked.system.breakers.reset(pair)) is not None])
-
-
-async def _heard(promises: Sequence[Promise[T]]) -> list[T]:
-    """All answers, within one deadline. Raises NoAnswer."""
-    deadline = trio.current_time() + PATIENCE
-    try:
-        return [await promise.wait(max(0.0, deadline - trio.current_time())) for promise in promises]
-    except ActorGone:
-        raise NoAnswer("a breaker did not answer in time", details="the order may still be carried out") from None
+    promises = [promise for pair in pairs if (promise := asked.system.breakers.reset(pair)) is not None]
+    return await all_heard(promises, _WHOM)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from actors.state.request_orders import heard
+from actors.kit.reply import heard
 from fleet.common.errors import NotFound
 from fleet.security.roles import ANONYMOUS
 from web.admin.kit.parameters import Param
@@ -81,6 +81,7 @@ async def queue(asked: Asked) -> dict[str, Any]:
     "Let everybody wait; what runs goes on.",
     action="pause queue",
     returns={"success": bool, **STATE},
+    fails=(503,),
     seed=True,
 )
 async def pause(asked: Asked) -> dict[str, Any]:
@@ -93,6 +94,7 @@ async def pause(asked: Asked) -> dict[str, Any]:
     "Let them go on.",
     action="resume queue",
     returns={"success": bool, **STATE},
+    fails=(503,),
     seed=True,
 )
 async def resume(asked: Asked) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import Field
 
-from actors.state.request_orders import heard
+from actors.kit.reply import heard
 from fleet.common.errors import BadRequest, ServerNotFound
 from fleet.common.ids import ANY_MODEL, ModelName, Pair, ServerId
 from fleet.common.model_names import canonical
@@ -76,7 +76,7 @@ async def bans(asked: Asked) -> dict[str, Any]:
     action="ban",
     body=NewBan,
     returns={"success": bool, "ban": BAN},
-    fails=(404, 409),
+    fails=(404, 409, 503),
 )
 async def add(asked: Asked) -> dict[str, Any]:
     body: NewBan = asked.body
@@ -91,7 +91,9 @@ async def add(asked: Asked) -> dict[str, Any]:
     return {"success": True, "ban": describe(ban)}
 
 
-@topic.delete("/bans", "Lift everything.", action="lift all bans", query=(_WHICH,), returns=REMOVED, seed=True)
+@topic.delete(
+    "/bans", "Lift everything.", action="lift all bans", query=(_WHICH,), returns=REMOVED, fails=(503,), seed=True
+)
 async def clear(asked: Asked) -> dict[str, Any]:
     gone = await _lift(asked)
     return _removed(gone, f"Removed {gone} bans" if gone else "No bans to clear")
@@ -103,6 +105,7 @@ async def clear(asked: Asked) -> dict[str, Any]:
     action="lift bans",
     query=(_WHICH,),
     returns=REMOVED,
+    fails=(503,),
     seed=True,
 )
 async def clear_server(asked: Asked, server: str) -> dict[str, Any]:
@@ -119,6 +122,7 @@ async def clear_server(asked: Asked, server: str) -> dict[str, Any]:
     action="lift bans",
     query=(_WHICH,),
     returns=REMOVED,
+    fails=(503,),
     seed=True,
 )
 async def clear_model(asked: Asked, model: str) -> dict[str, Any]:
@@ -133,6 +137,7 @@ async def clear_model(asked: Asked, model: str) -> dict[str, Any]:
     action="lift bans",
     query=(_WHICH,),
     returns=REMOVED,
+    fails=(503,),
     seed=True,
 )
 async def remove(asked: Asked, server: str, model: str) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class Maintenance(Section):
         "estimatedCompletion": Maybe(ISO),
         "state": ADMIN,
     },
-    fails=(409,),
+    fails=(409, 503),
     seed=True,
 )
 async def drain(asked: Asked, server: str) -> dict[str, Any]:
@@ -74,7 +74,7 @@ async def drain(asked: Asked, server: str) -> dict[str, Any]:
     "Let a drained server take requests again.",
     action="undrain server",
     returns={"success": bool, "message": str, "serverId": str, "state": ADMIN},
-    fails=(409,),
+    fails=(409, 503),
     seed=True,
 )
 async def undrain(asked: Asked, server: str) -> dict[str, Any]:
@@ -90,7 +90,7 @@ async def undrain(asked: Asked, server: str) -> dict[str, Any]:
     action="maintain server",
     body=Maintenance,
     returns={"success": bool, "message": str, "serverId": str, "maintenance": bool, "state": ADMIN},
-    fails=(409,),
+    fails=(409, 503),
     seed=True,
 )
 async def maintenance(asked: Asked, server: str) -> dict[str, Any]:

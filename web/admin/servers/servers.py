@@ -116,7 +116,7 @@ async def add(asked: Asked) -> dict[str, Any]:
         Param("drain", bool, True, "The same, the other way round."),
     ),
     returns={"success": bool, "id": str},
-    fails=(409,),
+    fails=(409, 503),
     seed=True,
 )
 async def remove(asked: Asked, server: str) -> dict[str, Any]:

@@ -14,13 +14,13 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 import web.asgi.audited_route
+from actors.kit import reply
 from actors.kit.mailbox import Promise
 from fleet.breakers.state_machine import State
 from fleet.common.ids import ModelName, Pair, ServerId
 from tests.kit.clients.admin import ask
 from tests.kit.clients.lanes import both_lanes
 from tests.kit.fleets.served import Served, served
-from web.admin.breakers import orders
 from web.admin.route_table import entries
 
 pytestmark = both_lanes
@@ -289,10 +289,10 @@ async def test_when_there_is_no_room_for_another_breaker_it_says_so() -> None:
 
 async def test_a_breaker_that_does_not_answer_in_time_is_a_503(monkeypatch: pytest.MonkeyPatch) -> None:
     async with served("a", models=MODELS) as fleet:
-        monkeypatch.setattr(orders, "PATIENCE", 0.05)
+        monkeypatch.setattr(reply, "PATIENCE", 0.05)
         monkeypatch.setattr(fleet.system.breakers, "force", lambda pair, state, by: Promise())
         found = await ask(fleet, "POST", path_of("tiny", "open"), status=503)
-        assert (found["error"], found["code"]) == ("a breaker did not answer in time", "SERVICE_UNAVAILABLE")
+        assert (found["error"], found["code"]) == ("no answer from a breaker", "SERVICE_UNAVAILABLE")
 
 
 # ---- refusals
@@ -392,12 +392,11 @@ async def test_a_model_that_is_not_in_memory_is_not_tested() -> None:
 
 
 async def test_a_test_that_takes_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orders, "PATIENCE", 0.1)
+    monkeypatch.setattr(reply, "PATIENCE", 0.1)
     async with half_open() as fleet:
         fleet.sims["a"].host.faults.set("hang-before-headers,paths=/api/generate")
-        said = await ask(fleet, "POST", TEST)
-        assert (said["success"], said["breakerState"]) == (False, "half-open")
-        assert "under way" in said["error"]
+        said = await ask(fleet, "POST", TEST, status=503)
+        assert (said["error"], said["details"]) == ("no answer from a breaker", "the order may still be carried out")
         assert (await ask(fleet, "GET", path_of("tiny")))["stats"]["activeTestsInProgress"] == 1
         reset = await ask(fleet, "POST", path_of("tiny", "reset"))
         assert (reset["previousState"], reset["testCancelled"]) == ("half-open", True)
@@ -406,8 +405,8 @@ async def test_a_test_that_takes_long_is_not_waited_for(monkeypatch: pytest.Monk
 
 
 async def test_a_reset_of_the_whole_server_cancels_its_test_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orders, "PATIENCE", 0.5)
+    monkeypatch.setattr(reply, "PATIENCE", 0.5)
     async with half_open() as fleet:
         fleet.sims["a"].host.faults.set("hang-before-headers,paths=/api/generate")
-        await ask(fleet, "POST", TEST)
+        await ask(fleet, "POST", TEST, status=503)
         assert (await ask(fleet, "POST", "/circuit-breakers/a/reset"))["testCancelled"] is True
