@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import logging
 import math
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from fleet.protocol.dialects.base import Statistics
     from fleet.scheduling.decisions import Grant
     from fleet.scheduling.moving_average import PairStats
+
+log = logging.getLogger("fleet.lease")
 
 
 class Cuttable(Protocol):
@@ -114,6 +117,15 @@ class Lease:
         """Whether nobody wants the backend's answer any more."""
         return self._end is not None
 
+    # All or nothing, though there are seven effects and no way back from any of them. What makes it so is their
+    # order. First the mark that makes it once: an effect that closes us again finds us closed. Then what frees the
+    # slot: three removals from tables, none of which can fail, so that in-flight is right whatever comes. Then what
+    # the attempt has taught. That is the only part with judgement in it, and so the only one that may fail; it has
+    # to come before anybody is woken, for the dispatcher decides in our turn, and would send the next request to a
+    # pair that has just failed, or count a permit as used that is free. Its failure is nobody's business but the
+    # log's: raised here, it would keep the slot from those who wait for it, leave other leases open when many are
+    # revoked in a loop, and crash the server's actor at every look. Last those who wait are woken: casts and
+    # unparking only leave a message, and what an actor makes of one crashes that actor, not its sender.
     def close(self, end: End, *, owing: bool = False) -> bool:
         """End it: slot free (if it held one), one outcome to the breaker, dispatcher woken. False if closed before.
 
@@ -132,10 +144,13 @@ class Lease:
         fleet.memory.total.close(self.number)
         self.ended = fleet.clock.now()
         self._owes = True
-        if owing:
-            self._give_permit_back()
-        else:
-            self._tell(classify(end), gives_back=True)
+        try:
+            if owing:
+                self._give_permit_back()
+            else:
+                self._tell(classify(end), gives_back=True)
+        except Exception:
+            self._mourn()
         if held_a_slot:
             fleet.dispatcher.cast(SlotFreed(self.pair))
         if ended := fleet.servers.ended:
@@ -149,16 +164,25 @@ class Lease:
 
         Later calls, and those for a lease that owed nothing, do nothing.
         """
-        self._tell(signal, gives_back=False)
+        try:
+            self._tell(signal, gives_back=False)
+        except Exception:
+            self._mourn()
+
+    def _mourn(self) -> None:
+        about = {"server": self.pair.server, "model": self.pair.model}
+        log.exception("what request %s has taught is lost", self.request_id, extra=about)
 
     def _tell(self, signal: Signal, *, gives_back: bool) -> None:
         if not self._owes or self._end is None:
             return
         self._owes = False
         if self._counts:
-            self._learn(signal)
-            breakers = self._fleet.breakers
-            breakers.record(self.pair, signal, kind(self._end), self.generation, gives_back=gives_back)
+            try:
+                self._learn(signal)
+            finally:  # the breaker counts on hearing of each permit
+                breakers = self._fleet.breakers
+                breakers.record(self.pair, signal, kind(self._end), self.generation, gives_back=gives_back)
 
     def _give_permit_back(self) -> None:
         """Without the outcome. The generation tells whether the gate still shows what the permit was taken from."""
