@@ -171,7 +171,7 @@ class Look:
     async def thorough(self) -> None:
         """Add up what requests told, server by server, and let others run in between."""
         fleet, counts = self._fleet, self.counts
-        fleet.recorder.flush()
+        await fleet.recorder.catch_up()
         counts.forget(set(fleet.servers), fleet.clock.now())
         servers, flaps = {}, {}
         for cell in list(fleet.servers.values()):

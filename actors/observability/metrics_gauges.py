@@ -199,6 +199,7 @@ def _fleet(exposed: Exposed, sources: MetricSources) -> None:
     exposed.points("fleet_config_reloads_total", [(("ok",), reloads.succeeded), (("failed",), reloads.failed)])
     exposed.value("fleet_config_reload_timestamp_seconds", began if reloads.at is None else reloads.at)
     exposed.value("fleet_history_dropped_total", fleet.recorder.dropped)
+    exposed.value("fleet_history_failures_total", fleet.recorder.failures)
     store = fleet.journal.standing.state
     exposed.value("fleet_store_up", None if store == "off" else store == "ok")
     exposed.value("fleet_store_dropped_total", fleet.journal.dropped_lines + fleet.journal.dropped_changes)

@@ -1,8 +1,7 @@
 """History off the hot path: one log line and one ring entry per request. The data path never waits for it.
 
 The backlog is bounded; what does not fit is counted as dropped. Records are digested a batch at a time, so that the
-actor is not woken for every request; whoever looks at `recent` sees the latest all the same. Later this is where
-statistics are aggregated.
+actor is not woken for every request; whoever needs the latest waits for `catch_up`.
 """
 
 from __future__ import annotations
@@ -38,7 +37,12 @@ class Recorder:
         self._resting = trio.lowlevel.ParkingLot()
         self._recent: deque[Record] = deque(maxlen=_KEEP)
         self.listeners: list[Callable[[Sequence[Record]], None]] = []
-        """Told of clients' records, batch by batch, off the data path; they must not fail."""
+        """Told of clients' records, batch by batch, off the data path. Who fails has missed a batch, alone."""
+        self.failures = 0
+        """Batches that a listener has missed."""
+        self._blamed: set[Callable[[Sequence[Record]], None]] = set()
+        self._turn = trio.Lock()
+        self._digested = 0
         self.seen = 0
         self.dropped = 0
         self.dropped_at: float | None = None
@@ -48,8 +52,13 @@ class Recorder:
 
     @property
     def recent(self) -> deque[Record]:
-        """The last requests of clients, oldest first."""
+        """The last requests of clients, oldest first, to the very last: digests all that waits, in this turn."""
         self.flush()
+        return self._recent
+
+    @property
+    def remembered(self) -> deque[Record]:
+        """The last requests of clients, oldest first, as far as they are digested; the others are still to be told."""
         return self._recent
 
     def note(self, record: Record) -> None:
@@ -70,29 +79,53 @@ class Recorder:
         while True:
             if not self._backlog:
                 await self._resting.park()
-            for _ in range(0, len(self._backlog), _AT_ONCE):  # what comes meanwhile waits for the next round
+            await self.catch_up()  # what comes meanwhile waits for the next round
+            await trio.sleep(_REST)
+
+    async def catch_up(self) -> None:
+        """Returns when all that has been noted by now is digested: one batch in a turn, however many want it.
+
+        A checkpoint in any case. Cancelled: what is left is digested all the same, by the actor.
+        """
+        until = self._digested + len(self._backlog)
+        while self._digested < until:
+            # The lock is what makes it one batch in a turn: it is held until others have had theirs, and who waits for
+            # it comes in the next. It is fair, so nobody digests for all.
+            async with self._turn:
                 self._digest_some(_AT_ONCE)
                 await trio.lowlevel.checkpoint()
-            await trio.sleep(_REST)
+        await trio.lowlevel.checkpoint()
 
     def digest(self, batch: Sequence[Record]) -> None:
         self.seen += len(batch)
         if clients := [record for record in batch if record.client != OURSELVES]:  # ours are in nobody's figures
             self._recent.extend(clients)
-            for listener in self.listeners:
-                listener(clients)
+            for listener in tuple(self.listeners):
+                try:
+                    listener(clients)
+                except Exception:
+                    self._blame(listener)
         if log.isEnabledFor(logging.INFO):
             for record in batch:
                 log.info("%s %s", record.endpoint, record.outcome, extra=_rounded(record))
 
     def flush(self) -> None:
-        """Digest what there is."""
+        """Digest what there is, in this turn: for the end, when there are no others to have theirs."""
         self._digest_some(len(self._backlog))
 
     def _digest_some(self, most: int) -> None:
         backlog = self._backlog
         if batch := [backlog.popleft() for _ in range(min(most, len(backlog)))]:
+            self._digested += len(batch)
             self.digest(batch)
+
+    def _blame(self, listener: Callable[[Sequence[Record]], None]) -> None:
+        """Count it each time, say it once: what fails for one batch is likely to fail for thousands."""
+        self.failures += 1
+        self._blamed.intersection_update(self.listeners)
+        if listener not in self._blamed:
+            self._blamed.add(listener)
+            log.exception("a batch of finished requests is lost to %r; later losses are only counted", listener)
 
 
 def _rounded(record: Record) -> dict[str, object]:

@@ -61,8 +61,9 @@ class Collector:
             return self._made
 
     async def _collect(self, now: float) -> State:
-        fleet, figures = self._fleet, self._listen()
-        fleet.recorder.flush()
+        fleet = self._fleet
+        await fleet.recorder.catch_up()
+        figures = self._listen()
         figures.settle(now)
         self._set_offset()
         waiting = Counter(ticket.model for ticket in fleet.tickets.values() if ticket.open)
@@ -165,8 +166,8 @@ class Collector:
         """The figures, begun with the requests that are still remembered."""
         if self._figures is None:
             recorder = self._fleet.recorder
-            recent = list(recorder.recent)
-            full = len(recent) == recorder.recent.maxlen
+            recent = list(recorder.remembered)  # the listener is told of those that come after, from this turn on
+            full = len(recent) == recorder.remembered.maxlen
             since = recent[0].began + recent[0].total_seconds if full else self._sources.started
             self._figures = LiveFigures(since)
             self._figures.note(recent)

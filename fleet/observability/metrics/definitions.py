@@ -126,6 +126,7 @@ METRICS: Final = (
     _metric("counter", "fleet_config_reloads_total", "result", "Times the configuration was read anew: ok, failed."),
     _metric("gauge", "fleet_config_reload_timestamp_seconds", "", "When that succeeded last, epoch seconds."),
     _metric("counter", "fleet_history_dropped_total", "", "Finished requests that were left out of the statistics."),
+    _metric("counter", "fleet_history_failures_total", "", "Batches of them that a part of the statistics has missed."),
     _metric("gauge", "fleet_store_up", "", "1 if what changes is kept on disk; absent: nothing shall be."),
     _metric("counter", "fleet_store_dropped_total", "", "Lines that the store had no room for."),
     _metric("gauge", "fleet_verdict", "level", "1 for the present verdict: ok, planned, unknown, warn, crit."),

@@ -13,7 +13,7 @@ from fleet.models.placement_advice import HOUR, LATELY, OFTEN, SHARE, Place, Sta
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import Asked, Topic
 from web.admin.kit.schemas import BYTES, ISO, MS, Maybe, Said
-from web.admin.models.state import Presence, Sight, Survey, holders, spellings
+from web.admin.models.state import Presence, Sight, Survey, holders, spellings, surveyed
 from web.http.units import iso, milliseconds
 
 if TYPE_CHECKING:
@@ -52,14 +52,14 @@ _LONGEST: Final = 7 * 86_400_000
 )
 async def idle(asked: Asked) -> dict[str, Any]:
     threshold = asked.query["threshold"]
-    found = [each for each in _idle(asked.system) if each["idleTime"] >= threshold]
+    found = [each for each in _idle(asked.system, await surveyed(asked.system)) if each["idleTime"] >= threshold]
     found.sort(key=lambda each: -each["idleTime"])
     return {"success": True, "threshold": round(threshold), "models": found, "count": len(found)}
 
 
-def _idle(system: System) -> Iterator[dict[str, Any]]:
+def _idle(system: System, survey: Survey) -> Iterator[dict[str, Any]]:
     """All models in memory that nobody uses now. A warm-up begins a new life, and so does a start of the fleet."""
-    survey, names, now = Survey(system), spellings(system), system.fleet.clock.wall()
+    names, now = spellings(system), system.fleet.clock.wall()
     for cell in system.servers.values():
         for model in cell.state.resident:
             if model == ANY_MODEL or survey.busy(Pair(cell.state.id, model)):
@@ -112,7 +112,7 @@ def _unused_since(system: System, cell: ServerCell, sight: Sight) -> float:
 )
 async def recommendations(asked: Asked) -> dict[str, Any]:
     system = asked.system
-    survey, names, found = Survey(system), spellings(system), []
+    survey, names, found = await surveyed(system), spellings(system), []
     for model, cells in holders(system).items():
         shown = _recommended(system, survey, model, cells)
         if shown is not None:

@@ -84,7 +84,7 @@ async def all_models(asked: Asked) -> dict[str, Any]:
 )
 async def fleet_stats(asked: Asked) -> dict[str, Any]:
     system = asked.system
-    system.fleet.recorder.flush()
+    await system.fleet.recorder.catch_up()
     popular = _popular(system)
     return {
         "success": True,

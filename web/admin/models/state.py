@@ -74,10 +74,9 @@ class Sight:
 
 
 class Survey:
-    """All sights of one moment: what would be looked up again and again is put in order once."""
+    """All sights of one moment: what would be looked up again and again is put in order once. Made by `surveyed`."""
 
     def __init__(self, system: System) -> None:
-        system.fleet.recorder.flush()  # so that who has just been served counts
         self._fleet = system.fleet
         self._warm: dict[Pair, Job] = {}
         for job in system.jobs.of(kind=JobKind.WARM):  # the newest first; one that is under way before all that ended
@@ -190,6 +189,12 @@ def spelt(row: Row, model: ModelName) -> str:
 def size_on(cell: ServerCell, model: ModelName) -> int | None:
     """Bytes of the model on this server; None if it does not say."""
     return size_of(cell.state.models.get(model))
+
+
+async def surveyed(system: System) -> Survey:
+    """The sights of now; who has just been served counts. A checkpoint."""
+    await system.fleet.recorder.catch_up()
+    return Survey(system)
 
 
 def _working(system: System) -> dict[Pair, bool]:

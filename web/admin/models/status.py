@@ -13,12 +13,12 @@ from web.admin.models.state import (
     COUNTED,
     Presence,
     Sight,
-    Survey,
     counts,
     holders,
     size_on,
     spelling,
     spellings,
+    surveyed,
     wanted,
 )
 from web.http.units import iso, milliseconds
@@ -61,7 +61,7 @@ ON_MAP: Final = {
 )
 async def status(asked: Asked, model: str) -> dict[str, Any]:
     system, name = asked.system, wanted(asked.system, model)
-    survey = Survey(system)
+    survey = await surveyed(system)
     seen = [(cell, survey.sight(cell, name)) for cell in system.servers.values()]
     return {
         "success": True,
@@ -105,7 +105,7 @@ def _shown(system: System, cell: ServerCell, sight: Sight) -> dict[str, Any]:
 )
 async def all_status(asked: Asked) -> dict[str, Any]:
     system = asked.system
-    survey, names, total = Survey(system), spellings(system), len(system.servers)
+    survey, names, total = await surveyed(system), spellings(system), len(system.servers)
     models: dict[str, dict[str, Any]] = {}
     took: list[float] = []
     for model, cells in sorted(holders(system).items()):

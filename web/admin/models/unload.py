@@ -12,7 +12,7 @@ from fleet.common.model_names import canonical
 from fleet.models.jobs import JobKind, JobState
 from web.admin.kit.routes import Asked, Topic
 from web.admin.kit.schemas import MS, Maybe, OneOf, Optional, Said
-from web.admin.models.state import Presence, Survey, Where, server_of, spelling, spelt
+from web.admin.models.state import Presence, Where, server_of, spelling, spelt, surveyed
 from web.http.units import milliseconds
 from web.ollama_api.read_your_writes import reread
 
@@ -84,7 +84,7 @@ async def _loaded(system: System, asked: str, server: ServerId | None) -> tuple[
         raise ModelNotFound(f"'{asked[:100]}' is not a valid model name")
     cells = [system.cell(server)] if server is not None else list(system.servers.values())
     await reread(system, [c.state.id for c in cells if name in c.state.models or name in c.state.resident])
-    survey = Survey(system)
+    survey = await surveyed(system)
     return name, [cell for cell in cells if survey.sight(cell, name).presence is Presence.LOADED]
 
 

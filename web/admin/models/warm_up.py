@@ -16,7 +16,7 @@ from fleet.models.jobs import JobKind
 from fleet.protocol.go_duration import go_seconds
 from web.admin.kit.routes import Asked, Topic
 from web.admin.kit.schemas import Maybe, OneOf, Optional, Said
-from web.admin.models.state import Presence, Sight, Survey, Where, server_of, size_on, spelling, spelt, wanted
+from web.admin.models.state import Presence, Sight, Survey, Where, server_of, size_on, spelling, spelt, surveyed, wanted
 from web.http.units import milliseconds, status_of
 from web.ollama_api.read_your_writes import reread
 
@@ -113,7 +113,7 @@ async def warm_up(asked: Asked, model: str) -> dict[str, Any]:
     servers = _targets(system, name, asked.body.servers)
     asked.note.about(model=name, server=",".join(servers))
     await reread(system, servers)  # what the last probe saw may have been unloaded since
-    plan = _Plan(system, name, asked.body, asked.by.name)
+    plan = _Plan(system, await surveyed(system), name, asked.body, asked.by.name)
     jobs = [plan.row(server) for server in servers]
     if plan.refusals and len(plan.refusals) == len(jobs):
         raise plan.refusals[0]
@@ -150,9 +150,9 @@ def _targets(system: System, model: ModelName, given: list[str] | None) -> list[
 class _Plan:
     """One warm-up: what is the same for all its servers. `refusals`: servers whose job was refused for lack of room."""
 
-    def __init__(self, system: System, model: ModelName, body: Warmup, by: str) -> None:
+    def __init__(self, system: System, survey: Survey, model: ModelName, body: Warmup, by: str) -> None:
         self._system, self._model, self._body, self._by = system, model, body, by
-        self._survey = Survey(system)
+        self._survey = survey
         self._given = None if body.options is None else body.options.model_dump(exclude_none=True)
         self.options = system.fleet.demand.options(model) if self._given is None else self._given
         self.refusals: list[TooManyJobs] = []

@@ -84,7 +84,7 @@ async def fleet_health(asked: Asked) -> dict[str, Any]:
         "healthyServers": healthy_servers(system),
         "inFlightRequests": system.in_flight,
         "queuedRequests": system.queue_view(0).waiting,
-        "requestsPerSecond": requests_per_second(system),
+        "requestsPerSecond": await requests_per_second(system),
     }
 
 
@@ -171,9 +171,9 @@ def breakers_by_name(system: System) -> dict[str, Any]:
     }
 
 
-def requests_per_second(system: System) -> float:
+async def requests_per_second(system: System) -> float:
     """Finished requests, over the last minute; whatever has ended by now is counted."""
-    system.fleet.recorder.flush()
+    await system.fleet.recorder.catch_up()
     start, sums = system.fleet.tally.window(RATE_SPAN)
     return round(sums.count / max(system.fleet.clock.now() - start, 1.0), 4)
 

@@ -83,7 +83,7 @@ class _Server:
 )
 async def metrics(asked: Asked) -> dict[str, Any]:
     system, span = asked.system, range_of(asked.query["timeRange"])
-    system.fleet.recorder.flush()
+    await system.fleet.recorder.catch_up()
     start, sums = system.fleet.tally.window(span)
     found = await gathered(system, span)
     waiting = system.queue_view(0).by_model

@@ -94,7 +94,7 @@ async def health(asked: Asked) -> Response:
         "services": {
             "ollama": _backends(system, asked.by.role >= Role.OPERATOR),
             "proxy": _proxy(system),
-            "metrics": _figures(system, any(each.code == "records_dropped" for each in found)),
+            "metrics": await _figures(system, any(each.code == "records_dropped" for each in found)),
         },
         "system": _machine(system.host.latest or NOTHING),
     }
@@ -171,8 +171,8 @@ def _queue_word(system: System, queue: QueueView) -> str:
     return "degraded" if queue.paused or full else "healthy"
 
 
-def _figures(system: System, dropped: bool) -> dict[str, Any]:
-    system.fleet.recorder.flush()
+async def _figures(system: System, dropped: bool) -> dict[str, Any]:
+    await system.fleet.recorder.catch_up()
     _, sums = system.fleet.tally.window(5 * MINUTE)
     return {
         "status": "degraded" if dropped else "healthy",

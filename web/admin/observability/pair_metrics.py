@@ -101,7 +101,7 @@ def _streaming(system: System, pair: Pair, name: str) -> dict[str, Any]:
 )
 async def of_pair(asked: Asked, server: str, model: str) -> dict[str, Any]:
     system, span = asked.system, range_of(asked.query["timeRange"])
-    system.fleet.recorder.flush()
+    await system.fleet.recorder.catch_up()
     pair = _known(system, server, model)
     windows = windows_of(system, pair, span)
     start, sums = windows[span]

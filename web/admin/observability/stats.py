@@ -36,7 +36,7 @@ STATS: Final = {
 @topic.get("/stats", "The fleet in figures.", returns={"success": bool, "stats": STATS}, seed=True)
 async def stats(asked: Asked) -> dict[str, Any]:
     system = asked.system
-    rate = health.requests_per_second(system)
+    rate = await health.requests_per_second(system)
     _, sums = system.fleet.tally.window(LATELY)
     usable = [cell.state for cell in system.servers.values() if cell.state.usable]
     queue = system.queue_view(0)

@@ -59,7 +59,7 @@ SUMMARY: Final = {
 
 async def summarised(system: System, span: float) -> dict[str, Any]:
     """The last `span` seconds, in `SUMMARY`'s shape but for the name of the window; others run in between."""
-    system.fleet.recorder.flush()
+    await system.fleet.recorder.catch_up()
     models = await by_model(system, span)
     start, sums = system.fleet.tally.window(span)
     began, minute = system.fleet.tally.window(MINUTE)
