@@ -100,7 +100,7 @@ def _make_cells(
         enabled=config.enable_circuit_breaker,
         tester=tester,
         book=book,
-        moved=partial(touch_breaker, journal),
+        on_move=partial(touch_breaker, journal),
     )
     fleet = FleetCell(
         config=config,

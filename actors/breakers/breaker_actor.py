@@ -108,9 +108,8 @@ class TrialRoom(Protocol):
         """Where trials, tests and moves are noted."""
         ...
 
-    @property
-    def moved(self) -> Callable[[Pair], None]:
-        """Told when a breaker begins, ends or changes its state, or who forced it."""
+    def moved(self, pair: Pair) -> None:
+        """A breaker has begun, ended or changed its state, or who forced it."""
         ...
 
     def enter(self, pair: Pair) -> bool:

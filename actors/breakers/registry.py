@@ -59,19 +59,21 @@ class BreakerRegistry:
         tester: RecoveryTester | None = None,
         limit: int = MAX_BREAKERS,
         book: Book | None = None,
-        moved: Callable[[Pair], None] = lambda pair: None,
+        on_move: Callable[[Pair], None] = lambda pair: None,
     ) -> None:
         self.settings = settings
         self.enabled = enabled
         self.tester = tester
         self.book = Book() if book is None else book  # an empty one is false
-        self.moved = moved
+        self.on_move = on_move
         """Told when a breaker begins, ends or changes its state, or who forced it: so that it can be kept."""
         self._gates = gates
         self._on_change = on_change
         self._rng = rng
         self._limit = limit
         self._cells: dict[Pair, Cell] = {}
+        self._crowded = False
+        """There are as many as there may be, and none of them is closed by itself: known from the last look at all."""
         self._paused: dict[Pair, float] = {}
         self._tested: set[ServerId] = set()
         self._generation = 0  # the highest any gate has reached: numbers are never used twice
@@ -230,6 +232,13 @@ class BreakerRegistry:
         """The test of a pair is over."""
         self._tested.discard(pair.server)
 
+    def moved(self, pair: Pair) -> None:
+        """A breaker has begun, ended or changed its state, or who forced it."""
+        cell = self._cells.get(pair)
+        if cell is None or _is_closed(cell):
+            self._crowded = False
+        self.on_move(pair)
+
     # Birth and death.
 
     def _wanted(self, pair: Pair) -> bool:
@@ -256,12 +265,18 @@ class BreakerRegistry:
         return cell
 
     def _make_room(self) -> bool:
-        """Too many pairs fail: the oldest breaker that is closed by itself goes; if there is none, no more are made."""
+        """Too many pairs fail: the oldest breaker that is closed by itself goes; if there is none, no more are made.
+
+        Then it is not looked for again until one closes or ends, for every failure of a pair without a breaker asks.
+        """
+        if self._crowded:
+            return False
         for cell in self._cells.values():
-            if cell.breaker.state is State.CLOSED and cell.breaker.forced_by is None:
+            if _is_closed(cell):
                 log.warning("more than %d breakers: dropped %s", self._limit, cell.mailbox.name)
                 self._end(cell)
                 return True
+        self._crowded = True
         log.warning("%d breakers, none of them closed: no more are made", self._limit)
         return False
 
@@ -311,3 +326,8 @@ class BreakerRegistry:
 
     def _view(self, cell: Cell, now: float | None) -> BreakerView:
         return cell.breaker.describe(trio.current_time() if now is None else now, int(cell.testing))
+
+
+def _is_closed(cell: Cell) -> bool:
+    """Whether it may go when there are too many: closed, and not because somebody wants it to be."""
+    return cell.breaker.state is State.CLOSED and cell.breaker.forced_by is None

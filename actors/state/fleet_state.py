@@ -112,8 +112,8 @@ class FleetCell:
 
     @property
     def live(self) -> int:
-        """How many requests are open: waiting for a slot or holding one."""
-        return len(self.tickets) + self.servers.in_flight
+        """How many requests are open: waiting for a slot or holding one. Asked at every retry, so not added up."""
+        return len(self.tickets) + self.memory.total.in_use
 
     def next_number(self) -> int:
         self.numbers += 1
