@@ -58,40 +58,6 @@ def test_only_the_probes_of_the_machine_touch_it() -> None:
     assert users == {"actors/observability/host/machine.py"}  # NVIDIA's library is loaded only where it is asked for
 
 
-def modules_of(path: Path) -> Iterator[str]:
-    """The files that one imports, for its types only included, as far as they are ours."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            for alias in node.names:
-                for module in (f"{node.module}.{alias.name}", node.module):
-                    stem = ROOT / module.replace(".", "/")
-                    if (file := stem.with_suffix(".py")).exists() or (file := stem / "__init__.py").exists():
-                        yield name(file)
-                        break
-
-
-def on_circles(edges: dict[str, set[str]]) -> set[str]:
-    """The nodes from which a walk comes back: what is left when those that nobody reaches are gone, and dead ends."""
-    left = set(edges).union(*edges.values())
-    while True:
-        reached = {there for here in left for there in edges.get(here, set()) if there in left}
-        going_on = {here for here in left if edges.get(here, set()) & left}
-        if reached & going_on == left:
-            return left
-        left = reached & going_on
-
-
-@pytest.mark.parametrize("room", ["fleet", "actors"])
-def test_the_folders_of_a_room_import_one_another_in_no_circle(room: str) -> None:
-    edges: dict[str, set[str]] = {}
-    for path in SOURCES:
-        here = name(path.parent)
-        if here.split("/")[0] == room:
-            folders = {module.rpartition("/")[0] for module in modules_of(path)}
-            edges.setdefault(here, set()).update(each for each in folders - {here} if each.split("/")[0] == room)
-    assert on_circles(edges) == set()
-
-
 @pytest.mark.parametrize("path", [*SOURCES, *WORKSHOP], ids=name)
 def test_files_and_functions_stay_small(path: Path) -> None:
     text = path.read_text()
@@ -176,16 +142,6 @@ ASKS = {
 }
 """What each folder of `web/` may import of `actors/`."""
 
-LOOSE_ENDS = {
-    ("actors/breakers", "actors/servers"),
-    ("actors/observability", "actors"),
-    ("actors/observability/dashboard", "actors"),
-    ("actors/state", "actors/observability"),
-    ("actors/state", "actors/requests"),
-    ("actors/state", "actors/servers"),
-}
-"""Imports that are there against the table, and close circles. To become empty; nothing may be added."""
-
 
 def imported_files(path: Path) -> Iterator[str]:
     """Our own files that one imports: for its types only, and within functions, too."""
@@ -245,8 +201,7 @@ def table() -> Iterator[tuple[str, str]]:
 
 
 def test_no_folder_is_on_a_circle_of_imports() -> None:
-    edges = folder_imports()
-    assert a_circle(edges.keys() - LOOSE_ENDS) == []
+    assert a_circle(folder_imports().keys()) == []
 
 
 def test_the_table_of_folders_has_no_circle_and_no_dead_line() -> None:
@@ -259,13 +214,9 @@ def test_the_table_of_folders_has_no_circle_and_no_dead_line() -> None:
 
 
 def test_a_folder_imports_only_what_the_table_allows() -> None:
-    allowed = {*table(), *LOOSE_ENDS}
+    allowed = set(table())
     found = {edge: files for edge, files in folder_imports().items() if edge[1].split("/")[0] != "fleet"}
     assert {edge: files for edge, files in found.items() if edge not in allowed and edge[0] in KNOWS} == {}
-
-
-def test_loose_ends_are_taken_from_the_list_when_they_are_tied() -> None:
-    assert LOOSE_ENDS - folder_imports().keys() == set()
 
 
 def test_every_folder_says_what_lives_in_it() -> None:

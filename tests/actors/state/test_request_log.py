@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from actors.observability.dashboard.collector import Collector
+from actors.observability.dashboard.sources import FeedSources
 from actors.state.messages import OURSELVES, Record
 from actors.state.request_log import Recorder
 from tests.kit.cases.metrics import figures
@@ -102,7 +103,11 @@ async def scrape(fleet: Fleet) -> None:
 
 
 async def feed(fleet: Fleet) -> None:
-    await Collector(fleet.system).collect()
+    system = fleet.system
+    sources = FeedSources(
+        system.fleet, system.breakers, system.host, system.monitor, system.scribe, system.jobs, system.started
+    )
+    await Collector(sources).collect()
 
 
 async def thorough(fleet: Fleet) -> None:
