@@ -65,7 +65,7 @@ class Kept:
         journal.recall(QUEUE, self._resume_queue)
         for server in dict.fromkeys(journal.recall(BAN, self._resume_ban)):
             if server is not None:
-                self._fleet.dispatcher.cast(ServerChanged(server))
+                self._fleet.scheduler.mailbox.cast(ServerChanged(server))
 
     # ---- to documents
 
@@ -77,7 +77,7 @@ class Kept:
     def _ban(self, key: str) -> Document | None:
         server, model, kind = parts_of(key, 3)
         pair = Pair(ServerId(server), ModelName(model))
-        ban = self._fleet.bans.get(pair, BanKind(kind), self._fleet.clock.now())
+        ban = self._fleet.scheduler.bans.get(pair, BanKind(kind), self._fleet.clock.now())
         if ban is None:
             return None
         expires_at = None if ban.expires_at == math.inf else self._fleet.clock.epoch(ban.expires_at)
@@ -85,7 +85,7 @@ class Kept:
         return {"reason": ban.reason, "by": ban.by, "banned_at": banned_at, "expires_at": expires_at}
 
     def _queue(self, key: str) -> Document | None:
-        memory = self._fleet.memory
+        memory = self._fleet.scheduler.memory
         if key != PAUSED or not memory.paused or memory.paused_since is None:
             return None
         return {"by": memory.paused_by, "since": self._fleet.clock.epoch(memory.paused_since)}
@@ -107,7 +107,7 @@ class Kept:
         banned_at, expires_at = _number(document, "banned_at"), document["expires_at"]
         shift = self._shift(banned_at)
         until = math.inf if expires_at is None else _number(document, "expires_at") + shift
-        add = partial(self._fleet.bans.add, pair, _text(document, "reason"), banned_at + shift)
+        add = partial(self._fleet.scheduler.bans.add, pair, _text(document, "reason"), banned_at + shift)
         known = pair.server in self._fleet.servers
         if known and until > now and add(kind=BanKind(kind), until=until, by=_text(document, "by")):
             return pair.server
@@ -118,7 +118,7 @@ class Kept:
         if key != PAUSED:
             raise ValueError("not a key of ours")
         since, by = _number(document, "since"), _text(document, "by")
-        memory = self._fleet.memory
+        memory = self._fleet.scheduler.memory
         memory.paused, memory.paused_since, memory.paused_by = True, since + self._shift(since), by
         log.warning("the queue is paused, as it was before the restart", extra={"by": by})
 

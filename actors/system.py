@@ -38,6 +38,7 @@ from actors.state.messages import DispatcherMail, GateMoved, SetAdmin, Withdrawn
 from actors.state.queries import Known
 from actors.state.request_log import Recorder
 from actors.state.request_orders import Orders
+from actors.state.scheduler_state import SchedulerState
 from actors.state.servers import ServerCell, Servers
 from actors.state.totals import Tallies
 from actors.state.transfer import Transfer
@@ -105,15 +106,17 @@ def _make_cells(
     fleet = FleetCell(
         config=config,
         clock=clock,
-        memory=Memory.fresh(rules_of(config)),
-        dispatcher=dispatcher,
+        scheduler=SchedulerState(
+            dispatcher,
+            Memory.fresh(rules_of(config)),
+            RetryBudget(config.retry.budget_ratio, config.retry.budget_floor),
+            Bans(changed=partial(touch_ban, journal)),
+        ),
         breakers=breakers,
-        budget=RetryBudget(config.retry.budget_ratio, config.retry.budget_floor),
         recorder=Recorder(),
         tally=Tallies(clock.now, clock.wall, journal),
         servers=servers,
         lookout=lookout,
-        bans=Bans(changed=partial(touch_ban, journal)),
         meter=meter,
         hop=secrets.token_hex(8).encode(),
         journal=journal,
@@ -220,11 +223,11 @@ class System(Known):
     def drain(self) -> None:
         """Refuse new work; what waits is refused too, what runs goes on."""
         self.fleet.servers.draining = True
-        for ticket in list(self.fleet.tickets.values()):
+        for ticket in list(self.fleet.scheduler.tickets.values()):
             if ticket.open:
-                self.fleet.tickets.pop(ticket.number, None)
+                self.fleet.scheduler.tickets.pop(ticket.number, None)
                 ticket.refuse(ShuttingDown("the fleet is shutting down", retry_after=2.0))
-                self.fleet.dispatcher.cast(Withdrawn(ticket))
+                self.fleet.scheduler.mailbox.cast(Withdrawn(ticket))
 
     async def drained(self) -> None:
         """Returns when no request is open any more."""

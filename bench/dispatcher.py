@@ -32,6 +32,7 @@ from actors.kit.clock import Clock
 from actors.kit.mailbox import Mailbox
 from actors.state.fleet_state import FleetCell
 from actors.state.messages import DispatcherMail, ServerMail, SlotFreed, Submitted
+from actors.state.scheduler_state import SchedulerState
 from actors.state.servers import ServerCell, Servers
 from actors.state.ticket import PendingTicket
 from fleet.breakers.gate import Gate
@@ -150,10 +151,8 @@ class Alone:
         fleet = FleetCell(
             config=config,
             clock=Clock(),
-            memory=memory,
-            dispatcher=self._mail,
+            scheduler=SchedulerState(self._mail, memory, nothing),
             breakers=nothing,
-            budget=nothing,
             recorder=nothing,
             tally=nothing,
             servers=servers,
@@ -179,13 +178,13 @@ class Alone:
             runs=True,
             call=call,
         )
-        self._fleet.tickets[number] = ticket
+        self._fleet.scheduler.tickets[number] = ticket
         self._mail.cast(Submitted(ticket))  # handled at once, since the dispatcher rests
         lease = ticket.lease
         assert lease is not None
         del self._cell.leases[lease.number]
         self._cell.state.ledger.close(lease.number)
-        self._fleet.memory.total.close(lease.number)
+        self._fleet.scheduler.memory.total.close(lease.number)
         self._mail.cast(SlotFreed(self._pair))
 
 

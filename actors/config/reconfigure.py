@@ -37,11 +37,11 @@ def apply(system: System, config: Config, base: Iterable[ServerSpec] | None = No
 def _tell(system: System, before: Config) -> None:
     """Those who keep something of their own."""
     fleet, now = system.fleet, system.fleet.config
-    fleet.budget.ratio, fleet.budget.floor = now.retry.budget_ratio, now.retry.budget_floor
+    fleet.scheduler.budget.ratio, fleet.scheduler.budget.floor = now.retry.budget_ratio, now.retry.budget_floor
     settings, enabled = BreakerSettings.from_config(now.circuit_breaker), now.enable_circuit_breaker
     if (settings, enabled) != (system.breakers.settings, system.breakers.enabled):
         system.breakers.configure(settings, enabled)
     if now.health != before.health:
         for cell in fleet.servers.values():
             cell.probe_now.set()  # else a long interval would first have to end
-    fleet.dispatcher.cast(Reconfigured())
+    fleet.scheduler.mailbox.cast(Reconfigured())

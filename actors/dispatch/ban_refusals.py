@@ -23,7 +23,7 @@ def keep(fleet: FleetCell, message: BanPair, now: float) -> bool:
     """
     pair, kind = message.pair, BanKind.COOLDOWN if message.cooldown else BanKind.BAN
     refusal = _refusal(fleet, message, kind, now)
-    ban = fleet.bans.get(pair, kind, now)
+    ban = fleet.scheduler.bans.get(pair, kind, now)
     if message.done is None:
         if isinstance(refusal, Conflict):
             log.error(refusal.message, extra={"server": pair.server, "model": pair.model})
@@ -41,7 +41,7 @@ def turned_away(fleet: FleetCell, ticket: Ticket, now: float) -> FleetError | No
     """
     if ticket.pinned is None or not ticket.runs:
         return None
-    ban = fleet.bans.get(Pair(ticket.pinned, ticket.model), BanKind.BAN, now)
+    ban = fleet.scheduler.bans.get(Pair(ticket.pinned, ticket.model), BanKind.BAN, now)
     if ban is None:
         return None
     what = f"server '{ticket.pinned}' is banned from model '{ticket.model}'"
@@ -50,7 +50,7 @@ def turned_away(fleet: FleetCell, ticket: Ticket, now: float) -> FleetError | No
 
 
 def _refusal(fleet: FleetCell, message: BanPair, kind: BanKind, now: float) -> FleetError | None:
-    pair, bans = message.pair, fleet.bans
+    pair, bans = message.pair, fleet.scheduler.bans
     if pair.server not in fleet.servers:
         return ServerNotFound(f"server '{pair.server}' not found")
     if bans.add(pair, message.reason, now, kind=kind, until=message.until, by=message.by):

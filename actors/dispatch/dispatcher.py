@@ -60,11 +60,12 @@ class Dispatcher:
 
     def __init__(self, fleet: FleetCell) -> None:
         self._fleet = fleet
+        self._scheduler = fleet.scheduler
         self._now = fleet.clock.now
         now = trio.current_time()
         rules, policy = rules_of(fleet.config), make_policy(fleet.config, fleet.clock.chance)
-        fleet.memory.keep_to(rules)
-        self.board = Board(rules, policy, fleet.clock.chance, fleet.memory, now)
+        fleet.scheduler.memory.keep_to(rules)
+        self.board = Board(rules, policy, fleet.clock.chance, fleet.scheduler.memory, now)
         self._sweep_at = math.inf
         self._rest = trio.CancelScope()
 
@@ -74,10 +75,10 @@ class Dispatcher:
         At rest, which is nearly always, messages are handled in the sender's turn: then this task only keeps the time.
         """
         self._recover(trio.current_time())
-        mailbox = self._fleet.dispatcher
+        mailbox = self._scheduler.mailbox
         while True:
             message: DispatcherMail | None = None
-            with trio.move_on_at(min(self._sweep_at, self._fleet.bans.next_expiry())) as self._rest:
+            with trio.move_on_at(min(self._sweep_at, self._scheduler.bans.next_expiry())) as self._rest:
                 message = await mailbox.receive(self._at_once)
             now = trio.current_time()
             if message is None:
@@ -107,8 +108,8 @@ class Dispatcher:
             open_leases |= cell.leases.keys()
             self._note_bans(cell.state.id, now)
             self.board.index.update(cell.state, now)
-        self._fleet.memory.total.keep_only(open_leases)
-        for ticket in sorted(self._fleet.tickets.values(), key=lambda ticket: (ticket.enqueued, ticket.number)):
+        self._scheduler.memory.total.keep_only(open_leases)
+        for ticket in sorted(self._scheduler.tickets.values(), key=lambda ticket: (ticket.enqueued, ticket.number)):
             try:
                 self._submit(ticket, now)
             except Exception:
@@ -179,7 +180,7 @@ class Dispatcher:
         self._wake_by(self._sweep_at)
 
     def _refuse(self, ticket: PendingTicket, refusal: FleetError) -> None:
-        self._fleet.tickets.pop(ticket.number, None)
+        self._scheduler.tickets.pop(ticket.number, None)
         if ticket.open:
             ticket.refuse(refusal)
 
@@ -202,7 +203,7 @@ class Dispatcher:
             self.board.undo(grant)
             raise
         ticket.grant(lease)
-        self._fleet.tickets.pop(ticket.number, None)
+        self._scheduler.tickets.pop(ticket.number, None)
 
     # ---- servers
 
@@ -225,7 +226,7 @@ class Dispatcher:
         cell = self._fleet.servers.get(server)
         if state is not None and (cell is None or cell.state is not state):
             self.board.index.remove(state, now)
-        self._fleet.bans.lift_server(server)
+        self._scheduler.bans.lift_server(server)
         self._serve(server, now)
 
     def _serve(self, server: ServerId, now: float) -> None:
@@ -272,17 +273,17 @@ class Dispatcher:
 
     def _ban(self, message: BanPair, now: float) -> None:
         kept = keep(self._fleet, message, now)
-        self._pairs_moved(self._fleet.bans.displaced(), now)
+        self._pairs_moved(self._scheduler.bans.displaced(), now)
         if not kept:
             return
         self._wake_by(message.until)
         if not message.cooldown:
-            for ticket in [each for each in self._fleet.tickets.values() if each.pinned == message.pair.server]:
+            for ticket in [each for each in self._scheduler.tickets.values() if each.pinned == message.pair.server]:
                 self._turn_away(ticket, now)
         self._pair_moved(message.pair, now)
 
     def _lift(self, message: LiftBans, now: float) -> None:
-        gone = self._fleet.bans.lift_matching(message.server, message.model, message.kind)
+        gone = self._scheduler.bans.lift_matching(message.server, message.model, message.kind)
         self._pairs_moved([ban.pair for ban in gone], now)
         if message.done is not None:
             message.done.resolve(tuple(ban for ban in gone if ban.holds(now)))
@@ -297,7 +298,7 @@ class Dispatcher:
         return True
 
     def _pause(self, message: PauseQueue, now: float) -> None:
-        memory = self._fleet.memory
+        memory = self._scheduler.memory
         if memory.paused != message.paused:
             memory.paused, memory.paused_since, memory.paused_by = message.paused, now, message.by
             self._fleet.journal.touch("queue", "paused")
@@ -308,13 +309,13 @@ class Dispatcher:
     def _note_bans(self, server: ServerId, now: float) -> None:
         """Mirror the bans into the server's state, where the index reads them."""
         state = self._fleet.servers[server].state
-        bans = self._fleet.bans
+        bans = self._scheduler.bans
         if len(bans) or state.barred:
             state.barred, state.cooling = bans.barred(server, now), bans.cooling(server, now)
             self._wake_by(bans.next_expiry())
 
     def _tick(self, now: float) -> None:
-        expired = self._fleet.bans.expire(now)
+        expired = self._scheduler.bans.expire(now)
         for pair in expired:
             if (cell := self._fleet.servers.get(pair.server)) and (stats := cell.state.stats.get(pair.model)):
                 stats.cooling.rested()

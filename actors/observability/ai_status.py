@@ -149,7 +149,7 @@ class Scribe:
             up=sum(state.health is Health.HEALTHY for state in states),
             total=len(states),
             running=fleet.servers.in_flight,
-            waiting=sum(ticket.open for ticket in fleet.tickets.values()),
+            waiting=sum(ticket.open for ticket in fleet.scheduler.tickets.values()),
             rate=minute.count / span,
             tokens=minute.output / span,
             errors=Share(*self._ends.merged(now).numbers).ratio,

@@ -152,7 +152,7 @@ class Author:
         if "shift" in runner:
             body["shift"] = runner["shift"]
         return Call(
-            request_id=RequestId(f"ai-status-{fleet.next_number()}"),
+            request_id=RequestId(f"ai-status-{fleet.scheduler.next_number()}"),
             dialect=NATIVE,
             method="POST",
             target=_PATH,
@@ -187,7 +187,7 @@ class Author:
 
 def place(fleet: FleetCell, model: ModelName) -> ServerId | None:
     """Where it may be asked for now without harm to anybody; None if nowhere."""
-    if _wanted(fleet) or not fleet.memory.total.free:
+    if _wanted(fleet) or not fleet.scheduler.memory.total.free:
         return None
     suited = [cell.state for cell in fleet.servers.values() if cell.state.ready(model) and _harmless(cell.state, model)]
     best = min(suited, key=lambda state: (model not in state.resident, -state.ledger.free, state.id), default=None)
@@ -200,5 +200,6 @@ def _harmless(state: ServerState, model: ModelName) -> bool:
 
 def _wanted(fleet: FleetCell, own: Call | None = None) -> bool:
     """Whether the fleet has other things to do than to write about itself."""
-    waiting = any(ticket.open and (own is None or ticket.call is not own) for ticket in fleet.tickets.values())
-    return fleet.servers.draining or fleet.memory.paused or waiting
+    scheduler = fleet.scheduler
+    waiting = any(ticket.open and (own is None or ticket.call is not own) for ticket in scheduler.tickets.values())
+    return fleet.servers.draining or scheduler.memory.paused or waiting

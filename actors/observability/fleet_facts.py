@@ -91,16 +91,16 @@ class Look:
 
     def _wanted(self) -> Counter[ModelName]:
         """Which models they wait for; of a very long line, its beginning."""
-        tickets = islice(self._fleet.tickets.values(), MOST_TICKETS)
+        tickets = islice(self._fleet.scheduler.tickets.values(), MOST_TICKETS)
         return Counter(ticket.model for ticket in tickets if ticket.open and ticket.model)
 
     def _queue(self, states: Sequence[ServerState], wanted: Counter[ModelName]) -> QueueFact:
-        fleet, memory = self._fleet, self._fleet.memory
-        first = islice(fleet.tickets.values(), MOST_TICKETS)
+        fleet, memory = self._fleet, self._fleet.scheduler.memory
+        first = islice(fleet.scheduler.tickets.values(), MOST_TICKETS)
         model = wanted.most_common(1)[0][0] if wanted else ModelName("")
         having = [state.ledger for state in states if state.usable and model in state.models] if model else []
         return QueueFact(
-            waiting=len(fleet.tickets),
+            waiting=len(fleet.scheduler.tickets),
             capacity=fleet.config.queue_size,
             oldest=min((ticket.enqueued for ticket in first if ticket.open), default=None),
             paused=memory.paused,

@@ -94,12 +94,12 @@ def _requests(exposed: Exposed, sources: MetricSources) -> None:
 
 def _queue(exposed: Exposed, sources: MetricSources) -> None:
     fleet = sources.fleet
-    waiting = [ticket.enqueued for ticket in fleet.tickets.values() if ticket.open]
+    waiting = [ticket.enqueued for ticket in fleet.scheduler.tickets.values() if ticket.open]
     exposed.value("ollama_proxy_queue_size", len(waiting))
     exposed.value("fleet_queue_waiting", len(waiting))
     exposed.value("fleet_queue_capacity", fleet.config.queue_size)
     exposed.value("fleet_queue_oldest_seconds", fleet.clock.now() - min(waiting) if waiting else 0.0)
-    exposed.value("fleet_queue_paused", fleet.memory.paused)
+    exposed.value("fleet_queue_paused", fleet.scheduler.memory.paused)
 
 
 # ---- servers and models

@@ -50,6 +50,7 @@ class Exchange:
     def __init__(self, fleet: FleetCell, call: Call, down: Downstream) -> None:
         self._fleet = fleet
         self._servers = fleet.servers
+        self._scheduler = fleet.scheduler
         self._now = fleet.clock.now
         self._call = call
         self._answer = Answer(call, down, fleet.config.timeouts.write)
@@ -72,7 +73,7 @@ class Exchange:
     async def run(self) -> None:
         """The whole life. Raises FleetError only while nothing has been sent; cancelled: everything is released."""
         self._check_open()
-        self._fleet.budget.request(self._enqueued)
+        self._scheduler.budget.request(self._enqueued)
         try:
             await self._failover()
         except ClientGone:
@@ -118,7 +119,7 @@ class Exchange:
                 if isinstance(refusal, ModelNotFound) and await self._turned_up():
                     continue
                 if self._paid:
-                    self._fleet.budget.refund()  # the retry that was paid for found nobody to try
+                    self._scheduler.budget.refund()  # the retry that was paid for found nobody to try
                 if not self._hearing or isinstance(refusal, _FINAL):
                     raise self._in_clients_words(refusal) from refusal.__cause__
                 self._hearing.close()
@@ -150,7 +151,7 @@ class Exchange:
 
     def _submit(self) -> PendingTicket:
         call = self._call
-        number, missing = self._fleet.next_number(), self._fleet.missing.of(call.endpoint)
+        number, missing = self._scheduler.next_number(), self._fleet.missing.of(call.endpoint)
         ticket = PendingTicket(
             number,
             call.request_id,
@@ -162,8 +163,8 @@ class Exchange:
             call.runs,
             call,
         )
-        self._fleet.tickets[number] = ticket
-        self._fleet.dispatcher.cast(Submitted(ticket))
+        self._scheduler.tickets[number] = ticket
+        self._scheduler.mailbox.cast(Submitted(ticket))
         return ticket
 
     async def _wait(self, ticket: PendingTicket) -> None:
@@ -207,8 +208,8 @@ class Exchange:
             self._tries += (Try(lease.pair.server, outcome, lease.started, lease.first_byte, self._now()),)
         elif ticket.open:
             ticket.withdrawn = True
-            self._fleet.tickets.pop(ticket.number, None)
-            self._fleet.dispatcher.cast(Withdrawn(ticket))
+            self._scheduler.tickets.pop(ticket.number, None)
+            self._scheduler.mailbox.cast(Withdrawn(ticket))
 
     def _end_of_cancelled(self) -> End:
         """How an attempt ended that nobody closed. A client that leaves with the final record has got everything."""
@@ -290,7 +291,7 @@ class Exchange:
             return False
         if isinstance(end, Refused) and end.missing:
             return True
-        self._paid = self._fleet.budget.spend(trio.current_time(), self._fleet.live)
+        self._paid = self._scheduler.budget.spend(trio.current_time(), self._fleet.live)
         return self._paid
 
     def _error_of(self, end: End) -> FleetError:

@@ -188,7 +188,7 @@ class Passage:
         others = (cell.state for cell in self._fleet.servers.values() if cell is not self.lease.cell)
         if any(state.usable and pair.model in state.models for state in others):
             until = trio.current_time() + _COOLDOWN
-            self._fleet.dispatcher.cast(BanPair(pair, "answers that it has no such model", until, cooldown=True))
+            self._fleet.scheduler.mailbox.cast(BanPair(pair, "answers that it has no such model", until, cooldown=True))
 
     def _beat(self) -> None:
         self.lease.beat = trio.current_time()

@@ -155,4 +155,4 @@ class Hearing:
 
     def _pass_over(self, lease: Lease, why: str, seconds: float) -> None:
         until = self._fleet.clock.now() + seconds
-        self._fleet.dispatcher.cast(BanPair(lease.pair, why, until, cooldown=True))
+        self._fleet.scheduler.mailbox.cast(BanPair(lease.pair, why, until, cooldown=True))

@@ -252,7 +252,7 @@ class Roster:
             self._fleet.missing.forget(spec.id)
             self._breakers.forget_server(spec.id)
         cell.probe_now.set()
-        self._fleet.dispatcher.cast(ServerChanged(spec.id))
+        self._fleet.scheduler.mailbox.cast(ServerChanged(spec.id))
 
     def _leave(self, cell: ServerCell, *, drain: bool) -> Promise[None]:
         gone = Promise[None]()
@@ -292,7 +292,7 @@ class Roster:
         del self._fleet.servers[server]
         self._fleet.meter.loads.lost(server)
         self._fleet.missing.forget(server)
-        self._fleet.dispatcher.cast(ServerGone(server))
+        self._fleet.scheduler.mailbox.cast(ServerGone(server))
         cut(cell, "server removed")
         self._breakers.forget_server(server)
         cell.scope.cancel()

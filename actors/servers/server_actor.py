@@ -91,7 +91,7 @@ class ServerActor:
                 assert_never(message)
 
     def _announce(self) -> None:
-        self._fleet.dispatcher.cast(ServerChanged(self._cell.state.id))
+        self._fleet.scheduler.mailbox.cast(ServerChanged(self._cell.state.id))
 
     # ---- probes
 

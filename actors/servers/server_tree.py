@@ -48,7 +48,7 @@ async def _run_branch(fleet: FleetCell, cell: ServerCell) -> None:
     except* RestartLimit:
         log.error("server is given up for %g s: its actor keeps crashing", _RETRY, extra=about)
         cell.state.judge(Health.UNHEALTHY, trio.current_time(), "its actor keeps crashing")
-        fleet.dispatcher.cast(ServerChanged(cell.state.id))
+        fleet.scheduler.mailbox.cast(ServerChanged(cell.state.id))
     await _rest(fleet, cell)
 
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from actors.kit.clock import Clock
-from actors.kit.mailbox import Mailbox
-from actors.state.messages import DispatcherMail
+from actors.state.scheduler_state import SchedulerState
 from actors.state.servers import Servers
-from actors.state.ticket import PendingTicket
 from actors.state.totals import Tallies
 from actors.storage.journal import Journal
 from fleet.breakers.outcomes import Signal
@@ -20,9 +18,6 @@ from fleet.models.load_times import LoadTimes
 from fleet.models.runner_options import Demand
 from fleet.observability.metrics.registry import Meter
 from fleet.protocol.missing_endpoints import MissingRoutes
-from fleet.scheduling.bans import Bans
-from fleet.scheduling.decisions import Memory
-from fleet.scheduling.rates import RetryBudget
 from fleet.security.rate_limit import Limiter
 
 if TYPE_CHECKING:
@@ -81,18 +76,13 @@ class FleetCell:
 
     config: Config
     clock: Clock
-    memory: Memory
-    dispatcher: Mailbox[DispatcherMail]
+    scheduler: SchedulerState
     breakers: Outcomes
-    budget: RetryBudget
     recorder: Recorder
     tally: Tallies
     """Figures of finished requests."""
     servers: Servers
     lookout: ModelLookup
-    bans: Bans = field(default_factory=Bans)
-    tickets: dict[int, PendingTicket] = field(default_factory=dict)
-    numbers: int = 0
     journal: Journal = field(default_factory=Journal)
     demand: Demand = field(default_factory=Demand)
     loads: LoadTimes = field(default_factory=LoadTimes)
@@ -113,8 +103,4 @@ class FleetCell:
     @property
     def live(self) -> int:
         """How many requests are open: waiting for a slot or holding one. Asked at every retry, so not added up."""
-        return len(self.tickets) + self.memory.total.in_use
-
-    def next_number(self) -> int:
-        self.numbers += 1
-        return self.numbers
+        return len(self.scheduler.tickets) + self.scheduler.memory.total.in_use

@@ -138,10 +138,10 @@ class Lease:
             return False
         self._end = end
         fleet, cell = self._fleet, self.cell
-        state = cell.state
+        state, scheduler = cell.state, fleet.scheduler
         cell.leases.pop(self.number, None)
         held_a_slot = state.ledger.close(self.number)
-        fleet.memory.total.close(self.number)
+        scheduler.memory.total.close(self.number)
         self.ended = fleet.clock.now()
         self._owes = True
         try:
@@ -152,7 +152,7 @@ class Lease:
         except Exception:
             self._mourn()
         if held_a_slot:
-            fleet.dispatcher.cast(SlotFreed(self.pair))
+            scheduler.mailbox.cast(SlotFreed(self.pair))
         if ended := fleet.servers.ended:
             ended.unpark_all()
         if state.admin is Admin.DRAINING:
@@ -237,11 +237,11 @@ class Lease:
         if seconds:
             assert self._end is not None
             why = f"failed {stats.cooling.strikes} times in a row within moments: {kind(self._end)}"
-            self._fleet.dispatcher.cast(BanPair(self.pair, why, now + seconds, cooldown=True))
+            self._fleet.scheduler.mailbox.cast(BanPair(self.pair, why, now + seconds, cooldown=True))
 
     def _cool_no_more(self, stats: PairStats) -> None:
         state = self.cell.state
         if stats.cooling.strikes and stats.cooling.succeeded(self.started) and self.pair.model in state.cooling:
-            self._fleet.dispatcher.cast(LiftBans(self.pair.server, self.pair.model, BanKind.COOLDOWN))
+            self._fleet.scheduler.mailbox.cast(LiftBans(self.pair.server, self.pair.model, BanKind.COOLDOWN))
         if state.unwelcome:
             self.cell.mailbox.cast(Welcome())

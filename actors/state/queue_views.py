@@ -64,9 +64,9 @@ class QueueView:
 def queue_view(fleet: FleetCell, most: int = MOST_ITEMS) -> QueueView:
     """Who waits, in order of their rank; at most so many are listed, all are counted."""
     now = trio.current_time()
-    waiting = [ticket for ticket in fleet.tickets.values() if ticket.open]
+    waiting = [ticket for ticket in fleet.scheduler.tickets.values() if ticket.open]
     oldest = min((ticket.enqueued for ticket in waiting), default=None)
-    memory, ageing = fleet.memory, fleet.config.queue.ageing_seconds
+    memory, ageing = fleet.scheduler.memory, fleet.config.queue.ageing_seconds
     first = heapq.nsmallest(most, waiting, lambda ticket: (ticket.enqueued - ticket.priority * ageing, ticket.number))
     return QueueView(
         waiting=len(waiting),
@@ -96,7 +96,7 @@ def _items(fleet: FleetCell, waiting: list[PendingTicket], now: float) -> Iterat
 
 
 def _item(fleet: FleetCell, ticket: PendingTicket, position: int, now: float) -> QueueItem:
-    rate = fleet.memory.rates.get(ticket.model, fleet.memory.rate)
+    rate = fleet.scheduler.memory.rates.get(ticket.model, fleet.scheduler.memory.rate)
     limit = min(fleet.config.timeouts.queue, fleet.config.total_timeout)
     return QueueItem(
         request_id=ticket.request_id,

@@ -28,7 +28,7 @@ class Orders:
     def pause(self, paused: bool, by: str = "") -> Promise[None]:
         """Let everybody wait, or go on. What runs goes on in any case."""
         done = Promise[None]()
-        self._fleet.dispatcher.cast(PauseQueue(paused, by, done))
+        self._fleet.scheduler.mailbox.cast(PauseQueue(paused, by, done))
         return done
 
     def ban(self, pair: Pair, reason: str, until: float, by: str) -> Promise[Ban]:
@@ -37,7 +37,7 @@ class Orders:
         Refused with ServerNotFound, and with Conflict when there is no room for another.
         """
         done = Promise[Ban]()
-        self._fleet.dispatcher.cast(BanPair(pair, reason, until, by=by, done=done))
+        self._fleet.scheduler.mailbox.cast(BanPair(pair, reason, until, by=by, done=done))
         return done
 
     def lift(
@@ -45,17 +45,17 @@ class Orders:
     ) -> Promise[tuple[Ban, ...]]:
         """End all bans and cooldowns of a server, a model and a kind (None: of any); those that held are told."""
         done = Promise[tuple[Ban, ...]]()
-        self._fleet.dispatcher.cast(LiftBans(server, model, kind, done))
+        self._fleet.scheduler.mailbox.cast(LiftBans(server, model, kind, done))
         return done
 
     def cancel_waiting(self, request_id: str) -> int:
         """Refuse everybody who waits under this id (clients choose it, so they may be several); how many they were."""
-        fleet = self._fleet
-        found = [ticket for ticket in fleet.tickets.values() if ticket.request_id == request_id and ticket.open]
+        scheduler = self._fleet.scheduler
+        found = [ticket for ticket in scheduler.tickets.values() if ticket.request_id == request_id and ticket.open]
         for ticket in found:
-            fleet.tickets.pop(ticket.number, None)
+            scheduler.tickets.pop(ticket.number, None)
             ticket.refuse(QueueCancelled("the request was cancelled while it waited", details=_WHAT_NOW))
-            fleet.dispatcher.cast(Withdrawn(ticket))
+            scheduler.mailbox.cast(Withdrawn(ticket))
         return len(found)
 
     def cancel_running(self, request_id: str) -> int:

@@ -66,7 +66,7 @@ class Collector:
         figures = self._listen()
         figures.settle(now)
         self._set_offset()
-        waiting = Counter(ticket.model for ticket in fleet.tickets.values() if ticket.open)
+        waiting = Counter(ticket.model for ticket in fleet.scheduler.tickets.values() if ticket.open)
         servers, models, matrix = await self._servers(figures, figures.span(now), waiting)
         return State(
             timestamp=iso(fleet.clock.wall()),
@@ -135,7 +135,7 @@ class Collector:
         }
 
     def _summary(self, figures: LiveFigures, span: float) -> dict[str, Any]:
-        fleet, verdict, memory = self._fleet, self._sources.monitor.verdict, self._fleet.memory
+        fleet, verdict, memory = self._fleet, self._sources.monitor.verdict, self._fleet.scheduler.memory
         paused = memory.paused_since if memory.paused else None
         states = [state for _, state, _ in self._sources.breakers.states()]
         return {
@@ -151,7 +151,7 @@ class Collector:
             "up": sum(cell.state.usable for cell in fleet.servers.values()),
             "total": len(fleet.servers),
             "breakers_open": states.count(BreakerState.OPEN),
-            "bans": sum(ban.kind is BanKind.BAN for ban in fleet.bans.list(fleet.clock.now())),
+            "bans": sum(ban.kind is BanKind.BAN for ban in fleet.scheduler.bans.list(fleet.clock.now())),
             "paused": None if paused is None else self._epoch(paused),
         }
 

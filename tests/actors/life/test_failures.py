@@ -324,7 +324,7 @@ async def test_client_leaves(autojump_clock: MockClock) -> None:
         await wait_all_tasks_blocked()
         with trio.move_on_after(0.5):
             await fleet.system.exchange(chat(), Client())
-        assert not fleet.system.fleet.tickets
+        assert not fleet.system.fleet.scheduler.tickets
         await first.first.wait()
         first.leave()
         while fleet.system.in_flight:

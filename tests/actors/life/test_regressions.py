@@ -56,7 +56,7 @@ async def test_a_waiter_that_left_during_a_dispatcher_restart_took_another_waite
             raise RuntimeError("injected")
 
         monkeypatch.setattr(Dispatcher, "_handle", crash_once)
-        fleet.system.fleet.dispatcher.cast(ServerChanged(A))
+        fleet.system.fleet.scheduler.mailbox.cast(ServerChanged(A))
         leaves.cancel()  # its Withdrawn is read by the next incarnation, which never saw its ticket
         while not stays.finished:
             await trio.sleep(0.5)
@@ -91,7 +91,7 @@ async def test_a_server_removed_while_a_request_was_in_the_mailbox_crashed_the_d
         with pytest.raises(FleetError):
             await fleet.system.exchange(chat(), Client())
         await wait_all_tasks_blocked()
-        assert fleet.system.fleet.memory.total.in_use == 0
+        assert fleet.system.fleet.scheduler.memory.total.in_use == 0
         assert cell.state.in_use == 0
 
 

@@ -174,7 +174,7 @@ async def test_it_is_not_asked_while_the_queue_is_paused_or_the_fleet_drains(aut
     async with open_fleet("a", models=MODELS) as fleet:
         cell = fleet.system.fleet
         for paused in (True, False):
-            cell.dispatcher.cast(PauseQueue(paused))
+            cell.scheduler.mailbox.cast(PauseQueue(paused))
             await wait_all_tasks_blocked()
             assert (place(cell, TINY) is None) is paused
         fleet.system.drain()

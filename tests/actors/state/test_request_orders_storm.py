@@ -231,19 +231,19 @@ class Storm:
 
     def check(self, after: str, *, settled: bool) -> None:
         fleet = self.system.fleet
-        if not fleet.dispatcher.resting or fleet.dispatcher.depth:
+        if not fleet.scheduler.mailbox.resting or fleet.scheduler.mailbox.depth:
             return  # news are on their way
         now = trio.current_time()
         cells = fleet.servers.values()
         assert self.system.in_flight == sum(len(cell.leases) for cell in cells), after
-        assert fleet.memory.total.in_use == self.system.in_flight, after
+        assert fleet.scheduler.memory.total.in_use == self.system.in_flight, after
         for cell in cells:
             assert cell.state.ledger.numbers.keys() == cell.leases.keys(), after
-            assert cell.state.barred == fleet.bans.barred(cell.state.id, now), (after, cell.state.id)
+            assert cell.state.barred == fleet.scheduler.bans.barred(cell.state.id, now), (after, cell.state.id)
             if settled:
                 self.check_permits(cell, after)
-        if not fleet.memory.paused and fleet.memory.total.free >= 1:
-            for ticket in fleet.tickets.values():
+        if not fleet.scheduler.memory.paused and fleet.scheduler.memory.total.free >= 1:
+            for ticket in fleet.scheduler.tickets.values():
                 self.check_waiting(ticket, after)
 
     def check_waiting(self, ticket: Any, after: str) -> None:

@@ -74,8 +74,8 @@ class Fleet:
         """In-flight = open leases = 0: no slot, ticket, lease or busy connection is left over."""
         fleet = self.system.fleet
         assert self.system.in_flight == 0
-        assert fleet.memory.total.in_use == 0
-        assert not fleet.tickets
+        assert fleet.scheduler.memory.total.in_use == 0
+        assert not fleet.scheduler.tickets
         for cell in fleet.servers.values():
             assert cell.state.in_use == 0, cell.state.id
             assert cell.pool.open_count == 0, cell.state.id

@@ -157,7 +157,7 @@ async def test_no_other_page_acts_with_the_cookie() -> None:
             for fields in FOREIGN:
                 answer = await client.request(method, path, content=b"{}", headers=fields)
                 assert answer.status_code in (401, 403), (method, path, fields)
-        assert fleet.system.fleet.memory.paused is False
+        assert fleet.system.fleet.scheduler.memory.paused is False
 
 
 async def test_our_own_page_does() -> None:
@@ -166,7 +166,7 @@ async def test_our_own_page_does() -> None:
             await logged_in(client, "operator")
             answer = await client.post("/api/orchestrator/queue/pause", headers=fields or own(fleet))
             assert answer.status_code == 200
-            assert fleet.system.fleet.memory.paused is True
+            assert fleet.system.fleet.scheduler.memory.paused is True
             audit = await fleet.system.fleet.journal.history(1)
             assert (audit[0]["who"], audit[0]["role"]) == ("operator", "operator")
 

@@ -74,7 +74,7 @@ async def test_the_queue_and_what_runs_name_the_key() -> None:
                 await trio.sleep(0.005)
         nursery.start_soon(partial(say, fleet, BOSS))
         with trio.fail_after(20):
-            while not fleet.system.fleet.tickets:
+            while not fleet.system.fleet.scheduler.tickets:
                 await trio.sleep(0.005)
         (runs,) = (await looked(fleet, "/in-flight"))["inFlight"]
         assert [each["by"] for each in runs["requests"]] == ["ada"]

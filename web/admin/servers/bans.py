@@ -62,7 +62,7 @@ class NewBan(Section):
 )
 async def bans(asked: Asked) -> dict[str, Any]:
     fleet, kind = asked.system.fleet, _kind(asked)
-    found = [ban for ban in fleet.bans.list(fleet.clock.now()) if kind in (None, ban.kind)]
+    found = [ban for ban in fleet.scheduler.bans.list(fleet.clock.now()) if kind in (None, ban.kind)]
     shown = []
     for number, ban in enumerate(found[: asked.query["limit"]]):
         shown.append(describe(ban))

@@ -1,0 +1,35 @@
+"""What outlives a crash of the dispatcher: from this the next incarnation goes on, and nobody who waits is lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from actors.kit.mailbox import Mailbox
+from actors.state.messages import DispatcherMail
+from actors.state.ticket import PendingTicket
+from fleet.scheduling.bans import Bans
+from fleet.scheduling.decisions import Memory
+from fleet.scheduling.rates import RetryBudget
+
+
+@dataclass(slots=True, eq=False)
+class SchedulerState:
+    """Who waits, who is kept away, and what was decided so far. Everything is synchronous.
+
+    Writers: the dispatcher, of the bans and the memory; the exchanges, of their tickets, the numbers and the budget;
+    whoever closes a lease gives its slot back to the memory.
+    """
+
+    mailbox: Mailbox[DispatcherMail]
+    """The dispatcher's."""
+    memory: Memory
+    budget: RetryBudget
+    bans: Bans = field(default_factory=Bans)
+    tickets: dict[int, PendingTicket] = field(default_factory=dict)
+    """Those that nobody has settled, by number."""
+    numbers: int = 0
+
+    def next_number(self) -> int:
+        """A number that no ticket of this process has had."""
+        self.numbers += 1
+        return self.numbers
