@@ -66,10 +66,14 @@ async def supervise(name: str, body: Callable[[], Awaitable[None]], policy: Poli
 
 
 async def keep_up(name: str, body: Callable[[], Awaitable[None]], *, pause: float = 30.0) -> None:
-    """Supervise for ever: an actor that crashes too often rests for `pause` seconds, and everybody else goes on."""
+    """Supervise until `body` returns, which is its own wish; it is not run again.
+
+    An actor that crashes too often rests for `pause` seconds, and everybody else goes on. Cancelled: as `supervise`.
+    """
     while True:
         try:
             await supervise(name, body)
+            return
         except RestartLimit:
             log.error("actor %s is given up for %g s", name, pause, extra={"actor": name})
         await trio.sleep(pause)

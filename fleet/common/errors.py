@@ -28,9 +28,17 @@ class FleetError(Exception):
 
     def __init__(self, message: str, *, details: str = "", retry_after: float | None = None) -> None:
         super().__init__(message)
-        self.message = message
         self.details = details
         self.retry_after = retry_after
+
+    @property
+    def message(self) -> str:
+        """What `str` says too, in the same words: who words it anew here does so for logs and tracebacks as well."""
+        return str(self.args[0])
+
+    @message.setter
+    def message(self, text: str) -> None:
+        self.args = (text,)
 
 
 class BadRequest(FleetError):

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial, wraps
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
+import orjson
 import trio
 from quart import Response, current_app
 
@@ -150,7 +151,7 @@ class _Seen:
 
     def __init__(self, down: Downstream) -> None:
         self._down = down
-        self._last = b""
+        self._tail = b""
         self._left = -1
         self._finished = False
         self.status = 0
@@ -158,15 +159,23 @@ class _Seen:
     @property
     def whole(self) -> bool:
         """Whether everything that the client needs has been said."""
-        return self._finished or self._left == 0 or self._last.rstrip().endswith(b'"success"}')
+        return self._finished or self._left == 0 or self._record.get("status") == "success"
 
     @property
     def outcome(self) -> str:
         """Errors of a pull or create come inside a stream that is a 200."""
-        last_line = self._last.rstrip().rpartition(b"\n")[2]
         if not self.whole:
             return "cut"
-        return "failed" if self.status >= 400 or last_line.startswith(b'{"error"') else "done"
+        return "failed" if self.status >= 400 or "error" in self._record else "done"
+
+    @property
+    def _record(self) -> Mapping[str, Any]:
+        """The last record of a stream, however it is spaced and in however many pieces it came; else nothing."""
+        try:
+            found = orjson.loads(self._tail.rstrip().rpartition(b"\n")[2])
+        except orjson.JSONDecodeError:
+            return {}
+        return found if isinstance(found, dict) else {}
 
     @property
     def started(self) -> bool:
@@ -193,5 +202,5 @@ class _Seen:
 
     def _seen(self, data: bytes) -> None:
         if data:
-            self._last = data[-_LINE:]
+            self._tail = data[-_LINE:] if len(data) >= _LINE else (self._tail + data)[-_LINE:]
             self._left -= len(data)

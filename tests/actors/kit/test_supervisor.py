@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from actors.kit.mailbox import Mailbox
-from actors.kit.supervisor import Policy, RestartBudget, RestartLimit, supervise
+from actors.kit.supervisor import Policy, RestartBudget, RestartLimit, keep_up, supervise
 
 
 class Body:
@@ -192,3 +192,17 @@ async def test_messages_sent_during_a_restart_are_handled_after_it(autojump_cloc
 def test_the_budget_is_a_sliding_window(crashes: list[float], waits: list[float | None]) -> None:
     budget = RestartBudget(Policy(restarts=2, within=10.0, delay=0.1))
     assert [budget.spend(now) for now in crashes] == waits
+
+
+async def test_a_body_that_returned_on_purpose_is_not_run_again(autojump_clock: MockClock) -> None:
+    """It was, every 30 s."""
+    begun: list[float] = []
+
+    async def body() -> None:
+        begun.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+
+    with trio.move_on_after(100.0) as scope:
+        await keep_up("test", body)
+    assert begun == [0.0]
+    assert not scope.cancelled_caught
