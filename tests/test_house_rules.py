@@ -14,6 +14,16 @@ ROOT = Path(__file__).parent.parent
 ROOMS = {"fleet": 0, "actors": 1, "web": 2}
 IMPURE = {"trio", "httpx", "quart", "quart_trio", "hypercorn", "socket", "time", "random", "os", "psutil", "ssl", "h11"}
 BACKEND_IO = {"httpx": {"actors/observability/alert_webhook.py"}}
+CLOCKS_AND_DICE = {"time", "random"}
+OWN_CLOCKS = {
+    "actors/config/settings.py",
+    "actors/kit/clock.py",
+    "actors/observability/host/power.py",
+    "actors/observability/tracing.py",
+    "actors/storage/batches.py",
+    "actors/storage/writer.py",
+}
+"""Who reads a clock or throws dice: the fleet's clock, and who works before there is one or beside it."""
 HOST_IO = {"psutil", "pynvml"}
 MOST_LINES = 400
 MOST_FUNCTION_LINES = 40
@@ -51,6 +61,12 @@ def test_only_its_border_module_imports_the_http_client(module: str) -> None:
     actors = [path for path in SOURCES if name(path).startswith("actors/")]
     users = {name(path) for path in actors if module in {m.split(".")[0] for m in imports(path)}}
     assert users == BACKEND_IO[module]
+
+
+def test_actors_take_the_time_and_the_dice_from_the_fleets_clock() -> None:
+    actors = [path for path in SOURCES if name(path).startswith("actors/")]
+    users = {name(path) for path in actors if CLOCKS_AND_DICE & {m.split(".")[0] for m in imports(path)}}
+    assert users <= OWN_CLOCKS
 
 
 def test_only_the_probes_of_the_machine_touch_it() -> None:
