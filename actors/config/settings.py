@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from actors.config import backend_url_check, config_file, key_file, reconfigure
+from actors.config.disk import Disk, Turns
 from actors.config.settings_view import Standing
 from actors.config.sources import LONGEST_LINE, Origin, Outcome, Reading, Saved, Trouble, check
 from fleet.common.errors import BadRequest, Conflict, FleetError, NotFound
@@ -59,6 +60,9 @@ class Settings(Standing):
         self.renewals: list[Callable[[], Awaitable[None]]] = []
         """What a reload reads anew besides: files that the configuration only names. They must not fail."""
         self._lock = trio.Lock()
+        """Whoever holds it waits for nothing without a deadline: files are read and written by `_disk` only."""
+        self._turn = Turns(self._lock)
+        self._disk, self._checks = Disk(), Disk()
         self._refused: str | None = None
         """The text of the file that caused the trouble."""
 
@@ -68,21 +72,21 @@ class Settings(Standing):
         return self.trouble is not None and self._refused is None
 
     async def change(self, mapping: Mapping[str, object], *, dry: bool) -> Outcome:
-        """Let `mapping`, which is partial, take effect. Raises `ConfigError` with every problem."""
-        async with self._lock:
+        """Let `mapping`, which is partial, take effect. Raises `ConfigError` with every problem, DiskTimeout."""
+        async with self._turn:
             new, layer = await self._planned(partial(self._amending, mapping), self._asked_for)
             return self._settle(new, self._below, over(self._layer, layer), dry=dry)
 
     async def reload(self, asked: str | None, *, dry: bool) -> Outcome:
         """Let a file take effect: the one that `asked` names, or the one of the start. What the API changed is dropped.
 
-        Raises BadRequest (also `ConfigError`), NotFound.
+        Raises BadRequest (also `ConfigError`), NotFound, DiskTimeout.
         """
-        async with self._lock:
+        async with self._turn:
             origin, path = await self._placed(asked)
-            mine = asked is None or path == await trio.to_thread.run_sync(origin.path.resolve)
+            mine = asked is None or path == await self._disk.do(origin.path.resolve)
             try:
-                text = await _read(path)
+                text = await self._disk.do(config_file.read, path)
                 return await self._take(text, origin.name if mine else str(path), mine=mine, dry=dry)
             except FleetError as error:
                 if mine and not dry:
@@ -96,7 +100,7 @@ class Settings(Standing):
                 text = None
                 try:
                     origin, path = await self._placed(None)
-                    text = await _read(path)
+                    text = await self._disk.do(config_file.read, path)
                     if not text.strip():
                         raise BadRequest(f"{path.name} is empty: a reload would take that for a configuration")
                     await self._take(text, origin.name, mine=True, dry=False)
@@ -108,9 +112,9 @@ class Settings(Standing):
     async def look(self) -> None:
         """See whether the file has changed by itself, and follow it. Never raises: what is wrong becomes `trouble`."""
         async with self._lock:
-            origin, path = await self._placed(None)
             text = None
             try:
+                origin, path = await self._placed(None)
                 text = await self._settled(path)
                 if self._at_rest is not None and text == self._at_rest.text:
                     self._recovered()
@@ -124,16 +128,16 @@ class Settings(Standing):
     async def save(self, asked: str | None) -> Saved:
         """Write the configuration into the file that `asked` names, or into that of the start.
 
-        Raises BadRequest, Conflict (the file holds something that we have not read), NotSaved.
+        Raises BadRequest, Conflict (the file holds something that we have not read), NotSaved, DiskTimeout.
         """
-        async with self._lock:
+        async with self._turn:
             origin, path = await self._placed(asked)
-            mine = asked is None or path == await trio.to_thread.run_sync(origin.path.resolve)
+            mine = asked is None or path == await self._disk.do(origin.path.resolve)
             source = origin.name if mine else str(path)
             below, config = self._below, self.config
             servers = servers_layer(below.loaded, config.servers).value.get("servers")
             draw = partial(_draw, below, origin.env, self._layer, servers)
-            reading, left_out = await trio.to_thread.run_sync(self._write, path, source, draw, mine)
+            reading, left_out = await self._disk.do(self._write, path, source, draw, mine)
             overridden = [change.path for change in diff(reading.loaded.config, config)]
             if mine:
                 self._base = self._at_rest = reading
@@ -147,14 +151,14 @@ class Settings(Standing):
 
     async def _placed(self, asked: str | None) -> tuple[Origin, Path]:
         """In a worker thread, because links have to be followed."""
-        return await trio.to_thread.run_sync(self._place, asked, abandon_on_cancel=True)
+        return await self._disk.do(self._place, asked)
 
     async def _settled(self, path: Path) -> str:
         """The text once nobody writes any more: half of a file may well be a valid configuration."""
-        text = await _read(path)
+        text = await self._disk.do(config_file.read, path)
         for _ in range(_LOOKS if self._at_rest is None or text != self._at_rest.text else 0):
             await trio.sleep(_SETTLE)
-            before, text = text, await _read(path)
+            before, text = text, await self._disk.do(config_file.read, path)
             if text == before:
                 break
         return text
@@ -162,7 +166,7 @@ class Settings(Standing):
     async def _take(self, text: str, source: str, *, mine: bool, dry: bool) -> Outcome:
         assert self._origin is not None
         loading = partial(load, text, self._origin.env, self._origin.flags, source=source)
-        loaded = await trio.to_thread.run_sync(loading, abandon_on_cancel=True)
+        loaded = await self._checks.do(loading)
         new, layer = await self._planned(partial(self._following, loaded, source))
         reading = Reading(source, text, loaded)
         outcome = self._settle(new, reading, layer, dry=dry)
@@ -213,7 +217,7 @@ class Settings(Standing):
         """
         for _ in range(_TRIES):
             running, own_urls = self.system.config, tuple(self.system.roster.own_urls)
-            found = await trio.to_thread.run_sync(_checked, planning(), running, own_urls, abandon_on_cancel=True)
+            found = await self._checks.do(_checked, planning(), running, own_urls)
             if also is not None:
                 await also(found[0].config, running)
             if self.system.config is running:
@@ -280,11 +284,6 @@ def _has_admin(config: Config) -> bool:
 
 def _draw(below: Reading, env: Mapping[str, str], layer: Given, servers: Given | None) -> Draft:
     return draft(file_layer(below.text, env, source=below.source), layer, servers)
-
-
-async def _read(path: Path) -> str:
-    """In a worker thread. Cancelled: that one goes on without us, a disk that hangs delays no shutdown."""
-    return await trio.to_thread.run_sync(config_file.read, path, abandon_on_cancel=True)
 
 
 def _checked(plan: Plan, running: Config, own_urls: tuple[str, ...]) -> tuple[Loaded, Given]:

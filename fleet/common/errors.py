@@ -162,6 +162,12 @@ class NoAnswer(FleetError):
     status, code, reason = 503, "SERVICE_UNAVAILABLE", "NO_ANSWER"
 
 
+class DiskTimeout(FleetError):
+    """A disk did not answer within its deadline; what was to be written may be written yet."""
+
+    status, code, reason = 503, "SERVICE_UNAVAILABLE", "DISK_TIMEOUT"
+
+
 class OutOfDescriptors(FleetError):
     """This process may open no more files; nobody else is to blame."""
 

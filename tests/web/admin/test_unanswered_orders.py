@@ -40,7 +40,7 @@ async def deaf() -> AsyncIterator[Served]:
     async with served("a", models="tiny:latest:1GB") as fleet:
         await ask(fleet, "POST", "/circuit-breakers/a/tiny/half-open")
         system = fleet.system
-        system.fleet.dispatcher = Mailbox("unread")
+        system.fleet.scheduler.mailbox = Mailbox("unread")
         system.fleet.servers[TINY.server].mailbox = Mailbox("unread")
         system.breakers._cells[TINY].mailbox = Mailbox("unread")
         yield fleet

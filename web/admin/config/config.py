@@ -125,7 +125,7 @@ async def change(asked: Asked) -> dict[str, Any]:
     body=SectionBody,
     reads=False,
     returns={**CHANGED, "section": str},
-    fails=(400,),
+    fails=(400, 503),
     seed=True,
 )
 async def change_section(asked: Asked, section: str) -> dict[str, Any]:
@@ -147,7 +147,7 @@ async def change_section(asked: Asked, section: str) -> dict[str, Any]:
     query=(DRY,),
     body=PathBody,
     returns=CHANGED,
-    fails=(400, 404),
+    fails=(400, 404, 503),
     seed=True,
 )
 async def reload(asked: Asked) -> dict[str, Any]:
@@ -163,7 +163,7 @@ async def reload(asked: Asked) -> dict[str, Any]:
     action="save configuration",
     body=PathBody,
     returns={"success": bool, "message": str, "path": str, "overridden": [str], "leftOut": [str]},
-    fails=(400, 409, 500),
+    fails=(400, 409, 500, 503),
     seed=True,
 )
 async def save(asked: Asked) -> dict[str, Any]:
