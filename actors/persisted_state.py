@@ -48,7 +48,7 @@ def touch_ban(journal: Journal, pair: Pair, kind: BanKind) -> None:
     journal.touch(BAN, key_of(*pair, kind.value))
 
 
-class Kept:
+class PersistedState:
     """The journal's source for breakers, bans and the queue's pause. Made before anything of that can change."""
 
     def __init__(self, fleet: FleetCell, breakers: BreakerRegistry) -> None:

@@ -19,42 +19,42 @@ from actors.jobs.job_board import JobBoard
 from actors.kit.clock import Clock
 from actors.kit.mailbox import Mailbox, Promise
 from actors.kit.reply import heard
-from actors.kit.supervisor import Policy, keep_up, supervise
-from actors.observability.ai_status import Scribe
+from actors.kit.supervisor import RestartPolicy, keep_up, supervise
+from actors.observability.ai_status import StatusWriter
 from actors.observability.alert_monitor import Monitor
 from actors.observability.dashboard.feed import Feed
 from actors.observability.dashboard.sources import FeedSources
 from actors.observability.host.sampler import HostWatch
 from actors.observability.metrics_feed import Listed, measure, note_move
-from actors.persisted_state import Kept, touch_ban, touch_breaker
+from actors.persisted_state import PersistedState, touch_ban, touch_breaker
 from actors.requests.exchange import Exchange
 from actors.requests.pull_stream import pulling
 from actors.requests.transfer import check_open, transfer, watched
-from actors.servers.membership import Backends, Roster
-from actors.servers.model_lookup import Lookout
+from actors.servers.membership import BackendFactory, Membership
+from actors.servers.model_lookup import InventoryLookup
 from actors.servers.server_tree import cut
 from actors.state.fleet_state import FleetCell
 from actors.state.messages import DispatcherMail, GateMoved, SetAdmin, Withdrawn
-from actors.state.queries import Known
-from actors.state.request_log import Recorder
-from actors.state.request_orders import Orders
+from actors.state.queries import FleetQueries
+from actors.state.request_log import RequestLog
+from actors.state.request_orders import RequestOrders
 from actors.state.scheduler_state import SchedulerState
 from actors.state.servers import ServerCell, Servers
-from actors.state.totals import Tallies
+from actors.state.totals import Totals
 from actors.state.transfer import Transfer
 from actors.storage.journal import Journal
 from actors.upstream.control_client import OllamaClient
-from actors.upstream.pool import Endpoint, Pool
+from actors.upstream.pool import BackendAddress, Pool
 from fleet.breakers.gate import Gate
-from fleet.breakers.recovery_log import Book
+from fleet.breakers.recovery_log import RecoveryLog
 from fleet.breakers.state_machine import BreakerSettings
 from fleet.common.errors import ShuttingDown
 from fleet.common.ids import Pair, ServerId
 from fleet.config import Config, ServerSpec
-from fleet.observability.metrics.registry import Meter
+from fleet.observability.metrics.registry import MetricsRegistry
 from fleet.protocol.call import Call, Downstream
 from fleet.scheduling.bans import Bans
-from fleet.scheduling.decisions import Memory
+from fleet.scheduling.decisions import SchedulerMemory
 from fleet.scheduling.rates import RetryBudget
 from fleet.scheduling.server_state import Order, Row
 
@@ -64,7 +64,7 @@ class TcpBackends:
 
     def pool(self, spec: ServerSpec) -> Pool:
         clock = trio.lowlevel.current_clock().current_time
-        return Pool(Endpoint.parse(spec.url), max_idle=max(64, spec.max_concurrency), clock=clock)
+        return Pool(BackendAddress.parse(spec.url), max_idle=max(64, spec.max_concurrency), clock=clock)
 
     def client(self, spec: ServerSpec) -> OllamaClient:
         return OllamaClient(spec)
@@ -87,12 +87,12 @@ class _Gates:
 
 
 def _make_cells(
-    config: Config, clock: Clock, journal: Journal, servers: Servers, lookout: Lookout, tester: RecoveryTester
+    config: Config, clock: Clock, journal: Journal, servers: Servers, lookout: InventoryLookup, tester: RecoveryTester
 ) -> tuple[FleetCell, BreakerRegistry]:
     """What outlives every actor."""
     dispatcher = Mailbox[DispatcherMail]("dispatcher")
-    meter = Meter(Listed(servers, clock.now), began=clock.wall())
-    book = Book(told=partial(note_move, meter))
+    meter = MetricsRegistry(Listed(servers, clock.now), began=clock.wall())
+    book = RecoveryLog(told=partial(note_move, meter))
     breakers = BreakerRegistry(
         BreakerSettings.from_config(config.circuit_breaker),
         gates=_Gates(servers),
@@ -108,13 +108,13 @@ def _make_cells(
         clock=clock,
         scheduler=SchedulerState(
             dispatcher,
-            Memory.fresh(rules_of(config)),
+            SchedulerMemory.fresh(rules_of(config)),
             RetryBudget(config.retry.budget_ratio, config.retry.budget_floor),
             Bans(changed=partial(touch_ban, journal)),
         ),
         breakers=breakers,
-        recorder=Recorder(),
-        tally=Tallies(clock.now, clock.wall, journal),
+        recorder=RequestLog(),
+        tally=Totals(clock.now, clock.wall, journal),
         servers=servers,
         lookout=lookout,
         meter=meter,
@@ -128,24 +128,24 @@ def _make_cells(
     return fleet, breakers
 
 
-class System(Known):
+class System(FleetQueries):
     """Handle on the running fleet. Every method without `await` is synchronous and safe to call from any task."""
 
     def __init__(
-        self, config: Config, backends: Backends, nursery: trio.Nursery, seed: int | None, journal: Journal
+        self, config: Config, backends: BackendFactory, nursery: trio.Nursery, seed: int | None, journal: Journal
     ) -> None:
         self.started = trio.current_time()
         clock, servers = Clock(seed), Servers()
-        self.lookout = Lookout(servers, clock.now)
+        self.lookout = InventoryLookup(servers, clock.now)
         tester = ModelTester(servers, lambda: self.config.health.ps_timeout)
         self.fleet, self.breakers = _make_cells(config, clock, journal, servers, self.lookout, tester)
-        self.roster = Roster(self.fleet, self.breakers, backends, nursery)
-        self.kept = Kept(self.fleet, self.breakers)
+        self.roster = Membership(self.fleet, self.breakers, backends, nursery)
+        self.kept = PersistedState(self.fleet, self.breakers)
         self.jobs = JobBoard(self.fleet)
-        self.orders = Orders(self.fleet)
+        self.orders = RequestOrders(self.fleet)
         self.host = HostWatch(self.fleet)
         self.monitor = Monitor(self.fleet, self.breakers, self.host)
-        self.scribe = Scribe(self.fleet, self.monitor, self.exchange)
+        self.scribe = StatusWriter(self.fleet, self.monitor, self.exchange)
         self.feed = Feed(
             FeedSources(self.fleet, self.breakers, self.host, self.monitor, self.scribe, self.jobs, self.started)
         )
@@ -245,7 +245,7 @@ class System(Known):
         """Hold the fleet-wide actors until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.breakers.run)
-            steady = Policy(restarts=20, within=60.0)
+            steady = RestartPolicy(restarts=20, within=60.0)
             nursery.start_soon(keep_up, "recorder", self.fleet.recorder.run)
             nursery.start_soon(keep_up, "tally", self.fleet.tally.run)
             nursery.start_soon(keep_up, "lookout", self.lookout.run)
@@ -271,7 +271,7 @@ class System(Known):
 
 @asynccontextmanager
 async def open_system(
-    config: Config, *, backends: Backends | None = None, seed: int | None = None, journal: Journal | None = None
+    config: Config, *, backends: BackendFactory | None = None, seed: int | None = None, journal: Journal | None = None
 ) -> AsyncIterator[System]:
     """Build the tree and run it while the block is open. Leaving the block revokes what is still open."""
     async with trio.open_nursery() as nursery:

@@ -44,8 +44,8 @@ from fleet.common.randomness import Chance
 from fleet.config import Config, ServerSpec
 from fleet.protocol.call import Call
 from fleet.scheduling.balancing import make_policy
-from fleet.scheduling.decisions import Grant, Memory, Rules
-from fleet.scheduling.scheduler import Board
+from fleet.scheduling.decisions import Grant, SchedulerLimits, SchedulerMemory
+from fleet.scheduling.scheduler import Scheduler
 from fleet.scheduling.server_state import Health, ServerState
 from fleet.scheduling.wait_queue import Ticket
 
@@ -74,9 +74,9 @@ class Fleet:
         self._number = 0
         self._open: list[Grant] = []
         self._models = [canonical(f"model-{n}:7b") for n in range(models)]
-        rules = Rules(max_size=waiting + 1_000_000)
+        rules = SchedulerLimits(max_size=waiting + 1_000_000)
         policy = make_policy(Config(), self._dice)
-        self.board = Board(rules, policy, self._dice, Memory.fresh(rules), 0.0)
+        self.board = Scheduler(rules, policy, self._dice, SchedulerMemory.fresh(rules), 0.0)
         for state in self._servers(servers, holders, slots):
             self.board.index.update(state, 0.0)
         for _ in range(servers * slots * 2 if waiting else 0):  # some lines are filled before all slots are taken
@@ -145,7 +145,7 @@ class Alone:
         self._mail = Mailbox[DispatcherMail]("dispatcher")
         nothing = cast(Any, None)
         self._cell = ServerCell(state, nothing, nothing, Mailbox[ServerMail]("server a"))
-        memory = Memory.fresh(Rules())
+        memory = SchedulerMemory.fresh(SchedulerLimits())
         servers = Servers()
         servers[state.id] = self._cell
         fleet = FleetCell(

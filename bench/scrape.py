@@ -28,7 +28,7 @@ import trio
 
 from actors.kit.mailbox import Mailbox
 from actors.observability.metrics_gauges import ModelCounts, snapshot
-from actors.state.messages import Record, ServerMail, Try
+from actors.state.messages import RequestRecord, ServerMail, Try
 from actors.state.servers import ServerCell
 from actors.storage.journal import Journal
 from actors.system import System, TcpBackends
@@ -85,7 +85,7 @@ async def large(servers: int, models: int) -> AsyncIterator[System]:
         yield system
 
 
-def traffic(specs: list[ServerSpec], names: list[ModelName]) -> Iterator[Record]:
+def traffic(specs: list[ServerSpec], names: list[ModelName]) -> Iterator[RequestRecord]:
     """Two finished requests of each pair."""
     number = 0
     for spec in specs:
@@ -95,11 +95,11 @@ def traffic(specs: list[ServerSpec], names: list[ModelName]) -> Iterator[Record]
                 yield _record(number, endpoint, name, spec.id)
 
 
-def _record(number: int, endpoint: str, model: str, server: str) -> Record:
+def _record(number: int, endpoint: str, model: str, server: str) -> RequestRecord:
     began = 100.0 + number / 1000
     took = 0.3 + number % 17
     tries = (Try(server, "completed", began, began + 0.2, began + took),)
-    return Record(
+    return RequestRecord(
         request_id=f"{number:016x}",
         endpoint=endpoint,
         model=model,

@@ -20,7 +20,7 @@ from actors.state.lease import Lease
 from actors.system import TcpBackends, open_system
 from actors.upstream.connection import Link
 from actors.upstream.control_client import OllamaClient
-from actors.upstream.pool import Endpoint, Pool
+from actors.upstream.pool import BackendAddress, Pool
 from bench.processes import say
 from bench.scenarios import REQUESTS
 from fleet.breakers.outcomes import Completed
@@ -30,7 +30,7 @@ from fleet.protocol.call import Downstream, Headers
 from web.edge.acceptor import Edge
 from web.edge.connection import Connection
 from web.edge.request_reader import Intake
-from web.http.body_limits import Terms
+from web.http.body_limits import BodyTerms
 from web.ollama_api.inference_call import Work
 from web.process.private_listener import Inner
 
@@ -95,7 +95,7 @@ class Backends(TcpBackends):
     """A server that needs no server."""
 
     def pool(self, spec: ServerSpec) -> Pool:
-        return EndlessPool(Endpoint.parse(spec.url), clock=trio.lowlevel.current_clock().current_time)
+        return EndlessPool(BackendAddress.parse(spec.url), clock=trio.lowlevel.current_clock().current_time)
 
     def client(self, spec: ServerSpec) -> OllamaClient:
         return cast(OllamaClient, Control())
@@ -196,7 +196,7 @@ async def main() -> None:
         async with open_system(config, backends=Backends()) as system:
             await system.probe(ServerId("a"), 5.0)
             logging.getLogger("fleet.request").setLevel(logging.WARNING)  # as a busy fleet would be run
-            edge = Edge(system, cast(Inner, SimpleNamespace(path="")), Terms(), None)
+            edge = Edge(system, cast(Inner, SimpleNamespace(path="")), BodyTerms(), None)
             await report(edge)
         nursery.cancel_scope.cancel()
 

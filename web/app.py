@@ -16,14 +16,14 @@ from fleet.config import Config
 from fleet.protocol.clean_path import moved
 from fleet.protocol.endpoints import known_methods, redirect
 from web.admin import role_enforcement
-from web.admin.kit.context import House
+from web.admin.kit.context import AppContext
 from web.admin.route_table import FACES, TOPICS
 from web.asgi import quart_request
 from web.asgi.middleware import Guard
 from web.asgi.quart_connection import TERMS_KEY, FleetConnection
 from web.asgi.request_body import FleetRequest
 from web.http import errors, responses
-from web.http.body_limits import Budget, Terms
+from web.http.body_limits import BodyTerms, Budget
 from web.http.ports import Face
 from web.live.routes import open_doors
 from web.monitoring.http_counts import Counting
@@ -41,17 +41,17 @@ class FleetApp(QuartTrio):
     request_class = FleetRequest
 
 
-def create_apps(system: System, house: House | None = None) -> Mapping[Face, QuartTrio]:
+def create_apps(system: System, house: AppContext | None = None) -> Mapping[Face, QuartTrio]:
     """The application of every face; the proxy's, which the orchestrator's port serves too, comes first."""
-    home = house or House.of(system, TOPICS)
+    home = house or AppContext.of(system, TOPICS)
     whole = create_app(system, home)
     made = {face: create_app(system, home, face) for face in (Face.DASHBOARD, Face.METRICS)}
     return {Face.PROXY: whole, Face.ORCHESTRATOR: whole, **made}
 
 
-def create_app(system: System, house: House | None = None, face: Face = Face.PROXY) -> QuartTrio:
+def create_app(system: System, house: AppContext | None = None, face: Face = Face.PROXY) -> QuartTrio:
     """The application of one face of one system, guard included: an ASGI callable for `web.asgi.hypercorn_server`."""
-    home = house or House.of(system, TOPICS)
+    home = house or AppContext.of(system, TOPICS)
     app = FleetApp("fleet", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = system.config.limits.body_bytes
     app.config["BODY_TIMEOUT"] = None  # the body has terms of its own
@@ -83,8 +83,8 @@ def create_app(system: System, house: House | None = None, face: Face = Face.PRO
     return app
 
 
-def _terms(config: Config) -> Terms:
-    return Terms(config.timeouts.body_idle, config.total_timeout, Budget(config.limits.buffered_bytes))
+def _terms(config: Config) -> BodyTerms:
+    return BodyTerms(config.timeouts.body_idle, config.total_timeout, Budget(config.limits.buffered_bytes))
 
 
 async def _to_the_tidy_path() -> Response | None:

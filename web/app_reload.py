@@ -14,7 +14,7 @@ from actors.config import key_file
 from actors.config.tls import TlsUnusable, secured
 from actors.system import System
 from fleet.config import Config
-from web.admin.kit.context import House
+from web.admin.kit.context import AppContext
 from web.asgi.quart_connection import TERMS_KEY
 from web.edge.acceptor import Edge
 from web.process import log_format
@@ -57,7 +57,7 @@ def follower(apps: Sequence[Any], edge: Edge, listeners: Sequence[Bound]) -> Cal
     return follow
 
 
-async def renew_all(house: House) -> None:
+async def renew_all(house: AppContext) -> None:
     """Once. What cannot be used changes nothing, and is told. Cancelled: the same."""
     log.info("reading configuration, keys and certificates anew")
     await house.settings.renew()

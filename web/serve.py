@@ -32,7 +32,7 @@ from actors.observability.tracing import tracing
 from actors.storage.store_location import keeping
 from actors.system import System, open_system
 from fleet.config import Config, listening
-from web.admin.kit.context import House
+from web.admin.kit.context import AppContext
 from web.admin.route_table import TOPICS
 from web.app import create_apps
 from web.app_reload import follower, patience, renew_all, renew_certificate
@@ -90,7 +90,7 @@ async def serve(
     bound: Sequence[Bound] | None = None,
     inner: Inner | None = None,
     most: float = math.inf,
-    house: House | None = None,
+    house: AppContext | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the application on its ports until `stop`; then drain, for `drain_timeout` or until `hurry`.
@@ -107,7 +107,7 @@ async def serve(
         async with trio.open_nursery() as watching:
             watching.start_soon(system.watch)
             async with trio.open_nursery() as nursery:
-                home = house or House.of(system, TOPICS)
+                home = house or AppContext.of(system, TOPICS)
                 urls = await nursery.start(_listen, config, home, listeners, behind, tls, most, closing)
                 system.roster.own_urls = urls
                 task_status.started(urls)
@@ -119,7 +119,7 @@ async def serve(
 
 async def _listen(
     config: Config,
-    house: House,
+    house: AppContext,
     listeners: Sequence[Bound],
     inner: Inner,
     tls: ssl.SSLContext | None,
@@ -278,7 +278,7 @@ async def _run_system(
         if tracer is not None:
             tracer.attach(system.fleet)
         scrub_with(lambda text: api_key_auth.secrets_of(system.config).scrubbed(text))
-        house = House(system, Settings(system, doors.origin), LogRing.installed(), TOPICS)
+        house = AppContext(system, Settings(system, doors.origin), LogRing.installed(), TOPICS)
         house.settings.followers.append(end.follow)
         urls = await serving.start(_serve, config, house, end, doors)
         say(f"proxy        {urls[0]}")
@@ -301,7 +301,7 @@ async def _run_system(
 
 async def _serve(
     config: Config,
-    house: House,
+    house: AppContext,
     end: _End,
     doors: _Doors,
     task_status: trio.TaskStatus[list[str]],
@@ -319,7 +319,7 @@ async def _serve(
     )
 
 
-async def _renew(end: _End, house: House) -> None:
+async def _renew(end: _End, house: AppContext) -> None:
     """Read everything anew whenever that is asked for. Cancelled: what is half read changes nothing."""
     while True:
         await end.renew.wait()

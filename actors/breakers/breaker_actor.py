@@ -10,20 +10,20 @@ from typing import Any, Final, Protocol, assert_never
 
 import trio
 
-from actors.breakers.messages import Alive, BreakerMail, Force, Rearm, Record, Reset, TryEnded, TryNow
+from actors.breakers.messages import Alive, BreakerMail, Force, Rearm, RecordOutcome, Reset, TryEnded, TryNow
 from actors.kit.mailbox import ActorGone, Mailbox, Promise
-from actors.kit.supervisor import Policy, RestartBudget
+from actors.kit.supervisor import RestartBudget, RestartPolicy
 from actors.upstream.transport_errors import kind_of
 from fleet.breakers.outcomes import Signal
 from fleet.breakers.persistence import restore, snapshot
-from fleet.breakers.recovery_log import Book, Failure, Source
-from fleet.breakers.state_machine import Breaker, State
+from fleet.breakers.recovery_log import Failure, RecoveryLog, Source
+from fleet.breakers.state_machine import Breaker, BreakerState
 from fleet.common.errors import BackendError
 from fleet.common.ids import Pair
 
 log = logging.getLogger("fleet.breaker")
 
-POLICY: Final = Policy(restarts=2, within=60.0)
+POLICY: Final = RestartPolicy(restarts=2, within=60.0)
 """From the snapshot, then fresh, then the registry lets the pair fail open."""
 TEST_GAP: Final = 10.0
 """Seconds between two recovery tests of a pair (plus up to half of it, by chance)."""
@@ -41,7 +41,7 @@ class RecoveryTester(Protocol):
 
 
 @dataclass(slots=True)
-class Cell:
+class BreakerCell:
     """What must outlive a crash of the actor: machine, gate, mail, and the memory of earlier crashes.
 
     Writer: the actor; the registry makes and ends it, and while the actor rests lets it absorb successes. `saved` is
@@ -76,8 +76,8 @@ class Cell:
             self.testing = False
             self.answer_tests(None)
         gate = self.breaker.gate
-        ended = isinstance(message, Record | TryEnded) and message.generation == gate.generation
-        given_back = isinstance(message, Record) and not message.gives_back
+        ended = isinstance(message, RecordOutcome | TryEnded) and message.generation == gate.generation
+        given_back = isinstance(message, RecordOutcome) and not message.gives_back
         if ended and not given_back and gate.permits == permits:
             gate.give_back()
 
@@ -104,7 +104,7 @@ class TrialRoom(Protocol):
     def tester(self) -> RecoveryTester | None: ...
 
     @property
-    def book(self) -> Book:
+    def book(self) -> RecoveryLog:
         """Where trials, tests and moves are noted."""
         ...
 
@@ -125,7 +125,11 @@ class BreakerActor:
     """Reads the mail of one cell until the breaker is quiet. `on_change` hears of every change at the gate."""
 
     def __init__(
-        self, cell: Cell, room: TrialRoom, on_change: Callable[[Pair], None], retire: Callable[[Cell], None]
+        self,
+        cell: BreakerCell,
+        room: TrialRoom,
+        on_change: Callable[[Pair], None],
+        retire: Callable[[BreakerCell], None],
     ) -> None:
         self._cell = cell
         self._room = room
@@ -182,7 +186,7 @@ class BreakerActor:
         if changed:
             self._on_change(cell.breaker.pair)
 
-    def _announce(self, before: State, spent: float) -> None:
+    def _announce(self, before: BreakerState, spent: float) -> None:
         """`spent`: seconds in the state before."""
         breaker = self._cell.breaker
         self._cell.test_at = 0.0
@@ -200,7 +204,7 @@ class BreakerActor:
     def _digest(self, message: BreakerMail, now: float) -> bool:
         breaker = self._cell.breaker
         match message:
-            case Record(signal=signal, kind=kind, generation=generation, at=at, gives_back=gives_back):
+            case RecordOutcome(signal=signal, kind=kind, generation=generation, at=at, gives_back=gives_back):
                 self._note_trial(message, now)
                 digest = breaker.record if gives_back else breaker.judge
                 return digest(signal, kind, at, generation)
@@ -225,21 +229,21 @@ class BreakerActor:
             case _:
                 assert_never(message)
 
-    def _note_trial(self, record: Record, now: float) -> None:
+    def _note_trial(self, record: RecordOutcome, now: float) -> None:
         """A request that the half-open gate let through, and that proved something, was an attempt to recover."""
         breaker = self._cell.breaker
-        fresh = breaker.state is State.HALF_OPEN and record.generation == breaker.gate.generation
+        fresh = breaker.state is BreakerState.HALF_OPEN and record.generation == breaker.gate.generation
         if not fresh or record.signal is Signal.NEUTRAL:
             return
         failure = None if record.signal is Signal.SUCCESS else Failure(record.kind, f"a trial ended: {record.kind}")
-        self._room.book.attempt(breaker.pair, Source.TRIAL, now, state=State.HALF_OPEN, failure=failure)
+        self._room.book.attempt(breaker.pair, Source.TRIAL, now, state=BreakerState.HALF_OPEN, failure=failure)
 
     # Recovery tests: a test is a trial like any other and uses a permit, but only when no traffic tries the pair.
 
     def _may_test(self) -> bool:
         cell = self._cell
         breaker = cell.breaker
-        wanted = breaker.state is State.HALF_OPEN and (breaker.forced_by is None or bool(cell.asked))
+        wanted = breaker.state is BreakerState.HALF_OPEN and (breaker.forced_by is None or bool(cell.asked))
         return wanted and not cell.testing and self._room.tester is not None
 
     def _ask_test(self, reply: Promise[bool | None]) -> bool:

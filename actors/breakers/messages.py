@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from actors.kit.mailbox import Promise
 from fleet.breakers.outcomes import Signal
 from fleet.breakers.recovery_log import Failure
-from fleet.breakers.state_machine import BreakerView, State
+from fleet.breakers.state_machine import BreakerState, BreakerView
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RecordOutcome:
     """An attempt ended. Sent for: `Lease.close` and `Lease.settle`. Bound: one per lease, and so per attempt.
 
     `gives_back`: the permit of the trial, if it was one, comes with it.
@@ -28,7 +28,7 @@ class Record:
 class Force:
     """Put the breaker into a state by order. Sent for: the admin API. Bound: one per admin request."""
 
-    state: State
+    state: BreakerState
     by: str
     reply: Promise[BreakerView]
 
@@ -76,4 +76,4 @@ class Rearm:
     """The settings changed. Sent for: the configuration. Bound: one per reload."""
 
 
-BreakerMail = Record | Force | Reset | TryNow | TryEnded | Alive | Rearm
+BreakerMail = RecordOutcome | Force | Reset | TryNow | TryEnded | Alive | Rearm

@@ -13,15 +13,15 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from actors.breakers.breaker_actor import POLICY, BreakerActor, Cell, RecoveryTester
-from actors.breakers.messages import Alive, BreakerMail, Force, Rearm, Record, Reset, TryNow
+from actors.breakers.breaker_actor import POLICY, BreakerActor, BreakerCell, RecoveryTester
+from actors.breakers.messages import Alive, BreakerMail, Force, Rearm, RecordOutcome, Reset, TryNow
 from actors.kit.mailbox import Mailbox, Promise
 from actors.kit.supervisor import RestartLimit, supervise
 from fleet.breakers.gate import Gate
 from fleet.breakers.outcomes import Signal
 from fleet.breakers.persistence import restore, snapshot
-from fleet.breakers.recovery_log import Book
-from fleet.breakers.state_machine import Breaker, BreakerSettings, BreakerView, State
+from fleet.breakers.recovery_log import RecoveryLog
+from fleet.breakers.state_machine import Breaker, BreakerSettings, BreakerState, BreakerView
 from fleet.common.ids import Pair, ServerId
 from fleet.common.randomness import Chance
 
@@ -58,20 +58,20 @@ class BreakerRegistry:
         enabled: bool = True,
         tester: RecoveryTester | None = None,
         limit: int = MAX_BREAKERS,
-        book: Book | None = None,
+        book: RecoveryLog | None = None,
         on_move: Callable[[Pair], None] = lambda pair: None,
     ) -> None:
         self.settings = settings
         self.enabled = enabled
         self.tester = tester
-        self.book = Book() if book is None else book  # an empty one is false
+        self.book = RecoveryLog() if book is None else book  # an empty one is false
         self.on_move = on_move
         """Told when a breaker begins, ends or changes its state, or who forced it: so that it can be kept."""
         self._gates = gates
         self._on_change = on_change
         self._rng = rng
         self._limit = limit
-        self._cells: dict[Pair, Cell] = {}
+        self._cells: dict[Pair, BreakerCell] = {}
         self._crowded = False
         """There are as many as there may be, and none of them is closed by itself: known from the last look at all."""
         self._paused: dict[Pair, float] = {}
@@ -110,12 +110,12 @@ class BreakerRegistry:
         # A success that only counts needs no actor, unless one has mail that came before.
         if signal is Signal.SUCCESS and cell.mailbox.resting and cell.breaker.absorb(now, generation):
             return
-        cell.mailbox.cast(Record(signal, kind, generation, now, gives_back))
+        cell.mailbox.cast(RecordOutcome(signal, kind, generation, now, gives_back))
 
     def alive(self, pair: Pair) -> None:
         """An attempt on this pair has just moved; matters only while its breaker is half-open."""
         cell = self._cells.get(pair)
-        if cell is not None and cell.breaker.state is State.HALF_OPEN:
+        if cell is not None and cell.breaker.state is BreakerState.HALF_OPEN:
             cell.mailbox.cast(Alive(trio.current_time()))
 
     # For the admin API.
@@ -124,7 +124,7 @@ class BreakerRegistry:
         """All breakers that live."""
         return [self._view(cell, now) for cell in self._cells.values()]
 
-    def states(self) -> Iterator[tuple[Pair, State, int]]:
+    def states(self) -> Iterator[tuple[Pair, BreakerState, int]]:
         """Of all breakers that live: pair, state, failures in a row. Far cheaper than to describe them."""
         return ((pair, cell.breaker.state, cell.breaker.run.length) for pair, cell in self._cells.items())
 
@@ -144,7 +144,7 @@ class BreakerRegistry:
             return replace(blank, why="nothing has failed lately")
         return replace(blank, why="breakers are switched off", next_step="stays closed while breakers are off")
 
-    def force(self, pair: Pair, state: State, by: str) -> Promise[BreakerView] | None:
+    def force(self, pair: Pair, state: BreakerState, by: str) -> Promise[BreakerView] | None:
         """Put a pair into a state until it is reset or forced again; None if breakers are off or there is no room.
 
         The caller checks that the server exists; the model may be one that it does not list (yet).
@@ -202,7 +202,7 @@ class BreakerRegistry:
     def memory_of(self, pair: Pair) -> dict[str, Any] | None:
         """A snapshot of a breaker that is not closed, or was forced to be; None: nothing worth keeping."""
         cell = self._cells.get(pair)
-        if cell is None or (cell.breaker.state is State.CLOSED and cell.breaker.forced_by is None):
+        if cell is None or (cell.breaker.state is BreakerState.CLOSED and cell.breaker.forced_by is None):
             return None
         return snapshot(cell.breaker)
 
@@ -249,15 +249,15 @@ class BreakerRegistry:
         self._paused.pop(pair, None)
         return True
 
-    def _birth(self, pair: Pair) -> Cell | None:
+    def _birth(self, pair: Pair) -> BreakerCell | None:
         if len(self._cells) >= self._limit and not self._make_room():
             return None
         now = trio.current_time()
         return self._house(Breaker.fresh(pair, self.settings, self._rng, Gate(generation=self._generation), now))
 
-    def _house(self, breaker: Breaker) -> Cell:
+    def _house(self, breaker: Breaker) -> BreakerCell:
         pair = breaker.pair
-        cell = Cell(breaker, Mailbox[BreakerMail](f"breaker {pair.model} on {pair.server}"))
+        cell = BreakerCell(breaker, Mailbox[BreakerMail](f"breaker {pair.model} on {pair.server}"))
         self._cells[pair] = cell
         self._gates.set_gate(pair, breaker.gate)
         if self._nursery is not None:
@@ -280,7 +280,7 @@ class BreakerRegistry:
         log.warning("%d breakers, none of them closed: no more are made", self._limit)
         return False
 
-    async def _keep(self, cell: Cell) -> None:
+    async def _keep(self, cell: BreakerCell) -> None:
         """The task of one breaker. Nothing escapes from it."""
         actor = BreakerActor(cell, self, self._on_change, self._end)
         try:
@@ -292,7 +292,7 @@ class BreakerRegistry:
             log.warning("%s ended with an error", cell.mailbox.name, exc_info=True)
             self._end(cell, "it ended with an error")
 
-    def _fail_open(self, cell: Cell) -> None:
+    def _fail_open(self, cell: BreakerCell) -> None:
         """The breaker cannot be kept alive: better no protection for a while than a gate nobody moves."""
         pair = cell.breaker.pair
         log.critical("%s keeps crashing: fails open for %d s", cell.mailbox.name, PAUSE, extra={"alert": True})
@@ -302,7 +302,7 @@ class BreakerRegistry:
         self._paused[pair] = now + PAUSE
         self._end(cell, "it kept crashing")
 
-    def _end(self, cell: Cell, why: str = "") -> None:
+    def _end(self, cell: BreakerCell, why: str = "") -> None:
         """Forget a breaker, whatever its state; its pair is open again. `why` it ends if it was not closed already."""
         breaker = cell.breaker
         pair, gate = breaker.pair, breaker.gate
@@ -316,18 +316,18 @@ class BreakerRegistry:
                 self._on_change(pair)
         cell.end()
 
-    def _note_end(self, cell: Cell, why: str) -> None:
+    def _note_end(self, cell: BreakerCell, why: str) -> None:
         """What an end means for the book: a test under way is given up; a breaker that was not closed is, now."""
         breaker, now = cell.breaker, trio.current_time()
         if cell.testing:
             self.book.cancelled(breaker.pair.server)
-        if breaker.state is not State.CLOSED:
-            self.book.moved(breaker.pair, breaker.state, State.CLOSED, why, now, now - breaker.since)
+        if breaker.state is not BreakerState.CLOSED:
+            self.book.moved(breaker.pair, breaker.state, BreakerState.CLOSED, why, now, now - breaker.since)
 
-    def _view(self, cell: Cell, now: float | None) -> BreakerView:
+    def _view(self, cell: BreakerCell, now: float | None) -> BreakerView:
         return cell.breaker.describe(trio.current_time() if now is None else now, int(cell.testing))
 
 
-def _is_closed(cell: Cell) -> bool:
+def _is_closed(cell: BreakerCell) -> bool:
     """Whether it may go when there are too many: closed, and not because somebody wants it to be."""
-    return cell.breaker.state is State.CLOSED and cell.breaker.forced_by is None
+    return cell.breaker.state is BreakerState.CLOSED and cell.breaker.forced_by is None

@@ -10,19 +10,19 @@ from urllib.parse import urlsplit
 import trio
 
 from fleet.common.errors import BadRequest
-from fleet.security.backend_addresses import Backends, address_of, refusal, refused_addresses
+from fleet.security.backend_addresses import AllowedBackends, address_of, refusal, refused_addresses
 
 LOOKUP: Final = 2.0
 """Seconds a name server has to answer."""
 
 
-class BackendRefused(BadRequest):
+class BackendUrlRefused(BadRequest):
     """`security.backends` does not allow a server there."""
 
     reason = "BACKEND_REFUSED"
 
 
-async def checked(url: str, section: Backends) -> None:
+async def checked(url: str, section: AllowedBackends) -> None:
     """Raises BackendRefused if the URL must not be a server's.
 
     A name that cannot be resolved now is accepted: the server may come later. Cancelled: the lookup goes on by itself
@@ -33,17 +33,17 @@ async def checked(url: str, section: Backends) -> None:
     if why is None and address_of(host) is None:
         why = refused_addresses(host, await _addresses(host), section)
     if why is not None:
-        raise BackendRefused(f"url: {why}")
+        raise BackendUrlRefused(f"url: {why}")
 
 
-async def refused(urls: Mapping[str, str], section: Backends) -> dict[str, str]:
+async def refused(urls: Mapping[str, str], section: AllowedBackends) -> dict[str, str]:
     """The same about several at one time, by name: only those that must not be a server's, and why."""
     found: dict[str, str] = {}
 
     async def judge(name: str, url: str) -> None:
         try:
             await checked(url, section)
-        except BackendRefused as error:
+        except BackendUrlRefused as error:
             found[name] = error.message.removeprefix("url: ")
 
     async with trio.open_nursery() as nursery:

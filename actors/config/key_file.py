@@ -28,7 +28,7 @@ Stamp = tuple[int, ...]
 """What tells one content of a file from another without reading it; empty: there is no file."""
 
 
-class Configured(Protocol):
+class ConfigHolder(Protocol):
     """Whatever runs by a configuration, which changes."""
 
     @property
@@ -117,7 +117,7 @@ def changes() -> int:
     return _changes[0]
 
 
-async def follow(system: Configured, every: float = EVERY) -> None:
+async def follow(system: ConfigHolder, every: float = EVERY) -> None:
     """Look at the file of the configuration of the moment, again and again, until cancelled.
 
     The disk is touched in a worker thread: one that hangs leaves the fleet with the keys it has.

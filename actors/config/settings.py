@@ -18,15 +18,15 @@ import trio
 
 from actors.config import backend_url_check, config_file, key_file, reconfigure
 from actors.config.disk import Disk, Turns
-from actors.config.settings_view import Standing
-from actors.config.sources import LONGEST_LINE, Origin, Outcome, Reading, Saved, Trouble, check
+from actors.config.settings_view import SettingsView
+from actors.config.sources import LONGEST_LINE, ConfigTrouble, Origin, Outcome, Reading, SavedConfig, check
 from fleet.common.errors import BadRequest, Conflict, FleetError, NotFound
 from fleet.config import Config, ConfigError, Loaded, Problem, load
 from fleet.config.live.diff import SOURCE, amended, diff, only, servers_layer
 from fleet.config.live.restart_keys import awaiting_restart, held
 from fleet.config.live.yaml_writer import Draft, draft, saved
 from fleet.config.loading.layers import file_layer, over, overlaid
-from fleet.config.loading.sourced_value import Given
+from fleet.config.loading.sourced_value import SourcedValue
 from fleet.config.schema.access import has_admin
 from fleet.config.schema.receivers import receivers, rules
 
@@ -40,13 +40,13 @@ _SETTLE: Final = 0.2
 _LOOKS: Final = 20
 _TRIES: Final = 5
 
-Plan = Callable[[], tuple[Loaded, Given]]
+Plan = Callable[[], tuple[Loaded, SourcedValue]]
 """Makes a configuration out of values that nobody changes, so that a worker thread may do it."""
 Check = Callable[[Config, Config], Awaitable[None]]
 """Looks at what would be, and at what is."""
 
 
-class Settings(Standing):
+class Settings(SettingsView):
     """What `/config` talks to. Changes come one after the other; each is valid as a whole or does nothing.
 
     `trouble` is there while the file says something that cannot be used. `followers` are called, in the turn of the
@@ -55,7 +55,7 @@ class Settings(Standing):
 
     def __init__(self, system: System, origin: Origin | None = None) -> None:
         super().__init__(system, origin)
-        self.trouble: Trouble | None = None
+        self.trouble: ConfigTrouble | None = None
         self.followers: list[Callable[[Config], None]] = []
         self.renewals: list[Callable[[], Awaitable[None]]] = []
         """What a reload reads anew besides: files that the configuration only names. They must not fail."""
@@ -125,7 +125,7 @@ class Settings(Standing):
             except FleetError as error:
                 self._trouble(error, text)
 
-    async def save(self, asked: str | None) -> Saved:
+    async def save(self, asked: str | None) -> SavedConfig:
         """Write the configuration into the file that `asked` names, or into that of the start.
 
         Raises BadRequest, Conflict (the file holds something that we have not read), NotSaved, DiskTimeout.
@@ -145,7 +145,7 @@ class Settings(Standing):
                 self.system.roster.follow(self.system.config.servers, base=reading.loaded.config.servers)
                 self._recovered()
             log.info("configuration saved to %s", source)
-            return Saved(path, overridden, left_out)
+            return SavedConfig(path, overridden, left_out)
 
     # ---- inside
 
@@ -180,7 +180,7 @@ class Settings(Standing):
     def _amending(self, mapping: Mapping[str, object]) -> Plan:
         below, layer, config = self._below.loaded, self._layer, self.config
 
-        def plan() -> tuple[Loaded, Given]:
+        def plan() -> tuple[Loaded, SourcedValue]:
             tree = over(over(below.given, layer), servers_layer(below, config.servers))
             return amended(Loaded(config, {}, tree), mapping)
 
@@ -189,8 +189,8 @@ class Settings(Standing):
     def _following(self, loaded: Loaded, source: str) -> Plan:
         servers = self.system.roster.effective(loaded.config.servers)
 
-        def plan() -> tuple[Loaded, Given]:
-            return overlaid(loaded, servers_layer(loaded, servers), [], source=source), Given({}, SOURCE)
+        def plan() -> tuple[Loaded, SourcedValue]:
+            return overlaid(loaded, servers_layer(loaded, servers), [], source=source), SourcedValue({}, SOURCE)
 
         return plan
 
@@ -209,7 +209,7 @@ class Settings(Standing):
         if refused:
             raise ConfigError([Problem(path, why, SOURCE) for path, why in refused.items()])
 
-    async def _planned(self, planning: Callable[[], Plan], also: Check | None = None) -> tuple[Loaded, Given]:
+    async def _planned(self, planning: Callable[[], Plan], also: Check | None = None) -> tuple[Loaded, SourcedValue]:
         """What a plan makes of the fleet in the turn in which this returns, checked as a whole.
 
         In a worker thread: a thousand servers take a tenth of a second, for which requests shall not wait. It is made
@@ -224,7 +224,7 @@ class Settings(Standing):
                 return found
         raise Conflict("servers keep coming and going", details="try again")
 
-    def _settle(self, new: Loaded, below: Reading, layer: Given, *, dry: bool) -> Outcome:
+    def _settle(self, new: Loaded, below: Reading, layer: SourcedValue, *, dry: bool) -> Outcome:
         """Unless it is `dry`, let the outcome take effect, in one turn."""
         system, before = self.system, self.config
         changes = diff(before, new.config)
@@ -263,7 +263,7 @@ class Settings(Standing):
         problems = error.problems if isinstance(error, ConfigError) else [Problem("file", error.message, self.source)]
         since = time.time() if self.trouble is None else self.trouble.since
         told = self.trouble
-        self.trouble, self._refused = Trouble(since, tuple(problems)), text
+        self.trouble, self._refused = ConfigTrouble(since, tuple(problems)), text
         reloads = self.system.fleet.reloads
         reloads.since, reloads.text = since, self.trouble.text
         if told is None or told.problems != self.trouble.problems:
@@ -282,11 +282,11 @@ def _has_admin(config: Config) -> bool:
     return has_admin(config, key_file.stored(file) if file else ())
 
 
-def _draw(below: Reading, env: Mapping[str, str], layer: Given, servers: Given | None) -> Draft:
+def _draw(below: Reading, env: Mapping[str, str], layer: SourcedValue, servers: SourcedValue | None) -> Draft:
     return draft(file_layer(below.text, env, source=below.source), layer, servers)
 
 
-def _checked(plan: Plan, running: Config, own_urls: tuple[str, ...]) -> tuple[Loaded, Given]:
+def _checked(plan: Plan, running: Config, own_urls: tuple[str, ...]) -> tuple[Loaded, SourcedValue]:
     """In a worker thread, where another file of keys is read too: requests will only recall it."""
     new, layer = plan()
     check(new, held(new.config, running), own_urls)

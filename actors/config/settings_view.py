@@ -11,19 +11,19 @@ from fleet.common.errors import BadRequest
 from fleet.config import Config
 from fleet.config.live.diff import SOURCE, diff
 from fleet.config.live.restart_keys import awaiting_restart
-from fleet.config.loading.sourced_value import Given
+from fleet.config.loading.sourced_value import SourcedValue
 
 if TYPE_CHECKING:
     from actors.system import System
 
 
-class Standing:
+class SettingsView:
     """The layers, and what can be asked about them. Without an `origin` there is no file, and never will be."""
 
     def __init__(self, system: System, origin: Origin | None = None) -> None:
         self.system = system
         self._origin = origin
-        self._layer = Given({}, SOURCE)
+        self._layer = SourcedValue({}, SOURCE)
         """What the admin API has changed, servers apart."""
         self._base = self._at_rest = None if origin is None else origin.reading
         """What lies below that; what a restart would read."""

@@ -10,7 +10,7 @@ from typing import Final
 from fleet.config import Config, ConfigError, Loaded, Problem, unsafe_listener
 from fleet.config.live.diff import Change
 from fleet.config.loading.layers import overlaid
-from fleet.config.loading.sourced_value import Given, from_python
+from fleet.config.loading.sourced_value import SourcedValue, from_python
 from fleet.config.schema.model import conflicts
 from fleet.config.schema.urls import normalise_url
 
@@ -40,7 +40,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class ConfigTrouble:
     """The file cannot be used, since when (seconds since 1970), and why; the configuration before it is in effect."""
 
     since: float
@@ -63,7 +63,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class SavedConfig:
     """Where the configuration was written; what a restart would make different; secrets that had to stay out."""
 
     path: Path
@@ -91,5 +91,5 @@ def check(new: Loaded, after: Config, own_urls: Iterable[str]) -> None:
 def whole(config: Config) -> Reading:
     """A configuration that came from nowhere, as if it had been read."""
     given = from_python(config.model_dump(exclude_unset=True), "start")
-    loaded = overlaid(Loaded(config, {}, given), Given({}, "start"), [], source="start")
+    loaded = overlaid(Loaded(config, {}, given), SourcedValue({}, "start"), [], source="start")
     return Reading("defaults", None, replace(loaded, config=config))

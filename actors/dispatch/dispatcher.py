@@ -30,8 +30,8 @@ from fleet.common.errors import FleetError
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.config import Config
 from fleet.scheduling.balancing import make_policy
-from fleet.scheduling.decisions import Grant, Rules
-from fleet.scheduling.scheduler import Board
+from fleet.scheduling.decisions import Grant, SchedulerLimits
+from fleet.scheduling.scheduler import Scheduler
 from fleet.scheduling.wait_queue import Ticket
 
 log = logging.getLogger("fleet.dispatcher")
@@ -42,9 +42,9 @@ _BATCH = 64
 """Messages handled before the event loop gets a turn."""
 
 
-def rules_of(config: Config) -> Rules:
+def rules_of(config: Config) -> SchedulerLimits:
     """The board's limits, from the configuration."""
-    return Rules(
+    return SchedulerLimits(
         ageing=config.queue.ageing_seconds,
         max_size=config.queue_size,
         max_in_flight=config.monitoring.max_concurrent_requests,
@@ -65,7 +65,7 @@ class Dispatcher:
         now = trio.current_time()
         rules, policy = rules_of(fleet.config), make_policy(fleet.config, fleet.clock.chance)
         fleet.scheduler.memory.keep_to(rules)
-        self.board = Board(rules, policy, fleet.clock.chance, fleet.scheduler.memory, now)
+        self.board = Scheduler(rules, policy, fleet.clock.chance, fleet.scheduler.memory, now)
         self._sweep_at = math.inf
         self._rest = trio.CancelScope()
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from actors.state.fleet_state import FleetCell
-from actors.state.messages import Record
+from actors.state.messages import RequestRecord
 from actors.state.servers import ServerCell
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.models.load_times import COLD, size_of
 from fleet.models.runner_options import LATELY
-from fleet.protocol.endpoints import ENDPOINTS, Endpoint, Kind
+from fleet.protocol.endpoints import ENDPOINTS, Endpoint, EndpointKind
 
 _WELL: Final = "completed"
 
@@ -26,14 +26,14 @@ def learn_load(fleet: FleetCell, cell: ServerCell, model: ModelName, seconds: fl
     fleet.loads.note(Pair(cell.state.id, model), seconds, size_of(cell.state.models.get(model)))
 
 
-def _learn_all(fleet: FleetCell, batch: Sequence[Record]) -> None:
+def _learn_all(fleet: FleetCell, batch: Sequence[RequestRecord]) -> None:
     """Of each pair and endpoint only the last few of a batch: no more are remembered, and a busy fleet has hundreds."""
-    groups: dict[tuple[str, str, str], list[Record]] = {}
+    groups: dict[tuple[str, str, str], list[RequestRecord]] = {}
     for record in batch:
         groups.setdefault((record.endpoint, record.model, record.server), []).append(record)
     for (name, model, server), records in groups.items():
         endpoint, cell = ENDPOINTS.get(name), fleet.servers.get(ServerId(server))
-        if endpoint is None or endpoint.kind is Kind.SHOW or cell is None or model not in cell.state.models:
+        if endpoint is None or endpoint.kind is EndpointKind.SHOW or cell is None or model not in cell.state.models:
             continue
         well = [each for each in records if each.outcome == _WELL]
         for record in well[:-LATELY]:
@@ -43,7 +43,7 @@ def _learn_all(fleet: FleetCell, batch: Sequence[Record]) -> None:
             _learn(fleet, cell, endpoint, record)
 
 
-def _learn(fleet: FleetCell, cell: ServerCell, endpoint: Endpoint, record: Record) -> None:
+def _learn(fleet: FleetCell, cell: ServerCell, endpoint: Endpoint, record: RequestRecord) -> None:
     """Of what ended well and is in an inventory: names are the client's to invent, memory is ours."""
     model = ModelName(record.model)
     fleet.demand.note(model, record.runner, embedding=endpoint.embedding)

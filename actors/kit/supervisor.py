@@ -17,7 +17,7 @@ log = logging.getLogger("fleet.supervisor")
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RestartPolicy:
     """At most `restarts` in `within` seconds; each restart waits `delay`, doubling up to `max_delay`."""
 
     restarts: int = 5
@@ -34,7 +34,7 @@ class RestartLimit(Exception):
 class RestartBudget:
     """Counts crashes in a sliding window."""
 
-    policy: Policy
+    policy: RestartPolicy
     crashes: deque[float] = field(default_factory=deque)
 
     def spend(self, now: float) -> float | None:
@@ -47,12 +47,12 @@ class RestartBudget:
         return min(self.policy.delay * 2.0 ** (len(self.crashes) - 1), self.policy.max_delay)
 
 
-async def supervise(name: str, body: Callable[[], Awaitable[None]], policy: Policy | None = None) -> None:
+async def supervise(name: str, body: Callable[[], Awaitable[None]], policy: RestartPolicy | None = None) -> None:
     """Run `body` until it returns; start it again when it crashes. Raises `RestartLimit` when it crashes too often.
 
     Cancelled is not a crash. A group that mixes Cancelled with an error is on its way out and passes.
     """
-    budget = RestartBudget(policy or Policy())
+    budget = RestartBudget(policy or RestartPolicy())
     while True:
         try:
             await body()

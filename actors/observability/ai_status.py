@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import trio
 
-from actors.observability.ai_status_model import Author, Exchange
-from actors.state.messages import Record
+from actors.observability.ai_status_model import Exchange, StatusModel
+from actors.state.messages import RequestRecord
 from fleet.observability.alerting.facts import Share
-from fleet.observability.health_summary.status_text import Figures, by_rules
+from fleet.observability.health_summary.status_text import FleetFigures, by_rules
 from fleet.observability.statistics.failure_classes import failed
 from fleet.observability.statistics.minute_buckets import Minutes
 from fleet.scheduling.server_state import Health
 
 if TYPE_CHECKING:
     from actors.state.fleet_state import FleetCell
-    from fleet.observability.health_summary.summary import Verdict
+    from fleet.observability.health_summary.summary import HealthSummary
 
 LOOK: Final = 1.0
 """Seconds between two looks at the verdict and the settings."""
@@ -47,7 +47,7 @@ class Verdicts(Protocol):
     """Who judges the fleet (the monitor)."""
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> HealthSummary:
         """The latest."""
         ...
 
@@ -70,13 +70,13 @@ class _Ends:
         return made
 
 
-class Scribe:
+class StatusWriter:
     """The cell and the loop. `latest` is replaced, never changed."""
 
     def __init__(self, fleet: FleetCell, monitor: Verdicts, exchange: Exchange) -> None:
         self._fleet = fleet
         self._monitor = monitor
-        self._author = Author(fleet, exchange)
+        self._author = StatusModel(fleet, exchange)
         self._first_tokens: deque[tuple[float, float]] = deque(maxlen=_STREAMS)
         """When the last streams ended, on Trio's clock, and the seconds that their first token took."""
         self._about: tuple[object, ...] = ()
@@ -120,7 +120,7 @@ class Scribe:
             self._write(verdict, text, settings.model)
         return bool(text)
 
-    def _write(self, verdict: Verdict, text: str = "", model: str | None = None) -> None:
+    def _write(self, verdict: HealthSummary, text: str = "", model: str | None = None) -> None:
         self.latest = AiStatus(
             text=text or by_rules(verdict, self.figures()),
             level=verdict.level.value,
@@ -139,13 +139,13 @@ class Scribe:
         verdict = self._monitor.verdict
         return verdict.level, verdict.code, verdict.subjects, self._fleet.config.ai_status
 
-    def figures(self) -> Figures:
+    def figures(self) -> FleetFigures:
         """The fleet in numbers, as of now."""
         fleet, now = self._fleet, self._fleet.clock.now()
         states = [cell.state for cell in fleet.servers.values()]
         ((start, minute),) = fleet.tally.windows((_MINUTE,))
         span = max(now - start, 1.0)
-        return Figures(
+        return FleetFigures(
             up=sum(state.health is Health.HEALTHY for state in states),
             total=len(states),
             running=fleet.servers.in_flight,
@@ -163,7 +163,7 @@ class Scribe:
         ordered = sorted(seconds for _, seconds in self._first_tokens)
         return ordered[-(-len(ordered) * 95 // 100) - 1] if ordered else None
 
-    def _note(self, records: Sequence[Record]) -> None:
+    def _note(self, records: Sequence[RequestRecord]) -> None:
         """Requests have ended; told by the recorder."""
         now = self._fleet.clock.now()
         self._ends.bucket(now).add(len(records), sum(failed(record.outcome) for record in records))

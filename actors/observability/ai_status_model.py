@@ -20,14 +20,14 @@ from actors.state.messages import OURSELVES
 from fleet.common.errors import FleetError
 from fleet.common.ids import ANY_MODEL, ModelName, RequestId, ServerId
 from fleet.common.model_names import canonical
-from fleet.observability.health_summary.status_text import INSTRUCTIONS, Figures, cleaned, question
+from fleet.observability.health_summary.status_text import INSTRUCTIONS, FleetFigures, cleaned, question
 from fleet.protocol.call import Call, ClientGone, Downstream, Headers
 from fleet.protocol.dialects import NATIVE
 from fleet.protocol.headers import LOWEST_PRIORITY
 
 if TYPE_CHECKING:
     from actors.state.fleet_state import FleetCell
-    from fleet.observability.health_summary.summary import Verdict
+    from fleet.observability.health_summary.summary import HealthSummary
     from fleet.scheduling.server_state import ServerState
 
 log = logging.getLogger("fleet.scribe")
@@ -44,7 +44,7 @@ Exchange = Callable[[Call, Downstream], Awaitable[None]]
 """The whole life of one request, from its place in line to its end. Raises FleetError."""
 
 
-class Answered:
+class CollectedAnswer:
     """A Downstream that keeps the answer; one that is too long is not taken to its end."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class Answered:
         return cleaned(text) if isinstance(text, str) else ""
 
 
-class Author:
+class StatusModel:
     """Asks the model, and says once why it does not write, until it does again."""
 
     def __init__(self, fleet: FleetCell, exchange: Exchange) -> None:
@@ -92,7 +92,12 @@ class Author:
         self._said = ""
 
     async def write(
-        self, model: str, within: float, verdict: Verdict, figures: Figures, outdated: Callable[[], bool] = bool
+        self,
+        model: str,
+        within: float,
+        verdict: HealthSummary,
+        figures: FleetFigures,
+        outdated: Callable[[], bool] = bool,
     ) -> str | None:
         """Its text; empty if nothing came of it, None if this was no time to ask.
 
@@ -110,7 +115,7 @@ class Author:
         return await self._ask(self.call(name, server, verdict, figures), model, within, outdated)
 
     async def _ask(self, call: Call, model: str, within: float, outdated: Callable[[], bool]) -> str:
-        answered, trouble, ended = Answered(), "", False
+        answered, trouble, ended = CollectedAnswer(), "", False
         with trio.move_on_after(within) as limit:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._give_way, call, outdated, nursery.cancel_scope)
@@ -136,7 +141,7 @@ class Author:
                 scope.cancel()
                 return
 
-    def call(self, model: ModelName, server: ServerId, verdict: Verdict, figures: Figures) -> Call:
+    def call(self, model: ModelName, server: ServerId, verdict: HealthSummary, figures: FleetFigures) -> Call:
         """The request: small, in one piece, at the lowest priority, with the runner options that clients use."""
         fleet = self._fleet
         runner = fleet.demand.options(model)  # with others, the server would load the model anew
@@ -168,7 +173,7 @@ class Author:
             runner=runner or None,
         )
 
-    def _known(self, verdict: Verdict) -> Verdict:
+    def _known(self, verdict: HealthSummary) -> HealthSummary:
         """The verdict, about servers and models that exist: other names may be a client's own words."""
         return replace(verdict, subjects=tuple(each for each in verdict.subjects if self._exists(each)))
 

@@ -19,8 +19,8 @@ from actors.storage.journal import Document
 from fleet.observability.alerting.alert_manager import Alerts
 from fleet.observability.alerting.facts import Facts
 from fleet.observability.alerting.silences import LONGEST, Silence, Silences
-from fleet.observability.health_summary.summary import Level, Verdict
-from fleet.observability.health_summary.summary_rules import STARTING, Judge, Seen
+from fleet.observability.health_summary.summary import HealthSummary, Level
+from fleet.observability.health_summary.summary_rules import STARTING, Judge, SummaryInput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +56,7 @@ class Monitor:
         silences = Silences(lambda key: fleet.journal.touch(KIND, key))
         self.alerts = Alerts(f"a-{self._run}", silences=silences)
         self.webhook = Webhook(fleet)
-        self.verdict = Verdict(Level.UNKNOWN, STARTING, "the fleet has just started", "just started", began)
+        self.verdict = HealthSummary(Level.UNKNOWN, STARTING, "the fleet has just started", "just started", began)
         self.alerts.note(_told)
         self.alerts.note(self.webhook.note)
         self._restore()
@@ -76,7 +76,7 @@ class Monitor:
         """One look: alerts first, for the verdict names what fires."""
         facts, settings = self._look.quick(), self._fleet.config.alerts
         self.alerts.look(facts, settings)
-        self.verdict = self._judge.look(Seen(facts, settings, self.alerts.firing))
+        self.verdict = self._judge.look(SummaryInput(facts, settings, self.alerts.firing))
         return facts
 
     def opened(self, pair: Pair) -> float | None:

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from actors.state.messages import Record
+from actors.state.messages import RequestRecord
 from actors.state.request_log import LATELY
 from fleet.breakers.gate import GateState
-from fleet.breakers.values import State
+from fleet.breakers.values import BreakerState
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.observability.alerting.facts import (
     NO_TRAFFIC,
     BreakerFact,
     Facts,
+    FleetTrouble,
     ModelFact,
     QueueFact,
     ServerFact,
     Traffic,
-    Trouble,
 )
 from fleet.observability.alerting.traffic_facts import ASKED, Counts, flaps_of
 from fleet.observability.metrics.definitions import OTHER
@@ -56,7 +56,7 @@ class Look:
         self._opened: dict[Pair, BreakerFact] = {}
         fleet.recorder.listeners.append(self._note)
 
-    def _note(self, batch: Sequence[Record]) -> None:
+    def _note(self, batch: Sequence[RequestRecord]) -> None:
         self.counts.note(batch, self._fleet.clock.now())
 
     def opened(self, pair: Pair) -> float | None:
@@ -127,7 +127,7 @@ class Look:
     def _open_breakers(self, now: float) -> tuple[BreakerFact, ...]:
         """Those that are not closed; since when is asked once, for they are half open in between."""
         states = self._breakers.states()
-        pairs = list(islice((pair for pair, state, _ in states if state is not State.CLOSED), MOST_BREAKERS))
+        pairs = list(islice((pair for pair, state, _ in states if state is not BreakerState.CLOSED), MOST_BREAKERS))
         before, self._opened = self._opened, {}
         for pair in pairs:
             fact = before.get(pair) or self._breaker(pair, now)
@@ -139,29 +139,29 @@ class Look:
         view = self._breakers.get(pair, now)
         return None if view is None else BreakerFact(pair, view.since, view.forced_by is not None)
 
-    def _reload(self, now: float) -> Trouble | None:
+    def _reload(self, now: float) -> FleetTrouble | None:
         reloads = self._fleet.reloads
-        return None if reloads.since is None else Trouble(self._moment(reloads.since, now), reloads.text)
+        return None if reloads.since is None else FleetTrouble(self._moment(reloads.since, now), reloads.text)
 
-    def _store(self, now: float) -> Trouble | None:
+    def _store(self, now: float) -> FleetTrouble | None:
         standing = self._fleet.journal.standing
         if standing.state != "degraded":
             return None
-        return Trouble(now if standing.since is None else self._moment(standing.since, now), standing.why)
+        return FleetTrouble(now if standing.since is None else self._moment(standing.since, now), standing.why)
 
-    def _dropped(self, now: float) -> Trouble | None:
+    def _dropped(self, now: float) -> FleetTrouble | None:
         recorder = self._fleet.recorder
         at, since = recorder.dropped_at, recorder.dropped_since
         if at is None or now - at >= LATELY:
             return None
-        return Trouble(at if since is None else since, "", recorder.dropped)
+        return FleetTrouble(at if since is None else since, "", recorder.dropped)
 
-    def _aside(self, now: float) -> Trouble | None:
+    def _aside(self, now: float) -> FleetTrouble | None:
         journal = self._fleet.journal
         if not journal.aside:
             return None
         since = now if journal.standing.since is None else self._moment(journal.standing.since, now)
-        return Trouble(since, ", ".join(key for _, key in islice(journal.aside, MOST_NAMED)), len(journal.aside))
+        return FleetTrouble(since, ", ".join(key for _, key in islice(journal.aside, MOST_NAMED)), len(journal.aside))
 
     def _moment(self, epoch: float, now: float) -> float:
         return min(self._fleet.clock.moment(epoch), now)

@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from actors.state.fleet_state import FleetCell
-from actors.state.messages import Record
+from actors.state.messages import RequestRecord
 from actors.state.servers import Servers
-from fleet.breakers.values import State
+from fleet.breakers.values import BreakerState
 from fleet.common.ids import ModelName, Pair, ServerId
-from fleet.observability.metrics.registry import Meter
+from fleet.observability.metrics.registry import MetricsRegistry
 
 _FRESH: Final = 1.0
 """Seconds for which the list of all models serves: names that nobody serves must not cost a walk each."""
-STATE_WORDS: Final = {State.CLOSED: "closed", State.HALF_OPEN: "half_open", State.OPEN: "open"}
+STATE_WORDS: Final = {BreakerState.CLOSED: "closed", BreakerState.HALF_OPEN: "half_open", BreakerState.OPEN: "open"}
 
 
 def measure(fleet: FleetCell) -> None:
@@ -23,7 +23,7 @@ def measure(fleet: FleetCell) -> None:
     fleet.recorder.listeners.append(lambda batch: _note(fleet, batch))
 
 
-def note_move(meter: Meter, pair: Pair, to: State, now: float) -> None:
+def note_move(meter: MetricsRegistry, pair: Pair, to: BreakerState, now: float) -> None:
     """A breaker has changed its state."""
     meter.moved(pair.server, pair.model, STATE_WORDS[to], now)
 
@@ -52,7 +52,7 @@ class Listed:
         return cell is not None and ModelName(model) in cell.state.models
 
 
-def _note(fleet: FleetCell, batch: Sequence[Record]) -> None:
+def _note(fleet: FleetCell, batch: Sequence[RequestRecord]) -> None:
     meter, settings = fleet.meter, fleet.config.metrics
     meter.bound(settings.models, settings.pairs)
     meter.keys.series.most = settings.callers

@@ -23,7 +23,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from fleet.config.schema.receivers import Anywhere
 from fleet.observability.tracing.spans import Span
 from fleet.observability.tracing.trace_context import Parent, Trace
-from fleet.security.backend_addresses import Backends, refused_addresses
+from fleet.security.backend_addresses import AllowedBackends, refused_addresses
 
 _PATH: Final = "/v1/traces"
 _TIMEOUT: Final = 5.0
@@ -51,7 +51,7 @@ _WORDS: Final = _Words()
 class OtlpExporter:
     """One collector; see `actors.observability.tracing.Exporter`."""
 
-    def __init__(self, endpoint: str, service: str, rules: Backends | None = None) -> None:
+    def __init__(self, endpoint: str, service: str, rules: AllowedBackends | None = None) -> None:
         logger = logging.getLogger(_LOGGER)
         logger.addHandler(_WORDS)
         logger.propagate = False  # for good: a delivery that was given up complains when all else is over

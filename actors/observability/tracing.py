@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from actors.kit.supervisor import keep_up
-from actors.state.messages import OURSELVES, Record
+from actors.state.messages import OURSELVES, RequestRecord
 from fleet.config import Config
 from fleet.config.schema.receivers import COLLECTOR, rules
 from fleet.observability.tracing.spans import Span, tree
@@ -60,7 +60,7 @@ class Tracer:
         self._ratio = ratio
         self._exporter = exporter
         self._dice = random.Random()
-        self._waiting: deque[tuple[Trace, Record]] = deque()
+        self._waiting: deque[tuple[Trace, RequestRecord]] = deque()
         self._resting = trio.lowlevel.ParkingLot()
         self._limiter = trio.CapacityLimiter(1)
         self._fleet: FleetCell | None = None
@@ -100,7 +100,7 @@ class Tracer:
             asked_model=call.asked_model[:512],
         )
 
-    def note(self, records: Sequence[Record]) -> None:
+    def note(self, records: Sequence[RequestRecord]) -> None:
         """Requests have ended."""
         sampled = [(each.trace, each) for each in records if each.trace is not None and each.trace.sampled]
         room = MOST - len(self._waiting)
@@ -143,7 +143,7 @@ class Tracer:
             with trio.move_on_after(_REST):
                 await self._hurry.wait()
 
-    async def _send(self, batch: list[tuple[Trace, Record]]) -> None:
+    async def _send(self, batch: list[tuple[Trace, RequestRecord]]) -> None:
         assert self._fleet is not None, "attached before anything is noted"
         offset, addresses = self._fleet.clock.epoch(0.0), self._addresses(batch)
         work = partial(_deliver, self._exporter.send, batch, offset, addresses)
@@ -155,7 +155,7 @@ class Tracer:
         else:
             self.sent += len(batch)
 
-    def _addresses(self, batch: Sequence[tuple[Trace, Record]]) -> dict[str, tuple[str, int]]:
+    def _addresses(self, batch: Sequence[tuple[Trace, RequestRecord]]) -> dict[str, tuple[str, int]]:
         """Of the servers that were asked and are still there."""
         assert self._fleet is not None
         asked = {each.server for _, record in batch for each in record.tries}
@@ -176,7 +176,7 @@ class Tracer:
 
 def _deliver(
     send: Callable[[Sequence[tuple[Trace, list[Span]]]], str],
-    batch: Sequence[tuple[Trace, Record]],
+    batch: Sequence[tuple[Trace, RequestRecord]],
     offset: float,
     addresses: dict[str, tuple[str, int]],
 ) -> str:

@@ -13,11 +13,11 @@ import trio
 
 from actors.requests.held_responses import before_first_byte, name_server, refuse_loop
 from actors.requests.relay import Passage
-from actors.requests.response_writer import Answer, whereabouts
-from actors.requests.second_witness import PATIENCE, Hearing
+from actors.requests.response_writer import ResponseWriter, whereabouts
+from actors.requests.second_witness import PATIENCE, SecondWitness
 from actors.state.fleet_state import FleetCell
 from actors.state.lease import Lease
-from actors.state.messages import Record, Submitted, Try, Withdrawn
+from actors.state.messages import RequestRecord, Submitted, Try, Withdrawn
 from actors.state.ticket import PendingTicket
 from actors.upstream.pool import UpstreamRequest, UpstreamResponse
 from fleet.breakers.outcomes import ClientLeft, Completed, End, Failed, Refused, Revoked, kind, retryable_elsewhere
@@ -38,7 +38,7 @@ from fleet.common.ids import ANY_MODEL, ServerId
 from fleet.observability.tracing.trace_context import without_context
 from fleet.protocol.call import Call, ClientGone, Downstream
 from fleet.protocol.dialects import missing_model_text
-from fleet.protocol.headers import own_headers, passing
+from fleet.protocol.headers import forwarded_headers, own_headers
 
 _FINAL: Final = (TotalTimeout, QueueCancelled, RequestCancelled)
 """What is told to the client even if a server has refused the request before: it ends the request, not the retrying."""
@@ -53,15 +53,15 @@ class Exchange:
         self._scheduler = fleet.scheduler
         self._now = fleet.clock.now
         self._call = call
-        self._answer = Answer(call, down, fleet.config.timeouts.write)
-        self._passing = call.passing or passing(call.headers)
+        self._answer = ResponseWriter(call, down, fleet.config.timeouts.write)
+        self._passing = call.passing or forwarded_headers(call.headers)
         self._trace = None if fleet.tracer is None else fleet.tracer.begin(call)
         self._attempts = 0
         self._sought = False
         self._tries: tuple[Try, ...] = ()
         self._paid = False  # for a retry that has not been granted a server yet
         self._excluded: frozenset[ServerId] = frozenset()
-        self._hearing = Hearing(fleet, call)
+        self._hearing = SecondWitness(fleet, call)
         self._failure: FleetError | None = None
         self._enqueued = self._now()
         self._deadline = self._enqueued + fleet.config.total_timeout
@@ -335,7 +335,7 @@ class Exchange:
         lease = passage.lease if passage else None
         first = lease.first_byte - self._enqueued if lease is not None and lease.first_byte is not None else None
         self._fleet.recorder.note(
-            Record(
+            RequestRecord(
                 request_id=self._call.request_id,
                 endpoint=self._call.endpoint,
                 model=self._call.model,

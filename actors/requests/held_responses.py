@@ -26,7 +26,7 @@ _WORSE: Final = {Ground.MODEL: 1, Ground.STANDING: 0, Ground.ROUTE: 0}
 
 
 @dataclass(slots=True)
-class Saved:
+class HeldResponse:
     """A backend's error response, kept for the case that nobody else does better. `end` is what it means."""
 
     response: UpstreamResponse
@@ -34,7 +34,7 @@ class Saved:
     server: ServerId
     end: Refused
 
-    def outranks(self, other: Saved) -> bool:
+    def outranks(self, other: HeldResponse) -> bool:
         """Whether this tells the client more."""
         return self._rank() > other._rank()
 

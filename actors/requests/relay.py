@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import trio
 
-from actors.requests.held_responses import HOLD, Saved, error_text, hold, hold_record, page_text
+from actors.requests.held_responses import HOLD, HeldResponse, error_text, hold, hold_record, page_text
 from actors.requests.model_description import described
-from actors.requests.response_writer import Answer
+from actors.requests.response_writer import ResponseWriter
 from actors.state.fleet_state import FleetCell
-from actors.state.lease import Lease, Waiting
+from actors.state.lease import Lease, WaitingFor
 from actors.state.messages import BanPair, ModelMissing
 from actors.upstream.pool import UpstreamResponse
 from fleet.breakers.outcomes import Completed, End, Failed, Incomplete, Refused, StreamError
@@ -31,7 +31,7 @@ _COOLDOWN = 60.0
 class Passage:
     """Closes the lease as soon as the outcome is known: what is left to write then holds no slot."""
 
-    def __init__(self, fleet: FleetCell, call: Call, answer: Answer, lease: Lease) -> None:
+    def __init__(self, fleet: FleetCell, call: Call, answer: ResponseWriter, lease: Lease) -> None:
         self.lease = lease
         self.stats = Statistics()
         self._fleet = fleet
@@ -40,7 +40,7 @@ class Passage:
         self._answer = answer
         self._opaque = False  # compressed although nobody asked for that
 
-    async def run(self, response: UpstreamResponse, extra: Headers, served: Callable[[], None]) -> Saved | None:
+    async def run(self, response: UpstreamResponse, extra: Headers, served: Callable[[], None]) -> HeldResponse | None:
         """Pass the answer on; `served` is called when it is clear that it is one. A refusal that may be another
         server's business is returned instead, with nothing sent, and the lease owes its outcome.
 
@@ -93,9 +93,9 @@ class Passage:
     async def _start(self, response: UpstreamResponse, extra: Headers) -> None:
         """Send the head; a client that does not even take that is watched like one that does not read on."""
         lease, now = self.lease, self._now
-        lease.waiting, lease.beat = Waiting.HEAD, now()
+        lease.waiting, lease.beat = WaitingFor.HEAD, now()
         await self._answer.start(response, extra)
-        lease.waiting, lease.beat = Waiting.BACKEND, now()
+        lease.waiting, lease.beat = WaitingFor.BACKEND, now()
 
     async def _relay(self, response: UpstreamResponse, data: bytes, raw: bytes) -> None:
         """Piece by piece, watched by the tap. Nothing here allocates a task, a scope or a parsed object per piece."""
@@ -112,15 +112,15 @@ class Passage:
             lease.chunks = tap.stats.chunks
             if response.complete:
                 break
-            lease.waiting, lease.beat = Waiting.CLIENT, now()
+            lease.waiting, lease.beat = WaitingFor.CLIENT, now()
             await answer.write(data, raw)
-            lease.waiting, lease.beat = Waiting.BACKEND, now()
+            lease.waiting, lease.beat = WaitingFor.BACKEND, now()
             data = await response.receive()
             raw = response.raw
         tap.close()
         end = self._judge(response.status, begin, bytes(tail[-_TAIL:]))
         if isinstance(end, Failed):  # what has come is passed on, and then it is told that it is not all
-            lease.waiting, lease.beat = Waiting.CLIENT, now()
+            lease.waiting, lease.beat = WaitingFor.CLIENT, now()
             await answer.write(data)
             lease.close(end)
             return
@@ -158,7 +158,7 @@ class Passage:
             return is_object and not tail.rstrip(b" \t\r").endswith(b"\n")
         return not tail.rstrip().endswith(b"}") if is_object else self._call.stream and not ended(tail)
 
-    async def _refused(self, response: UpstreamResponse, body: bytes, extra: Headers) -> Saved | None:
+    async def _refused(self, response: UpstreamResponse, body: bytes, extra: Headers) -> HeldResponse | None:
         """An error, of which `body` is there: kept back if another server may do better, else passed on untouched."""
         text = error_text(body)
         missing = response.status == 404 and text is not None and self.lease.pair.model != ANY_MODEL
@@ -170,12 +170,12 @@ class Passage:
             self._tell_missing()
         if end.ground is not Ground.CLIENT and not long:
             self.lease.close(end, owing=True)
-            return Saved(response, body, self.lease.pair.server, end)
+            return HeldResponse(response, body, self.lease.pair.server, end)
         await self._start(response, extra)
         while body and not response.complete:
-            self.lease.waiting, self.lease.beat = Waiting.CLIENT, trio.current_time()
+            self.lease.waiting, self.lease.beat = WaitingFor.CLIENT, trio.current_time()
             await self._answer.write(body)
-            self.lease.waiting, self.lease.beat = Waiting.BACKEND, trio.current_time()
+            self.lease.waiting, self.lease.beat = WaitingFor.BACKEND, trio.current_time()
             body = await response.receive()
         self.lease.close(end)
         await self._answer.end_with(body)

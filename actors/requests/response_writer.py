@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _SSE = (b"content-type", b"text/event-stream")
 
 
-class Answer:
+class ResponseWriter:
     """Wraps a Downstream: adds our headers, re-frames if asked, knows how to break off in the client's dialect.
 
     Last words (`end_with`, `send_whole`, `break_off`) are written while no lease is open and nobody watches, so they

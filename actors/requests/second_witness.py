@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from actors.requests.held_responses import Saved
+from actors.requests.held_responses import HeldResponse
 from actors.state.messages import BanPair, Unwelcome
 from fleet.breakers.outcomes import Signal, classify, convict
 from fleet.common.errors import BackendRefused, RouteMissing
@@ -37,15 +37,15 @@ _NEVER: Final = frozenset({407, 511})
 """Statuses between the fleet and a proxy; a client would take them for its own."""
 
 
-class Hearing:
+class SecondWitness:
     """Of one request. `close` must be called in the end; until then refusals are owed to their breakers."""
 
     def __init__(self, fleet: FleetCell, call: Call) -> None:
         self._fleet = fleet
         self._call = call
-        self._heard: list[Saved] = []
-        self._owed: list[tuple[Saved, Lease]] = []
-        self.agreed: Saved | None = None
+        self._heard: list[HeldResponse] = []
+        self._owed: list[tuple[HeldResponse, Lease]] = []
+        self.agreed: HeldResponse | None = None
         """The first of two refusals that say the same: what the client gets, at once."""
         self.others_failed = False
         """Whether some server has failed otherwise than by a refusal."""
@@ -58,7 +58,7 @@ class Hearing:
         """Whether all that is heard so far may well be the request's own fault."""
         return bool(self._heard) and all(one.end.ground in (Ground.DOUBT, Ground.SIZE) for one in self._heard)
 
-    def hear(self, saved: Saved, lease: Lease) -> None:
+    def hear(self, saved: HeldResponse, lease: Lease) -> None:
         """Take a refusal down. Its lease is closed, and has told its breaker nothing."""
         first = next((one for one in self._heard if one.end.agrees(saved.end)), None)
         self._heard.append(saved)
@@ -94,7 +94,7 @@ class Hearing:
             if saved.end.status in (401, 407):
                 lease.cell.mailbox.cast(Unwelcome(saved.end.status, lease.pair.model))
 
-    def last_word(self) -> Saved:
+    def last_word(self) -> HeldResponse:
         """The refusal that is passed on to the client. Raises FleetError if none is any use to it."""
         saved = self.agreed or self._best()
         status, server = saved.end.status, saved.server
@@ -113,7 +113,7 @@ class Hearing:
             retry_after=saved.retry_after,
         )
 
-    def _tells_our_key(self, saved: Saved) -> bool:
+    def _tells_our_key(self, saved: HeldResponse) -> bool:
         """Whether it repeats the key that the fleet has shown it, which is no business of the client's."""
         cell = self._fleet.servers.get(saved.server)
         key = cell.state.spec.plain_key.encode() if cell is not None else b""
@@ -135,7 +135,7 @@ class Hearing:
         if self._fleet.missing.note(state.id, endpoint, state.version, self._fleet.clock.now()):
             log.warning("server has no %s: it is not asked for it again", endpoint, extra={"server": state.id})
 
-    def _best(self) -> Saved:
+    def _best(self) -> HeldResponse:
         """The first of those that tell the client most."""
         best = self._heard[0]
         for saved in self._heard[1:]:

@@ -6,7 +6,7 @@ import math
 from typing import Final
 
 from actors.state.fleet_state import FleetCell
-from actors.state.lease import Lease, Waiting
+from actors.state.lease import Lease, WaitingFor
 from actors.state.servers import ServerCell
 from fleet.breakers.outcomes import ClientLeft, Failed, Revoked
 from fleet.common.errors import FirstByteTimeout, IdleTimeout, Phase
@@ -38,7 +38,7 @@ def _check(fleet: FleetCell, lease: Lease, now: float) -> None:
         lease.revoke(_no_answer(lease, lease.first_byte_by - lease.started))
     elif now >= lease.deadline:
         lease.revoke(_out_of_time(fleet, lease, now))
-    elif lease.waiting is not Waiting.BACKEND:
+    elif lease.waiting is not WaitingFor.BACKEND:
         if now - lease.beat >= fleet.config.timeouts.write:
             lease.revoke(ClientLeft(stalled=True))
     elif lease.streaming:
@@ -50,7 +50,7 @@ def _out_of_time(fleet: FleetCell, lease: Lease, now: float) -> Failed | Revoked
 
     (A generation in one piece has no limit but the deadline.) Who is late because of something else is not.
     """
-    silent = lease.first_byte is None and lease.waiting is Waiting.BACKEND
+    silent = lease.first_byte is None and lease.waiting is WaitingFor.BACKEND
     if silent and now - lease.started >= fleet.config.timeouts.first_byte:
         return _no_answer(lease, now - lease.started)
     return Revoked("total timeout")

@@ -9,14 +9,14 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager
 
 from actors.requests.held_responses import name_server, refuse_loop
-from actors.requests.response_writer import Answer, whereabouts
+from actors.requests.response_writer import ResponseWriter, whereabouts
 from actors.state.fleet_state import FleetCell
 from actors.state.servers import ServerCell
-from actors.state.transfer import Stage, Transfer
+from actors.state.transfer import Transfer, TransferStage
 from actors.upstream.pool import UpstreamRequest
 from fleet.common.errors import BackendError, BadAnswer, FleetError, Phase, ShuttingDown
 from fleet.protocol.call import Call, ClientGone, Downstream
-from fleet.protocol.headers import hops, own_headers, passing
+from fleet.protocol.headers import forwarded_headers, hops, own_headers
 
 
 class _Watched:
@@ -30,11 +30,11 @@ class _Watched:
         return self
 
     async def __anext__(self) -> bytes:
-        self._transfer.moved(Stage.SENDING)
+        self._transfer.moved(TransferStage.SENDING)
         try:
             return await self._pieces.__anext__()
         except StopAsyncIteration:
-            self._transfer.moved(Stage.THINKING)
+            self._transfer.moved(TransferStage.THINKING)
             raise
 
 
@@ -44,7 +44,7 @@ async def transfer(fleet: FleetCell, cell: ServerCell, call: Call, down: Downstr
     Removing the server or stopping the fleet ends it; the client then sees a broken answer.
     """
     refuse_loop(fleet, hops(call.headers))
-    answer = Answer(call, down, fleet.config.timeouts.write)
+    answer = ResponseWriter(call, down, fleet.config.timeouts.write)
     try:
         with watched(fleet, cell) as running:
             await _forward(fleet, cell, call, answer, running)
@@ -87,13 +87,13 @@ def check_open(fleet: FleetCell) -> None:
         raise ShuttingDown("the fleet is shutting down", retry_after=2.0)
 
 
-async def _forward(fleet: FleetCell, cell: ServerCell, call: Call, answer: Answer, running: Transfer) -> None:
+async def _forward(fleet: FleetCell, cell: ServerCell, call: Call, answer: ResponseWriter, running: Transfer) -> None:
     spec = cell.state.spec
-    seen = call.passing or passing(call.headers)
+    seen = call.passing or forwarded_headers(call.headers)
     headers = own_headers(seen, api_key=spec.plain_key, request_id=call.request_id, hop=fleet.hop)
     body = call.body if isinstance(call.body, bytes) else _Watched(call.body, running)
     if isinstance(body, bytes):
-        running.moved(Stage.THINKING)
+        running.moved(TransferStage.THINKING)
     # Who asks before sending gigabytes wants the server's own answer: a blob that exists already is not sent again.
     asks_first = not isinstance(body, bytes) and any(name == b"expect" for name, _ in call.headers)
     request = UpstreamRequest(
@@ -105,9 +105,9 @@ async def _forward(fleet: FleetCell, cell: ServerCell, call: Call, answer: Answe
             raise BadAnswer(f"server '{cell.state.id}' answered {response.status}, a redirect", Phase.HEADERS)
         await answer.start(response, whereabouts(cell.state.id))
         while data := await response.receive():
-            running.moved(Stage.READING)
+            running.moved(TransferStage.READING)
             await answer.write(data, response.raw if not response.complete else b"")
-            running.moved(Stage.ANSWERING)
+            running.moved(TransferStage.ANSWERING)
         await answer.end_with(b"")
     finally:
         response.release()

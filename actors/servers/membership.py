@@ -40,7 +40,7 @@ Way = tuple[Pool, OllamaClient]
 """How a server is reached: for requests, and for control calls."""
 
 
-class Backends(Protocol):
+class BackendFactory(Protocol):
     """How backends are reached; tests put servers in memory here. Both raise ValueError for a spec they cannot use."""
 
     def pool(self, spec: ServerSpec) -> Pool: ...
@@ -54,13 +54,13 @@ class Breakers(Protocol):
     def forget_server(self, server: ServerId) -> None: ...
 
 
-class Roster:
+class Membership:
     """The servers of the fleet. `base` is what the configuration's own layers say; the rest came by the API.
 
     Every method without `await` is synchronous; `schema.servers` names at every moment those that shall stay.
     """
 
-    def __init__(self, fleet: FleetCell, breakers: Breakers, backends: Backends, nursery: trio.Nursery) -> None:
+    def __init__(self, fleet: FleetCell, breakers: Breakers, backends: BackendFactory, nursery: trio.Nursery) -> None:
         self._fleet = fleet
         self._breakers = breakers
         self._backends = backends

@@ -31,7 +31,7 @@ _MOST_NAMES: Final = 256
 """Looked for at one time, and as many remembered in vain; who asks for more is told at once what is known."""
 
 
-class Lookout:
+class InventoryLookup:
     """The loop that looks, and what is asked of it. Any task may ask."""
 
     def __init__(self, servers: Servers, now: Callable[[], float]) -> None:

@@ -24,7 +24,7 @@ from actors.state.messages import (
 from actors.state.servers import ServerCell
 from fleet.breakers.outcomes import Revoked
 from fleet.breakers.recovery_log import Failure, Source
-from fleet.breakers.values import VERDICT, State
+from fleet.breakers.values import VERDICT, BreakerState
 from fleet.common.ids import ANY_MODEL, ModelName, Pair
 from fleet.models.inventory import by_name
 from fleet.scheduling.server_state import Admin, Health, Order, ServerState
@@ -191,7 +191,9 @@ class ServerActor:
             lease.revoke(Revoked("drain timeout"))
 
 
-def _worst(state: ServerState) -> State:
+def _worst(state: ServerState) -> BreakerState:
     """What the least happy breaker of a server says."""
     shown = {gate.state for gate in state.gates.values()}
-    return next((said for said in (State.OPEN, State.HALF_OPEN) if VERDICT[said] in shown), State.CLOSED)
+    return next(
+        (said for said in (BreakerState.OPEN, BreakerState.HALF_OPEN) if VERDICT[said] in shown), BreakerState.CLOSED
+    )

@@ -32,7 +32,7 @@ class Cuttable(Protocol):
     def cut(self) -> None: ...
 
 
-class Waiting(enum.Enum):
+class WaitingFor(enum.Enum):
     """Whom the exchange is waiting for; decides which limit applies and who is to blame."""
 
     BACKEND = "backend"
@@ -90,7 +90,7 @@ class Lease:
         self.started = self.ended = now
         self.first_byte: float | None = None
         self.beat = now
-        self.waiting = Waiting.BACKEND
+        self.waiting = WaitingFor.BACKEND
         self.streaming = False
         self.chunks = 0
         self.deadline = math.inf
@@ -210,7 +210,9 @@ class Lease:
             if self.connection is not None:
                 self.connection.abort()
             # A head that is on its way is not cut off, unless it is what has stalled: an error record can follow it.
-            stuck = self.waiting is Waiting.CLIENT or (self.waiting is Waiting.HEAD and isinstance(end, ClientLeft))
+            stuck = self.waiting is WaitingFor.CLIENT or (
+                self.waiting is WaitingFor.HEAD and isinstance(end, ClientLeft)
+            )
             if stuck and self.answer is not None:
                 self.answer.cut()
 

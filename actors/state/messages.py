@@ -208,7 +208,7 @@ class Try(NamedTuple):
 
 
 @dataclass(slots=True)
-class Record:
+class RequestRecord:
     """One finished request. From: exchange. Bound: the recorder's own; what does not fit is counted as dropped."""
 
     request_id: str

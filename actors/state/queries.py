@@ -17,7 +17,7 @@ from fleet.models.merged_catalog import ServerCatalog
 from fleet.scheduling.server_state import Health, ServerState
 
 
-class Known:
+class FleetQueries:
     """What the handle on the fleet can tell."""
 
     fleet: FleetCell

@@ -14,11 +14,11 @@ from typing import Final
 
 import trio
 
-from actors.state.messages import OURSELVES, Record
+from actors.state.messages import OURSELVES, RequestRecord
 
 log = logging.getLogger("fleet.request")
 
-_LOGGED = tuple(each.name for each in fields(Record) if each.name not in ("tries", "began", "trace"))
+_LOGGED = tuple(each.name for each in fields(RequestRecord) if each.name not in ("tries", "began", "trace"))
 _BACKLOG = 4096
 _KEEP = 1000
 LATELY: Final = 600.0
@@ -29,18 +29,18 @@ _REST = 0.05
 """Seconds between two batches."""
 
 
-class Recorder:
+class RequestLog:
     """The cell and the loop of the recorder actor. `note` is called from the data path and cannot fail."""
 
     def __init__(self) -> None:
-        self._backlog: deque[Record] = deque()
+        self._backlog: deque[RequestRecord] = deque()
         self._resting = trio.lowlevel.ParkingLot()
-        self._recent: deque[Record] = deque(maxlen=_KEEP)
-        self.listeners: list[Callable[[Sequence[Record]], None]] = []
+        self._recent: deque[RequestRecord] = deque(maxlen=_KEEP)
+        self.listeners: list[Callable[[Sequence[RequestRecord]], None]] = []
         """Told of clients' records, batch by batch, off the data path. Who fails has missed a batch, alone."""
         self.failures = 0
         """Batches that a listener has missed."""
-        self._blamed: set[Callable[[Sequence[Record]], None]] = set()
+        self._blamed: set[Callable[[Sequence[RequestRecord]], None]] = set()
         self._turn = trio.Lock()
         self._digested = 0
         self.seen = 0
@@ -51,17 +51,17 @@ class Recorder:
         """When that began: with the first one after `LATELY` seconds without."""
 
     @property
-    def recent(self) -> deque[Record]:
+    def recent(self) -> deque[RequestRecord]:
         """The last requests of clients, oldest first, to the very last: digests all that waits, in this turn."""
         self.flush()
         return self._recent
 
     @property
-    def remembered(self) -> deque[Record]:
+    def remembered(self) -> deque[RequestRecord]:
         """The last requests of clients, oldest first, as far as they are digested; the others are still to be told."""
         return self._recent
 
-    def note(self, record: Record) -> None:
+    def note(self, record: RequestRecord) -> None:
         """Hand over one record; dropped and counted when the recorder is behind."""
         if len(self._backlog) >= _BACKLOG:
             self.dropped += 1
@@ -96,7 +96,7 @@ class Recorder:
                 await trio.lowlevel.checkpoint()
         await trio.lowlevel.checkpoint()
 
-    def digest(self, batch: Sequence[Record]) -> None:
+    def digest(self, batch: Sequence[RequestRecord]) -> None:
         self.seen += len(batch)
         if clients := [record for record in batch if record.client != OURSELVES]:  # ours are in nobody's figures
             self._recent.extend(clients)
@@ -119,7 +119,7 @@ class Recorder:
             self._digested += len(batch)
             self.digest(batch)
 
-    def _blame(self, listener: Callable[[Sequence[Record]], None]) -> None:
+    def _blame(self, listener: Callable[[Sequence[RequestRecord]], None]) -> None:
         """Count it each time, say it once: what fails for one batch is likely to fail for thousands."""
         self.failures += 1
         self._blamed.intersection_update(self.listeners)
@@ -128,7 +128,7 @@ class Recorder:
             log.exception("a batch of finished requests is lost to %r; later losses are only counted", listener)
 
 
-def _rounded(record: Record) -> dict[str, object]:
+def _rounded(record: RequestRecord) -> dict[str, object]:
     shown = {name: getattr(record, name) for name in _LOGGED}
     if record.trace is not None:
         shown["trace_id"] = record.trace.name

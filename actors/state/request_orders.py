@@ -19,7 +19,7 @@ from fleet.scheduling.bans import Ban, BanKind
 _WHAT_NOW: Final = "an operator ended it; ask them before you send it again"
 
 
-class Orders:
+class RequestOrders:
     """Given from any task."""
 
     def __init__(self, fleet: FleetCell) -> None:

@@ -8,7 +8,7 @@ from actors.kit.mailbox import Mailbox
 from actors.state.messages import DispatcherMail
 from actors.state.ticket import PendingTicket
 from fleet.scheduling.bans import Bans
-from fleet.scheduling.decisions import Memory
+from fleet.scheduling.decisions import SchedulerMemory
 from fleet.scheduling.rates import RetryBudget
 
 
@@ -22,7 +22,7 @@ class SchedulerState:
 
     mailbox: Mailbox[DispatcherMail]
     """The dispatcher's."""
-    memory: Memory
+    memory: SchedulerMemory
     budget: RetryBudget
     bans: Bans = field(default_factory=Bans)
     tickets: dict[int, PendingTicket] = field(default_factory=dict)

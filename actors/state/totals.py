@@ -11,7 +11,7 @@ from typing import Final
 import orjson
 import trio
 
-from actors.state.messages import Record
+from actors.state.messages import RequestRecord
 from actors.storage.journal import Document, Journal
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.observability.statistics.aggregates import Sums
@@ -23,7 +23,7 @@ _PAUSE: Final = 1.0
 """Seconds between two marks on the same total."""
 
 
-class Tallies:
+class Totals:
     """The cell and the loop of the tally. `now` is Trio's clock, `wall` the time of day; seconds."""
 
     def __init__(self, now: Callable[[], float], wall: Callable[[], float], journal: Journal) -> None:
@@ -35,7 +35,7 @@ class Tallies:
         self.book = Tally(now(), wall())
         self._restore()
 
-    def note(self, records: Sequence[Record]) -> None:
+    def note(self, records: Sequence[RequestRecord]) -> None:
         """Requests have ended; called by the recorder, batch by batch."""
         seen, gone = self.book.note(records, self._now(), self._wall())
         self._mark(FLEET)

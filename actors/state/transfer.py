@@ -11,7 +11,7 @@ from fleet.common.ids import ServerId
 from fleet.config import Config
 
 
-class Stage(enum.Enum):
+class TransferStage(enum.Enum):
     """What a transfer is waiting for, and hence how long it may stand still."""
 
     SENDING = "sending"
@@ -29,15 +29,15 @@ class Transfer:
         self.scope = trio.CancelScope()
         self.error: FleetError | None = None
         self._server = server
-        self._stage = Stage.SENDING
+        self._stage = TransferStage.SENDING
         self._beat = trio.current_time()
 
-    def moved(self, stage: Stage) -> None:
+    def moved(self, stage: TransferStage) -> None:
         self._stage, self._beat = stage, trio.current_time()
 
     def alive(self) -> None:
         """The server has said something."""
-        self.moved(Stage.ANSWERING)
+        self.moved(TransferStage.ANSWERING)
 
     def revoke(self, why: str) -> None:
         """End it now; the client sees a broken answer."""
@@ -46,7 +46,7 @@ class Transfer:
     def check(self, now: float, config: Config) -> None:
         """End it if it stands still for too long."""
         timeouts = config.timeouts
-        limits = {Stage.READING: timeouts.write, Stage.THINKING: config.total_timeout}
+        limits = {TransferStage.READING: timeouts.write, TransferStage.THINKING: config.total_timeout}
         limit = limits.get(self._stage, timeouts.first_byte)
         if now - self._beat >= limit:
             text = f"the transfer stood still for {limit:g} s ({self._stage.value})"

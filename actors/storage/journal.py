@@ -57,7 +57,7 @@ class StoreView:
 
 
 @dataclass(slots=True, eq=False)
-class Standing:
+class WriterStatus:
     """The part of a `StoreView` that the store itself writes; see there."""
 
     state: Word = "off"
@@ -68,7 +68,7 @@ class Standing:
     moved_aside: str = ""
 
 
-class Keeper(Protocol):
+class JournalWriter(Protocol):
     """The store's actor, as the fleet sees it."""
 
     async def run(self) -> None:
@@ -111,8 +111,8 @@ class Journal:
         """Those who wait for `kept` rest here."""
         self.attached = False
         """Whether a store reads this; without one nothing is marked."""
-        self.keeper: Keeper | None = None
-        self.standing = Standing()
+        self.keeper: JournalWriter | None = None
+        self.standing = WriterStatus()
         self._changes = 0
         self._next_line = next_line
 

@@ -13,7 +13,7 @@ _PRINTABLE: Final = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class BackendAddress:
     """A backend's address. `base_path` has no trailing slash; `host_header` is ready for the wire."""
 
     host: str
@@ -23,7 +23,7 @@ class Endpoint:
     host_header: bytes
 
     @classmethod
-    def parse(cls, url: str) -> Endpoint:
+    def parse(cls, url: str) -> BackendAddress:
         """Read `http[s]://host[:port][/base/path]`.
 
         Raises ValueError, with a text for the operator, for anything else (credentials, a query, another scheme).

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import trio
 from trio.lowlevel import notify_closing, wait_readable, wait_writable
 
-from actors.upstream.address import Endpoint, server_name
+from actors.upstream.address import BackendAddress, server_name
 
 READ_SIZE: Final = 65_536
 SEND_SIZE: Final = 262_144
@@ -170,7 +170,7 @@ def adopt(stream: trio.abc.Stream) -> Link:
     return SocketLink(_take_socket(stream)) if isinstance(stream, trio.SocketStream) else StreamLink(stream)
 
 
-async def connect(endpoint: Endpoint, context: ssl.SSLContext | None) -> Link:
+async def connect(endpoint: BackendAddress, context: ssl.SSLContext | None) -> Link:
     """Look up, connect and, given a `context`, shake hands for TLS.
 
     Raises OSError, BrokenResourceError or UnicodeError. Cancelled: nothing is left open.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 import trio
 
-from actors.upstream.address import Endpoint
+from actors.upstream.address import BackendAddress
 from actors.upstream.connection import SocketLink, StreamLink
 from actors.upstream.pool import Abortable, Pool, UpstreamRequest, UpstreamResponse
 from fleet.common.errors import BackendError, BadAnswer, ConnectTimeout, FirstByteTimeout, Phase
@@ -42,7 +42,7 @@ class Control:
         self._fields = [(b"accept", b"application/json")]
         if self._key:
             self._fields.append((b"authorization", b"Bearer " + self._key))
-        endpoint = Endpoint.parse(clean_url(spec.url))  # whoever made the description may not have looked
+        endpoint = BackendAddress.parse(clean_url(spec.url))  # whoever made the description may not have looked
         trust = _trust() if endpoint.tls and dial is None else None
         self._pool = Pool(endpoint, dial=dial, max_idle=_IDLE, ssl_context=trust)
 

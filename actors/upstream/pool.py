@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 import trio
 
-from actors.upstream.address import Endpoint
+from actors.upstream.address import BackendAddress
 from actors.upstream.connection import Dial, Link, adopt, connect
 from actors.upstream.send_request import Attempt, UpstreamRequest
 from actors.upstream.transport_errors import BROKEN, NO_CONNECTION, broke, unreachable
@@ -24,7 +24,7 @@ from fleet.common.errors import BackendBroke, BackendUnreachable, ConnectTimeout
 from fleet.http1.body_framing import Kind, WireError
 from fleet.http1.response_head import Found, content_length
 
-__all__ = ["Endpoint", "Pool", "UpstreamRequest", "UpstreamResponse"]
+__all__ = ["BackendAddress", "Pool", "UpstreamRequest", "UpstreamResponse"]
 
 # A server that closes an idle connection just as we use it does so at once. One that dies later may have started to
 # work, and asking again would double the work.
@@ -68,7 +68,7 @@ class Pool:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: BackendAddress,
         *,
         dial: Dial | None = None,
         max_idle: int = 64,

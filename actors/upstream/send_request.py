@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from actors.upstream.address import Endpoint
+from actors.upstream.address import BackendAddress
 from actors.upstream.connection import Link
 from actors.upstream.transport_errors import BROKEN, broke
 from fleet.common.errors import BackendBroke, BadRequest, Phase
@@ -53,7 +53,7 @@ class UpstreamRequest:
         """Whether the body can be sent a second time."""
         return isinstance(self.body, bytes)
 
-    def head(self, endpoint: Endpoint) -> bytes:
+    def head(self, endpoint: BackendAddress) -> bytes:
         """The bytes before the body. Raises `BadRequest` if a field or the target would break out of its line."""
         lines = self.lines + self._framing_lines()
         if self.expect_continue:

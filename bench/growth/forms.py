@@ -15,7 +15,7 @@ from fleet.common.steps import finished
 from fleet.observability.tracing.trace_context import parent_of, read_state
 from fleet.protocol.clean_path import moved
 from fleet.protocol.content_encodings import decode_zstd, multipart_model
-from fleet.protocol.headers import passing
+from fleet.protocol.headers import forwarded_headers
 from fleet.security.api_keys import without_keys
 from fleet.security.client_address import TrustedProxies
 from fleet.security.host_header import is_local
@@ -52,7 +52,7 @@ def _field(name: bytes, unit: bytes) -> Case:
         return [(name, unit * (size // len(unit)))]
 
     def run(headers: list[tuple[bytes, bytes]]) -> None:
-        passing(headers)
+        forwarded_headers(headers)
         _wants_events(headers)
         parent_of([(b"traceparent", b"00-" + b"1" * 32 + b"-" + b"1" * 16 + b"-01"), *headers])
         _PROXIES.client_in("10.0.0.1", headers)

@@ -10,7 +10,7 @@ import msgspec
 
 from fleet.breakers.gate import Gate
 from fleet.breakers.state_machine import Breaker
-from fleet.breakers.values import BreakerSettings, ErrorWindow, Run, State, Transition
+from fleet.breakers.values import BreakerSettings, BreakerState, ErrorWindow, FailureRun, Transition
 from fleet.common.ids import Pair
 from fleet.common.randomness import Chance
 
@@ -77,16 +77,18 @@ def restore(
     `shift` seconds are added to every time: the new clock minus the old one. Raises `KeyError`, `TypeError` or
     `ValueError` if the data is not a snapshot.
     """
-    breaker = Breaker(pair, settings, dice, gate, state=State(data["state"]))
+    breaker = Breaker(pair, settings, dice, gate, state=BreakerState(data["state"]))
     for name in _PLAIN:
         setattr(breaker, name, data[name])
     for name in _TIMES:
         setattr(breaker, name, None if data[name] is None else data[name] + shift)
     strikes, transient, crashes, length = data["run"]
-    breaker.run = Run(strikes, transient, crashes, length)
+    breaker.run = FailureRun(strikes, transient, crashes, length)
     breaker.window = ErrorWindow([[start + shift, results, failures] for start, results, failures in data["window"]])
     breaker.kinds = dict(data["kinds"])
-    breaker.history.extend(Transition(at + shift, State(a), State(b), why) for at, a, b, why in data["history"])
+    breaker.history.extend(
+        Transition(at + shift, BreakerState(a), BreakerState(b), why) for at, a, b, why in data["history"]
+    )
     retry_at = math.inf if data["retry_at"] is None else data["retry_at"] + shift
     breaker.show(retry_at)
     return breaker

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from fleet.breakers.values import State
+from fleet.breakers.values import BreakerState
 from fleet.common.ids import ModelName, Pair, ServerId
 
 MOST_SERVERS: Final = 1000
@@ -60,7 +60,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class RecoveryAttempt:
     """One attempt. `number` counts the server's attempts from 1, `in_a_row` its failures up to and with this one.
 
     `model` is empty when the server itself was tried. `state` is that of the pair's breaker (or the server's worst).
@@ -72,7 +72,7 @@ class Attempt:
     source: Source
     number: int
     in_a_row: int
-    state: State
+    state: BreakerState
     error: str = ""
     type: str = ""
 
@@ -83,13 +83,13 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class RecoveryTransition:
     """A breaker changed its state, after `spent` seconds in the one before."""
 
     at: float
     pair: Pair
-    came_from: State
-    to: State
+    came_from: BreakerState
+    to: BreakerState
     why: str
     spent: float
 
@@ -119,13 +119,13 @@ class Results:
 
 
 @dataclass(slots=True)
-class Page:
+class ServerLog:
     """What is known of one server. Times are on the caller's clock; None: has not happened.
 
     `lost_at` is when the newest attempt was made that the ring has dropped: nothing is complete before it.
     """
 
-    attempts: deque[Attempt] = field(default_factory=lambda: deque(maxlen=MOST_ATTEMPTS))
+    attempts: deque[RecoveryAttempt] = field(default_factory=lambda: deque(maxlen=MOST_ATTEMPTS))
     tried: int = 0
     failed: int = 0
     in_a_row: int = 0
@@ -135,7 +135,7 @@ class Page:
     last_success: float | None = None
     last_error: str | None = None
     lost_at: float = -math.inf
-    moves: deque[Move] = field(default_factory=lambda: deque(maxlen=MOST_MOVES))
+    moves: deque[RecoveryTransition] = field(default_factory=lambda: deque(maxlen=MOST_MOVES))
     moved: int = 0
     opened: int = 0
     closed: int = 0
@@ -163,11 +163,11 @@ class Page:
         return (self.last_failure - self.first_failure) / (self.failed - 1)
 
     @property
-    def failures(self) -> Iterator[Attempt]:
+    def failures(self) -> Iterator[RecoveryAttempt]:
         """Those that are kept, newest first."""
         return (attempt for attempt in reversed(self.attempts) if not attempt.ok)
 
-    def try_again(self, pair: Pair, source: Source, state: State, failure: Failure | None, now: float) -> None:
+    def try_again(self, pair: Pair, source: Source, state: BreakerState, failure: Failure | None, now: float) -> None:
         """Note one attempt."""
         if len(self.attempts) == MOST_ATTEMPTS:
             self.lost_at = self.attempts[0].at
@@ -176,12 +176,12 @@ class Page:
         if failure is None:
             self.in_a_row = 0
             self.last_success = now
-            self.attempts.append(Attempt(now, pair.server, pair.model, source, self.tried, 0, state))
+            self.attempts.append(RecoveryAttempt(now, pair.server, pair.model, source, self.tried, 0, state))
             return
         self.in_a_row += 1
         self._fail(failure, now)
         number, text, sort = self.tried, self.last_error or "", error_type(failure.kind)
-        attempt = Attempt(now, pair.server, pair.model, source, number, self.in_a_row, state, text, sort)
+        attempt = RecoveryAttempt(now, pair.server, pair.model, source, number, self.in_a_row, state, text, sort)
         self.attempts.append(attempt)
 
     def _fail(self, failure: Failure, now: float) -> None:
@@ -192,52 +192,64 @@ class Page:
         if text != self.last_error:  # else one string serves a whole run of failures
             self.last_error = text
 
-    def move(self, move: Move) -> None:
+    def move(self, move: RecoveryTransition) -> None:
         """Note that a breaker changed its state."""
         self.moves.append(move)
         self.moved += 1
         self.moved_at = move.at
-        if move.came_from is State.OPEN:
+        if move.came_from is BreakerState.OPEN:
             self.left_open += 1
             self.open_seconds += move.spent
-        if move.to is State.OPEN:
+        if move.to is BreakerState.OPEN:
             self.opened += 1
             self.open_reason = move.why
-        self.closed += move.to is State.CLOSED
+        self.closed += move.to is BreakerState.CLOSED
 
 
-BLANK: Final = Page()
+BLANK: Final = ServerLog()
 """What is known of a server that nothing happened to. Never written."""
 
 
-class Book:
+class RecoveryLog:
     """One page a server. Writers: the servers' and the breakers' actors. Everything is synchronous and O(1).
 
     Bound: `most` pages with two rings each. `told` hears of every breaker that changes its state; must not fail.
     """
 
     def __init__(
-        self, most: int = MOST_SERVERS, told: Callable[[Pair, State, float], None] = lambda pair, to, now: None
+        self, most: int = MOST_SERVERS, told: Callable[[Pair, BreakerState, float], None] = lambda pair, to, now: None
     ) -> None:
         self._told = told
         self._most = most
-        self._pages: dict[ServerId, Page] = {}
+        self._pages: dict[ServerId, ServerLog] = {}
 
     def __len__(self) -> int:
         return len(self._pages)
 
-    def page(self, server: ServerId) -> Page:
+    def page(self, server: ServerId) -> ServerLog:
         """What is known of a server, for reading only; asking creates nothing."""
         return self._pages.get(server, BLANK)
 
     def attempt(
-        self, pair: Pair, source: Source, now: float, *, state: State = State.CLOSED, failure: Failure | None = None
+        self,
+        pair: Pair,
+        source: Source,
+        now: float,
+        *,
+        state: BreakerState = BreakerState.CLOSED,
+        failure: Failure | None = None,
     ) -> None:
         """An attempt to recover ended; without a `failure` it succeeded. `pair.model` empty: the server itself."""
         self._open(pair.server).try_again(pair, source, state, failure, now)
 
     def tested(
-        self, pair: Pair, now: float, seconds: float, *, state: State = State.HALF_OPEN, failure: Failure | None = None
+        self,
+        pair: Pair,
+        now: float,
+        seconds: float,
+        *,
+        state: BreakerState = BreakerState.HALF_OPEN,
+        failure: Failure | None = None,
     ) -> None:
         """A recovery test came to a result: an attempt like any other, counted apart as well."""
         tests = self._open(pair.server).tests
@@ -254,20 +266,20 @@ class Book:
         """A recovery test was given up half-way; it proves nothing."""
         self._open(server).tests.cancelled += 1
 
-    def moved(self, pair: Pair, came_from: State, to: State, why: str, now: float, spent: float) -> None:
+    def moved(self, pair: Pair, came_from: BreakerState, to: BreakerState, why: str, now: float, spent: float) -> None:
         """A breaker changed its state."""
-        self._open(pair.server).move(Move(now, pair, came_from, to, why, spent))
+        self._open(pair.server).move(RecoveryTransition(now, pair, came_from, to, why, spent))
         self._told(pair, to, now)
 
     def forget(self, server: ServerId) -> bool:
         """Tear the page out; False if there was none."""
         return self._pages.pop(server, None) is not None
 
-    def _open(self, server: ServerId) -> Page:
+    def _open(self, server: ServerId) -> ServerLog:
         """The page to write on, moved to the end of the book."""
         page = self._pages.pop(server, None)
         if page is None:
-            page = Page()
+            page = ServerLog()
             while len(self._pages) >= self._most:
                 del self._pages[next(iter(self._pages))]
         self._pages[server] = page

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from fleet.breakers.recovery_log import Attempt, Move, Page, Source
-from fleet.breakers.values import State, Why
+from fleet.breakers.recovery_log import RecoveryAttempt, RecoveryTransition, ServerLog, Source
+from fleet.breakers.values import BreakerState, Why
 from fleet.common.ids import ModelName, ServerId
 
 DAY: Final = 86_400.0
@@ -47,7 +47,7 @@ class Trend(enum.Enum):
     WORSENING = "worsening"
 
 
-def since(page: Page, start: float) -> list[Attempt]:
+def since(page: ServerLog, start: float) -> list[RecoveryAttempt]:
     """The kept attempts after `start`, oldest first."""
     kept = []
     for attempt in reversed(page.attempts):
@@ -57,7 +57,7 @@ def since(page: Page, start: float) -> list[Attempt]:
     return kept[::-1]
 
 
-def pattern_of(page: Page, start: float) -> Pattern:
+def pattern_of(page: ServerLog, start: float) -> Pattern:
     """From the last 20 attempts after `start`; fewer than 3 show nothing.
 
     Persistent: the last 5 or more failed. Flapping: 3 relapses or more. Intermittent: some failed. Else stable.
@@ -72,7 +72,7 @@ def pattern_of(page: Page, start: float) -> Pattern:
     return Pattern.STABLE if all(attempt.ok for attempt in lately) else Pattern.INTERMITTENT
 
 
-def relapses(attempts: Sequence[Attempt], moves: Iterable[Move]) -> int:
+def relapses(attempts: Sequence[RecoveryAttempt], moves: Iterable[RecoveryTransition]) -> int:
     """How often what had recovered failed anew, from the first of these attempts on.
 
     The server: it was healthy again, and then a probe had to bring it back once more. A model: its breaker had closed,
@@ -85,7 +85,7 @@ def relapses(attempts: Sequence[Attempt], moves: Iterable[Move]) -> int:
         if move.at < attempts[0].at:
             continue
         count += move.why in _OPENED_ITSELF and move.pair.model in closed
-        (closed.add if move.to is State.CLOSED else closed.discard)(move.pair.model)
+        (closed.add if move.to is BreakerState.CLOSED else closed.discard)(move.pair.model)
     return count
 
 
@@ -103,7 +103,7 @@ class Analysis:
     advice: tuple[str, ...]
 
 
-def analyse(page: Page, now: float, window: float) -> Analysis:
+def analyse(page: ServerLog, now: float, window: float) -> Analysis:
     """The last `window` seconds of a server, against those before.
 
     Trend: more than 1.5 times as many failures is worsening, fewer than half as many improving. Confidence grows with
@@ -119,7 +119,7 @@ def analyse(page: Page, now: float, window: float) -> Analysis:
     return Analysis(pattern, trend, confidence, len(recent), len(failures), before, dict(types), advice)
 
 
-def _before(page: Page, end: float, window: float) -> float:
+def _before(page: ServerLog, end: float, window: float) -> float:
     """Failures in the window that ends at `end`. If the ring covers it in part, as many as the whole would have had."""
     start = max(end - window, page.lost_at)
     found = sum(not attempt.ok for attempt in since(page, start) if attempt.at <= end)
@@ -169,7 +169,7 @@ class Impact:
     advice: tuple[str, ...]
 
 
-def impact_of(page: Page, open_now: int) -> Impact:
+def impact_of(page: ServerLog, open_now: int) -> Impact:
     """Since the page began. Impacted: some breaker is not closed now (`open_now` of them), or they opened 3 times."""
     impacted = open_now > 0 or page.opened >= IMPACT
     mean_open = page.open_seconds / page.left_open if page.left_open else 0.0
@@ -177,14 +177,14 @@ def impact_of(page: Page, open_now: int) -> Impact:
     return Impact(impacted, page.moved, page.opened, page.opened / max(1, page.closed), mean_open, advice)
 
 
-def _on_impact(page: Page, open_now: int, impacted: bool) -> Iterator[str]:
+def _on_impact(page: ServerLog, open_now: int, impacted: bool) -> Iterator[str]:
     if not page.moved:
         yield "No breaker of this server has moved."
         return
     if open_now:
         yield f"{open_now} of its breakers are not closed now."
     if impacted and page.opened:
-        models = len({move.pair.model for move in page.moves if move.to is State.OPEN})
+        models = len({move.pair.model for move in page.moves if move.to is BreakerState.OPEN})
         yield f"Breakers opened {page.opened} times, lately for {models} models."
     if page.open_reason is not None:
         yield f"The last one opened because: {page.open_reason}."
@@ -206,7 +206,7 @@ class Summary:
     complete: bool
 
 
-def summarise(pages: Mapping[ServerId, Page], now: float, window: float) -> Summary:
+def summarise(pages: Mapping[ServerId, ServerLog], now: float, window: float) -> Summary:
     """The servers given, over the last `window` seconds. Persistent: as `pattern_of` says."""
     start = now - window
     attempts = {server: since(page, start) for server, page in pages.items()}
@@ -224,18 +224,18 @@ def summarise(pages: Mapping[ServerId, Page], now: float, window: float) -> Summ
     )
 
 
-def tests_of(page: Page, model: ModelName | None) -> list[Attempt]:
+def tests_of(page: ServerLog, model: ModelName | None) -> list[RecoveryAttempt]:
     """The kept recovery tests of a model, or of all of the server's models; newest first."""
     tests = (each for each in reversed(page.attempts) if each.source is Source.RECOVERY_TEST)
     return [each for each in tests if model in (None, each.model)]
 
 
-def failures_since(pages: Iterable[Page], start: float) -> int:
+def failures_since(pages: Iterable[ServerLog], start: float) -> int:
     """Kept failures of some servers together after `start`."""
     return sum(not attempt.ok for page in pages for attempt in since(page, start))
 
 
-def latest(pages: Iterable[Page], most: int) -> list[Attempt]:
+def latest(pages: Iterable[ServerLog], most: int) -> list[RecoveryAttempt]:
     """The newest failures of some servers together, newest first."""
     merged = heapq.merge(*(page.failures for page in pages), key=lambda attempt: -attempt.at)
     return list(islice(merged, most))

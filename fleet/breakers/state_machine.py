@@ -20,10 +20,10 @@ from fleet.breakers.values import (
     VERDICT,
     BreakerSection,
     BreakerSettings,
+    BreakerState,
     BreakerView,
     ErrorWindow,
-    Run,
-    State,
+    FailureRun,
     Transition,
     Why,
     trouble,
@@ -31,7 +31,7 @@ from fleet.breakers.values import (
 from fleet.common.ids import Pair
 from fleet.common.randomness import Chance
 
-__all__ = ["Breaker", "BreakerSection", "BreakerSettings", "BreakerView", "State", "Transition", "Why"]
+__all__ = ["Breaker", "BreakerSection", "BreakerSettings", "BreakerState", "BreakerView", "Transition", "Why"]
 
 HISTORY: Final = 32
 MAX_KINDS: Final = 64
@@ -41,7 +41,7 @@ LOOKS: Final = 4
 MEMORY: Final = 10
 """Strikes are forgotten after this many error windows without another failure: old news prove nothing."""
 _SUCCESS: Final = Signal.SUCCESS  # a module's name is found faster than an enum's member
-_CLOSED: Final = State.CLOSED
+_CLOSED: Final = BreakerState.CLOSED
 _WEIGHT: Final = {Signal.SUCCESS: 0.0, Signal.SOFT_FAILURE: 0.5, Signal.FAILURE: 1.0}
 
 
@@ -57,13 +57,13 @@ class Breaker:
     settings: BreakerSettings
     dice: Chance
     gate: Gate = field(default_factory=Gate)
-    state: State = State.CLOSED
+    state: BreakerState = BreakerState.CLOSED
     since: float = 0.0
     why: str = "born"
     wake_at: float = math.inf
     forced_by: str | None = None
     born: int = 0
-    run: Run = field(default_factory=Run)
+    run: FailureRun = field(default_factory=FailureRun)
     window: ErrorWindow = field(default_factory=ErrorWindow)
     struck_at: float = 0.0
     failed_recoveries: int = 0
@@ -86,7 +86,7 @@ class Breaker:
         """A breaker that knows nothing but the verdict its gate shows, which it keeps, and who forced it, if so."""
         new = cls(pair, settings, dice, gate, since=now, forced_by=forced_by, born=gate.generation)
         state = next(state for state, shown in VERDICT.items() if shown is gate.state)
-        if state is not State.CLOSED:
+        if state is not BreakerState.CLOSED:
             new._enter(state, "started anew", now)
         return new
 
@@ -98,16 +98,16 @@ class Breaker:
         """
         if signal is _SUCCESS and self.absorb(now, generation):
             return False
-        trial = self.state is State.HALF_OPEN and not self._is_straggler(generation)
+        trial = self.state is BreakerState.HALF_OPEN and not self._is_straggler(generation)
         freed = trial and self.gate.give_back()
         return self.judge(signal, kind, now, generation) or freed
 
     def judge(self, signal: Signal, kind: str, now: float, generation: int | None = None) -> bool:
         """As `record`, of an attempt whose permit is back already."""
         self._count(signal, kind, now)
-        if self.state is State.OPEN or self._is_straggler(generation):
+        if self.state is BreakerState.OPEN or self._is_straggler(generation):
             return False
-        if self.state is State.HALF_OPEN:
+        if self.state is BreakerState.HALF_OPEN:
             self.attempts += 1
             self.silent_since = now
         changed = False
@@ -136,16 +136,16 @@ class Breaker:
         if now < self.wake_at:
             return False
         changed = False
-        if self.state is State.OPEN:
+        if self.state is BreakerState.OPEN:
             changed = self._move(Why.WAITED, now)
-        elif self.state is State.HALF_OPEN:
+        elif self.state is BreakerState.HALF_OPEN:
             changed = self._look(now)
         else:
-            self.run, self.window = Run(), ErrorWindow()
+            self.run, self.window = FailureRun(), ErrorWindow()
         self._arm()
         return changed
 
-    def force(self, state: State, now: float, by: str) -> bool:
+    def force(self, state: BreakerState, now: float, by: str) -> bool:
         """Put it into a state where it stays, whatever happens, until it is reset or forced again."""
         before = self.gate.state
         self.forced_by = by
@@ -157,14 +157,17 @@ class Breaker:
         before = self.gate.state
         self.forced_by = None
         self.kinds.clear()
-        self._enter(State.CLOSED, "reset", now)
+        self._enter(BreakerState.CLOSED, "reset", now)
         return self.gate.state is not before
 
     def quiet(self, now: float) -> bool:
         """Whether there is nothing worth remembering: closed by itself, no strikes, no failure in the window."""
         self.window.prune(now, self.settings.error_rate_window)
         return (
-            self.state is State.CLOSED and self.forced_by is None and not self.run.length and not self.window.failures
+            self.state is BreakerState.CLOSED
+            and self.forced_by is None
+            and not self.run.length
+            and not self.window.failures
         )
 
     def show(self, retry_at: float) -> None:
@@ -177,7 +180,7 @@ class Breaker:
     def _is_straggler(self, generation: int | None) -> bool:
         if generation is None or generation == self.gate.generation:
             return False
-        return self.state is not State.CLOSED or self.gate.generation != self.born
+        return self.state is not BreakerState.CLOSED or self.gate.generation != self.born
 
     def _count(self, signal: Signal, kind: str, now: float) -> None:
         self.total += 1
@@ -190,10 +193,10 @@ class Breaker:
             self.kinds[kind] = self.kinds.get(kind, 0) + 1
 
     def _succeed(self, now: float) -> bool:
-        self.run = Run()
+        self.run = FailureRun()
         self.successes += 1
         enough = self.successes >= self.settings.recovery_success_threshold
-        if self.state is State.HALF_OPEN and enough and self.forced_by is None:
+        if self.state is BreakerState.HALF_OPEN and enough and self.forced_by is None:
             return self._move(Why.RECOVERED, now)
         return False
 
@@ -205,7 +208,7 @@ class Breaker:
         return self._move(why, now) if why is not None else False
 
     def _trip(self) -> Why | None:
-        if self.state is State.HALF_OPEN:
+        if self.state is BreakerState.HALF_OPEN:
             return Why.TRIAL_FAILED if self.run.strikes >= 1 else None
         if self.run.strikes >= self.run.threshold(self.settings):
             return Why.STRIKES
@@ -214,7 +217,7 @@ class Breaker:
 
     def alive(self, now: float) -> None:
         """A trial that is out has moved: it does not hang."""
-        if self.state is State.HALF_OPEN:
+        if self.state is BreakerState.HALF_OPEN:
             self.silent_since = now
 
     def _look(self, now: float) -> bool:
@@ -227,21 +230,21 @@ class Breaker:
         return self._move(Why.TRIALS_HUNG, now)
 
     def _move(self, why: Why, now: float) -> bool:
-        if self.state is State.HALF_OPEN and MOVES[self.state, why] is State.OPEN:
+        if self.state is BreakerState.HALF_OPEN and MOVES[self.state, why] is BreakerState.OPEN:
             self.failed_recoveries += 1
         self._enter(MOVES[self.state, why], why.value, now)
         return True
 
-    def _enter(self, to: State, why: str, now: float) -> None:
+    def _enter(self, to: BreakerState, why: str, now: float) -> None:
         """Change state; the gate comes last, so that a crash half-way leaves the old verdict standing."""
         self.history.append(Transition(now, self.state, to, why))
         self.state, self.since, self.why = to, now, why
-        if to is not State.OPEN:
-            self.run, self.successes, self.attempts = Run(), 0, 0
-        if to is State.CLOSED:
+        if to is not BreakerState.OPEN:
+            self.run, self.successes, self.attempts = FailureRun(), 0, 0
+        if to is BreakerState.CLOSED:
             self.window, self.failed_recoveries = ErrorWindow(), 0
         self.looked_at = self.silent_since = now
-        self.show(self._retry_at() if to is State.OPEN else 0.0)
+        self.show(self._retry_at() if to is BreakerState.OPEN else 0.0)
 
     def _retry_at(self) -> float:
         if self.forced_by is not None:
@@ -254,9 +257,9 @@ class Breaker:
         self.wake_at = math.inf if self.forced_by is not None else self._due()
 
     def _due(self) -> float:
-        if self.state is State.OPEN:
+        if self.state is BreakerState.OPEN:
             return self.gate.retry_at
-        if self.state is State.HALF_OPEN:
+        if self.state is BreakerState.HALF_OPEN:
             return self.looked_at + self.settings.half_open_timeout / LOOKS
         if self.run.length:
             return self.struck_at + self.settings.error_rate_window * MEMORY
@@ -280,11 +283,11 @@ class Breaker:
             last_failure=self.last_failure,
             last_failure_kind=self.last_kind,
             last_success=self.last_success,
-            next_retry_at=self.gate.retry_at if self.state is State.OPEN and self.forced_by is None else None,
+            next_retry_at=self.gate.retry_at if self.state is BreakerState.OPEN and self.forced_by is None else None,
             error_rate=self.window.rate,
             error_counts=dict(self.kinds),
             consecutive_successes=self.successes,
-            half_open_started_at=self.since if self.state is State.HALF_OPEN else None,
+            half_open_started_at=self.since if self.state is BreakerState.HALF_OPEN else None,
             half_open_attempts=self.attempts,
             consecutive_failed_recoveries=self.failed_recoveries,
             forced_by=self.forced_by,
@@ -295,8 +298,8 @@ class Breaker:
     def _next_step(self, now: float) -> str:
         if self.forced_by is not None:
             return f"stays {self.state.value} until it is reset (forced by {self.forced_by})"
-        if self.state is State.OPEN:
+        if self.state is BreakerState.OPEN:
             return f"half-open in {max(0.0, self.gate.retry_at - now):.0f} s"
-        if self.state is State.HALF_OPEN:
+        if self.state is BreakerState.HALF_OPEN:
             return f"closes after {self.settings.recovery_success_threshold - self.successes} more successes"
         return f"opens after {self.run.threshold(self.settings) - self.run.strikes:g} more failures in a row"

@@ -10,7 +10,7 @@ from fleet.breakers.gate import GateState
 from fleet.common.ids import Pair
 
 
-class State(enum.Enum):
+class BreakerState(enum.Enum):
     """The breaker's state in the admin API's words: closed means that traffic flows."""
 
     CLOSED = "closed"
@@ -30,21 +30,21 @@ class Why(enum.Enum):
 
 
 MOVES: Final = {
-    (State.CLOSED, Why.STRIKES): State.OPEN,
-    (State.CLOSED, Why.ERROR_RATE): State.OPEN,
-    (State.OPEN, Why.WAITED): State.HALF_OPEN,
-    (State.HALF_OPEN, Why.RECOVERED): State.CLOSED,
-    (State.HALF_OPEN, Why.TRIAL_FAILED): State.OPEN,
-    (State.HALF_OPEN, Why.TRIALS_HUNG): State.OPEN,
+    (BreakerState.CLOSED, Why.STRIKES): BreakerState.OPEN,
+    (BreakerState.CLOSED, Why.ERROR_RATE): BreakerState.OPEN,
+    (BreakerState.OPEN, Why.WAITED): BreakerState.HALF_OPEN,
+    (BreakerState.HALF_OPEN, Why.RECOVERED): BreakerState.CLOSED,
+    (BreakerState.HALF_OPEN, Why.TRIAL_FAILED): BreakerState.OPEN,
+    (BreakerState.HALF_OPEN, Why.TRIALS_HUNG): BreakerState.OPEN,
 }
 VERDICT: Final = {
-    State.CLOSED: GateState.OPEN,
-    State.HALF_OPEN: GateState.LIMITED,
-    State.OPEN: GateState.SHUT,
+    BreakerState.CLOSED: GateState.OPEN,
+    BreakerState.HALF_OPEN: GateState.LIMITED,
+    BreakerState.OPEN: GateState.SHUT,
 }
 
 
-class Trouble(enum.Enum):
+class FailureKind(enum.Enum):
     """What sort of failure a kind (`fleet.breakers.outcomes.kind`) stands for, as far as the threshold is concerned."""
 
     TRANSIENT = "transient"
@@ -54,24 +54,24 @@ class Trouble(enum.Enum):
 
 
 _TROUBLES: Final = {
-    "backend_unreachable": Trouble.TRANSIENT,
-    "backend_broke": Trouble.TRANSIENT,
-    "connect_timeout": Trouble.TRANSIENT,
-    "first_byte_timeout": Trouble.TRANSIENT,
-    "idle_timeout": Trouble.TRANSIENT,
-    "refused_502": Trouble.TRANSIENT,
-    "refused_503": Trouble.TRANSIENT,
-    "refused_504": Trouble.TRANSIENT,
-    "refused_429": Trouble.OVERLOAD,
+    "backend_unreachable": FailureKind.TRANSIENT,
+    "backend_broke": FailureKind.TRANSIENT,
+    "connect_timeout": FailureKind.TRANSIENT,
+    "first_byte_timeout": FailureKind.TRANSIENT,
+    "idle_timeout": FailureKind.TRANSIENT,
+    "refused_502": FailureKind.TRANSIENT,
+    "refused_503": FailureKind.TRANSIENT,
+    "refused_504": FailureKind.TRANSIENT,
+    "refused_429": FailureKind.OVERLOAD,
     # These count as failures when the model runner died, or another server answered what this one refused.
-    "refused_500": Trouble.CRASH,
-    "stream_error": Trouble.CRASH,
+    "refused_500": FailureKind.CRASH,
+    "stream_error": FailureKind.CRASH,
 }
 
 
-def trouble(kind: str) -> Trouble:
+def trouble(kind: str) -> FailureKind:
     """The sort of a failure kind; unknown kinds are `OTHER`."""
-    return _TROUBLES.get(kind, Trouble.OTHER)
+    return _TROUBLES.get(kind, FailureKind.OTHER)
 
 
 class BreakerSection(Protocol):
@@ -183,7 +183,7 @@ class ErrorWindow:
 
 
 @dataclass(slots=True)
-class Run:
+class FailureRun:
     """The present run of failures: `strikes` by weight, of which some are transient or crashes; `length` failures."""
 
     strikes: float = 0.0
@@ -191,11 +191,11 @@ class Run:
     crashes: float = 0.0
     length: int = 0
 
-    def add(self, weight: float, sort: Trouble) -> None:
+    def add(self, weight: float, sort: FailureKind) -> None:
         """One more failure."""
         self.strikes += weight
-        self.transient += weight if sort is Trouble.TRANSIENT else 0.0
-        self.crashes += weight if sort is Trouble.CRASH else 0.0
+        self.transient += weight if sort is FailureKind.TRANSIENT else 0.0
+        self.crashes += weight if sort is FailureKind.CRASH else 0.0
         self.length += 1
 
     def threshold(self, rules: BreakerSettings) -> int:
@@ -217,8 +217,8 @@ class Transition:
     """One change of state, for the history that the admin API shows."""
 
     at: float
-    came_from: State
-    to: State
+    came_from: BreakerState
+    to: BreakerState
     why: str
 
 
@@ -232,7 +232,7 @@ class BreakerView:
     """
 
     pair: Pair
-    state: State
+    state: BreakerState
     since: float
     why: str
     next_step: str

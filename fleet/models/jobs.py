@@ -58,7 +58,7 @@ class Progress:
     eta: float | None = None
 
 
-class Waiting(Protocol):
+class WaitingJob(Protocol):
     """What decides whose turn it is."""
 
     @property
@@ -74,7 +74,7 @@ class Waiting(Protocol):
     def number(self) -> int: ...
 
 
-W = TypeVar("W", bound=Waiting)
+W = TypeVar("W", bound=WaitingJob)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Limits:
     total: int
 
 
-def choose(waiting: Iterable[W], running: Collection[Waiting], limits: Limits) -> W | None:
+def choose(waiting: Iterable[W], running: Collection[WaitingJob], limits: Limits) -> W | None:
     """Whose turn it is: of those there is room for, the highest priority, then the oldest; None: nobody's.
 
     Two jobs never work on the same model of the same server side by side: a deletion would race a pull.

@@ -38,7 +38,7 @@ class ServerCatalog:
 
 
 @dataclass(frozen=True, slots=True)
-class Conflict:
+class DigestConflict:
     """One name that means different things: digest to the servers that hold it."""
 
     model: ModelName
@@ -60,7 +60,7 @@ def tags(catalogs: Sequence[ServerCatalog]) -> list[Row]:
     return sorted(winners, key=lambda row: -int(seconds(row.get("modified_at"))))
 
 
-def conflicts(catalogs: Sequence[ServerCatalog]) -> list[Conflict]:
+def conflicts(catalogs: Sequence[ServerCatalog]) -> list[DigestConflict]:
     """Names whose digest differs between servers, by name. Rows without a digest say nothing."""
     found = []
     for model, entries in sorted(_by_model(catalogs, "tags").items()):
@@ -70,7 +70,7 @@ def conflicts(catalogs: Sequence[ServerCatalog]) -> list[Conflict]:
             if isinstance(digest, str) and digest.strip("0"):
                 holders.setdefault(digest.removeprefix("sha256:").lower(), []).append(entry.server)
         if len(holders) > 1:
-            found.append(Conflict(model, holders))
+            found.append(DigestConflict(model, holders))
     return found
 
 

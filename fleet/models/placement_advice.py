@@ -33,7 +33,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ModelUse:
     """How things stand with one model: requests in the last hour and in the last `LATELY` seconds, seconds of one.
 
     `loaded`: usable servers that have it in memory. `loadable`: usable ones that hold it and have not, best first.
@@ -56,12 +56,12 @@ class Standing:
 class Advice:
     """A model that should be loaded on the `suggested` servers, and why."""
 
-    standing: Standing
+    standing: ModelUse
     reason: str
     suggested: tuple[ServerId, ...]
 
 
-def advise(standing: Standing) -> Advice | None:
+def advise(standing: ModelUse) -> Advice | None:
     """Whether to load the model on more servers; None if not, or if there is nowhere to load it."""
     if standing.hour < OFTEN or not standing.loadable:
         return None
@@ -77,7 +77,7 @@ def advise(standing: Standing) -> Advice | None:
     return Advice(standing, _reason(standing), tuple(suggested))
 
 
-def _reason(standing: Standing) -> str:
+def _reason(standing: ModelUse) -> str:
     often = f"asked for {standing.hour} times in the last hour"
     if not standing.loaded:
         return f"{often}, and in no usable server's memory"

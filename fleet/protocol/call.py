@@ -11,7 +11,7 @@ from fleet.common.ids import ANY_MODEL, ModelName, RequestId, ServerId
 
 if TYPE_CHECKING:
     from fleet.protocol.dialects.base import Dialect
-    from fleet.protocol.headers import Passing
+    from fleet.protocol.headers import ForwardedHeaders
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Header fields in order, names in lower case."""
@@ -51,7 +51,7 @@ class Call:
     by: str = ""
     content_length: int | None = None
     runs: bool = True
-    passing: Passing | None = None
+    passing: ForwardedHeaders | None = None
     runner: Mapping[str, object] | None = None
 
     @property

@@ -19,7 +19,7 @@ from fleet.protocol.dialects import ANTHROPIC, NATIVE, OPENAI, Dialect
 from fleet.protocol.headers import field as header
 
 
-class Kind(enum.Enum):
+class EndpointKind(enum.Enum):
     """What an endpoint does."""
 
     GENERATE = "generate"
@@ -43,7 +43,7 @@ class Endpoint:
 
     path: str
     dialect: Dialect
-    kind: Kind
+    kind: EndpointKind
     streams: bool = True
     stream_default: bool = False
     embedding: bool = False
@@ -56,17 +56,17 @@ class Endpoint:
 SHOW: Final = "/api/show"
 """Describes a model; no runner works for it."""
 _TABLE: Final = (
-    Endpoint("/api/generate", NATIVE, Kind.GENERATE, stream_default=True, loads=True),
-    Endpoint("/api/chat", NATIVE, Kind.CHAT, stream_default=True, loads=True),
-    Endpoint("/api/embed", NATIVE, Kind.EMBED, streams=False, embedding=True),
-    Endpoint("/api/embeddings", NATIVE, Kind.EMBED, streams=False, embedding=True, case_sensitive=True),
-    Endpoint(SHOW, NATIVE, Kind.SHOW, streams=False),
-    Endpoint("/v1/chat/completions", OPENAI, Kind.CHAT, zstd=True),
-    Endpoint("/v1/completions", OPENAI, Kind.COMPLETION, zstd=True),
-    Endpoint("/v1/embeddings", OPENAI, Kind.EMBED, streams=False, embedding=True, zstd=True),
-    Endpoint("/v1/responses", OPENAI, Kind.RESPONSES, zstd=True),
-    Endpoint("/v1/messages", ANTHROPIC, Kind.MESSAGES, zstd=True),
-    Endpoint("/v1/audio/transcriptions", OPENAI, Kind.TRANSCRIPTION, streams=False, multipart=True),
+    Endpoint("/api/generate", NATIVE, EndpointKind.GENERATE, stream_default=True, loads=True),
+    Endpoint("/api/chat", NATIVE, EndpointKind.CHAT, stream_default=True, loads=True),
+    Endpoint("/api/embed", NATIVE, EndpointKind.EMBED, streams=False, embedding=True),
+    Endpoint("/api/embeddings", NATIVE, EndpointKind.EMBED, streams=False, embedding=True, case_sensitive=True),
+    Endpoint(SHOW, NATIVE, EndpointKind.SHOW, streams=False),
+    Endpoint("/v1/chat/completions", OPENAI, EndpointKind.CHAT, zstd=True),
+    Endpoint("/v1/completions", OPENAI, EndpointKind.COMPLETION, zstd=True),
+    Endpoint("/v1/embeddings", OPENAI, EndpointKind.EMBED, streams=False, embedding=True, zstd=True),
+    Endpoint("/v1/responses", OPENAI, EndpointKind.RESPONSES, zstd=True),
+    Endpoint("/v1/messages", ANTHROPIC, EndpointKind.MESSAGES, zstd=True),
+    Endpoint("/v1/audio/transcriptions", OPENAI, EndpointKind.TRANSCRIPTION, streams=False, multipart=True),
 )
 ENDPOINTS: Final[dict[str, Endpoint]] = {endpoint.path: endpoint for endpoint in _TABLE}
 """The hot endpoints by path."""
@@ -163,7 +163,7 @@ def is_compressed(endpoint: Endpoint, headers: Headers) -> bool:
 def _seen(endpoint: Endpoint, seen: Peek) -> Understood:
     if not seen.readable:
         return Understood(embedding=endpoint.embedding, stream=endpoint.stream_default)
-    return _understood(endpoint, seen, seen.asked if endpoint.kind is Kind.SHOW else seen.model or "")
+    return _understood(endpoint, seen, seen.asked if endpoint.kind is EndpointKind.SHOW else seen.model or "")
 
 
 def known_methods(path: str) -> tuple[str, ...] | None:
@@ -204,7 +204,7 @@ def redirect(method: str, path: str) -> tuple[int, str] | None:
 
 
 def _understood(endpoint: Endpoint, seen: Peek, asked: str) -> Understood:
-    load = endpoint.loads and (seen.prompt_empty if endpoint.kind is Kind.GENERATE else seen.messages_empty)
+    load = endpoint.loads and (seen.prompt_empty if endpoint.kind is EndpointKind.GENERATE else seen.messages_empty)
     stream = endpoint.stream_default if seen.stream is None else seen.stream
     name = model_names.parse(asked)
     return Understood(

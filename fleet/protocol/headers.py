@@ -84,14 +84,14 @@ def connection_fields(headers: Headers) -> frozenset[bytes]:
     return _HOP_BY_HOP | {b"proxy-connection"} | frozenset(_named_by_connection(list(headers)))
 
 
-class Passing(NamedTuple):
+class ForwardedHeaders(NamedTuple):
     """What of a client's header fields goes on to a backend: as complete lines, and the fleets they came through."""
 
     lines: bytes
     hops: tuple[bytes, ...]
 
 
-def passing(headers: Headers, is_secret: Callable[[bytes], bool] = lambda value: False) -> Passing:
+def forwarded_headers(headers: Headers, is_secret: Callable[[bytes], bool] = lambda value: False) -> ForwardedHeaders:
     """Work out once what every attempt of a request sends. A field that holds a credential is not passed on.
 
     Which those are, names tell, and `is_secret` for what is in a field of any other name.
@@ -101,10 +101,10 @@ def passing(headers: Headers, is_secret: Callable[[bytes], bool] = lambda value:
         for name, value in _pass(headers, _NOT_UPSTREAM, _NOT_UPSTREAM_PREFIXES)
         if not (is_credential_name(name) or is_secret(value) or is_secret(name))
     ]
-    return Passing(b"".join([b"%b: %b\r\n" % pair for pair in kept]), tuple(hops(headers)))
+    return ForwardedHeaders(b"".join([b"%b: %b\r\n" % pair for pair in kept]), tuple(hops(headers)))
 
 
-def own_headers(seen: Passing, *, api_key: str, request_id: str, hop: bytes = b"") -> list[Field]:
+def own_headers(seen: ForwardedHeaders, *, api_key: str, request_id: str, hop: bytes = b"") -> list[Field]:
     """What we say to a backend ourselves, beside the lines that are passed on.
 
     `api_key` is the backend's own key; the client's credentials are never passed on. `hop` names this fleet.

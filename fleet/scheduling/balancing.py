@@ -35,7 +35,7 @@ _NEW: Final = PairStats.fresh()
 """What is known of a pair that has served nothing yet. Never written."""
 
 
-class Policy(Protocol):
+class BalancingPolicy(Protocol):
     """One way to choose. `parts` names what `score` returns."""
 
     @property
@@ -54,7 +54,7 @@ class Mindful:
     `fleet.scheduling.cooldown`).
     """
 
-    def __init__(self, policy: Policy, unit: float) -> None:
+    def __init__(self, policy: BalancingPolicy, unit: float) -> None:
         self.name = policy.name
         self.parts = ("cooling", *policy.parts)
         self._score = policy.score
@@ -163,7 +163,7 @@ class Random:
 _UNITS: Final = {"fastest_response": _TYPICAL_FIRST_BYTE, "round_robin": 2.0}
 _UNIT: Final = 0.1
 """What a fast failure weighs, in the policy's own measure: seconds, turns, or shares of one."""
-_MAKERS: Final[Mapping[str, Callable[[Config, Chance], Policy]]] = {
+_MAKERS: Final[Mapping[str, Callable[[Config, Chance], BalancingPolicy]]] = {
     "weighted": lambda config, chance: Weighted(config.load_balancer.weights),
     "least_connections": lambda config, chance: LeastConnections(),
     "fastest_response": lambda config, chance: FastestResponse(),
@@ -172,7 +172,7 @@ _MAKERS: Final[Mapping[str, Callable[[Config, Chance], Policy]]] = {
 }
 
 
-def make_policy(config: Config, chance: Chance) -> Policy:
+def make_policy(config: Config, chance: Chance) -> BalancingPolicy:
     """The policy that `load_balancer.policy` names."""
     name = config.load_balancer.policy
     return Mindful(_MAKERS[name](config, chance), _UNITS.get(name, _UNIT))

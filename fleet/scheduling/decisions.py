@@ -11,7 +11,7 @@ from fleet.common.ids import ModelName, RequestId, ServerId
 from fleet.scheduling.balancing import Parts, Scored
 from fleet.scheduling.rates import ServiceRate
 from fleet.scheduling.server_state import ServerState
-from fleet.scheduling.slots import Ledger
+from fleet.scheduling.slots import Slots
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +52,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class SchedulerLimits:
     """The limits a board keeps to. Seconds; `max_in_flight` is the fleet-wide cap (None: the sum of the slots)."""
 
     ageing: float = 30.0
@@ -81,10 +81,10 @@ class ServiceAverage:
 
 
 @dataclass(slots=True)
-class Memory:
+class SchedulerMemory:
     """What outlives a crash of the dispatcher: the fleet-wide ledger, rates, decisions, counters."""
 
-    total: Ledger
+    total: Slots
     decisions: deque[Decision]
     rate: ServiceRate = field(default_factory=ServiceRate)
     rates: dict[ModelName, ServiceRate] = field(default_factory=dict)
@@ -98,15 +98,15 @@ class Memory:
     paused_by: str = ""
 
     @classmethod
-    def fresh(cls, rules: Rules) -> Memory:
-        return cls(Ledger(_cap(rules)), deque(maxlen=rules.decisions))
+    def fresh(cls, rules: SchedulerLimits) -> SchedulerMemory:
+        return cls(Slots(_cap(rules)), deque(maxlen=rules.decisions))
 
-    def keep_to(self, rules: Rules) -> None:
+    def keep_to(self, rules: SchedulerLimits) -> None:
         """Other rules hold from now on: what runs beyond a lower cap goes on, the oldest decisions are forgotten."""
         self.total.capacity = _cap(rules)
         if self.decisions.maxlen != rules.decisions:
             self.decisions = deque(self.decisions, maxlen=rules.decisions)
 
 
-def _cap(rules: Rules) -> float:
+def _cap(rules: SchedulerLimits) -> float:
     return float("inf") if rules.max_in_flight is None else rules.max_in_flight

@@ -13,12 +13,12 @@ from fleet.breakers.gate import GateState
 from fleet.common.errors import FleetError, ModelNotFound, NoServer, QueueFull, ServerNotFound
 from fleet.common.ids import ANY_MODEL, ModelName, ServerId
 from fleet.common.randomness import Chance
-from fleet.scheduling.balancing import Policy, Scored
-from fleet.scheduling.decisions import Decision, Grant, Memory, Rules
+from fleet.scheduling.balancing import BalancingPolicy, Scored
+from fleet.scheduling.decisions import Decision, Grant, SchedulerLimits, SchedulerMemory
 from fleet.scheduling.rates import ServiceRate
-from fleet.scheduling.server_index import Index
+from fleet.scheduling.server_index import ServerIndex
 from fleet.scheduling.server_state import Health, ServerState
-from fleet.scheduling.wait_queue import Entry, Line, Queue, Ticket
+from fleet.scheduling.wait_queue import Entry, Queue, Ticket, TicketHeap
 
 _TIE: Final = 1e-9
 """Scores closer than this are equal."""
@@ -27,18 +27,20 @@ _MOST_RATES: Final = 4096
 """Models with a pace of their own, before those that nobody lists any more are forgotten."""
 
 
-class Board:
+class Scheduler:
     """Every method is synchronous; each leaves the invariant intact once its grants have been handed out."""
 
-    def __init__(self, rules: Rules, policy: Policy, chance: Chance, memory: Memory, now: float) -> None:
+    def __init__(
+        self, rules: SchedulerLimits, policy: BalancingPolicy, chance: Chance, memory: SchedulerMemory, now: float
+    ) -> None:
         self.rules = rules
         self.policy = policy
         self.memory = memory
         self.queue = Queue(rules.ageing)
-        self.index = Index(now)
+        self.index = ServerIndex(now)
         self._chance = chance
 
-    def reconfigure(self, rules: Rules, policy: Policy) -> None:
+    def reconfigure(self, rules: SchedulerLimits, policy: BalancingPolicy) -> None:
         """Go on by other rules; nobody who waits is sent away. The caller goes on with `serve_anywhere`."""
         waiting = self.queue.tickets() if rules.ageing != self.rules.ageing else None
         self.rules, self.policy = rules, policy
@@ -258,25 +260,25 @@ class Board:
 
     def _check_hope(self, ticket: Ticket, now: float) -> None:
         """No server can take this ticket. Raises unless one may turn up within the grace."""
-        if not self.index.servers or self._beyond_hope(ticket.model, ticket.excluded, now):
+        if not self.index.servers or self._unservable(ticket.model, ticket.excluded, now):
             raise self._no_server(ticket, now)
 
-    def _hopeless(self, line: Line, now: float) -> bool:
+    def _hopeless(self, line: TicketHeap, now: float) -> bool:
         if line.terms.pinned is not None:
             server = self.index.servers.get(line.terms.pinned)
             return server is None or (not server.usable and now - server.since >= self.rules.grace)
         assert line.terms.model is not None
         if self.index.accepts(line.terms.model, line.terms.excluded):
             return False
-        return self._beyond_hope(line.terms.model, line.terms.excluded, now)
+        return self._unservable(line.terms.model, line.terms.excluded, now)
 
-    def _beyond_hope(self, model: ModelName, excluded: frozenset[ServerId], now: float) -> bool:
+    def _unservable(self, model: ModelName, excluded: frozenset[ServerId], now: float) -> bool:
         """Of a model that nobody accepting can serve now: whether waiting any longer makes no sense."""
         if excluded and self.index.accepts(model, frozenset()):
             return True
         if not self.index.knows(model) and self.index.complete(now):
             return True
-        return now - self.index.lonely_since(model) >= self.rules.grace
+        return now - self.index.unroutable_since(model) >= self.rules.grace
 
     def _no_server(self, ticket: Ticket, now: float) -> FleetError:
         if ticket.pinned is None and not self.index.knows(ticket.model) and self.index.complete(now):

@@ -22,8 +22,8 @@ _UNSEEN_GRACE: Final = 60.0
 _NONE: Final[IndexedSet[ServerState]] = IndexedSet()
 
 
-class Index:
-    """The maps, and since when a model has had no routable server (`lonely_since`)."""
+class ServerIndex:
+    """The maps, and since when a model has had no routable server (`unroutable_since`)."""
 
     def __init__(self, now: float) -> None:
         self.servers: dict[ServerId, ServerState] = {}
@@ -120,7 +120,7 @@ class Index:
             return True
         return any(server.id not in excluded for server in self._spares.get(model, _NONE))
 
-    def lonely_since(self, model: ModelName) -> float:
+    def unroutable_since(self, model: ModelName) -> float:
         """Since when no server could serve the model."""
         return self._lonely.get(model, self._started)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from fleet.breakers.gate import Gate, GateState
 from fleet.common.ids import ANY_MODEL, ModelName, ServerId
 from fleet.scheduling.moving_average import PairStats
-from fleet.scheduling.slots import Ledger
+from fleet.scheduling.slots import Slots
 
 if TYPE_CHECKING:
     from fleet.config import ServerSpec
@@ -100,12 +100,12 @@ class ServerState:
     unwelcome: str = ""
     """Why requests of the fleet are refused although probes are answered; empty if they are not."""
     stats: dict[ModelName, PairStats] = field(default_factory=dict)
-    ledger: Ledger = field(init=False)
+    ledger: Slots = field(init=False)
     last_granted: int = 0
 
     def __post_init__(self) -> None:
         self.id = self.spec.id
-        self.ledger = Ledger(self.spec.max_concurrency)
+        self.ledger = Slots(self.spec.max_concurrency)
 
     @property
     def in_use(self) -> int:

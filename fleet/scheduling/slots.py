@@ -9,7 +9,7 @@ from fleet.common.ids import ModelName
 
 
 @dataclass(slots=True)
-class Ledger:
+class Slots:
     """Open leases by number. `capacity` is the most that may be open; lowering it never closes any.
 
     `numbers` may be read by anybody (its length is asked of every candidate for every request); only `open` and

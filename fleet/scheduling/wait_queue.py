@@ -37,17 +37,17 @@ class Ticket:
     runs: bool = True
 
     @property
-    def terms(self) -> Terms:
+    def terms(self) -> TicketTerms:
         if self.pinned is not None:
-            return Terms(None, self.pinned, frozenset())
-        return Terms(self.model, None, self.excluded)
+            return TicketTerms(None, self.pinned, frozenset())
+        return TicketTerms(self.model, None, self.excluded)
 
 
 Entry = tuple[float, int, Ticket]
 """A ticket as it stands in line: its rank, its number (no two are equal, so tickets are never compared), itself."""
 
 
-class Terms(NamedTuple):
+class TicketTerms(NamedTuple):
     """What makes tickets equal in the eyes of every server."""
 
     model: ModelName | None
@@ -56,13 +56,13 @@ class Terms(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class Line:
+class TicketHeap:
     """One heap of tickets with equal terms. Who is not in `members` any more is a tombstone; none is at the head.
 
     A line with nobody in it does not exist: `head` is there whenever the line is.
     """
 
-    terms: Terms
+    terms: TicketTerms
     heap: list[Entry] = field(default_factory=list)
     members: set[int] = field(default_factory=set)
 
@@ -84,7 +84,7 @@ class Line:
             heapq.heapify(self.heap)
 
 
-_NO_LINES: Mapping[Terms, Line] = {}
+_NO_LINES: Mapping[TicketTerms, TicketHeap] = {}
 
 
 class Queue:
@@ -95,9 +95,9 @@ class Queue:
 
     def __init__(self, ageing: float) -> None:
         self.ageing = ageing
-        self._by_model: dict[ModelName, dict[Terms, Line]] = {}
-        self._pinned: dict[ServerId, Line] = {}
-        self._where: dict[int, Line] = {}
+        self._by_model: dict[ModelName, dict[TicketTerms, TicketHeap]] = {}
+        self._pinned: dict[ServerId, TicketHeap] = {}
+        self._where: dict[int, TicketHeap] = {}
 
     def __len__(self) -> int:
         return len(self._where)
@@ -157,7 +157,7 @@ class Queue:
         line = self._pinned.get(server)
         return line.head() if line else None
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Iterator[TicketHeap]:
         """Every line with somebody in it."""
         for lines in self._by_model.values():
             yield from lines.values()
@@ -171,14 +171,14 @@ class Queue:
     def waiting_of(self, model: ModelName) -> int:
         return sum(len(line.members) for line in self._by_model.get(model, {}).values())
 
-    def _line(self, terms: Terms) -> Line:
+    def _line(self, terms: TicketTerms) -> TicketHeap:
         if terms.pinned is not None:
-            return self._pinned.get(terms.pinned) or self._pinned.setdefault(terms.pinned, Line(terms))
+            return self._pinned.get(terms.pinned) or self._pinned.setdefault(terms.pinned, TicketHeap(terms))
         assert terms.model is not None
         lines = self._by_model.setdefault(terms.model, {})
-        return lines.get(terms) or lines.setdefault(terms, Line(terms))
+        return lines.get(terms) or lines.setdefault(terms, TicketHeap(terms))
 
-    def _drop(self, terms: Terms) -> None:
+    def _drop(self, terms: TicketTerms) -> None:
         if terms.pinned is not None:
             self._pinned.pop(terms.pinned, None)
             return

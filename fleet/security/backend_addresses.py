@@ -47,7 +47,7 @@ _PART = re.compile(r"0[xX]0*[0-9a-fA-F]{0,8}|0*[0-9]{1,12}")  # any number of ze
 _METADATA_SAYS: Final = "is where a cloud hands out credentials to its machines, never an Ollama server"
 
 
-class Backends(Protocol):
+class AllowedBackends(Protocol):
     """The part of the configuration that says where backends may live."""
 
     @property
@@ -60,7 +60,7 @@ class Backends(Protocol):
     def allowed(self) -> Sequence[str]: ...
 
 
-def refusal(url: str, section: Backends) -> str | None:
+def refusal(url: str, section: AllowedBackends) -> str | None:
     """Why a (well-formed) URL must not be a server's, as the end of a sentence; None if nothing speaks against it.
 
     Judges what is written. A name is judged by its addresses too, once somebody has resolved it: `refused_addresses`.
@@ -78,7 +78,7 @@ def refusal(url: str, section: Backends) -> str | None:
     return None if not section.allowed or host in names or networks else _not_listed(host)
 
 
-def refused_addresses(host: str, addresses: Sequence[str], section: Backends) -> str | None:
+def refused_addresses(host: str, addresses: Sequence[str], section: AllowedBackends) -> str | None:
     """Why a name with these addresses must not be used: one bad address is enough. None if all are fine."""
     named = not section.allowed or _name(host) in split_allowed(section.allowed)[0]
     for text in addresses:
@@ -129,7 +129,7 @@ def _not_listed(host: str) -> str:
     return f"is not in security.backends.allowed: {host[:100]}"
 
 
-def _refused(address: Address, section: Backends) -> str | None:
+def _refused(address: Address, section: AllowedBackends) -> str | None:
     for each in _meant(address):
         if each in _METADATA:
             return _METADATA_SAYS
@@ -142,7 +142,7 @@ def _refused(address: Address, section: Backends) -> str | None:
     return None
 
 
-def _listed(address: Address, section: Backends) -> bool:
+def _listed(address: Address, section: AllowedBackends) -> bool:
     if not section.allowed:
         return True
     names, networks = split_allowed(section.allowed)

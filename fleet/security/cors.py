@@ -65,7 +65,7 @@ _MAX_AGE: Final = b"43200"
 _LONGEST: Final = 512
 
 
-class Verdict(enum.Enum):
+class CorsVerdict(enum.Enum):
     """What becomes of a request with this Origin."""
 
     ABSENT = "absent"
@@ -81,16 +81,16 @@ def allowed_origins(configured: Iterable[str], *, defaults: bool = True) -> tupl
     return (*own, *DEFAULT_ORIGINS) if defaults else own
 
 
-def decide(origin: str | None, allowed: Sequence[str], host: str = "") -> Verdict:
+def decide(origin: str | None, allowed: Sequence[str], host: str = "") -> CorsVerdict:
     """Judge an Origin header field. `host` is the request's Host: a page of our own is not cross-origin."""
     if not origin:
-        return Verdict.ABSENT
+        return CorsVerdict.ABSENT
     if len(origin) > _LONGEST:
-        return Verdict.DENIED
+        return CorsVerdict.DENIED
     origin = origin.lower()
     if host and origin in (f"http://{host.lower()}", f"https://{host.lower()}"):
-        return Verdict.ABSENT
-    return Verdict.ALLOWED if any(_matches(origin, rule) for rule in allowed) else Verdict.DENIED
+        return CorsVerdict.ABSENT
+    return CorsVerdict.ALLOWED if any(_matches(origin, rule) for rule in allowed) else CorsVerdict.DENIED
 
 
 def response_headers(origin: str, allowed: Sequence[str]) -> list[Field]:

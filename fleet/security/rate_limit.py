@@ -33,7 +33,7 @@ def per_minute(limit: int) -> Rate:
     return Rate(limit, interval, interval * limit)
 
 
-class Verdict(NamedTuple):
+class RateVerdict(NamedTuple):
     """What became of one request. `remaining`: how many more could follow at once.
 
     `reset_epoch_seconds`: when the whole budget is there again. `retry_after`: seconds until the next request is
@@ -70,7 +70,7 @@ class Budgets:
         """Entries in memory; at most `most`."""
         return len(self._young) + len(self._old)
 
-    def ask(self, client: Hashable, rate: Rate, now: int, wall: int) -> Verdict:
+    def ask(self, client: Hashable, rate: Rate, now: int, wall: int) -> RateVerdict:
         """Take one request out of a budget, if it is there. `now` and `wall` (since the epoch) in nanoseconds.
 
         A refused request costs nothing. A rate that has changed holds at once: what part of its budget a client has
@@ -85,12 +85,12 @@ class Budgets:
         limit, interval, burst = rate
         used = interval if full <= now else full - now + interval
         if used > burst:
-            return Verdict(False, limit, 0, -(-(wall + full - now) // SECOND), (used - burst) / SECOND)
+            return RateVerdict(False, limit, 0, -(-(wall + full - now) // SECOND), (used - burst) / SECOND)
         if len(young) >= self._half and client not in young:
             self._turn(now)
             young = self._young
         young[client] = now + used
-        return Verdict(True, limit, (burst - used) // interval, -(-(wall + used) // SECOND), 0.0)
+        return RateVerdict(True, limit, (burst - used) // interval, -(-(wall + used) // SECOND), 0.0)
 
     def _turn(self, now: int) -> None:
         stale = self._since is not None and now - self._since >= 2 * _LIFE

@@ -11,11 +11,39 @@ from fleet.simulator.rows import details, ps_rows, rfc3339, tags_rows
 from fleet.simulator.runner import Runner
 from fleet.simulator.server import Busy, Profile, SimServer
 from fleet.simulator.text import answer, count_tokens, embedding
-from fleet.simulator.work import Job, RunnerOptions, Stage, Stats, Work, stats_of
+from fleet.simulator.work import RunnerOptions, SimulatedJob, Stage, Stats, Work, stats_of
 
 __all__ = [
-    "Ask", "BadDuration", "BadOption", "Busy", "InvalidName", "Job", "ModelFile", "Profile", "Runner",
-    "RunnerOptions", "Shelf", "SimServer", "Stage", "Stats", "Work", "answer", "count_tokens", "details", "embedding",
-    "embedding_work", "go_duration", "keep_alive_seconds", "model_file", "name_key", "parse_models", "parse_size",
-    "ps_rows", "rfc3339", "short_name", "stats_of", "tags_rows", "work_for",
+    "Ask",
+    "BadDuration",
+    "BadOption",
+    "Busy",
+    "InvalidName",
+    "ModelFile",
+    "Profile",
+    "Runner",
+    "RunnerOptions",
+    "Shelf",
+    "SimServer",
+    "SimulatedJob",
+    "Stage",
+    "Stats",
+    "Work",
+    "answer",
+    "count_tokens",
+    "details",
+    "embedding",
+    "embedding_work",
+    "go_duration",
+    "keep_alive_seconds",
+    "model_file",
+    "name_key",
+    "parse_models",
+    "parse_size",
+    "ps_rows",
+    "rfc3339",
+    "short_name",
+    "stats_of",
+    "tags_rows",
+    "work_for",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from fleet.simulator.files import ModelFile
 from fleet.simulator.prefix import PrefixCache
-from fleet.simulator.work import Job, RunnerOptions
+from fleet.simulator.work import RunnerOptions, SimulatedJob
 
 
 @dataclass(eq=False, slots=True)
@@ -21,8 +21,8 @@ class Runner:
     vram: int
     """Bytes of video memory it takes; less than the file when that does not fit."""
     keep_alive: float
-    active: set[Job] = field(default_factory=set)
-    queue: OrderedDict[Job, None] = field(default_factory=OrderedDict)
+    active: set[SimulatedJob] = field(default_factory=set)
+    queue: OrderedDict[SimulatedJob, None] = field(default_factory=OrderedDict)
     cache: PrefixCache = field(default_factory=PrefixCache)
     idle_until: float = math.inf
     timer_at: float = math.inf
@@ -36,7 +36,7 @@ class Runner:
         """When it will be unloaded; an estimate while it is busy."""
         return self.idle_until if self.idle else now + self.keep_alive
 
-    def next_job(self) -> Job | None:
+    def next_job(self) -> SimulatedJob | None:
         """Take the oldest waiting job, if a slot is free for it."""
         if not self.queue or len(self.active) >= self.slots:
             return None
@@ -44,6 +44,6 @@ class Runner:
         self.active.add(job)
         return job
 
-    def drop(self, job: Job) -> None:
+    def drop(self, job: SimulatedJob) -> None:
         self.active.discard(job)
         self.queue.pop(job, None)

@@ -1,6 +1,6 @@
 """The machine itself: one Ollama server as a state machine. No clock, no tasks: the caller brings `now`.
 
-Every timer that a waiting job depends on belongs to a job (`Job.wake_at`), so whoever waits for a job needs no
+Every timer that a waiting job depends on belongs to a job (`SimulatedJob.wake_at`), so whoever waits for a job needs no
 driver: sleep until its `wake_at` or its `notify`, then call `advance`.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fleet.common.randomness import Chance
 from fleet.simulator.files import ModelFile, Shelf
 from fleet.simulator.runner import Runner
-from fleet.simulator.work import LOOKUP, OVER, Job, Stage, Work
+from fleet.simulator.work import LOOKUP, OVER, SimulatedJob, Stage, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Busy(Exception):
 class Load:
     """The one load under way. It lives and dies with the request that caused it."""
 
-    job: Job
+    job: SimulatedJob
     runner: Runner
 
 
@@ -59,17 +59,17 @@ class SimServer:
         """Loaded models by weights digest, as Ollama keys them: copies of a model share a runner."""
         self.loads_begun = 0
         self._chance = chance
-        self._pending: deque[Job] = deque()
+        self._pending: deque[SimulatedJob] = deque()
         self._load: Load | None = None
         self._timers: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = itertools.count()
 
     # What callers do
 
-    def submit(self, work: Work, now: float, notify: Callable[[], None] = lambda: None) -> Job:
+    def submit(self, work: Work, now: float, notify: Callable[[], None] = lambda: None) -> SimulatedJob:
         """Take a request; it may already be further than PENDING on return. Raises `Busy`."""
         self.advance(now)
-        job = Job(work, now, notify=notify)
+        job = SimulatedJob(work, now, notify=notify)
         runner = self.runners.get(work.file.weights)
         if runner is not None and runner.options == work.options:
             self._attach(job, runner, now)
@@ -86,13 +86,13 @@ class SimServer:
             at, _, ring = heapq.heappop(self._timers)
             ring(at)
 
-    def finish(self, job: Job, now: float) -> None:
+    def finish(self, job: SimulatedJob, now: float) -> None:
         """The reader of a held job has taken its last token; never before `ends_at`."""
         self.advance(now)
         if job.stage is Stage.DECODE:
             self._complete(job, max(now, job.ends_at))
 
-    def leave(self, job: Job, now: float) -> None:
+    def leave(self, job: SimulatedJob, now: float) -> None:
         """The client is gone: queue place, slot or load are given up at once. Harmless when the job is over."""
         self.advance(now)
         if job.stage in OVER:
@@ -173,7 +173,7 @@ class SimServer:
     def _fits(self, file: ModelFile) -> bool:
         return len(self.runners) < self.profile.max_loaded and self.vram_used + file.size <= self.profile.vram
 
-    def _begin_load(self, job: Job, now: float) -> None:
+    def _begin_load(self, job: SimulatedJob, now: float) -> None:
         work, profile = job.work, self.profile
         slots = 1 if work.file.embeds_only else profile.slots
         runner = Runner(work.file, work.options, slots, min(work.file.size, profile.vram), work.keep_alive)
@@ -193,7 +193,7 @@ class SimServer:
 
     # A runner's slots
 
-    def _attach(self, job: Job, runner: Runner, now: float) -> None:
+    def _attach(self, job: SimulatedJob, runner: Runner, now: float) -> None:
         job.runner, job.attached_at = runner, now
         runner.keep_alive = job.work.keep_alive
         if not job.work.prompt_tokens:
@@ -209,7 +209,7 @@ class SimServer:
         while (job := runner.next_job()) is not None:
             self._prefill(job, runner, now)
 
-    def _prefill(self, job: Job, runner: Runner, now: float) -> None:
+    def _prefill(self, job: SimulatedJob, runner: Runner, now: float) -> None:
         known = runner.cache.common(job.work.prompt)
         job.cached_tokens = job.work.prompt_tokens * known // max(1, len(job.work.prompt))
         runner.cache.remember(job.work.prompt)
@@ -218,7 +218,7 @@ class SimServer:
         job.enter(Stage.PREFILL, at)
         self._ring(at, lambda at: self._decode(job, at))
 
-    def _decode(self, job: Job, now: float) -> None:
+    def _decode(self, job: SimulatedJob, now: float) -> None:
         if job.stage is not Stage.PREFILL:
             return
         job.decode_at = now
@@ -231,11 +231,11 @@ class SimServer:
         if not job.work.held:
             self._ring(job.ends_at, lambda at: self._ended(job, at))
 
-    def _ended(self, job: Job, now: float) -> None:
+    def _ended(self, job: SimulatedJob, now: float) -> None:
         if job.stage is Stage.DECODE:
             self._complete(job, now)
 
-    def _complete(self, job: Job, now: float) -> None:
+    def _complete(self, job: SimulatedJob, now: float) -> None:
         job.finished_at = now
         job.enter(Stage.DONE)
         if job.runner is not None:
@@ -243,7 +243,7 @@ class SimServer:
             self._release(job, job.runner, now)
         self._schedule(now)
 
-    def _release(self, job: Job, runner: Runner, now: float) -> None:
+    def _release(self, job: SimulatedJob, runner: Runner, now: float) -> None:
         runner.drop(job)
         self._fill(runner, now)
         self._settle(runner, now)

@@ -63,7 +63,7 @@ OVER: Final = frozenset({Stage.DONE, Stage.FAILED, Stage.LEFT})
 
 
 @dataclass(eq=False, slots=True)
-class Job:
+class SimulatedJob:
     """A request under way. All times are seconds on the caller's clock."""
 
     work: Work
@@ -114,7 +114,7 @@ class Stats:
     tokens: int
 
 
-def stats_of(job: Job) -> Stats:
+def stats_of(job: SimulatedJob) -> Stats:
     """The statistics of a job that is DONE. Waiting is what Ollama counts in the total only."""
     if not job.work.prompt_tokens:
         load = _ns(job.attached_at - job.submitted_at) + _ns(LOOKUP)

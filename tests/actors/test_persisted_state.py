@@ -17,7 +17,7 @@ from actors.state.messages import BanPair, LiftBans, PauseQueue
 from actors.storage.journal import Document
 from fleet.breakers.gate import GateState
 from fleet.breakers.outcomes import Signal
-from fleet.breakers.state_machine import State
+from fleet.breakers.state_machine import BreakerState
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.scheduling.bans import BanKind
 from tests.kit.fleets.fleet import Client, Fleet, chat, open_fleet
@@ -61,7 +61,7 @@ async def trip(fleet: Fleet, pair: Pair = PAIR) -> None:
         await wait_all_tasks_blocked()
 
 
-async def force(fleet: Fleet, state: State, by: str = "ann") -> None:
+async def force(fleet: Fleet, state: BreakerState, by: str = "ann") -> None:
     promise = fleet.system.breakers.force(PAIR, state, by)
     assert promise is not None
     await promise.wait(1.0)
@@ -110,7 +110,7 @@ async def test_an_open_breaker_is_open_after_a_restart_until_its_time(autojump_c
         after = fleet.system.breakers.get(PAIR)
         assert after is not None
         assert after.next_retry_at is not None
-        assert (after.state, after.why, after.error_counts) == (State.OPEN, before.why, {"refused_500": 3})
+        assert (after.state, after.why, after.error_counts) == (BreakerState.OPEN, before.why, {"refused_500": 3})
         assert after.since + _OFFSET[0] == since
         assert after.next_retry_at + _OFFSET[0] == retry
         assert [(t.at + _OFFSET[0], t.to) for t in after.history] == history
@@ -121,7 +121,7 @@ async def test_an_open_breaker_is_open_after_a_restart_until_its_time(autojump_c
             assert client.headers["x-fleet-server"] == "b"
         await trio.sleep(135.0 - 20.0)
         view = fleet.system.breakers.get(PAIR)
-        assert view is None or view.state is not State.OPEN
+        assert view is None or view.state is not BreakerState.OPEN
 
 
 async def test_time_goes_on_while_no_process_runs(autojump_clock: MockClock) -> None:
@@ -132,18 +132,18 @@ async def test_time_goes_on_while_no_process_runs(autojump_clock: MockClock) -> 
         await wait_all_tasks_blocked()
         view = fleet.system.breakers.get(PAIR)
         assert view is not None
-        assert view.state is State.HALF_OPEN
+        assert view.state is BreakerState.HALF_OPEN
         assert fleet.cell("a").state.gates[PAIR.model].permits > 0
         since = day(view.since)
     async with restarted(disk, ago=50.0) as fleet:
         again = fleet.system.breakers.get(PAIR)
         assert again is not None
-        assert again.state is State.HALF_OPEN
+        assert again.state is BreakerState.HALF_OPEN
         assert again.since + _OFFSET[0] == since
 
 
-@pytest.mark.parametrize("state", list(State))
-async def test_a_forced_state_survives_with_who_and_since_when(autojump_clock: MockClock, state: State) -> None:
+@pytest.mark.parametrize("state", list(BreakerState))
+async def test_a_forced_state_survives_with_who_and_since_when(autojump_clock: MockClock, state: BreakerState) -> None:
     disk = FakeDisk()
     async with restarted(disk) as fleet:
         await trio.sleep(7.0)
@@ -168,9 +168,9 @@ async def test_a_forced_state_survives_with_who_and_since_when(autojump_clock: M
 async def test_forced_by_another_is_written_again(autojump_clock: MockClock) -> None:
     disk = FakeDisk()
     async with restarted(disk) as fleet:
-        await force(fleet, State.OPEN, "ann")
+        await force(fleet, BreakerState.OPEN, "ann")
         await trio.sleep(1.0)
-        await force(fleet, State.OPEN, "bob")
+        await force(fleet, BreakerState.OPEN, "bob")
     (document,) = of_kind(disk, "breaker").values()
     assert document["forced_by"] == "bob"
 

@@ -18,7 +18,7 @@ from tests.kit.clients.lanes import EDGE, QUART
 from tests.kit.clients.lanes import connect as connect
 from tests.kit.clients.raw import parse, read_all, request_bytes
 from tests.kit.fleets.served import Served
-from web.simulator.engine.host import Seen, SimHost
+from web.simulator.engine.host import SeenRequest, SimHost
 
 PROXY, ORCHESTRATOR = (lambda fleet: fleet.url), (lambda fleet: fleet.orchestrator_url)
 every_door = pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def stages(host: SimHost) -> set[Stage]:
     return found | ({Stage.LOADING} if host.server.loading is not None else set())
 
 
-def inference_seen(host: SimHost) -> list[Seen]:
+def inference_seen(host: SimHost) -> list[SeenRequest]:
     """Requests for work that a simulated server was asked for, health checks left out."""
     return [seen for seen in host.requests if seen.method == "POST" and not seen.path.startswith("/sim/")]
 

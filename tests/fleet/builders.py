@@ -7,9 +7,9 @@ import random
 from fleet.common.ids import ModelName, RequestId, ServerId
 from fleet.common.model_names import canonical
 from fleet.config import Config, ServerSpec
-from fleet.scheduling.balancing import LeastConnections, Policy
-from fleet.scheduling.decisions import Grant, Memory, Rules
-from fleet.scheduling.scheduler import Board
+from fleet.scheduling.balancing import BalancingPolicy, LeastConnections
+from fleet.scheduling.decisions import Grant, SchedulerLimits, SchedulerMemory
+from fleet.scheduling.scheduler import Scheduler
 from fleet.scheduling.server_state import Health, ServerState
 from fleet.scheduling.wait_queue import Ticket
 
@@ -47,15 +47,17 @@ def make_ticket(
     )
 
 
-def make_board(*servers: ServerState, rules: Rules | None = None, policy: Policy | None = None) -> Board:
-    rules = rules or Rules()
-    board = Board(rules, policy or LeastConnections(), random.Random(1), Memory.fresh(rules), 0.0)
+def make_board(
+    *servers: ServerState, rules: SchedulerLimits | None = None, policy: BalancingPolicy | None = None
+) -> Scheduler:
+    rules = rules or SchedulerLimits()
+    board = Scheduler(rules, policy or LeastConnections(), random.Random(1), SchedulerMemory.fresh(rules), 0.0)
     for server in servers:
         board.index.update(server, 0.0)
     return board
 
 
-def release(board: Board, grant: Grant, now: float = 0.0) -> None:
+def release(board: Scheduler, grant: Grant, now: float = 0.0) -> None:
     """End a grant, as its lease would: ledgers, gate, news."""
     grant.server.ledger.close(grant.number)
     board.memory.total.close(grant.number)

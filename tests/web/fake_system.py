@@ -14,16 +14,16 @@ import trio
 
 from actors.kit.clock import Clock
 from actors.state.queue_views import QueueView
-from actors.state.request_log import Recorder
-from actors.state.totals import Tallies
+from actors.state.request_log import RequestLog
+from actors.state.totals import Totals
 from actors.storage.journal import Journal
 from actors.system import System
 from fleet.common.errors import NoServer, ShuttingDown
 from fleet.common.ids import ModelName, ServerId
 from fleet.config import Config, ServerSpec
 from fleet.models.merged_catalog import ServerCatalog
-from fleet.observability.health_summary.summary import Level, Verdict
-from fleet.observability.metrics.registry import Meter
+from fleet.observability.health_summary.summary import HealthSummary, Level
+from fleet.observability.metrics.registry import MetricsRegistry
 from fleet.protocol.call import Call, Downstream, Headers
 from fleet.scheduling.server_state import Health, ServerState
 from fleet.security.rate_limit import Limiter
@@ -114,7 +114,7 @@ class _Told:
         raise StopAsyncIteration
 
 
-QUIET: Final = Verdict(Level.OK, "healthy", "all is well", "all is well", 0.0)
+QUIET: Final = HealthSummary(Level.OK, "healthy", "all is well", "all is well", 0.0)
 
 
 class FakeSystem:
@@ -146,10 +146,10 @@ class FakeSystem:
             servers=self.servers,
             config=self.config,
             journal=Journal(),
-            recorder=Recorder(),
-            tally=Tallies(trio.current_time, time.time, Journal()),
+            recorder=RequestLog(),
+            tally=Totals(trio.current_time, time.time, Journal()),
             limiters=defaultdict(Limiter),
-            meter=Meter(),
+            meter=MetricsRegistry(),
             clock=Clock(now=trio.current_time),
         )
         for name in servers:

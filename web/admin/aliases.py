@@ -8,12 +8,12 @@ from quart import Response
 
 from fleet.models import merged_catalog
 from fleet.security.roles import Role
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.observability import prometheus
 from web.http import responses
 from web.ollama_api.version_and_list_routes import NO_VERSION
 
-topic = Topic("aliases", "Lists of Ollama's and the metrics, by their other addresses.")
+topic = RouteGroup("aliases", "Lists of Ollama's and the metrics, by their other addresses.")
 
 
 @topic.get(
@@ -23,20 +23,20 @@ topic = Topic("aliases", "Lists of Ollama's and the metrics, by their other addr
     returns=str,
     media="text/plain",
 )
-async def metrics(asked: Asked) -> Response | dict[str, Any]:
+async def metrics(asked: AdminRequest) -> Response | dict[str, Any]:
     return await prometheus.metrics(asked)
 
 
 @topic.get("/version", "The same as `/api/version`.", role=Role.CLIENT, returns={"version": str})
-async def version(asked: Asked) -> dict[str, Any]:
+async def version(asked: AdminRequest) -> dict[str, Any]:
     return {"version": merged_catalog.version(asked.system.catalogs(), NO_VERSION)}
 
 
 @topic.get("/tags", "The same as `/api/tags`.", role=Role.CLIENT, returns={"models": [dict]})
-async def tags(asked: Asked) -> Response:
+async def tags(asked: AdminRequest) -> Response:
     return responses.raw(asked.house.tags.body())
 
 
 @topic.get("/ps", "The same as `/api/ps`.", role=Role.CLIENT, returns={"models": [dict]})
-async def ps(asked: Asked) -> dict[str, Any]:
+async def ps(asked: AdminRequest) -> dict[str, Any]:
     return {"models": merged_catalog.ps(asked.system.catalogs())}

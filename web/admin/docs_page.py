@@ -11,11 +11,11 @@ from quart import Response
 
 from fleet.security.roles import Role
 from web.admin import openapi
-from web.admin.kit.routes import Asked, Entry, Topic
+from web.admin.kit.routes import AdminRequest, Route, RouteGroup
 from web.http import responses
 from web.http.version import own_version
 
-topic = Topic("docs", "The API described.", root="")
+topic = RouteGroup("docs", "The API described.", root="")
 
 _STYLE: Final = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}"
@@ -26,24 +26,24 @@ _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'
 
 
 @topic.get("/openapi.json", "This API as an OpenAPI 3.1 document.", role=Role.CLIENT, returns={"openapi": str})
-async def as_openapi(asked: Asked) -> dict[str, Any]:
+async def as_openapi(asked: AdminRequest) -> dict[str, Any]:
     return _document(asked.house.topics)
 
 
 @topic.get("/docs", "This API as a page.", role=Role.CLIENT, media="text/html")
-async def as_page(asked: Asked) -> Response:
+async def as_page(asked: AdminRequest) -> Response:
     response = responses.page(_page(asked.house.topics), 200, "text/html; charset=utf-8")
     response.headers["Content-Security-Policy"] = _POLICY
     return response
 
 
 @cache
-def _document(topics: tuple[Topic, ...]) -> dict[str, Any]:
+def _document(topics: tuple[RouteGroup, ...]) -> dict[str, Any]:
     """Made once in a process: it takes longer than an event loop may be held up again and again."""
     return openapi.document(topics, own_version())
 
 
-def _page(topics: Sequence[Topic]) -> str:
+def _page(topics: Sequence[RouteGroup]) -> str:
     title = "Fleet for Ollama: admin API"
     body = "".join(_section(each) for each in topics if each.entries)
     note = "Machine-readable: <a href='openapi.json'>openapi.json</a>."
@@ -53,12 +53,12 @@ def _page(topics: Sequence[Topic]) -> str:
     )
 
 
-def _section(each: Topic) -> str:
+def _section(each: RouteGroup) -> str:
     head = "<tr><th>Method and path<th>Role<th>What it does"
     return f"<h2>{escape(each.about)}</h2><table>{head}{''.join(map(_row, each.entries))}</table>"
 
 
-def _row(entry: Entry) -> str:
+def _row(entry: Route) -> str:
     where = f"{entry.method} {openapi.readable(entry.path)}"
     role = "open" if entry.open else entry.role.word
     return f"<tr><td><code>{escape(where)}</code><td>{role}<td>{escape(entry.does)}"

@@ -17,7 +17,7 @@ from fleet.protocol.headers import field
 from fleet.security.api_keys import LONGEST_KEY
 from fleet.security.rate_limit import per_minute
 from fleet.security.roles import Role
-from web.admin.kit.routes import Asked
+from web.admin.kit.routes import AdminRequest
 from web.admin.observability.dashboard_routes import topic as topic
 from web.asgi.quart_request import client, scope, whole_body
 from web.http import responses
@@ -39,7 +39,7 @@ _TOO_OFTEN: Final = "Too many attempts from your address. Wait a minute."
 
 
 @topic.get("/login", "The form in which a browser shows its key.", role=Role.CLIENT, open=True, media="text/html")
-async def ask(asked: Asked) -> Response:
+async def ask(asked: AdminRequest) -> Response:
     return _page()
 
 
@@ -51,7 +51,7 @@ async def ask(asked: Asked) -> Response:
     media="text/html",
     fails=(303, 403, 413, 429),
 )
-async def log_in(asked: Asked) -> Response:
+async def log_in(asked: AdminRequest) -> Response:
     if not scope().get(OWN_KEY):
         return _page(_FOREIGN, 403)
     passes, who = asked.house.passes, client()
@@ -72,7 +72,7 @@ async def log_in(asked: Asked) -> Response:
 @topic.post(
     "/logout", "Let the cookie be good no more.", role=Role.CLIENT, open=True, media="text/html", fails=(303, 403)
 )
-async def log_out(asked: Asked) -> Response:
+async def log_out(asked: AdminRequest) -> Response:
     if not scope().get(OWN_KEY):
         return _page(_FOREIGN, 403)
     if (held := api_key_auth.pass_of(scope())) is not None:
@@ -92,7 +92,7 @@ async def _key() -> str:
     return fields.get("key", [""])[0].strip()
 
 
-def _secure(asked: Asked) -> bool:
+def _secure(asked: AdminRequest) -> bool:
     """Whether the browser speaks TLS, with us or with a reverse proxy: it says so in Origin."""
     return asked.system.config.server.tls.enabled or (field(scope()["headers"], b"origin") or b"").startswith(b"https:")
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from fleet.config.schema.json_schema import StandardSchema
 from fleet.security.roles import Role
 from web.admin.kit.parameters import Param
-from web.admin.kit.routes import Entry, Topic
+from web.admin.kit.routes import Route, RouteGroup
 from web.admin.kit.schemas import schema
 
 _PARAMETER: Final = re.compile(r"<(?:path:)?(\w+)>")
@@ -36,7 +36,7 @@ _EVERYWHERE: Final = (401, 403)
 _TYPES: Final = {int: "integer", float: "number", str: "string", bool: "boolean"}
 
 
-def document(topics: Iterable[Topic], version: str) -> dict[str, Any]:
+def document(topics: Iterable[RouteGroup], version: str) -> dict[str, Any]:
     """The whole description."""
     listed = list(topics)
     paths: dict[str, dict[str, Any]] = {}
@@ -68,7 +68,7 @@ def readable(rule: str) -> str:
     return _PARAMETER.sub(r"{\1}", rule)
 
 
-def statuses(entry: Entry) -> list[int]:
+def statuses(entry: Route) -> list[int]:
     """What a route may answer beside 200, in order."""
     found = set(entry.fails)
     if not entry.open:
@@ -82,7 +82,7 @@ def statuses(entry: Entry) -> list[int]:
     return sorted(found)
 
 
-def _operation(entry: Entry, schemas: dict[str, Any]) -> dict[str, Any]:
+def _operation(entry: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "operationId": _identifier(entry),
         "tags": [entry.topic],
@@ -97,12 +97,12 @@ def _operation(entry: Entry, schemas: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _identifier(entry: Entry) -> str:
+def _identifier(entry: Route) -> str:
     words = _PARAMETER.sub(r"\1", entry.path).strip("/").replace("api/orchestrator", "fleet")
     return f"{entry.method.lower()}_{re.sub(r'[^A-Za-z0-9]+', '_', words)}"
 
 
-def _path_parameters(entry: Entry) -> list[dict[str, Any]]:
+def _path_parameters(entry: Route) -> list[dict[str, Any]]:
     names = _PARAMETER.findall(entry.path)
     return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
 
@@ -120,7 +120,7 @@ def _query_parameter(param: Param) -> dict[str, Any]:
     return {"name": param.name, "in": "query", "description": param.about, "schema": shown}
 
 
-def _responses(entry: Entry) -> dict[str, Any]:
+def _responses(entry: Route) -> dict[str, Any]:
     content = {"schema": schema(entry.returns)} if entry.media == "application/json" else {}
     fine: dict[str, Any] = {"description": entry.does, "content": {entry.media: content}}
     if any(param.name == "stream" for param in entry.query):
@@ -129,14 +129,14 @@ def _responses(entry: Entry) -> dict[str, Any]:
     return {"200": fine, **told}
 
 
-def _told(status: int, entry: Entry) -> dict[str, Any]:
+def _told(status: int, entry: Route) -> dict[str, Any]:
     shown = {} if status < 400 else {"$ref": "#/components/schemas/Error"}
     if status >= 400 and entry.bare:  # probes have bodies of their own
         shown = {"type": "object"}
     return {"description": _WHY[status], "content": {"application/json": {"schema": shown}}}
 
 
-def _body(entry: Entry, schemas: dict[str, Any]) -> dict[str, Any]:
+def _body(entry: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     assert entry.body is not None
     model = entry.body
     found = model.model_json_schema(
@@ -147,17 +147,17 @@ def _body(entry: Entry, schemas: dict[str, Any]) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 
-def rows(topics: Iterable[Topic]) -> str:
+def rows(topics: Iterable[RouteGroup]) -> str:
     """The table of docs/api.md, as Markdown; generated so that it cannot go stale."""
     return "\n".join(_table(topic) for topic in topics if topic.entries)
 
 
-def _table(topic: Topic) -> str:
+def _table(topic: RouteGroup) -> str:
     head = f"### {topic.about.rstrip('.')}\n\n| method and path | role | what it does | errors |\n|---|---|---|---|\n"
     return head + "".join(_row(entry) for entry in topic.entries)
 
 
-def _row(entry: Entry) -> str:
+def _row(entry: Route) -> str:
     query = "".join(f"{'&' if at else '?'}{param.name}=" for at, param in enumerate(entry.query))
     body = "" if entry.body is None else f" Body: {_fields(entry)}."
     role = "open" if entry.open else entry.role.word if entry.role > Role.CLIENT else "any key"
@@ -166,7 +166,7 @@ def _row(entry: Entry) -> str:
     return f"| `{entry.method} {path}{query}` | {role} | {entry.does}{body} | {' '.join(own)} |\n"
 
 
-def _fields(entry: Entry) -> str:
+def _fields(entry: Route) -> str:
     assert entry.body is not None
     fields = entry.body.model_fields.items()
     return ", ".join(f"`{info.alias or name}{'' if info.is_required() else '?'}`" for name, info in fields) or "`{}`"

@@ -9,7 +9,7 @@ from typing import Final
 from web.admin import aliases, docs_page, login
 from web.admin.breakers import breakers, orders, recovery_log
 from web.admin.config import config
-from web.admin.kit.routes import Entry, Topic
+from web.admin.kit.routes import Route, RouteGroup
 from web.admin.models import advice, jobs, models, status, unload, warm_up
 from web.admin.observability import (
     alerts,
@@ -27,7 +27,7 @@ from web.admin.servers import bans, drain_and_maintenance, manual_probe, servers
 from web.admin.servers import models as server_models
 from web.http.ports import Face
 
-TOPICS: Final[tuple[Topic, ...]] = (
+TOPICS: Final[tuple[RouteGroup, ...]] = (
     servers.topic,
     drain_and_maintenance.topic,
     server_models.topic,
@@ -59,7 +59,7 @@ TOPICS: Final[tuple[Topic, ...]] = (
 )
 """On every port but the one for metrics."""
 
-FACES: Final[Mapping[Face, tuple[Topic, ...]]] = MappingProxyType(
+FACES: Final[Mapping[Face, tuple[RouteGroup, ...]]] = MappingProxyType(
     {
         Face.PROXY: TOPICS,
         Face.ORCHESTRATOR: TOPICS,
@@ -70,11 +70,11 @@ FACES: Final[Mapping[Face, tuple[Topic, ...]]] = MappingProxyType(
 """What each port serves of this table."""
 
 
-def entries() -> list[Entry]:
+def entries() -> list[Route]:
     """All routes of the admin API, topic by topic."""
     return [entry for topic in TOPICS for entry in topic.entries]
 
 
-def entries_of(face: Face) -> list[Entry]:
+def entries_of(face: Face) -> list[Route]:
     """All routes of the table on one port."""
     return [entry for topic in FACES[face] for entry in topic.entries]

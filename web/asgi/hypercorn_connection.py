@@ -71,7 +71,7 @@ class Http1Only(H11Protocol):
         await super()._create_stream(request)
         if isinstance(self.stream, WSStream):
             self.stream.__class__ = FrameStream  # Hypercorn has no place to say so; it adds no state
-            self.stream.buffer = Gathered(cast(Settings, self.config).message_bytes())
+            self.stream.buffer = Gathered(cast(HypercornSettings, self.config).message_bytes())
 
     async def handle(self, event: Event) -> None:
         """As Hypercorn does; but it would wait for ever for a client that does not answer its close frame."""
@@ -177,7 +177,7 @@ def _new_request_id() -> tuple[bytes, bytes]:
     return b"x-request-id", new_request_id().encode()
 
 
-class Connection(TCPServer):
+class HypercornConnection(TCPServer):
     """One client connection, from accept to close; to the application it is the `raw_connection.Wire` in the scope."""
 
     write_timeout = WRITE_TIMEOUT
@@ -282,7 +282,7 @@ _SAID: Final = frozenset((PEER, FACE))
 Asgi = Callable[..., Awaitable[None]]
 
 
-class Settings(HyperConfig):
+class HypercornSettings(HyperConfig):
     """Hypercorn's, and what we ask besides."""
 
     message_bytes: Callable[[], int] = staticmethod(lambda: MESSAGE_BYTES)
@@ -290,7 +290,7 @@ class Settings(HyperConfig):
 
 def hyper_config(*, header_bytes: int, idle: float, message_bytes: Callable[[], int]) -> HyperConfig:
     """Hypercorn's settings for a proxy of long answers. Its own read timeout would cut clients that wait quietly."""
-    config = Settings()
+    config = HypercornSettings()
     config.message_bytes = message_bytes
     config.h11_max_incomplete_size = max(header_bytes, 16 * 1024)
     config.keep_alive_timeout = idle

@@ -15,7 +15,7 @@ import trio
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.worker_context import WorkerContext
 
-from web.asgi.hypercorn_connection import MESSAGE_BYTES, Connection, hyper_config, wrap
+from web.asgi.hypercorn_connection import MESSAGE_BYTES, HypercornConnection, hyper_config, wrap
 from web.process.bind import Bound, HostUnusable, PortTaken, bind
 from web.process.resource_shortage import PAUSE, Shortage, is_shortage
 
@@ -55,7 +55,7 @@ async def serve_apps(
         await lifespan.wait_for_startup()
 
         async def handle(stream: trio.SocketStream) -> None:
-            connection = Connection(called, config, context, {}, stream)  # type: ignore[arg-type]
+            connection = HypercornConnection(called, config, context, {}, stream)  # type: ignore[arg-type]
             await connection.run()
 
         async with trio.open_nursery() as connections:

@@ -21,8 +21,8 @@ from web.asgi.response_writer import AsgiDownstream
 from web.http import errors, request_target
 from web.http.ports import Face, face_of
 from web.security import api_key_auth, cross_origin, rate_limits
-from web.security.request_gate import Doorman, Guarded, Judged
-from web.security.session_cookies import Passes, shown
+from web.security.request_gate import GateDecision, Guarded, RequestGate
+from web.security.session_cookies import SessionCookies, shown
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -30,12 +30,12 @@ Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 class Guard:
     """Wraps an ASGI app; reads the configuration anew for every request."""
 
-    def __init__(self, app: Asgi, system: Guarded, passes: Passes | None = None) -> None:
+    def __init__(self, app: Asgi, system: Guarded, passes: SessionCookies | None = None) -> None:
         self._app = app
         self._passes = passes
         """Only where people log in: browsers send a cookie to every port of a machine."""
         self._system = system
-        self._doorman = Doorman(system)
+        self._doorman = RequestGate(system)
         self._turnstiles = {face: rate_limits.Turnstile(system, face) for face in Face}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -78,7 +78,7 @@ class Guard:
 
         await self._app(scope, receive, checked)
 
-    def _counted(self, scope: Any, judged: Judged) -> tuple[Judged, Headers]:
+    def _counted(self, scope: Any, judged: GateDecision) -> tuple[GateDecision, Headers]:
         """The same request after its rate limit, if it has one, and what every answer to it has to carry."""
         face, fields = face_of(scope), judged.decision.fields
         rate = rate_limits.rate_of(face, self._system.config)
@@ -90,7 +90,7 @@ class Guard:
             judged = judged.instead(self._turnstiles[face].refusal(verdict, judged.key or client))
         return judged, (*fields, *rate_limits.fields_of(verdict))
 
-    def _judged(self, scope: Any, method: str) -> Judged:
+    def _judged(self, scope: Any, method: str) -> GateDecision:
         host = request_target.settle(scope)
         judged = self._doorman.judge(method, scope["path"], host, scope["headers"], face_of(scope))
         if self._passes is not None and host is not None and judged.ours:
@@ -100,7 +100,7 @@ class Guard:
         scope[errors.SCOPE_KEY], scope[BY_KEY] = judged.asker, judged.key
         return judged
 
-    def _admitted(self, scope: Any, passes: Passes, judged: Judged) -> Judged:
+    def _admitted(self, scope: Any, passes: SessionCookies, judged: GateDecision) -> GateDecision:
         """The same request, if it shows a good pass: that stands for a key then."""
         ring = api_key_auth.ring_of(self._system.config.security)
         held = shown(passes, scope["headers"], ring)

@@ -12,7 +12,7 @@ from fleet.common.ids import RequestId
 from fleet.protocol.body_fields import Peek, peek, peeking
 from fleet.protocol.call import Call
 from fleet.protocol.dialects import NATIVE
-from fleet.protocol.headers import passing
+from fleet.protocol.headers import forwarded_headers
 from fleet.protocol.json.go_json import LONG
 from fleet.security.api_keys import without_keys
 from web.http import errors
@@ -85,5 +85,5 @@ def plain_call(body: Any, *, stream: bool = False, content_length: int | None = 
         client=client(),
         by=by(),
         content_length=content_length,
-        passing=passing(here["headers"], _is_secret()),
+        passing=forwarded_headers(here["headers"], _is_secret()),
     )

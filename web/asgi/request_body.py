@@ -18,7 +18,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from fleet.common.errors import RequestTimeout
 from fleet.protocol import headers as fields
 from fleet.protocol.call import Headers
-from web.http.body_limits import Terms
+from web.http.body_limits import BodyTerms
 from web.process.raw_connection import UNKNOWN, Wire
 
 _CHUNKS_AHEAD: Final = 4
@@ -35,7 +35,7 @@ class HeldBody:
 
     def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
         self.complete = trio.Event()
-        self.terms = Terms()
+        self.terms = BodyTerms()
         self._limit = max_content_length
         self._expected = expected_content_length
         self._short = expected_content_length is not None and expected_content_length <= _SHORT

@@ -19,7 +19,7 @@ from web.edge.app_proxy import ColdLane
 from web.edge.connection import Connection
 from web.edge.inference_lane import HotLane
 from web.edge.request_head import Heads
-from web.http.body_limits import Terms
+from web.http.body_limits import BodyTerms
 from web.http.ports import Face
 from web.process.bind import Bound
 from web.process.private_listener import Inner
@@ -42,7 +42,7 @@ class Edge:
     """
 
     def __init__(
-        self, system: System, inner: Inner, terms: Terms, tls: ssl.SSLContext | None, most: float = math.inf
+        self, system: System, inner: Inner, terms: BodyTerms, tls: ssl.SSLContext | None, most: float = math.inf
     ) -> None:
         self._system = system
         self.terms = terms

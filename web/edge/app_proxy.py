@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import trio
 
 from actors.upstream.connection import Link
-from actors.upstream.pool import Endpoint, Pool, UpstreamRequest, UpstreamResponse
+from actors.upstream.pool import BackendAddress, Pool, UpstreamRequest, UpstreamResponse
 from fleet.common.errors import BackendError, BadRequest, FleetError, Phase
 from fleet.protocol.call import Headers
 from fleet.protocol.headers import connection_fields, field
@@ -40,7 +40,7 @@ _LOST: Final = (FileNotFoundError, NotADirectoryError, PermissionError, Connecti
 """How a path fails on which nobody listens any more (on the BSDs the last one may also mean a full backlog)."""
 
 
-class Asking(NamedTuple):
+class Requester(NamedTuple):
     """Who asks (an address), and on which of our ports."""
 
     client: str
@@ -57,10 +57,10 @@ class ColdLane:
     """Relays to one app."""
 
     def __init__(self, inner: Inner) -> None:
-        self._pool = Pool(Endpoint.parse("http://fleet.internal"), dial=_Dialling(inner), max_idle=_IDLE)
+        self._pool = Pool(BackendAddress.parse("http://fleet.internal"), dial=_Dialling(inner), max_idle=_IDLE)
         self._failing = False
 
-    async def serve(self, head: RequestHead, body: Body, down: EdgeDownstream, asks: Asking) -> None:
+    async def serve(self, head: RequestHead, body: Body, down: EdgeDownstream, asks: Requester) -> None:
         """Relay one request and its answer.
 
         Raises ClientGone, EOFError (the client left within its body), and FleetError before anything was answered.
@@ -68,7 +68,9 @@ class ColdLane:
         request = _request(head, b"" if body.empty else body, body.length, asks)
         await self._relay(await self._open(request), down)
 
-    async def upgrade(self, head: RequestHead, intake: Intake, link: Link, down: EdgeDownstream, asks: Asking) -> None:
+    async def upgrade(
+        self, head: RequestHead, intake: Intake, link: Link, down: EdgeDownstream, asks: Requester
+    ) -> None:
         """Relay a websocket's handshake and, if the app agrees, all that follows, until either side closes.
 
         What the client sends before it has seen the 101 waits: frames out of turn are what kills servers.
@@ -179,7 +181,7 @@ class _Dialling:
 
 
 def _request(
-    head: RequestHead, body: bytes | Body, length: int | None, asks: Asking, *, upgrade: bool = False
+    head: RequestHead, body: bytes | Body, length: int | None, asks: Requester, *, upgrade: bool = False
 ) -> UpstreamRequest:
     target, host = _settled(head)
     fields = [(PEER, asks.client.encode("ascii", "replace")), (FACE, asks.face.value.encode())]

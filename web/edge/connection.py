@@ -18,7 +18,7 @@ from fleet.common.errors import FleetError
 from fleet.protocol.call import ClientGone
 from fleet.protocol.headers import request_id_of
 from web.edge import error_responses
-from web.edge.app_proxy import Asking
+from web.edge.app_proxy import Requester
 from web.edge.request_head import BadHead, RequestHead
 from web.edge.request_reader import LINGER, Body, Intake
 from web.edge.response_writer import EdgeDownstream
@@ -196,8 +196,8 @@ class Connection:
     def _client(self, head: RequestHead) -> str:
         return self._edge.proxies.client_in(self._peer, head.headers)
 
-    def _asking(self, head: RequestHead) -> Asking:
-        return Asking(self._client(head), self._face)
+    def _asking(self, head: RequestHead) -> Requester:
+        return Requester(self._client(head), self._face)
 
     async def _close(self, link: ClientLink) -> None:
         """Close so that the client gets to read the last answer: bytes that nobody reads would reset the connection."""

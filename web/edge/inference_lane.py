@@ -19,7 +19,7 @@ from web.monitoring.http_counts import unread
 from web.ollama_api.inference_call import Hints, hints_of, work_of
 from web.security import api_key_auth
 from web.security.rate_limits import Turnstile, generates, lines_of, rate_of
-from web.security.request_gate import Doorman, Judged, new_request_id
+from web.security.request_gate import GateDecision, RequestGate, new_request_id
 
 if TYPE_CHECKING:
     from actors.system import System
@@ -43,7 +43,7 @@ class Prepared:
         self,
         config: Config,
         hints: Hints | None,
-        judged: Judged | None,
+        judged: GateDecision | None,
         request_id: RequestId,
         rate: Rate | None = None,
     ) -> None:
@@ -65,7 +65,7 @@ class HotLane:
 
     def __init__(self, system: System) -> None:
         self._system = system
-        self._doorman = Doorman(system)
+        self._doorman = RequestGate(system)
         self._turnstile = Turnstile(system, Face.PROXY)
 
     def prepared(self, head: RequestHead) -> Prepared | None:
@@ -122,7 +122,7 @@ class HotLane:
         except Exception as crash:
             await errors.make_good(crash, self._ready(down, request_id, judged).asker, down)
 
-    def _ready(self, down: EdgeDownstream, request_id: RequestId, judged: Judged) -> Judged:
+    def _ready(self, down: EdgeDownstream, request_id: RequestId, judged: GateDecision) -> GateDecision:
         """Make ready for an answer of our own, which no exchange watches over or signs."""
         down.fields = ((b"x-request-id", request_id.encode()), *down.fields)
         down.patience = self._system.config.timeouts.write

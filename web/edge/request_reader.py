@@ -17,7 +17,7 @@ from actors.upstream.transport_errors import BROKEN
 from fleet.common.errors import BadRequest, RequestTimeout, TooLarge
 from fleet.http1.body_framing import Chunked, Framing, Length, WireError
 from web.edge.request_head import NOT_HTTP, BadHead, Heads, RequestHead
-from web.http.body_limits import Terms
+from web.http.body_limits import BodyTerms
 
 _END: Final = b"\r\n\r\n"
 _OPENING = re.compile(rb"[A-Z\r]")
@@ -108,7 +108,7 @@ class Intake:
 class Body:
     """One request body: read whole, or piece by piece with the client held back in between, or thrown away."""
 
-    def __init__(self, intake: Intake, head: RequestHead, length: int | None, terms: Terms) -> None:
+    def __init__(self, intake: Intake, head: RequestHead, length: int | None, terms: BodyTerms) -> None:
         self._intake = intake
         self._terms = terms
         self.length = length

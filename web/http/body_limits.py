@@ -27,7 +27,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class BodyTerms:
     """What holds for every body of a fleet: seconds of silence, seconds in all, and the memory they share."""
 
     idle: float = math.inf

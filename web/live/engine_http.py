@@ -13,7 +13,7 @@ from fleet.common.errors import FleetError, TooLarge
 from web.asgi import quart_request
 from web.http import responses
 from web.live import engine_io
-from web.live.engine_io import POLLING, BadPacket, Refused
+from web.live.engine_io import POLLING, BadPacket, EngineRefusal
 from web.live.session import End, Over, Session
 from web.live.sessions import Sessions
 from web.security import api_key_auth
@@ -25,11 +25,11 @@ async def serve_request(sessions: Sessions) -> Response:
     """Answer one request that is no websocket. Raises FleetError."""
     try:
         return await _served(sessions)
-    except Refused as refused:
+    except EngineRefusal as refused:
         return refusal(refused)
 
 
-def refusal(refused: Refused) -> Response:
+def refusal(refused: EngineRefusal) -> Response:
     """In the protocol's own form."""
     return responses.raw(refused.body, "application/json", 400)
 

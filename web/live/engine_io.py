@@ -36,7 +36,7 @@ class BadPacket(Exception):
     """What the client says is not the protocol; its session ends. The message quotes nothing of it."""
 
 
-class Refused(Exception):
+class EngineRefusal(Exception):
     """A request that is not answered by its session. `code` and `words` are the protocol's own."""
 
     def __init__(self, code: int, words: str) -> None:
@@ -50,32 +50,32 @@ class Refused(Exception):
         return orjson.dumps({"code": self.code, "message": self.words})
 
 
-def unknown_transport() -> Refused:
+def unknown_transport() -> EngineRefusal:
     """It is neither polling nor a websocket."""
-    return Refused(0, "Transport unknown")
+    return EngineRefusal(0, "Transport unknown")
 
 
-def unknown_session() -> Refused:
+def unknown_session() -> EngineRefusal:
     """There is no such session, or it has ended."""
-    return Refused(1, "Session ID unknown")
+    return EngineRefusal(1, "Session ID unknown")
 
 
-def bad_method() -> Refused:
+def bad_method() -> EngineRefusal:
     """A session begins with a GET."""
-    return Refused(2, "Bad handshake method")
+    return EngineRefusal(2, "Bad handshake method")
 
 
-def bad_request(why: str = "Bad request") -> Refused:
+def bad_request(why: str = "Bad request") -> EngineRefusal:
     """Anything else that a client should not have asked."""
-    return Refused(3, why)
+    return EngineRefusal(3, why)
 
 
-def bad_version() -> Refused:
+def bad_version() -> EngineRefusal:
     """A client of another version of the protocol."""
-    return Refused(5, "Unsupported protocol version")
+    return EngineRefusal(5, "Unsupported protocol version")
 
 
-class Packet(NamedTuple):
+class EnginePacket(NamedTuple):
     """`kind` is its digit; bytes are always a message."""
 
     kind: str
@@ -110,16 +110,16 @@ def opening(sid: str, upgrades: Sequence[str], timing: Timing, most_bytes: int) 
     return OPEN.encode() + orjson.dumps(record)
 
 
-def decoded(frame: str | bytes) -> Packet:
+def decoded(frame: str | bytes) -> EnginePacket:
     """The packet in one message of a websocket. Raises BadPacket."""
     if isinstance(frame, bytes):
-        return Packet(MESSAGE, frame)
+        return EnginePacket(MESSAGE, frame)
     if frame[:1] not in _KINDS:
         raise BadPacket("a packet begins with a digit from 0 to 6")
-    return Packet(frame[0], frame[1:])
+    return EnginePacket(frame[0], frame[1:])
 
 
-def unpacked(body: bytes) -> list[Packet]:
+def unpacked(body: bytes) -> list[EnginePacket]:
     """The packets in one body of a POST. Raises BadPacket."""
     parts = body.split(_BETWEEN, MOST_PACKETS)
     if len(parts) > MOST_PACKETS:
@@ -132,10 +132,10 @@ def packed(packets: Sequence[bytes]) -> bytes:
     return _BETWEEN.join(packets)
 
 
-def _unpacked(part: bytes) -> Packet:
+def _unpacked(part: bytes) -> EnginePacket:
     try:
         if part.startswith(b"b"):
-            return Packet(MESSAGE, base64.b64decode(part[1:], validate=True))
+            return EnginePacket(MESSAGE, base64.b64decode(part[1:], validate=True))
         return decoded(part.decode())
     except (UnicodeDecodeError, binascii.Error):
         raise BadPacket("neither text nor base64") from None

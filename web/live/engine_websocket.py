@@ -10,7 +10,7 @@ from quart import Response, websocket
 
 from web.live import engine_io
 from web.live.engine_http import handshake, refusal
-from web.live.engine_io import WEBSOCKET, BadPacket, Refused
+from web.live.engine_io import WEBSOCKET, BadPacket, EngineRefusal
 from web.live.session import End, Over, Session
 from web.live.sessions import Sessions
 from web.security import api_key_auth
@@ -24,7 +24,7 @@ async def serve_websocket(sessions: Sessions) -> Response | None:
     """Serve one websocket to its end; a response refuses its handshake. Raises FleetError."""
     try:
         session, fresh = _session(sessions)
-    except Refused as refused:
+    except EngineRefusal as refused:
         return refusal(refused)
     try:
         if fresh or await _taken_over(session, sessions.timing.upgrade):

@@ -8,7 +8,7 @@ BURST: Final = 100
 PER_SECOND: Final = 20.0
 
 
-class Pace:
+class PingPace:
     """Moments are the caller's, in seconds."""
 
     __slots__ = ("_at", "_left")

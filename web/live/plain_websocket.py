@@ -14,13 +14,13 @@ import trio
 from quart import websocket
 from quart_trio import QuartTrio
 
-from actors.observability.dashboard.feed import Viewer
+from actors.observability.dashboard.feed import Subscriber
 from actors.system import System
-from web.admin.kit.context import House
+from web.admin.kit.context import AppContext
 from web.admin.role_enforcement import WEBSOCKET, grant
 from web.live.admission import NEEDED, Credentials
 from web.live.events import answered
-from web.live.ping_pace import Pace
+from web.live.ping_pace import PingPace
 from web.live.quart_compat import GONE
 from web.security import api_key_auth
 
@@ -43,7 +43,7 @@ class Talks:
 
     def __init__(self, system: System) -> None:
         self._system = system
-        self._viewers: set[Viewer] = set()
+        self._viewers: set[Subscriber] = set()
 
     async def run(self, closing: trio.Event) -> None:
         """Wait until the fleet stops; then let everybody go."""
@@ -66,7 +66,7 @@ class Talks:
             viewer.leave()
 
 
-def add_plain(app: QuartTrio, house: House) -> None:
+def add_plain(app: QuartTrio, house: AppContext) -> None:
     """Add the route, for operators: the feed names servers and models."""
     talks = app.config[KEY] = Talks(house.system)
     app.add_websocket(PATH, "plain", talks.serve)
@@ -76,7 +76,7 @@ def add_plain(app: QuartTrio, house: House) -> None:
 class _Talk:
     """One connection. It ends when the client leaves (the view is cancelled then), or with a close code of ours."""
 
-    def __init__(self, system: System, viewer: Viewer, shown: Credentials) -> None:
+    def __init__(self, system: System, viewer: Subscriber, shown: Credentials) -> None:
         self._system = system
         self._viewer = viewer
         self._shown = shown
@@ -105,7 +105,7 @@ class _Talk:
         await self._close(UNWANTED, "the key is no longer good")
 
     async def _hear(self) -> None:
-        pace = Pace(trio.current_time())
+        pace = PingPace(trio.current_time())
         while True:
             if wait := pace.wait(trio.current_time()):
                 await trio.sleep(wait)
@@ -138,7 +138,7 @@ class _Talk:
         await trio.lowlevel.checkpoint()
 
 
-def _do(viewer: Viewer, message: str) -> str | None:
+def _do(viewer: Subscriber, message: str) -> str | None:
     """Do what a message asks for; else what is wrong with it, in words."""
     try:
         said = orjson.loads(message)

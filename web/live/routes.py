@@ -11,7 +11,7 @@ from quart import Quart
 from quart_trio import QuartTrio
 
 from fleet.security.roles import Role
-from web.admin.kit.context import House
+from web.admin.kit.context import AppContext
 from web.admin.role_enforcement import WEBSOCKET, grant
 from web.live import plain_websocket, sessions
 from web.live.engine_http import serve_request
@@ -24,7 +24,7 @@ _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 """All that the protocol has an answer to; to most, that it is wrong."""
 
 
-def open_doors(app: QuartTrio, house: House) -> None:
+def open_doors(app: QuartTrio, house: AppContext) -> None:
     """Add the routes of the live clients to an application, with the roles that they need."""
     _socketio(app, house)
     add_plain(app, house)
@@ -35,7 +35,7 @@ def keepers(app: Quart) -> list[Callable[[trio.Event], Awaitable[None]]]:
     return [app.config[key].run for key in (sessions.KEY, plain_websocket.KEY) if key in app.config]
 
 
-def _socketio(app: QuartTrio, house: House) -> None:
+def _socketio(app: QuartTrio, house: AppContext) -> None:
     """Socket.IO, with and without the slash at the end. A client may connect before it says who it is."""
     live = app.config[sessions.KEY] = Sessions(house.system)
     for path in SOCKET_IO:

@@ -14,14 +14,14 @@ from typing import Final, Protocol
 
 import trio
 
-from actors.observability.dashboard.feed import Transport, Update, Viewer
+from actors.observability.dashboard.feed import Subscriber, Transport, Update
 from actors.system import System
 from fleet.common.errors import FleetError
 from web.live import engine_io, socketio
 from web.live.admission import Credentials
 from web.live.engine_io import BadPacket, Timing
 from web.live.events import answered
-from web.live.ping_pace import Pace
+from web.live.ping_pace import PingPace
 
 log = logging.getLogger("fleet.live")
 
@@ -73,16 +73,16 @@ class Session:
         self.address = address
         self.transport = transport
         self.upgrading = self.polling = self.posting = False
-        self.viewer: Viewer | None = None
+        self.viewer: Subscriber | None = None
         self.end: End | None = None
         self.life = trio.CancelScope()
         self._home = home
         self._name = name
         self._shown = shown
-        self._pace = Pace(now)
+        self._pace = PingPace(now)
         self._outbox: deque[bytes] = deque()
         self._rest = trio.CancelScope()
-        self._pending: socketio.Packet | None = None
+        self._pending: socketio.SocketPacket | None = None
         """An event whose attachments are still coming."""
         self._missing = 0
         self._acks = False
@@ -156,7 +156,7 @@ class Session:
         if wait := self._pace.wait(trio.current_time()):
             await trio.sleep(wait)
 
-    def hear(self, packet: engine_io.Packet) -> None:
+    def hear(self, packet: engine_io.EnginePacket) -> None:
         """Take in one packet. Raises BadPacket; the session has to be closed then."""
         if self.end is not None:
             return
@@ -256,7 +256,7 @@ class Session:
             packet, self._pending = self._pending, None
             self._handle(packet)
 
-    def _handle(self, packet: socketio.Packet) -> None:
+    def _handle(self, packet: socketio.SocketPacket) -> None:
         if packet.is_ack:
             if packet.id is not None and self._unacked.pop(packet.id, None) is not None:
                 self._rest.cancel()
@@ -269,7 +269,7 @@ class Session:
             if answer is not None and packet.id is not None:
                 self.send(socketio.acked(packet.id, answer))
 
-    def _connect(self, packet: socketio.Packet) -> None:
+    def _connect(self, packet: socketio.SocketPacket) -> None:
         if packet.namespace != socketio.MAIN:
             self.send(socketio.refused(packet.namespace, "Invalid namespace"))
             return

@@ -31,7 +31,7 @@ _FORM: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Packet:
+class SocketPacket:
     """One packet of a client's. `data` is checked: a list for events (its first is the name) and for acks."""
 
     kind: str
@@ -49,7 +49,7 @@ class Packet:
         return self.kind in _ACKS
 
 
-def decoded(text: str) -> Packet:
+def decoded(text: str) -> SocketPacket:
     """The packet in one message. Raises BadPacket."""
     form = _FORM.fullmatch(text)
     if form is None:
@@ -61,7 +61,7 @@ def decoded(text: str) -> Packet:
         raise BadPacket(f"more than {MOST_ATTACHMENTS} attachments")
     namespace = (form["namespace"] or MAIN).partition("?")[0]
     number = None if form["id"] is None else int(form["id"])
-    return _checked(Packet(kind, namespace, number, _value(form["data"]), int(attachments or 0)))
+    return _checked(SocketPacket(kind, namespace, number, _value(form["data"]), int(attachments or 0)))
 
 
 def _value(text: str) -> Any:
@@ -73,7 +73,7 @@ def _value(text: str) -> Any:
         raise BadPacket("the payload is no JSON") from None
 
 
-def _checked(packet: Packet) -> Packet:
+def _checked(packet: SocketPacket) -> SocketPacket:
     data = packet.data
     if packet.is_event:
         good = isinstance(data, list) and bool(data) and isinstance(data[0], str)

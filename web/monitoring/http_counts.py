@@ -68,7 +68,7 @@ def _pinned(method: str, path: str) -> str | None:
     return rule if method == _POST and rule in PINNABLE and pinned and server and "/" not in server else None
 
 
-class Answered(Protocol):
+class CountedResponse(Protocol):
     """An answer on its way."""
 
     status: int
@@ -76,7 +76,7 @@ class Answered(Protocol):
 
 
 @contextmanager
-def unexchanged(fleet: FleetCell, endpoint: str, answer: Answered) -> Iterator[None]:
+def unexchanged(fleet: FleetCell, endpoint: str, answer: CountedResponse) -> Iterator[None]:
     """Work on an inference request that no exchange reports; what was answered counts."""
     began, status = fleet.clock.now(), CLIENT_LEFT
     try:

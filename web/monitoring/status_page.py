@@ -14,8 +14,8 @@ from markupsafe import Markup
 from actors.observability.ai_status import AiStatus
 from fleet.common.wording import NONE, age, count, duration, percent, rate
 from fleet.observability.alerting.alert import Alert
-from fleet.observability.dashboard.snapshot import State
-from fleet.observability.health_summary.summary import Level, Verdict
+from fleet.observability.dashboard.snapshot import FleetSnapshot
+from fleet.observability.health_summary.summary import HealthSummary, Level
 from fleet.security.roles import Identity
 from web.monitoring import login_page
 
@@ -103,12 +103,12 @@ class View:
     `urls` are those of our ports, the proxy's first; `refresh` is in seconds, 0 for never.
     """
 
-    verdict: Verdict
+    verdict: HealthSummary
     now: float
     version: str
     refresh: int = 0
     draining: bool = False
-    state: State | None = None
+    state: FleetSnapshot | None = None
     alerts: Sequence[Alert] = ()
     text: AiStatus | None = None
     urls: Sequence[str] = ()
@@ -177,7 +177,7 @@ def _door(view: View) -> Iterable[Markup]:
         yield link if view.refresh or view.framed else login_page.form()
 
 
-def _tiles(state: State) -> Markup:
+def _tiles(state: FleetSnapshot) -> Markup:
     fleet, metrics = state.fleet, state.metrics
     figures = (
         ("Requests", rate(fleet["rps"], "req"), _WINDOW),
@@ -206,7 +206,7 @@ def _alert(alert: Alert, now: float) -> Markup:
     return _ALERT.format(style, glyph, alert.severity, alert.title, alert.detail, age(now - alert.since))
 
 
-def _servers(view: View, state: State) -> Markup:
+def _servers(view: View, state: FleetSnapshot) -> Markup:
     worst = sorted(state.servers.items(), key=lambda each: (LOOKS[each[1]["state"]].rank, each[0]))
     rows = _join(_server(server, fields, view.now) for server, fields in worst[:MOST_ROWS])
     return _TABLE.format(rows, _left_out(len(worst) - MOST_ROWS, "servers, none of them in a worse state,"))

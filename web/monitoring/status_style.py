@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 
-class Pair(NamedTuple):
+class Contrast(NamedTuple):
     """Text on its background."""
 
     text: str
@@ -21,7 +21,7 @@ class Scheme(NamedTuple):
     text: str
     quiet: str
     link: str
-    states: dict[str, Pair]
+    states: dict[str, Contrast]
 
 
 LIGHT: Final = Scheme(
@@ -32,11 +32,11 @@ LIGHT: Final = Scheme(
     quiet="#4a5361",
     link="#1a56c4",
     states={
-        "ok": Pair("#167040", "#e0f3e7"),
-        "warn": Pair("#855800", "#fcefcc"),
-        "crit": Pair("#b3261e", "#fde4e1"),
-        "planned": Pair("#6a3fa8", "#efe6fb"),
-        "unknown": Pair("#5f6a7c", "#edf0f4"),
+        "ok": Contrast("#167040", "#e0f3e7"),
+        "warn": Contrast("#855800", "#fcefcc"),
+        "crit": Contrast("#b3261e", "#fde4e1"),
+        "planned": Contrast("#6a3fa8", "#efe6fb"),
+        "unknown": Contrast("#5f6a7c", "#edf0f4"),
     },
 )
 DARK: Final = Scheme(
@@ -47,11 +47,11 @@ DARK: Final = Scheme(
     quiet="#b0b8c4",
     link="#7fb0ff",
     states={
-        "ok": Pair("#4cc47e", "#10301f"),
-        "warn": Pair("#e3ab3c", "#35280a"),
-        "crit": Pair("#ff857a", "#421a17"),
-        "planned": Pair("#c6a1ff", "#2b1d45"),
-        "unknown": Pair("#8f9aab", "#1e2530"),
+        "ok": Contrast("#4cc47e", "#10301f"),
+        "warn": Contrast("#e3ab3c", "#35280a"),
+        "crit": Contrast("#ff857a", "#421a17"),
+        "planned": Contrast("#c6a1ff", "#2b1d45"),
+        "unknown": Contrast("#8f9aab", "#1e2530"),
     },
 )
 

@@ -17,8 +17,8 @@ from fleet.common.steps import finished
 from fleet.protocol.call import Call, Downstream, Headers
 from fleet.protocol.content_encodings import decode_zstd
 from fleet.protocol.dialects import NATIVE
-from fleet.protocol.endpoints import Endpoint, Kind, Understood, is_compressed, understand, understanding
-from fleet.protocol.headers import Passing, passing, priority_of
+from fleet.protocol.endpoints import Endpoint, EndpointKind, Understood, is_compressed, understand, understanding
+from fleet.protocol.headers import ForwardedHeaders, forwarded_headers, priority_of
 from fleet.protocol.json.go_json import LONG
 from fleet.security.api_keys import without_keys
 from web.http.errors import CloudDisabled
@@ -46,7 +46,7 @@ class Hints:
     target: str
     headers: Headers
     pinned: ServerId | None
-    passing: Passing
+    passing: ForwardedHeaders
     priority: int
     events: bool
     """Whether a native stream is wanted as server-sent events."""
@@ -66,7 +66,7 @@ def hints_of(
     query = without_keys(query, is_secret)
     target = endpoint.path + ("?" + query.decode("ascii") if query else "")
     events = endpoint.dialect is NATIVE and _wants_events(headers)
-    return Hints(endpoint, target, headers, pinned, passing(headers, is_secret), priority_of(headers), events)
+    return Hints(endpoint, target, headers, pinned, forwarded_headers(headers, is_secret), priority_of(headers), events)
 
 
 async def work_of(system: System, hints: Hints, body: bytes, request_id: RequestId, client: str, by: str) -> Work:
@@ -99,7 +99,7 @@ async def work_of(system: System, hints: Hints, body: bytes, request_id: Request
         pinned=hints.pinned,
         client=client,
         by=by,
-        runs=endpoint.kind is not Kind.SHOW,
+        runs=endpoint.kind is not EndpointKind.SHOW,
         passing=hints.passing,
         runner=seen.runner,
     )

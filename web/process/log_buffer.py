@@ -41,7 +41,7 @@ def scrubbed(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class BufferedRecord:
     """One record. `at` is seconds since 1970, `level` a number of `logging`."""
 
     at: float
@@ -62,7 +62,7 @@ class LogRing(logging.Handler):
 
     def __init__(self, most: int = MOST) -> None:
         super().__init__()
-        self._kept: deque[Kept] = deque(maxlen=most)
+        self._kept: deque[BufferedRecord] = deque(maxlen=most)
         self._dropped = 0
 
     @classmethod
@@ -80,7 +80,7 @@ class LogRing(logging.Handler):
         self._dropped += len(self._kept) == self._kept.maxlen
         self._kept.append(kept)
 
-    def snapshot(self) -> tuple[list[Kept], int]:
+    def snapshot(self) -> tuple[list[BufferedRecord], int]:
         """All records, oldest first, and how many older ones had to go since the ring was last cleared."""
         self.acquire()
         try:
@@ -105,13 +105,13 @@ def fields(record: logging.LogRecord) -> dict[str, object]:
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
-def _kept(record: logging.LogRecord) -> Kept:
+def _kept(record: logging.LogRecord) -> BufferedRecord:
     extra = fields(record)
     request_id = clipped(scrubbed(str(extra.pop("request_id", ""))), FIELD_BYTES)
     meta = {clipped(name, _NAME_BYTES): _value(value) for name, value in islice(extra.items(), FIELDS)}
     meta |= islice(_exception(record), FIELDS - len(meta))
     message = clipped(scrubbed(record.getMessage()), MESSAGE_BYTES)
-    return Kept(record.created, record.levelno, clipped(record.name, FIELD_BYTES), message, meta, request_id)
+    return BufferedRecord(record.created, record.levelno, clipped(record.name, FIELD_BYTES), message, meta, request_id)
 
 
 def _exception(record: logging.LogRecord) -> Iterator[tuple[str, Value]]:

@@ -16,7 +16,7 @@ from web.security.api_key_auth import FORMS, LIVE
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class OriginDecision:
     """`status`: answer with it at once, with an empty body; None: go on. `fields` go on every answer."""
 
     status: int | None = None
@@ -29,10 +29,10 @@ _SHOWN: Final = 128
 _MOST_TOLD: Final = 256
 _told: set[tuple[str, bool]] = set()
 
-NOTHING: Final = Decision()
+NOTHING: Final = OriginDecision()
 OWN_KEY: Final = "fleet.own"
 """Where the scope says what `is_own` has found, on the dashboard port."""
-_FORBIDDEN: Final = Decision(403)
+_FORBIDDEN: Final = OriginDecision(403)
 _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 _OWN: Final = frozenset((b"same-origin", b"none"))
 """What browsers say in Sec-Fetch-Site about a page of ours, and about somebody who typed the address."""
@@ -41,7 +41,7 @@ _ANYBODY: Final = re.compile(r"\*|https?://\*(?::.*)?", re.IGNORECASE)
 _allowed = lru_cache(maxsize=8)(cors.allowed_origins)
 
 
-def decide(method: str, path: str, host: str, headers: Headers, config: Config) -> Decision:
+def decide(method: str, path: str, host: str, headers: Headers, config: Config) -> OriginDecision:
     """Judge one request to `host`.
 
     What Ollama allows every local page is meant for models; who may administer the fleet has to be configured.
@@ -56,14 +56,14 @@ def decide(method: str, path: str, host: str, headers: Headers, config: Config) 
     configured = _admins(config) if admin else config.cors.origins
     allowed = _allowed(configured, defaults=not admin)
     verdict = cors.decide(origin, allowed, host)
-    if verdict is cors.Verdict.DENIED:
+    if verdict is cors.CorsVerdict.DENIED:
         _tell(origin, admin=admin)
         return _FORBIDDEN
-    if verdict is cors.Verdict.ABSENT:
+    if verdict is cors.CorsVerdict.ABSENT:
         return NOTHING
     if method == "OPTIONS":
-        return Decision(204, tuple(_preflight(origin, allowed, headers, config)))
-    return Decision(None, tuple(cors.response_headers(origin, allowed)))
+        return OriginDecision(204, tuple(_preflight(origin, allowed, headers, config)))
+    return OriginDecision(None, tuple(cors.response_headers(origin, allowed)))
 
 
 def is_own(method: str, path: str, host: str, headers: Headers) -> bool:
@@ -77,7 +77,7 @@ def is_own(method: str, path: str, host: str, headers: Headers) -> bool:
     if site == b"same-origin":
         return True
     if origin is not None:
-        return cors.decide(origin.decode("latin-1"), (), host) is cors.Verdict.ABSENT and origin != b""
+        return cors.decide(origin.decode("latin-1"), (), host) is cors.CorsVerdict.ABSENT and origin != b""
     if method == "POST" and path in FORMS:
         return site == b""
     harmless = method in _SAFE and path not in LIVE

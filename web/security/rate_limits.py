@@ -15,8 +15,8 @@ from typing import Final
 from fleet.common.errors import FleetError
 from fleet.config import Config
 from fleet.protocol.call import Headers
-from fleet.protocol.endpoints import ENDPOINTS, PINNABLE, Endpoint, Kind
-from fleet.security.rate_limit import SECOND, Rate, Verdict, per_minute
+from fleet.protocol.endpoints import ENDPOINTS, PINNABLE, Endpoint, EndpointKind
+from fleet.security.rate_limit import SECOND, Rate, RateVerdict, per_minute
 from web.http.ports import Face
 from web.security.request_gate import Guarded
 
@@ -57,16 +57,16 @@ def counts(face: Face, method: str, path: str) -> bool:
 def generates(endpoint: Endpoint) -> bool:
     """Whether a model has to write for it. Clients ask for the description of one model after the other, and for the
     embeddings of one chunk of a document after the other."""
-    return endpoint.kind is not Kind.SHOW and not endpoint.embedding
+    return endpoint.kind is not EndpointKind.SHOW and not endpoint.embedding
 
 
-def fields_of(verdict: Verdict) -> Headers:
+def fields_of(verdict: RateVerdict) -> Headers:
     """What the answer to a counted request has to say, whatever else it will be."""
     values = (b"%d" % number for number in verdict[1:4])
     return tuple(zip(_FIELDS, values, strict=True))
 
 
-def lines_of(verdict: Verdict) -> bytes:
+def lines_of(verdict: RateVerdict) -> bytes:
     """The same as complete lines."""
     return _LINES % verdict[1:4]
 
@@ -92,14 +92,14 @@ class Turnstile:
         self._listener = face.value
         self._quiet_until = 0
 
-    def count(self, rate: Rate, key: str, client: str) -> Verdict:
+    def count(self, rate: Rate, key: str, client: str) -> RateVerdict:
         """Count one request. `key` is the name of the valid one it has shown, or empty; `client` its address."""
         limiter = self._system.fleet.limiters[self._listener]
         if key:
             return limiter.keys.ask(key, rate, monotonic_ns(), time_ns())
         return limiter.addresses.ask(address_of(client), rate, monotonic_ns(), time_ns())
 
-    def refusal(self, verdict: Verdict, who: str) -> RateLimited:
+    def refusal(self, verdict: RateVerdict, who: str) -> RateLimited:
         """The error for a request that was one too many. `who` (a key's name or an address) is for the log."""
         self._system.fleet.meter.limited(self._listener)
         now = monotonic_ns()

@@ -33,25 +33,25 @@ class Guarded(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class GateDecision:
     """`refusal` or `decision.status`: answer with that and go no further. `decision.fields` go on every answer.
 
     `key` is the name of the valid key that was shown, or empty.
     """
 
     asker: errors.Asker
-    decision: cross_origin.Decision
+    decision: cross_origin.OriginDecision
     refusal: FleetError | None
     key: str = ""
     ours: bool = False
     """Whether it was meant for us and comes from nobody's foreign page: a page must not use up its reader's budget."""
 
-    def as_of(self, request_id: RequestId) -> Judged:
+    def as_of(self, request_id: RequestId) -> GateDecision:
         """The same about another request with this head; its answer carries the id."""
         decision = replace(self.decision, fields=((b"x-request-id", request_id.encode()), *self.decision.fields))
         return replace(self, asker=replace(self.asker, request_id=request_id), decision=decision)
 
-    def instead(self, refusal: FleetError) -> Judged:
+    def instead(self, refusal: FleetError) -> GateDecision:
         """The same, but refused for this reason."""
         return replace(self, refusal=refusal)
 
@@ -74,26 +74,30 @@ class Judged:
         await down.finish()
 
 
-class Doorman:
+class RequestGate:
     """Judges by the configuration and the keys of the moment; the edge keeps a verdict while those stay the same."""
 
     def __init__(self, system: Guarded) -> None:
         self._system = system
         self._own_name = socket.gethostname().lower()
 
-    def judge(self, method: str, path: str, host: str | None, headers: Headers, face: Face = Face.PROXY) -> Judged:
+    def judge(
+        self, method: str, path: str, host: str | None, headers: Headers, face: Face = Face.PROXY
+    ) -> GateDecision:
         """What to do about one request; `host` is None for a bad target. The Host comes first of all."""
         asker = self._asker(path, headers, face)
         if host is None:
             bad = BadRequest("the request target is neither a path nor an http URL")
-            return Judged(asker, cross_origin.NOTHING, bad)
+            return GateDecision(asker, cross_origin.NOTHING, bad)
         if not self._is_ours(method, path, host):
-            return Judged(asker, cross_origin.NOTHING, errors.ForeignHost())
+            return GateDecision(asker, cross_origin.NOTHING, errors.ForeignHost())
         decision = cross_origin.decide(method, path, host, headers, self._system.config)
         if decision.status is not None:
-            return Judged(asker, decision, None)
+            return GateDecision(asker, decision, None)
         key = api_key_auth.key_name(headers, self._system.config.security)
-        return Judged(asker, decision, None if key else self._refusal(method, path, headers, face), key, ours=True)
+        return GateDecision(
+            asker, decision, None if key else self._refusal(method, path, headers, face), key, ours=True
+        )
 
     def _is_ours(self, method: str, path: str, host: str) -> bool:
         config = self._system.config

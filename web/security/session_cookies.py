@@ -44,7 +44,7 @@ _MOST_TRIED: Final = 4
 """Cookies of one name that are looked at: a browser may have several, of different paths."""
 
 
-class Passes:
+class SessionCookies:
     """Makes passes and knows them again, after a restart too if there is a store. Everything is synchronous.
 
     `clock` is the time of day in seconds since 1970, since passes outlive the process.
@@ -148,7 +148,7 @@ class Passes:
 class Shown:
     """A pass that came with a request of a page of ours; it is judged anew whenever somebody asks."""
 
-    passes: Passes
+    passes: SessionCookies
     token: str
 
     def who(self, ring: KeyRing) -> Identity | None:
@@ -156,7 +156,7 @@ class Shown:
         return self.passes.find(self.token, ring)
 
 
-def shown(passes: Passes, headers: Headers, ring: KeyRing) -> Shown | None:
+def shown(passes: SessionCookies, headers: Headers, ring: KeyRing) -> Shown | None:
     """The first good pass among the cookies of a request."""
     for token in _tokens(headers):
         if passes.find(token, ring) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from web.simulator.connection import serve_connection
-from web.simulator.engine.host import Seen, SimHost, make_host
+from web.simulator.engine.host import SeenRequest, SimHost, make_host
 from web.simulator.tcp import serve_sim
 
-__all__ = ["Seen", "SimHost", "make_host", "serve_connection", "serve_sim"]
+__all__ = ["SeenRequest", "SimHost", "make_host", "serve_connection", "serve_sim"]

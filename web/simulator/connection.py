@@ -9,8 +9,8 @@ from urllib.parse import unquote
 import h11
 import trio
 
-from web.simulator.engine.exchange import ConnectionOver, Exchange
-from web.simulator.engine.host import Seen, SimHost
+from web.simulator.engine.exchange import ConnectionOver, SimulatedExchange
+from web.simulator.engine.host import SeenRequest, SimHost
 from web.simulator.engine.streams import reset
 from web.simulator.router import answer, is_inference, reads_body_itself
 
@@ -86,17 +86,17 @@ class _Connection:
         await self._part(exchange)
         return False
 
-    def _exchange(self, request: h11.Request) -> Exchange:
+    def _exchange(self, request: h11.Request) -> SimulatedExchange:
         target = request.target.decode("latin-1")
         path = unquote(target.partition("?")[0])
         headers = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in request.headers]
-        seen = Seen(request.method.decode("latin-1"), target, path, headers, self._host.now())
+        seen = SeenRequest(request.method.decode("latin-1"), target, path, headers, self._host.now())
         self._host.requests.append(seen)
         self._host.requests_seen += 1
         plan = self._host.faults.draw(path, inference=is_inference(path))
-        return Exchange(self._host, self._conn, self._stream, request, seen, plan)
+        return SimulatedExchange(self._host, self._conn, self._stream, request, seen, plan)
 
-    async def _answer(self, exchange: Exchange) -> None:
+    async def _answer(self, exchange: SimulatedExchange) -> None:
         try:
             if reads_body_itself(exchange.method, exchange.path):
                 await answer(exchange)
@@ -107,7 +107,7 @@ class _Connection:
             raise ConnectionOver from None
         await self._answer_watched(exchange)
 
-    async def _answer_watched(self, exchange: Exchange) -> None:
+    async def _answer_watched(self, exchange: SimulatedExchange) -> None:
         over = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, exchange, nursery.cancel_scope)
@@ -121,7 +121,7 @@ class _Connection:
         if over or exchange.seen.client_left:
             raise ConnectionOver
 
-    async def _watch(self, exchange: Exchange, scope: trio.CancelScope) -> None:
+    async def _watch(self, exchange: SimulatedExchange, scope: trio.CancelScope) -> None:
         """Cancel the answer when the client leaves; even its closing one direction counts."""
         ahead = 0
         while ahead < _AHEAD:
@@ -137,7 +137,7 @@ class _Connection:
             ahead += len(data)
             self._conn.receive_data(bytes(data))
 
-    async def _part(self, exchange: Exchange) -> None:
+    async def _part(self, exchange: SimulatedExchange) -> None:
         """Close without losing the answer: a socket closed over unread data would reset it away."""
         if not exchange.drain:
             return

@@ -5,16 +5,16 @@ from __future__ import annotations
 import orjson
 
 from web.simulator.engine.errors import ApiError, go_json
-from web.simulator.engine.exchange import Exchange
+from web.simulator.engine.exchange import SimulatedExchange
 from web.simulator.engine.faults import BadFault
 
 
-async def state(exchange: Exchange) -> None:
+async def state(exchange: SimulatedExchange) -> None:
     """What the server is doing."""
     await exchange.reply(200, go_json(exchange.host.state()), "application/json")
 
 
-async def set_faults(exchange: Exchange) -> None:
+async def set_faults(exchange: SimulatedExchange) -> None:
     """`{"faults": ["kind:arg", ...]}` replaces the faults in force. Raises `ApiError` 400."""
     try:
         flags = orjson.loads(exchange.body)["faults"]

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import Final
 
-from web.simulator.engine.exchange import Exchange
+from web.simulator.engine.exchange import SimulatedExchange
 
 _ORIGIN: Final = re.compile(
     r"https?://(localhost|127\.0\.0\.1|0\.0\.0\.0)(:\d+)?|(app|file|tauri|vscode-webview|vscode-file)://.*"
@@ -18,7 +18,7 @@ _PREFLIGHT: Final = (
 )
 
 
-async def guarded(exchange: Exchange) -> bool:
+async def guarded(exchange: SimulatedExchange) -> bool:
     """True if the request was answered here: refused, or a preflight."""
     origin, host = exchange.seen.header("origin"), exchange.seen.header("host") or ""
     if not _host_allowed(host) or (origin is not None and not _ORIGIN.fullmatch(origin)):

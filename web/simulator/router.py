@@ -9,13 +9,13 @@ from typing import Final
 from fleet.simulator import BadDuration, BadOption, Busy, InvalidName
 from web.simulator import fault_admin
 from web.simulator.engine.errors import BUSY, RUNNER_STOPPED, ApiError
-from web.simulator.engine.exchange import Exchange
+from web.simulator.engine.exchange import SimulatedExchange
 from web.simulator.engine.run import RunnerGone
 from web.simulator.engine.zstd import decompress
 from web.simulator.guard import guarded
 from web.simulator.ollama_api import anthropic, audio, blobs, catalog, ollama, openai, responses
 
-Handler = Callable[[Exchange], Awaitable[None]]
+Handler = Callable[[SimulatedExchange], Awaitable[None]]
 
 ROUTES: Final[dict[str, dict[str, Handler]]] = {
     "/": {"GET": catalog.root, "HEAD": catalog.root},
@@ -67,7 +67,7 @@ def reads_body_itself(method: str, path: str) -> bool:
     return method == "POST" and path.startswith("/api/blobs/")
 
 
-async def answer(exchange: Exchange) -> None:
+async def answer(exchange: SimulatedExchange) -> None:
     """Answer one request, faults included. Raises `ConnectionOver` and Trio's stream errors."""
     try:
         await _faults_before_headers(exchange)
@@ -93,7 +93,7 @@ def _meaning(error: Exception) -> tuple[int, str]:
             return 500, str(error)
 
 
-async def _faults_before_headers(exchange: Exchange) -> None:
+async def _faults_before_headers(exchange: SimulatedExchange) -> None:
     plan = exchange.plan
     if "reset-before-headers" in plan:
         exchange.break_off()
@@ -113,7 +113,7 @@ def find(path: str) -> dict[str, Handler] | None:
     return next((methods for pattern, methods in _PATTERNS if pattern.fullmatch(path)), None)
 
 
-async def _dispatch(exchange: Exchange) -> None:
+async def _dispatch(exchange: SimulatedExchange) -> None:
     methods = find(exchange.path)
     if methods is None:
         await _unknown(exchange)
@@ -125,7 +125,7 @@ async def _dispatch(exchange: Exchange) -> None:
         await exchange.reply(405, b"405 method not allowed", "text/plain", allow)
 
 
-async def _unknown(exchange: Exchange) -> None:
+async def _unknown(exchange: SimulatedExchange) -> None:
     short = exchange.path.rstrip("/")
     if short and short != exchange.path and find(short) is not None:
         status = 301 if exchange.method == "GET" else 307

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from actors.observability.dashboard.events import complaints
-from fleet.breakers.values import State as BreakerState
+from fleet.breakers.values import BreakerState
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.models.jobs import JobKind, JobState
 from fleet.models.model_matrix import columns, line, places
 from fleet.observability.dashboard.live_figures import LiveFigures
-from fleet.observability.dashboard.server_rows import Around, Standing, rounded, row
-from fleet.observability.dashboard.snapshot import State, iso
+from fleet.observability.dashboard.server_rows import Around, ServerStatus, rounded, row
+from fleet.observability.dashboard.snapshot import FleetSnapshot, iso
 from fleet.observability.health_summary.summary import Level
 from fleet.scheduling.bans import BanKind
 
@@ -41,7 +41,7 @@ class Collector:
         self._fleet = sources.fleet
         self._offset = 0.0
         self._figures: LiveFigures | None = None
-        self._made: State | None = None
+        self._made: FleetSnapshot | None = None
         self._made_at = 0.0
         self._making = trio.Lock()
 
@@ -52,7 +52,7 @@ class Collector:
             listeners.remove(self._note)
         self._figures = None
 
-    async def collect(self) -> State:
+    async def collect(self) -> FleetSnapshot:
         """The state of now, or of a moment ago. A checkpoint in any case; cancelled: nothing has changed."""
         async with self._making:
             now = self._fleet.clock.now()
@@ -60,7 +60,7 @@ class Collector:
                 self._made, self._made_at = await self._collect(now), now
             return self._made
 
-    async def _collect(self, now: float) -> State:
+    async def _collect(self, now: float) -> FleetSnapshot:
         fleet = self._fleet
         await fleet.recorder.catch_up()
         figures = self._listen()
@@ -68,7 +68,7 @@ class Collector:
         self._set_offset()
         waiting = Counter(ticket.model for ticket in fleet.scheduler.tickets.values() if ticket.open)
         servers, models, matrix = await self._servers(figures, figures.span(now), waiting)
-        return State(
+        return FleetSnapshot(
             timestamp=iso(fleet.clock.wall()),
             metrics=self._metrics(figures, figures.span(now), sum(waiting.values())),
             ollama_status=self._word(),
@@ -96,7 +96,7 @@ class Collector:
                 await trio.lowlevel.checkpoint()
         return rows, tuple(map(str, models)), matrix
 
-    def _around(self, cell: ServerCell, complaint: Standing | None) -> Around:
+    def _around(self, cell: ServerCell, complaint: ServerStatus | None) -> Around:
         return Around(
             epoch=self._epoch,
             probe_at=cell.probe_at,

@@ -10,7 +10,7 @@ from actors.observability.dashboard.alert_ring import EVENT as ALERT
 from actors.observability.dashboard.alert_ring import MOST as MOST_ALERTS
 from actors.observability.dashboard.alert_ring import RESYNC
 from actors.observability.dashboard.subscriber import Update, encoded
-from fleet.observability.dashboard.server_rows import Standing
+from fleet.observability.dashboard.server_rows import ServerStatus
 from fleet.observability.dashboard.snapshot import iso
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from actors.observability.ai_status import AiStatus
     from actors.observability.alert_monitor import Monitor
     from actors.observability.dashboard.sources import FeedSources
-    from actors.observability.dashboard.subscriber import Viewer
+    from actors.observability.dashboard.subscriber import Subscriber
     from fleet.observability.alerting.alert import Alert
 
 AI: Final = "ai_status_update"
@@ -42,7 +42,7 @@ class News:
         self._jobs.clear()
         self._last_number = None
 
-    def greet(self, viewer: Viewer) -> None:
+    def greet(self, viewer: Subscriber) -> None:
         """What somebody who has just come should know."""
         if (text := self._sources.scribe.latest) is not None:
             viewer.replace(AI, self._of_text(text))
@@ -127,11 +127,11 @@ def alert_update(alert: Alert) -> Update:
     return Update(ALERT, encoded(alert.payload()))
 
 
-def complaints(monitor: Monitor) -> dict[str, Standing]:
+def complaints(monitor: Monitor) -> dict[str, ServerStatus]:
     """What firing alerts say about single servers; the first of each."""
-    found: dict[str, Standing] = {}
+    found: dict[str, ServerStatus] = {}
     for alert in monitor.alerts.firing:
         server = alert.subject.get("server")
         if server is not None and alert.severity != "info":
-            found.setdefault(server, Standing("warn", alert.title, round(alert.since, 3)))
+            found.setdefault(server, ServerStatus("warn", alert.title, round(alert.since, 3)))
     return found

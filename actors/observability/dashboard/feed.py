@@ -13,16 +13,16 @@ import trio
 from actors.observability.dashboard.alert_ring import AlertRing
 from actors.observability.dashboard.collector import Collector
 from actors.observability.dashboard.events import News, alert_update
-from actors.observability.dashboard.rate_group import Lane, stride_of
-from actors.observability.dashboard.subscriber import TRANSPORTS, Transport, Update, Viewer
+from actors.observability.dashboard.rate_group import RateGroup, stride_of
+from actors.observability.dashboard.subscriber import TRANSPORTS, Subscriber, Transport, Update
 from fleet.common.errors import TooManyClients
 
 if TYPE_CHECKING:
     from actors.observability.dashboard.sources import FeedSources
     from fleet.observability.alerting.alert import Alert
-    from fleet.observability.dashboard.snapshot import State
+    from fleet.observability.dashboard.snapshot import FleetSnapshot
 
-__all__ = ["Feed", "Transport", "Update", "Viewer"]
+__all__ = ["Feed", "Subscriber", "Transport", "Update"]
 
 _AT_ONCE: Final = 4
 """Viewers that are roused in one turn."""
@@ -51,8 +51,8 @@ class Feed:
         """When somebody was last told something new, epoch seconds."""
         self._fleet = sources.fleet
         self._collector = Collector(sources)
-        self._viewers: dict[Viewer, None] = {}
-        self._lanes: dict[int, Lane] = {}
+        self._viewers: dict[Subscriber, None] = {}
+        self._lanes: dict[int, RateGroup] = {}
         self._news = News(sources)
         self._alerts = AlertRing()
         self._wanted = trio.lowlevel.ParkingLot()
@@ -63,11 +63,11 @@ class Feed:
 
     # ---- for the transports
 
-    def join(self, address: str, transport: Transport = "websocket") -> Viewer:
-        """Watch from now on; whoever joins leaves (`Viewer.leave`). Raises TooManyClients."""
+    def join(self, address: str, transport: Transport = "websocket") -> Subscriber:
+        """Watch from now on; whoever joins leaves (`Subscriber.leave`). Raises TooManyClients."""
         self._check_room(address)
         self._spread()  # or what has changed since the last tick would be told to the newcomer twice
-        viewer = Viewer(self, address, transport, self._alerts.end)
+        viewer = Subscriber(self, address, transport, self._alerts.end)
         self._viewers[viewer] = None
         self._place(viewer)
         self._news.greet(viewer)
@@ -78,7 +78,7 @@ class Feed:
         """How many watch, by transport."""
         return {**dict.fromkeys(TRANSPORTS, 0), **Counter(viewer.transport for viewer in self._viewers)}
 
-    async def look(self) -> State:
+    async def look(self) -> FleetSnapshot:
         """The state of now, or of a moment ago, for somebody who does not stay."""
         try:
             return await self._collector.collect()
@@ -92,12 +92,12 @@ class Feed:
         """The clock of wishes, in seconds."""
         return self._fleet.clock.now()
 
-    def gone(self, viewer: Viewer) -> None:
+    def gone(self, viewer: Subscriber) -> None:
         """A viewer has left."""
         self._viewers.pop(viewer, None)
         self._unplace(viewer)
 
-    def wants(self, viewer: Viewer) -> None:
+    def wants(self, viewer: Subscriber) -> None:
         """A viewer asked for the whole state: it gets the last one, unless that is too old."""
         lane = viewer.lane
         if lane is not None and lane.is_fresh(self.now(), self._interval):
@@ -154,7 +154,7 @@ class Feed:
             await self._rouse([viewer for lane in due for viewer in lane.viewers])
         self._spread()
 
-    async def _rouse(self, viewers: Sequence[Viewer]) -> None:
+    async def _rouse(self, viewers: Sequence[Subscriber]) -> None:
         """Let them send, a few at a time: a hundred in one turn would hold up every stream until all have sent."""
         size = max(_AT_ONCE, math.ceil(len(viewers) / _GROUPS))
         gap = min(_GAP, self._interval / 2 / _GROUPS)
@@ -170,7 +170,7 @@ class Feed:
             for viewer in self._viewers:
                 viewer.replace(key, update)
 
-    def _is_due(self, lane: Lane) -> bool:
+    def _is_due(self, lane: RateGroup) -> bool:
         return self._number % lane.stride == 0
 
     # ---- within
@@ -193,19 +193,19 @@ class Feed:
             most = limits.max_clients_per_address
             raise TooManyClients(f"{most} clients of this address watch already", retry_after=_FULL_FOR)
 
-    def _place(self, viewer: Viewer) -> None:
+    def _place(self, viewer: Subscriber) -> None:
         """Put a viewer with those of its pace."""
         stride = stride_of(viewer.hz, self._interval, viewer.slow)
         if viewer.lane is not None and viewer.lane.stride == stride:
             return
         self._unplace(viewer)
-        lane = self._lanes.setdefault(stride, Lane(stride, self.epoch))
+        lane = self._lanes.setdefault(stride, RateGroup(stride, self.epoch))
         lane.viewers[viewer] = None
         viewer.lane = lane
         viewer.outdate()
         self.wants(viewer)
 
-    def _unplace(self, viewer: Viewer) -> None:
+    def _unplace(self, viewer: Subscriber) -> None:
         lane, viewer.lane = viewer.lane, None
         if lane is not None:
             lane.viewers.pop(viewer, None)

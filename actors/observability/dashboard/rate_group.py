@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 from actors.observability.dashboard.subscriber import Update, encoded
 from fleet.observability.dashboard.delta import delta
-from fleet.observability.dashboard.snapshot import State, snapshot
+from fleet.observability.dashboard.snapshot import FleetSnapshot, snapshot
 
 if TYPE_CHECKING:
-    from actors.observability.dashboard.subscriber import Viewer
+    from actors.observability.dashboard.subscriber import Subscriber
 
 EVENT: Final = "metrics_update"
 STRIDES: Final = (1, 2, 5, 10, 20, 50)
@@ -25,13 +25,13 @@ def stride_of(hz: float, interval: float, slow: bool) -> int:
     return next((stride for stride in STRIDES if stride >= wanted - 1e-9), STRIDES[-1])
 
 
-class Lane:
+class RateGroup:
     """One pace. `epoch` names the process: with another one, sequence numbers begin anew."""
 
     def __init__(self, stride: int, epoch: str) -> None:
         self.stride = stride
-        self.viewers: dict[Viewer, None] = {}
-        self.state: State | None = None
+        self.viewers: dict[Subscriber, None] = {}
+        self.state: FleetSnapshot | None = None
         self.wanted = True
         """Whether somebody should not wait for its next turn."""
         self._at = -math.inf
@@ -40,7 +40,7 @@ class Lane:
         self._whole: Update | None = None
         self._whole_at = -math.inf
 
-    def advance(self, state: State, now: float) -> int:
+    def advance(self, state: FleetSnapshot, now: float) -> int:
         """The state has become another: tell all viewers. Returns how many updates slow ones will miss."""
         old, self.state, self._at, self.wanted = self.state, state, now, False
         self._seq += 1
@@ -70,7 +70,7 @@ class Lane:
             self._whole = self._message("snapshot", snapshot(self.state))
         return self._whole
 
-    def catch_up(self, viewer: Viewer) -> int:
+    def catch_up(self, viewer: Subscriber) -> int:
         """Show a viewer the last state, whatever it has missed.
 
         A slow one that is still being written to gets nothing (counted: 1), so that it holds nothing; it is looked at

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from actors.breakers.registry import BreakerRegistry
     from actors.jobs.job_board import JobBoard
-    from actors.observability.ai_status import Scribe
+    from actors.observability.ai_status import StatusWriter
     from actors.observability.alert_monitor import Monitor
     from actors.observability.host.sampler import HostWatch
     from actors.state.fleet_state import FleetCell
@@ -22,6 +22,6 @@ class FeedSources:
     breakers: BreakerRegistry
     host: HostWatch
     monitor: Monitor
-    scribe: Scribe
+    scribe: StatusWriter
     jobs: JobBoard
     started: float

@@ -13,7 +13,7 @@ import orjson
 import trio
 
 if TYPE_CHECKING:
-    from actors.observability.dashboard.rate_group import Lane
+    from actors.observability.dashboard.rate_group import RateGroup
 
 Transport = Literal["polling", "websocket", "plain"]
 TRANSPORTS: Final[tuple[Transport, ...]] = ("polling", "websocket", "plain")
@@ -69,31 +69,31 @@ class Wishes:
         return True
 
 
-class Keeper(Protocol):
+class SubscriberFeed(Protocol):
     """What a viewer needs of the feed."""
 
     def now(self) -> float: ...
 
-    def gone(self, viewer: Viewer) -> None: ...
+    def gone(self, viewer: Subscriber) -> None: ...
 
-    def wants(self, viewer: Viewer) -> None: ...
+    def wants(self, viewer: Subscriber) -> None: ...
 
     def alert_after(self, place: int) -> tuple[int, Update | None]: ...
 
 
-class Viewer:
+class Subscriber:
     """One live client. Whoever joined calls `next` again and again, and `leave` in the end, whatever happens.
 
     `transport` may be changed (a client that went from polling to a websocket). All methods but `next` are synchronous
     and safe to call from any task.
     """
 
-    def __init__(self, feed: Keeper, address: str, transport: Transport, place: int) -> None:
+    def __init__(self, feed: SubscriberFeed, address: str, transport: Transport, place: int) -> None:
         self.address = address
         self.transport = transport
         self.hz = math.inf
         self.slow = False
-        self.lane: Lane | None = None
+        self.lane: RateGroup | None = None
         self._feed = feed
         self._place = place
         """The alert that comes next for this viewer."""

@@ -10,9 +10,9 @@ from pydantic_core import to_jsonable_python
 
 from fleet.config.live.effective import REDACTED
 from fleet.config.live.restart_keys import KEYS, Effect, effect_of, value_at
-from fleet.config.loading.key_matching import Fitter
+from fleet.config.loading.key_matching import KeyMatcher
 from fleet.config.loading.layers import PORT_NAMES, Loaded, at, overlaid, without
-from fleet.config.loading.sourced_value import Given, from_python, nested
+from fleet.config.loading.sourced_value import SourcedValue, from_python, nested
 from fleet.config.schema.model import Config
 from fleet.config.schema.problems import ConfigError, Problem
 from fleet.config.schema.servers import ServerSpec
@@ -50,12 +50,12 @@ def diff(before: Config, after: Config) -> list[Change]:
     return found
 
 
-def amended(current: Loaded, mapping: Mapping[str, object], *, source: str = SOURCE) -> tuple[Loaded, Given]:
+def amended(current: Loaded, mapping: Mapping[str, object], *, source: str = SOURCE) -> tuple[Loaded, SourcedValue]:
     """`current` with `mapping` on top, and what of it really changes something (servers apart).
 
     A redacted secret stays as it is. Raises `ConfigError`.
     """
-    fitter = Fitter(None)
+    fitter = KeyMatcher(None)
     layer = fitter.section(from_python(mapping, source), Config)
     if isinstance(layer.value, dict):
         layer = _kept(_one_port(layer, current), current.given, "", fitter.problems)
@@ -73,14 +73,14 @@ def is_redacted(value: object) -> bool:
     return value in (REDACTED, redaction.REDACTED)
 
 
-def servers_layer(loaded: Loaded, specs: Iterable[ServerSpec]) -> Given:
+def servers_layer(loaded: Loaded, specs: Iterable[ServerSpec]) -> SourcedValue:
     """A layer with these servers; those that are as `loaded` has them keep what was written. Empty if all are."""
     wanted = tuple(specs)
     if wanted == loaded.config.servers:
-        return Given({}, SOURCE)
+        return SourcedValue({}, SOURCE)
     written = _written_servers(loaded)
     items = [_server(spec, *written.get(spec.id, (None, None))) for spec in wanted]
-    return Given({"servers": Given(items, SOURCE)}, SOURCE)
+    return SourcedValue({"servers": SourcedValue(items, SOURCE)}, SOURCE)
 
 
 def _servers(old: tuple[ServerSpec, ...], new: tuple[ServerSpec, ...]) -> Iterator[Change]:
@@ -100,7 +100,7 @@ def _shown(value: Any) -> Any:
     return to_jsonable_python(value, by_alias=True)  # secrets come out as stars
 
 
-def _one_port(layer: Given, current: Loaded) -> Given:
+def _one_port(layer: SourcedValue, current: Loaded) -> SourcedValue:
     """A client that sends everything back with one of the port's two names changed means the one that it changed."""
     now = current.config.orchestrator_port
     ports = {name: port for name in PORT_NAMES if (port := at(layer, name)) is not None}
@@ -108,19 +108,19 @@ def _one_port(layer: Given, current: Loaded) -> Given:
     return without(layer, same[0]) if len(ports) == 2 and len(same) == 1 else layer
 
 
-def _kept(given: Given, current: Given | None, path: str, problems: list[Problem]) -> Given:
+def _kept(given: SourcedValue, current: SourcedValue | None, path: str, problems: list[Problem]) -> SourcedValue:
     """`given` with every redacted secret replaced by what it stands for."""
     if isinstance(given.value, dict):
         children = current.value if current is not None and isinstance(current.value, dict) else {}
         _same_machine(given, current, path, problems)
-        return Given(
+        return SourcedValue(
             {key: _kept(child, children.get(key), _join(path, key), problems) for key, child in given.value.items()},
             given.source,
         )
     if isinstance(given.value, list):
         known = current.value if current is not None and isinstance(current.value, list) else []
         items = [_kept(each, _match(each, at, known), _join(path, at), problems) for at, each in enumerate(given.value)]
-        return Given(items, given.source)
+        return SourcedValue(items, given.source)
     if not is_redacted(given.value):
         return given
     if current is None or isinstance(current.value, dict | list):
@@ -129,7 +129,7 @@ def _kept(given: Given, current: Given | None, path: str, problems: list[Problem
     return current
 
 
-def _match(given: Given, index: int, known: list[Given]) -> Given | None:
+def _match(given: SourcedValue, index: int, known: list[SourcedValue]) -> SourcedValue | None:
     """What an element of a list was before: by its id or name, or else by its place."""
     if not isinstance(given.value, dict):
         return known[index] if index < len(known) else None
@@ -140,7 +140,7 @@ def _match(given: Given, index: int, known: list[Given]) -> Given | None:
     return None
 
 
-def _same_machine(given: Given, current: Given | None, path: str, problems: list[Problem]) -> None:
+def _same_machine(given: SourcedValue, current: SourcedValue | None, path: str, problems: list[Problem]) -> None:
     """Who changes where a server is must know its key, or the key could be sent anywhere."""
     if (
         is_redacted(_child(given, "api_key"))
@@ -151,7 +151,7 @@ def _same_machine(given: Given, current: Given | None, path: str, problems: list
         problems.append(Problem(_join(path, "api_key"), "must be given again, because the URL changes", given.source))
 
 
-def _place(server: Given) -> object:
+def _place(server: SourcedValue) -> object:
     url = _child(server, "url")
     try:
         return normalise_url(str(url))
@@ -159,7 +159,7 @@ def _place(server: Given) -> object:
         return url
 
 
-def _child(given: Given, key: str) -> object:
+def _child(given: SourcedValue, key: str) -> object:
     child = given.value.get(key) if isinstance(given.value, dict) else None
     return None if child is None else child.value
 
@@ -168,26 +168,26 @@ def _join(path: str, step: object) -> str:
     return f"{path}.{step}" if path else str(step)
 
 
-def only(layer: Given, wanted: set[str]) -> Given:
+def only(layer: SourcedValue, wanted: set[str]) -> SourcedValue:
     """A layer's keys among `wanted`, without servers."""
     paths = [path.split(".") for path in KEYS if path in wanted and path != "servers"]
     kept = [(path, node) for path in paths if (node := at(layer, path)) is not None]
     return nested(iter(kept), layer.source)
 
 
-def _written_servers(loaded: Loaded) -> dict[str, tuple[ServerSpec, Given]]:
+def _written_servers(loaded: Loaded) -> dict[str, tuple[ServerSpec, SourcedValue]]:
     if not loaded.config.servers:
         return {}
     nodes = loaded.given.value["servers"].value
     return {spec.id: (spec, node) for spec, node in zip(loaded.config.servers, nodes, strict=True)}
 
 
-def _server(spec: ServerSpec, old: ServerSpec | None, written: Given | None) -> Given:
+def _server(spec: ServerSpec, old: ServerSpec | None, written: SourcedValue | None) -> SourcedValue:
     if written is not None and spec == old:
         return written
     plain = from_python(spec.model_dump(exclude={"api_key"}, exclude_defaults=True), SOURCE).value
     if spec.api_key is not None:
-        plain["api_key"] = Given(spec.api_key.get_secret_value(), SOURCE)
+        plain["api_key"] = SourcedValue(spec.api_key.get_secret_value(), SOURCE)
         if written is not None and old is not None and old.api_key == spec.api_key:
             plain["api_key"] = written.value["api_key"]
-    return Given(plain, SOURCE)
+    return SourcedValue(plain, SOURCE)

@@ -20,7 +20,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from fleet.config.loading.layers import PORT_NAMES, at, file_layer, over, without
-from fleet.config.loading.sourced_value import Given, nested
+from fleet.config.loading.sourced_value import SourcedValue, nested
 from fleet.config.schema.introspection import Shape, shapes_of, spellings
 from fleet.config.schema.model import Config
 from fleet.config.schema.problems import ConfigError
@@ -48,16 +48,16 @@ class Draft:
     left_out: list[str]
 
 
-def draft(file: Given, layer: Given, servers: Given | None = None) -> Draft:
+def draft(file: SourcedValue, layer: SourcedValue, servers: SourcedValue | None = None) -> Draft:
     """The file's own layer with the admin API's on top; `servers`, if given, replace its servers."""
     given = over(file, _renamed(layer, file))
     if servers is not None:
-        given = over(given, Given({"servers": servers}, servers.source))
+        given = over(given, SourcedValue({"servers": servers}, servers.source))
     left_out: list[str] = []
     return Draft(_section(given, Config, "", left_out), left_out)
 
 
-def _renamed(layer: Given, file: Given) -> Given:
+def _renamed(layer: SourcedValue, file: SourcedValue) -> SourcedValue:
     """The port under the one of its two names that the file has already."""
     there = [name for name in PORT_NAMES if file.source_of(name)]
     for name in PORT_NAMES:
@@ -86,7 +86,7 @@ def saved(old: str | None, wanted: Draft, env: Mapping[str, str], *, source: str
 # ---- from given to plain
 
 
-def _section(given: Given, model: type[BaseModel], path: str, left_out: list[str]) -> Plain:
+def _section(given: SourcedValue, model: type[BaseModel], path: str, left_out: list[str]) -> Plain:
     shapes = shapes_of(model)
     children = given.value if isinstance(given.value, dict) else {}
     found = {name: _value(child, shapes[name], f"{path}{name}", left_out) for name, child in children.items()}
@@ -96,7 +96,7 @@ def _section(given: Given, model: type[BaseModel], path: str, left_out: list[str
 _SECRET: Final = object()
 
 
-def _value(given: Given, shape: Shape, path: str, left_out: list[str]) -> Any:
+def _value(given: SourcedValue, shape: Shape, path: str, left_out: list[str]) -> Any:
     if isinstance(given.value, list):
         items = [_value(each, shape.item(), f"{path}.{at}", left_out) for at, each in enumerate(given.value)]
         return [item for item in items if item is not _SECRET]

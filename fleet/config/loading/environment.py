@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from fleet.config.loading.sourced_value import Given, nested, scalar
+from fleet.config.loading.sourced_value import SourcedValue, nested, scalar
 from fleet.config.loading.yaml_reader import read_text
 from fleet.config.schema.introspection import Shape, shapes_of, spellings
 from fleet.config.schema.model import Config
@@ -30,13 +30,13 @@ def variable_names() -> dict[str, tuple[tuple[str, ...], Shape]]:
     return dict(_names(Config, ()))
 
 
-def read_environment(env: Mapping[str, str]) -> tuple[Given, list[Problem]]:
+def read_environment(env: Mapping[str, str]) -> tuple[SourcedValue, list[Problem]]:
     """The tree of all settings in `env`, and a problem for every `FLEET_` variable that means nothing.
 
     An empty variable counts as not set, because that is what container files make of a missing one.
     """
     known = variable_names()
-    entries: list[tuple[tuple[str, ...], Given]] = []
+    entries: list[tuple[tuple[str, ...], SourcedValue]] = []
     problems: list[Problem] = []
     if env.get("LOG_LEVEL"):
         entries.append((("logging", "level"), scalar(env["LOG_LEVEL"], "environment LOG_LEVEL")))
@@ -69,12 +69,14 @@ def _names(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[str,
             yield PREFIX + "__".join(inner).upper(), (inner, shape)
 
 
-def _value(text: str, shape: Shape, source: str, problems: list[Problem]) -> Given:
+def _value(text: str, shape: Shape, source: str, problems: list[Problem]) -> SourcedValue:
     if not shape.many:
         return scalar(text, source)
     if shape.model is ServerSpec and not _bracketed(text):  # no URL has a space, a comma or a semicolon there
-        return Given([Given(part, source, part) for part in BETWEEN_SERVERS.split(text) if part], source)
-    return Given(_flow(text, source, problems) if text.lstrip().startswith("[") else _commas(text, source), source)
+        return SourcedValue([SourcedValue(part, source, part) for part in BETWEEN_SERVERS.split(text) if part], source)
+    return SourcedValue(
+        _flow(text, source, problems) if text.lstrip().startswith("[") else _commas(text, source), source
+    )
 
 
 def _bracketed(text: str) -> bool:
@@ -82,14 +84,14 @@ def _bracketed(text: str) -> bool:
     return text.lstrip().startswith("[") and not IPV6.match(text.lstrip())
 
 
-def _commas(text: str, source: str) -> list[Given]:
+def _commas(text: str, source: str) -> list[SourcedValue]:
     return [scalar(part.strip(), source) for part in text.split(",") if part.strip()]
 
 
-def _flow(text: str, source: str, problems: list[Problem]) -> list[Given]:
+def _flow(text: str, source: str, problems: list[Problem]) -> list[SourcedValue]:
     """A list in brackets, as JSON or YAML writes it."""
     try:
-        found: list[Given] = read_text(f"list: {text}", source).value["list"].value
+        found: list[SourcedValue] = read_text(f"list: {text}", source).value["list"].value
     except ConfigError as error:
         problems += [Problem(source.split()[-1], each.message, source) for each in error.problems]
         return []

@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from fleet.config.loading.server_shorthand import entries
-from fleet.config.loading.sourced_value import Given
+from fleet.config.loading.sourced_value import SourcedValue
 from fleet.config.schema.introspection import Shape, leaves, shapes_of, spellings
 from fleet.config.schema.model import Config
 from fleet.config.schema.problems import Problem, nearest, shown
@@ -23,7 +23,7 @@ MOST_UNKNOWN: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Fitter:
+class KeyMatcher:
     """One pass over some layers. `env` answers env:NAME; None refuses such references (a request is not trusted).
 
     `referred` collects the names that were asked for.
@@ -33,14 +33,14 @@ class Fitter:
     problems: list[Problem] = field(default_factory=list)
     referred: set[str] = field(default_factory=set)
 
-    def section(self, given: Given, model: type[BaseModel], path: str = "") -> Given:
+    def section(self, given: SourcedValue, model: type[BaseModel], path: str = "") -> SourcedValue:
         """The section with every key under the model's own name; an empty section is one without keys."""
         if given.value is None:
-            return Given({}, given.source)
+            return SourcedValue({}, given.source)
         if not isinstance(given.value, dict):
             return given
         names, shapes = spellings(model), shapes_of(model)
-        found: dict[str, Given] = {}
+        found: dict[str, SourcedValue] = {}
         for key, child in given.value.items():
             name = names.get(key)
             if name is not None and name not in found:
@@ -48,9 +48,9 @@ class Fitter:
             elif name is not None:
                 self._complain(_join(path, name), "is given twice, in two spellings: keep one", child)
         self._unknown(given, model, path)
-        return Given(found, given.source)
+        return SourcedValue(found, given.source)
 
-    def _unknown(self, given: Given, model: type[BaseModel], path: str) -> None:
+    def _unknown(self, given: SourcedValue, model: type[BaseModel], path: str) -> None:
         names = spellings(model)
         strange = [key for key in given.value if key not in names]
         for key in strange[:MOST_UNKNOWN]:
@@ -59,17 +59,17 @@ class Fitter:
         if len(strange) > MOST_UNKNOWN:
             self._complain(path or "file", f"{len(strange) - MOST_UNKNOWN} more unknown keys", given)
 
-    def _value(self, given: Given, shape: Shape, path: str) -> Given:
+    def _value(self, given: SourcedValue, shape: Shape, path: str) -> SourcedValue:
         if shape.many:
             return self._list(given, shape, path)
         if shape.model is not None:
             return self.section(given, shape.model, path)
         return self._text(given, shape, path) if shape.text else given
 
-    def _list(self, given: Given, shape: Shape, path: str) -> Given:
+    def _list(self, given: SourcedValue, shape: Shape, path: str) -> SourcedValue:
         item = shape.item()
         if given.value is None:
-            return Given([], given.source)
+            return SourcedValue([], given.source)
         if not isinstance(given.value, list):
             return given
         values = given.value
@@ -78,16 +78,16 @@ class Fitter:
             values = values[: shape.most]  # else every one of millions could be a problem of its own
         if shape.model is ServerSpec:
             values = entries(values, lenient=self.env is not None)
-        return Given([self._value(each, item, f"{path}.{at}") for at, each in enumerate(values)], given.source)
+        return SourcedValue([self._value(each, item, f"{path}.{at}") for at, each in enumerate(values)], given.source)
 
-    def _text(self, given: Given, shape: Shape, path: str) -> Given:
+    def _text(self, given: SourcedValue, shape: Shape, path: str) -> SourcedValue:
         """Text is taken as written: `id: 007` is "007" and `policy: no` is "no"."""
         value = given.value if given.raw is None or given.value is None else given.raw
         if shape.secret and isinstance(value, str) and value.startswith(ENV_REFERENCE):
             return self._reference(value.removeprefix(ENV_REFERENCE), given, path)
-        return Given(value, given.source)
+        return SourcedValue(value, given.source)
 
-    def _reference(self, name: str, given: Given, path: str) -> Given:
+    def _reference(self, name: str, given: SourcedValue, path: str) -> SourcedValue:
         self.referred.add(name)
         if self.env is None:
             self._complain(path, "env:NAME is possible only in the configuration at start", given)
@@ -95,10 +95,10 @@ class Fitter:
             self._complain(path, f"the environment variable {_printable(name)} is not set or empty", given)
         else:
             written = f"{ENV_REFERENCE}{name}"  # what a saved file must say
-            return Given(self.env[name], f"{given.source}, environment {_printable(name)}", written)
-        return Given(STAND_IN, given.source)
+            return SourcedValue(self.env[name], f"{given.source}, environment {_printable(name)}", written)
+        return SourcedValue(STAND_IN, given.source)
 
-    def _complain(self, path: str, message: str, given: Given) -> None:
+    def _complain(self, path: str, message: str, given: SourcedValue) -> None:
         self.problems.append(Problem(path, message, given.source))
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import reduce
 
 from fleet.config.loading.environment import read_environment
-from fleet.config.loading.key_matching import Fitter
-from fleet.config.loading.sourced_value import Given, from_python, merged, nested, scalar
+from fleet.config.loading.key_matching import KeyMatcher
+from fleet.config.loading.sourced_value import SourcedValue, from_python, merged, nested, scalar
 from fleet.config.loading.validation_errors import checked
 from fleet.config.loading.yaml_reader import read_json, read_text
 from fleet.config.schema.introspection import leaves
@@ -26,7 +26,7 @@ class Loaded:
 
     config: Config
     origins: dict[str, str]
-    given: Given = field(repr=False)
+    given: SourcedValue = field(repr=False)
 
 
 def load(text: str | None, env: Mapping[str, str], flags: Mapping[str, object], *, source: str) -> Loaded:
@@ -39,7 +39,7 @@ def load(text: str | None, env: Mapping[str, str], flags: Mapping[str, object], 
     layers = [_file(text, source, problems)]
     tree, strange = read_environment(env)
     layers += [tree, _flags(flags)]
-    fitter = Fitter(env, problems)
+    fitter = KeyMatcher(env, problems)
     fitted = [fitter.section(layer, Config) for layer in layers]
     # A variable that some env:NAME asks for has a meaning, even if its name begins like ours.
     problems += [each for each in strange if each.path not in fitter.referred]
@@ -52,30 +52,30 @@ def amend(loaded: Loaded, changes: Mapping[str, object], *, source: str) -> Load
     References to the environment are refused in `changes`: whoever sends a request must not read our secrets.
     Raises `ConfigError`.
     """
-    fitter = Fitter(None)
+    fitter = KeyMatcher(None)
     layer = fitter.section(from_python(changes, source), Config)
     return overlaid(loaded, layer, fitter.problems, source=source)
 
 
-def overlaid(loaded: Loaded, layer: Given, problems: list[Problem], *, source: str) -> Loaded:
+def overlaid(loaded: Loaded, layer: SourcedValue, problems: list[Problem], *, source: str) -> Loaded:
     """`loaded` with a layer on top that has the model's own names. Raises `ConfigError`, `problems` included."""
     return _loaded([loaded.given, layer], problems, source)
 
 
-def file_layer(text: str | None, env: Mapping[str, str], *, source: str) -> Given:
+def file_layer(text: str | None, env: Mapping[str, str], *, source: str) -> SourcedValue:
     """What the file alone says, under the model's own names; references to the environment keep their `raw` text.
 
     Raises `ConfigError` if it cannot be a configuration of the fleet.
     """
     problems: list[Problem] = []
-    fitter = Fitter(env, problems)
+    fitter = KeyMatcher(env, problems)
     layer = fitter.section(_file(text, source, problems), Config)
     if problems:
         raise ConfigError(problems)
     return layer
 
 
-def over(base: Given, top: Given) -> Given:
+def over(base: SourcedValue, top: SourcedValue) -> SourcedValue:
     """`top` over `base`, where the two names of one port count as one: a later layer wins under either."""
     if any(top.source_of(name) for name in PORT_NAMES):
         for name in PORT_NAMES:
@@ -85,33 +85,33 @@ def over(base: Given, top: Given) -> Given:
 
 def parse_server(mapping: Mapping[str, object], *, source: str = "") -> ServerSpec:
     """One server from a request. Raises `ConfigError` with every problem; env:NAME is refused as in `amend`."""
-    fitter = Fitter(None)
+    fitter = KeyMatcher(None)
     given = fitter.section(from_python(mapping, source), ServerSpec)
     return checked(given, ServerSpec, fitter.problems)
 
 
-def _file(text: str | None, source: str, problems: list[Problem]) -> Given:
+def _file(text: str | None, source: str, problems: list[Problem]) -> SourcedValue:
     try:
         if text is None:
-            return Given({}, source)
+            return SourcedValue({}, source)
         return read_json(text, source) if source.endswith(".json") else read_text(text, source)
     except ConfigError as error:
         problems += error.problems
-        return Given({}, source)
+        return SourcedValue({}, source)
 
 
-def _flags(flags: Mapping[str, object]) -> Given:
+def _flags(flags: Mapping[str, object]) -> SourcedValue:
     entries = ((path.split("."), _flag(path, value)) for path, value in flags.items() if value is not None)
     return nested(entries, "flag")
 
 
-def _flag(path: str, value: object) -> Given:
+def _flag(path: str, value: object) -> SourcedValue:
     source = f"flag {path}"
     return scalar(value, source) if isinstance(value, str) else from_python(value, source)
 
 
-def _loaded(layers: Iterable[Given], problems: list[Problem], source: str) -> Loaded:
-    given = reduce(over, layers, Given({}, source))
+def _loaded(layers: Iterable[SourcedValue], problems: list[Problem], source: str) -> Loaded:
+    given = reduce(over, layers, SourcedValue({}, source))
     config = checked(given, Config, problems)
     origins = _origins(config, given)
     if found := misdirected(config):
@@ -119,7 +119,7 @@ def _loaded(layers: Iterable[Given], problems: list[Problem], source: str) -> Lo
     return Loaded(config, origins, given)
 
 
-def at(given: Given, path: Sequence[str]) -> Given | None:
+def at(given: SourcedValue, path: Sequence[str]) -> SourcedValue | None:
     """What stands at `path` in a tree of sections; None if nothing does."""
     for step in path:
         child = given.value.get(step) if isinstance(given.value, dict) else None
@@ -129,17 +129,17 @@ def at(given: Given, path: Sequence[str]) -> Given | None:
     return given
 
 
-def without(given: Given, path: Sequence[str]) -> Given:
+def without(given: SourcedValue, path: Sequence[str]) -> SourcedValue:
     """The tree without what stands at `path`, nor a section that is empty for it."""
     if at(given, path) is None:
         return given
     rest = {key: child for key, child in given.value.items() if key != path[0]}
     if len(path) > 1 and (inner := without(given.value[path[0]], path[1:])).value:
         rest[path[0]] = inner
-    return Given(rest, given.source)
+    return SourcedValue(rest, given.source)
 
 
-def _origins(config: Config, given: Given) -> dict[str, str]:
+def _origins(config: Config, given: SourcedValue) -> dict[str, str]:
     found = {path: given.source_of(path.split(".")) for path, _, _ in leaves(config)}
     port, other = (".".join(name) for name in PORT_NAMES)
     found[port] = found[other] = found[port] or found[other]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from fleet.config.loading.sourced_value import Given
+from fleet.config.loading.sourced_value import SourcedValue
 from fleet.config.schema.hostnames import address
 from fleet.config.schema.urls import OLLAMA_PORT, normalise_url
 
@@ -40,15 +40,15 @@ def url_of(text: str) -> str:
     return f"{scheme}://{host}{port or ('' if mark else f':{OLLAMA_PORT}')}{slash}{path}"
 
 
-def shorthand(text: str, source: str) -> Given:
+def shorthand(text: str, source: str) -> SourcedValue:
     """A server written as `url` or `id=url`, either as OLLAMA_HOST may be written."""
     named = NAMED.fullmatch(text.strip().strip(_QUOTES))
     url = url_of(named[2] if named else text)
-    entry = {"url": Given(url, source, url)}
-    return Given({"id": Given(named[1], source, named[1]), **entry} if named else entry, source)
+    entry = {"url": SourcedValue(url, source, url)}
+    return SourcedValue({"id": SourcedValue(named[1], source, named[1]), **entry} if named else entry, source)
 
 
-def entries(items: Sequence[Given], *, lenient: bool) -> list[Given]:
+def entries(items: Sequence[SourcedValue], *, lenient: bool) -> list[SourcedValue]:
     """The servers of a list with what was left out: ids, which come from host, port and path; schemes and ports.
 
     `lenient`: of entries with keys too, as operators write them; requests say `url` in full, as for a single server.
@@ -58,30 +58,30 @@ def entries(items: Sequence[Given], *, lenient: bool) -> list[Given]:
     return [_named(each, taken) for each in whole]
 
 
-def _entry(given: Given, lenient: bool) -> Given:
+def _entry(given: SourcedValue, lenient: bool) -> SourcedValue:
     if isinstance(given.value, dict):
         url = given.value.get("url")
         text = None if url is None else _text(url)
         if url is None or text is None or "://" in text or not lenient:
             return given
-        return Given({**given.value, "url": Given(url_of(text), url.source, url_of(text))}, given.source)
+        return SourcedValue({**given.value, "url": SourcedValue(url_of(text), url.source, url_of(text))}, given.source)
     text = _text(given)
     return given if text is None else shorthand(text, given.source)
 
 
-def _text(given: Given) -> str | None:
+def _text(given: SourcedValue) -> str | None:
     if given.value is None:
         return None
     return given.raw if given.raw is not None else given.value if isinstance(given.value, str) else None
 
 
-def _named(given: Given, taken: set[str]) -> Given:
+def _named(given: SourcedValue, taken: set[str]) -> SourcedValue:
     if not isinstance(given.value, dict) or "id" in given.value or "url" not in given.value:
         return given
     url = given.value["url"]
     name = _free(str(url.value), taken)
     taken.add(name)
-    return Given({"id": Given(name, url.source, name), **given.value}, given.source)
+    return SourcedValue({"id": SourcedValue(name, url.source, name), **given.value}, given.source)
 
 
 def _free(url: str, taken: set[str]) -> str:

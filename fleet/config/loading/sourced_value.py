@@ -20,10 +20,10 @@ SPECIAL: Final[dict[str, object]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class SourcedValue:
     """A value with its source. `raw` is the text it was written as, where a text field must not see a number.
 
-    `value` is a dict of `Given`, a list of `Given`, or a scalar. It stays out of `repr`: it may be a secret.
+    `value` is a dict or a list of `SourcedValue`, or a scalar. It stays out of `repr`: it may be a secret.
     """
 
     value: Any = field(repr=False)
@@ -42,7 +42,7 @@ class Given:
         """The source of the value at `path`; empty if nothing was given there. Elements inherit their list's."""
         if not path:
             return self.source
-        child: Given | None = None
+        child: SourcedValue | None = None
         if isinstance(self.value, dict):
             child = self.value.get(path[0])
         elif isinstance(self.value, list) and path[0].isdigit() and int(path[0]) < len(self.value):
@@ -50,49 +50,49 @@ class Given:
         return child.source_of(path[1:]) if child else ""
 
 
-def scalar(text: str, source: str) -> Given:
+def scalar(text: str, source: str) -> SourcedValue:
     """A plain scalar by the core rules of YAML 1.2.
 
     PyYAML knows 1.1 only, where `no` is False, `1:30` is 90 and `010` is 8. Here they are text, text and 10; a field
     that wants a truth value still understands yes, no, on and off, because pydantic does.
     """
     if text in SPECIAL:
-        return Given(SPECIAL[text], source, text)
+        return SourcedValue(SPECIAL[text], source, text)
     value: object = text
     if INTEGER.fullmatch(text):
         value = _integer(text)
     elif DECIMAL.fullmatch(text):
         value = float(text)
-    return Given(value, source, text)
+    return SourcedValue(value, source, text)
 
 
-def from_python(value: object, source: str, depth: int = 0) -> Given:
+def from_python(value: object, source: str, depth: int = 0) -> SourcedValue:
     """Ordinary dicts and lists as a tree. What lies deeper than `DEEPEST` becomes `...`, which no field accepts."""
     if isinstance(value, Mapping | list | tuple) and depth >= DEEPEST:
-        return Given(..., source)
+        return SourcedValue(..., source)
     if isinstance(value, Mapping):
-        return Given({str(key): from_python(child, source, depth + 1) for key, child in value.items()}, source)
+        return SourcedValue({str(key): from_python(child, source, depth + 1) for key, child in value.items()}, source)
     if isinstance(value, list | tuple):
-        return Given([from_python(child, source, depth + 1) for child in value], source)
-    return Given(value, source)
+        return SourcedValue([from_python(child, source, depth + 1) for child in value], source)
+    return SourcedValue(value, source)
 
 
-def merged(base: Given, top: Given) -> Given:
+def merged(base: SourcedValue, top: SourcedValue) -> SourcedValue:
     """`top` over `base`: sections are merged key by key, lists and scalars replaced as a whole."""
     if not (isinstance(base.value, dict) and isinstance(top.value, dict)):
         return top
     both = dict(base.value)
     for key, child in top.value.items():
         both[key] = merged(both[key], child) if key in both else child
-    return Given(both, top.source)
+    return SourcedValue(both, top.source)
 
 
-def nested(entries: Iterator[tuple[Sequence[str], Given]], source: str) -> Given:
+def nested(entries: Iterator[tuple[Sequence[str], SourcedValue]], source: str) -> SourcedValue:
     """One tree from single values with their paths; a later entry wins."""
-    tree = Given({}, source)
+    tree = SourcedValue({}, source)
     for path, value in entries:
         for step in reversed(path):
-            value = Given({step: value}, value.source)
+            value = SourcedValue({step: value}, value.source)
         tree = merged(tree, value)
     return tree
 

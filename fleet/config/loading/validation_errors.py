@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from fleet.config.loading.sourced_value import Given
+from fleet.config.loading.sourced_value import SourcedValue
 from fleet.config.schema.introspection import Shape, shape_at
 from fleet.config.schema.problems import ConfigError, Conflicts, Problem, nearest, shown
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def checked(given: Given, model: type[Model], problems: Sequence[Problem] = ()) -> Model:
+def checked(given: SourcedValue, model: type[Model], problems: Sequence[Problem] = ()) -> Model:
     """The value that `given` describes. Raises `ConfigError` with `problems` and everything else that is wrong."""
     found = list(problems)
     try:
@@ -27,14 +27,14 @@ def checked(given: Given, model: type[Model], problems: Sequence[Problem] = ()) 
     return value
 
 
-def _problems(detail: ErrorDetails, given: Given, model: type[BaseModel]) -> Iterator[Problem]:
+def _problems(detail: ErrorDetails, given: SourcedValue, model: type[BaseModel]) -> Iterator[Problem]:
     path = [str(step) for step in detail["loc"]]
     for below, message in _messages(detail, shape_at(model, detail["loc"])):
         where = path + (below.split(".") if below else [])
         yield Problem(".".join(where) or "file", message, _source(given, where))
 
 
-def _source(given: Given, path: Sequence[str]) -> str:
+def _source(given: SourcedValue, path: Sequence[str]) -> str:
     """The nearest thing around the path that was given (a missing key has no line of its own); empty for defaults."""
     found = (given.source_of(path[:length]) for length in range(len(path), 0, -1))
     return next((source for source in found if source), "")

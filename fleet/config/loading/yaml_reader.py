@@ -11,7 +11,7 @@ from typing import Any, Final
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from fleet.config.loading.sourced_value import DEEPEST, Given, from_python, scalar
+from fleet.config.loading.sourced_value import DEEPEST, SourcedValue, from_python, scalar
 from fleet.config.schema.problems import ConfigError, Problem, shown
 
 LONGEST_TEXT: Final = 2**20
@@ -28,14 +28,14 @@ class _Refused(Exception):
         self.message, self.line = message, line
 
 
-def read_text(text: str, source: str, *, loader: Any = LOADER) -> Given:
+def read_text(text: str, source: str, *, loader: Any = LOADER) -> SourcedValue:
     """The tree of a configuration file. Raises `ConfigError`; its messages never quote a value."""
     if len(text) > LONGEST_TEXT:
         raise _error(f"is longer than {LONGEST_TEXT} characters: surely not a configuration", source)
     try:
         _guard(yaml.parse(text, Loader=loader))
         node = yaml.compose(text, Loader=loader)
-        return Given({}, source) if node is None else _document(node, source)
+        return SourcedValue({}, source) if node is None else _document(node, source)
     except _Refused as refused:
         raise _error(refused.message, f"{source}:{refused.line + 1}") from None
     except yaml.MarkedYAMLError as error:
@@ -44,7 +44,7 @@ def read_text(text: str, source: str, *, loader: Any = LOADER) -> Given:
         raise _error("is no valid YAML: it contains characters that no text file has", source) from None
 
 
-def read_json(text: str, source: str) -> Given:
+def read_json(text: str, source: str) -> SourcedValue:
     """The tree of a file that claims to be JSON; if it is not, it is read as YAML, which says in which line.
 
     Raises `ConfigError`; its messages never quote a value.
@@ -119,30 +119,30 @@ def _no_tag(event: Any, line: int) -> None:
         raise _Refused("holds a tag (!): write the value in quotes if it is meant as text", line)
 
 
-def _document(node: Node, source: str) -> Given:
+def _document(node: Node, source: str) -> SourcedValue:
     found = _tree(node, source, node.start_mark.line, 0)
     if isinstance(found.value, dict):
         return found
     if found.value is None:
-        return Given({}, source)
+        return SourcedValue({}, source)
     raise _Refused("must hold sections such as `server:`, with their keys indented below", node.start_mark.line)
 
 
-def _tree(node: Node, source: str, line: int, depth: int) -> Given:
+def _tree(node: Node, source: str, line: int, depth: int) -> SourcedValue:
     where = f"{source}:{line + 1}"
     if depth > DEEPEST:  # aliases within aliases pile up depth that the event stream does not show
         raise _Refused(TOO_MUCH, line)
     if isinstance(node, MappingNode):
-        return Given(_mapping(node, source, depth), where)
+        return SourcedValue(_mapping(node, source, depth), where)
     if isinstance(node, SequenceNode):
-        return Given([_tree(child, source, child.start_mark.line, depth + 1) for child in node.value], where)
+        return SourcedValue([_tree(child, source, child.start_mark.line, depth + 1) for child in node.value], where)
     # Plain scalars have no style; quoted ones and blocks are text whatever they look like.
     quoted = isinstance(node, ScalarNode) and node.style
-    return Given(node.value, where, node.value) if quoted else scalar(node.value, where)
+    return SourcedValue(node.value, where, node.value) if quoted else scalar(node.value, where)
 
 
-def _mapping(node: MappingNode, source: str, depth: int) -> dict[str, Given]:
-    found: dict[str, Given] = {}
+def _mapping(node: MappingNode, source: str, depth: int) -> dict[str, SourcedValue]:
+    found: dict[str, SourcedValue] = {}
     lines: dict[str, int] = {}
     for key, value in node.value:
         line = key.start_mark.line

@@ -22,7 +22,7 @@ _PATH: Final = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})
 _DOTS: Final = re.compile(r"/(?:\.|%2[Ee]){1,2}(?:/|$)")
 
 
-class Parts(NamedTuple):
+class UrlParts(NamedTuple):
     """A URL taken apart. `host` is without brackets, its zone after a plain %; `port` is None if none was written."""
 
     scheme: str
@@ -105,7 +105,7 @@ def is_host(host: str) -> bool:
     return fault(host) == ""
 
 
-def _taken_apart(url: str) -> Parts:
+def _taken_apart(url: str) -> UrlParts:
     if len(url) > LONGEST_URL:
         raise ValueError(f"must be a URL of at most {LONGEST_URL} characters")
     if not _VISIBLE.fullmatch(url):
@@ -122,7 +122,7 @@ def _taken_apart(url: str) -> Parts:
     return _placed(scheme, written, slash + path)
 
 
-def _placed(scheme: str, written: str, path: str) -> Parts:
+def _placed(scheme: str, written: str, path: str) -> UrlParts:
     found = _PLACE.fullmatch(written)
     if found is None:
         hint = ": an IPv6 address needs them, such as http://[::1]:11434" if written.count(":") > 1 else ""
@@ -139,7 +139,7 @@ def _placed(scheme: str, written: str, path: str) -> Parts:
         raise ValueError("has a path with characters that must be written as %XX, such as %20")
     if _DOTS.search(path):
         raise ValueError("must not have . or .. in its path: write where they lead")
-    return Parts(scheme, host, port, "" if found["port"] is None else f":{found['port']}", path)
+    return UrlParts(scheme, host, port, "" if found["port"] is None else f":{found['port']}", path)
 
 
 def _port(text: str | None) -> int | None:

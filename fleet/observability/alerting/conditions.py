@@ -10,7 +10,7 @@ from fleet.common import wording as say
 from fleet.common.ids import Pair
 from fleet.config.schema.observability import AlertsSection
 from fleet.observability.alerting import promql as limits
-from fleet.observability.alerting.facts import Facts, Pace, ServerFact, Share, Traffic
+from fleet.observability.alerting.facts import Facts, FirstTokenTimes, ServerFact, Share, Traffic
 from fleet.observability.alerting.rule_wording import cause
 
 Subject = tuple[tuple[str, str], ...]
@@ -53,7 +53,7 @@ def slow_servers(facts: Facts, alerts: AlertsSection) -> list[tuple[str, float, 
     return [(name, pace.p95 / middle, pace.p95) for name, pace in busy.items() if _slow(pace, middle, alerts)]
 
 
-def _slow(pace: Pace, middle: float, alerts: AlertsSection) -> bool:
+def _slow(pace: FirstTokenTimes, middle: float, alerts: AlertsSection) -> bool:
     return pace.p95 > limits.LEAST_SLOW and middle > 0 and pace.p95 / middle > alerts.slow_ratio
 
 

@@ -59,7 +59,7 @@ class BreakerFact(NamedTuple):
     forced: bool = False
 
 
-class Trouble(NamedTuple):
+class FleetTrouble(NamedTuple):
     """Something about the fleet itself: since when, and in what words (which may name files and servers)."""
 
     since: float
@@ -93,7 +93,7 @@ class Culprit(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class FirstTokenTimes:
     """First-token times: so many, the 95th percentile in seconds."""
 
     count: int = 0
@@ -101,7 +101,7 @@ class Pace:
 
 
 NO_REQUESTS: Final = Share()
-NO_TOKENS: Final = Pace()
+NO_TOKENS: Final = FirstTokenTimes()
 NO_QUEUE: Final = QueueFact()
 
 
@@ -123,8 +123,8 @@ class Traffic:
     culprit: Culprit | None = None
     per_second: float = 0.0
     rejected: int = 0
-    first: Pace = NO_TOKENS
-    servers: Mapping[str, Pace] = field(default_factory=dict)
+    first: FirstTokenTimes = NO_TOKENS
+    servers: Mapping[str, FirstTokenTimes] = field(default_factory=dict)
     streams: int = 0
     stalls: int = 0
     flaps: Mapping[Pair, int] = field(default_factory=dict)
@@ -147,10 +147,10 @@ class Facts:
     traffic: Traffic = NO_TRAFFIC
     draining: bool = False
     open_requests: int = 0
-    reload: Trouble | None = None
-    store: Trouble | None = None
-    dropped: Trouble | None = None
-    aside: Trouble | None = None
+    reload: FleetTrouble | None = None
+    store: FleetTrouble | None = None
+    dropped: FleetTrouble | None = None
+    aside: FleetTrouble | None = None
     """Servers that were kept and cannot be used."""
     host: HostSample | None = None
     probe_failures: int = 3

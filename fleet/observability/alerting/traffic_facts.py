@@ -10,13 +10,13 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Protocol
 
-from fleet.breakers.recovery_log import Page
+from fleet.breakers.recovery_log import ServerLog
 from fleet.common.ids import ModelName, Pair, ServerId
-from fleet.observability.alerting.facts import Culprit, Pace, Share, Traffic
+from fleet.observability.alerting.facts import Culprit, FirstTokenTimes, Share, Traffic
 from fleet.observability.statistics.failure_classes import REJECTED, STALLED, failed
 from fleet.observability.statistics.minute_buckets import Minutes
 from fleet.observability.statistics.quantile_sketch import Sketch, bin_of
-from fleet.observability.statistics.request_record import Attempt
+from fleet.observability.statistics.request_record import RequestAttempt
 from fleet.observability.statistics.time_windows import Series
 
 ASKED: Final = 300.0
@@ -37,7 +37,7 @@ _UNKNOWN: Final = "model_not_found"
 """The outcome of requests for a name that nobody serves: invented ones shall push out no others."""
 
 
-class Ended(Protocol):
+class JudgedRequest(Protocol):
     """What a finished request says of itself. Seconds; `server` is empty when none was found for it."""
 
     @property
@@ -51,7 +51,7 @@ class Ended(Protocol):
     @property
     def stream(self) -> bool: ...
     @property
-    def tries(self) -> Sequence[Attempt]: ...
+    def tries(self) -> Sequence[RequestAttempt]: ...
 
 
 class _Ends:
@@ -103,8 +103,8 @@ class _Streams:
             self.sketch.add([bin_of(seconds * 1000) for seconds in waits])
 
     @property
-    def pace(self) -> Pace:
-        return Pace(self.count, self.sketch.percentile(_SHARE) / 1000) if self.count else Pace()
+    def pace(self) -> FirstTokenTimes:
+        return FirstTokenTimes(self.count, self.sketch.percentile(_SHARE) / 1000) if self.count else FirstTokenTimes()
 
 
 class _Causes:
@@ -146,7 +146,7 @@ class Counts:
 
     # ---- fed
 
-    def note(self, ended: Sequence[Ended], now: float) -> None:
+    def note(self, ended: Sequence[JudgedRequest], now: float) -> None:
         """Requests have just finished: a busy fleet has hundreds in each batch."""
         for model in {each.model for each in ended if each.outcome != _UNKNOWN} - {""}:
             self._ask(ModelName(model), now)
@@ -163,12 +163,12 @@ class Counts:
             self._first.bucket(now).began(waits)
             self._note_tries([attempt for each in streams for attempt in each.tries], now)
 
-    def _note_causes(self, ended: Sequence[Ended], now: float) -> None:
+    def _note_causes(self, ended: Sequence[JudgedRequest], now: float) -> None:
         causes = self._causes.bucket(now)
         for key, number in Counter([(each.server, each.model, each.outcome) for each in ended]).items():
             causes.add(*key, number)
 
-    def _note_tries(self, tries: Sequence[Attempt], now: float) -> None:
+    def _note_tries(self, tries: Sequence[RequestAttempt], now: float) -> None:
         waits: dict[str, list[float]] = {}
         for each in tries:
             if each.first_byte is not None:
@@ -227,11 +227,11 @@ class Counts:
 
     # ---- read
 
-    def server(self, server: ServerId, now: float) -> tuple[Pace, int, int]:
+    def server(self, server: ServerId, now: float) -> tuple[FirstTokenTimes, int, int]:
         """One server over 15 minutes: its first-token time, streams, stalls."""
         minutes = self._servers.get(server)
         if not minutes:
-            return Pace(), 0, 0
+            return FirstTokenTimes(), 0, 0
         whole = minutes.merged(now)
         return whole.pace, whole.count, whole.stalls
 
@@ -244,7 +244,9 @@ class Counts:
                     found[pair] = len(times)
         return found
 
-    def traffic(self, now: float, servers: Mapping[str, tuple[Pace, int, int]], flaps: Mapping[Pair, int]) -> Traffic:
+    def traffic(
+        self, now: float, servers: Mapping[str, tuple[FirstTokenTimes, int, int]], flaps: Mapping[Pair, int]
+    ) -> Traffic:
         """Everything, with what was read server by server."""
         windows = self._ends.windows(now, _SPANS, _Ends())
         start, minute = windows[_MINUTE]
@@ -294,7 +296,7 @@ def _remember(table: OrderedDict[Pair, deque[float]], pair: Pair, now: float, ti
         table.popitem(last=False)
 
 
-def flaps_of(page: Page, now: float) -> dict[Pair, int]:
+def flaps_of(page: ServerLog, now: float) -> dict[Pair, int]:
     """How often each breaker of a server moved in half an hour."""
     if page.moved_at is None or page.moved_at < now - LONG:
         return {}

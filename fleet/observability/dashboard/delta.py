@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fleet.observability.dashboard.snapshot import Fields, State
+from fleet.observability.dashboard.snapshot import Fields, FleetSnapshot
 
 
-def delta(old: State, new: State) -> dict[str, Any]:
+def delta(old: FleetSnapshot, new: FleetSnapshot) -> dict[str, Any]:
     """How to get from one state to the other, as a message says it (without kind, epoch and number)."""
     renamed = old.models != new.models
     message = {
@@ -28,10 +28,10 @@ def delta(old: State, new: State) -> dict[str, Any]:
     return {**message, "models": new.models} if renamed else message
 
 
-def apply(state: State, message: Mapping[str, Any]) -> State:
+def apply(state: FleetSnapshot, message: Mapping[str, Any]) -> FleetSnapshot:
     """The state after a delta: what a client does, in so many words."""
     renamed = "models" in message
-    return State(
+    return FleetSnapshot(
         timestamp=message["timestamp"],
         metrics=message["metrics"],
         ollama_status=message["ollama_status"],

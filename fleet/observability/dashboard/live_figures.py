@@ -22,7 +22,7 @@ MOST: Final = 30_000
 _LEAST_SPAN: Final = 1.0
 
 
-class Finished(Protocol):
+class ShownRequest(Protocol):
     """What a finished request says of itself. Seconds; `began` is on the caller's clock."""
 
     server: str
@@ -47,7 +47,7 @@ class _Entry(NamedTuple):
     own: int | None
 
 
-class Figures:
+class FigureSums:
     """Sums that can be taken back. Whole numbers, so that nothing drifts."""
 
     __slots__ = ("_bins", "count", "errors", "microseconds", "tokens")
@@ -93,13 +93,13 @@ class LiveFigures:
     """The window. `since`: nothing is known from before; all times are on the caller's clock, in seconds."""
 
     def __init__(self, since: float, most: int = MOST) -> None:
-        self.fleet = Figures()
-        self.servers: dict[str, Figures] = {}
+        self.fleet = FigureSums()
+        self.servers: dict[str, FigureSums] = {}
         self._entries: deque[_Entry] = deque()
         self._since = since
         self._most = most
 
-    def note(self, finished: Iterable[Finished]) -> None:
+    def note(self, finished: Iterable[ShownRequest]) -> None:
         """Requests have ended."""
         for each in finished:
             entry = _entry(each)
@@ -117,9 +117,9 @@ class LiveFigures:
         """The seconds that the sums are of; at least one."""
         return max(min(now - self._since, WINDOW), _LEAST_SPAN)
 
-    def of(self, server: str) -> Figures:
+    def of(self, server: str) -> FigureSums:
         """What is known of one server."""
-        return self.servers.get(server) or Figures()
+        return self.servers.get(server) or FigureSums()
 
     def _forget(self) -> None:
         entry = self._entries.popleft()
@@ -131,13 +131,13 @@ class LiveFigures:
         if entry.server:
             own = self.servers.get(entry.server)
             if own is None:
-                own = self.servers[entry.server] = Figures()
+                own = self.servers[entry.server] = FigureSums()
             own.move(entry, entry.own, sign)
             if not own.count:
                 del self.servers[entry.server]
 
 
-def _entry(each: Finished) -> _Entry:
+def _entry(each: ShownRequest) -> _Entry:
     first = each.first_byte_seconds if each.stream else None
     return _Entry(
         ended=each.began + each.total_seconds,

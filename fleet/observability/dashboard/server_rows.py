@@ -12,7 +12,7 @@ from fleet.common import wording as say
 from fleet.scheduling.server_state import Admin, Health
 
 if TYPE_CHECKING:
-    from fleet.observability.dashboard.live_figures import Figures
+    from fleet.observability.dashboard.live_figures import FigureSums
     from fleet.scheduling.server_state import ServerState
 
 DIGITS: Final = 3
@@ -21,7 +21,7 @@ LONGEST: Final = 300
 """Characters of why a server is as it is."""
 
 
-class Standing(NamedTuple):
+class ServerStatus(NamedTuple):
     """How a server is: `ok`, `warn`, `crit`, `unknown`, `draining`, `drained`, `maintenance`. Epoch seconds."""
 
     state: str
@@ -42,26 +42,26 @@ class Around:
     probe_at: float | None = None
     drain_timeout: float = math.inf
     opened: Callable[[str], float | None] = lambda model: None
-    complaint: Standing | None = None
+    complaint: ServerStatus | None = None
 
 
-def standing(state: ServerState, around: Around) -> Standing:
+def standing(state: ServerState, around: Around) -> ServerStatus:
     """What the operator says comes before what the probes say; then breakers and alerts."""
     if state.admin is not Admin.ACTIVE:
         return _ordered(state, around)
     since = around.epoch(state.since)
     if state.health is Health.UNKNOWN:
-        return Standing("unknown", state.why, since)
+        return ServerStatus("unknown", state.why, since)
     if state.health is Health.UNHEALTHY:
-        return Standing("crit", state.why, since, _moment(around, around.probe_at))
+        return ServerStatus("crit", state.why, since, _moment(around, around.probe_at))
     shut = [model for model, gate in state.gates.items() if gate.state is GateState.SHUT] if state.gates else []
     if shut:
         return _shut(state, around, shut)
-    return around.complaint or Standing("ok", state.why, since)
+    return around.complaint or ServerStatus("ok", state.why, since)
 
 
 def row(
-    state: ServerState, around: Around, figures: Figures, span: float, waiting: Mapping[Any, int]
+    state: ServerState, around: Around, figures: FigureSums, span: float, waiting: Mapping[Any, int]
 ) -> dict[str, Any]:
     """The server's fields; figures are over `span` seconds, None is "not known". `waiting` is who waits, by model."""
     stands = standing(state, around)
@@ -88,24 +88,24 @@ def rounded(value: float | None) -> float | None:
     return None if value is None else round(value, DIGITS)
 
 
-def _ordered(state: ServerState, around: Around) -> Standing:
+def _ordered(state: ServerState, around: Around) -> ServerStatus:
     since = around.epoch(state.admin_since or state.added)
     if state.admin is Admin.MAINTENANCE:
-        return Standing("maintenance", state.admin_why, since, _moment(around, state.until))
+        return ServerStatus("maintenance", state.admin_why, since, _moment(around, state.until))
     draining = state.admin is Admin.DRAINING
     until = state.admin_since + around.drain_timeout if draining else None
     left = f"{say.plural(state.in_use, 'request')} left" if draining else "drained"
     told = state.admin_why
     why = told if told.startswith(left) else f"{left}: {told}" if told else left
-    return Standing(state.admin.value, why, since, _moment(around, until))
+    return ServerStatus(state.admin.value, why, since, _moment(around, until))
 
 
-def _shut(state: ServerState, around: Around, models: list[Any]) -> Standing:
+def _shut(state: ServerState, around: Around, models: list[Any]) -> ServerStatus:
     first = min(models)
     more = f" and {len(models) - 1} more" if len(models) > 1 else ""
     opened = min((at for model in models if (at := around.opened(model)) is not None), default=None)
     retry = min(state.gates[model].retry_at for model in models)
-    return Standing("warn", f"breaker open: {first}{more}", _moment(around, opened), _moment(around, retry))
+    return ServerStatus("warn", f"breaker open: {first}{more}", _moment(around, opened), _moment(around, retry))
 
 
 def _moment(around: Around, moment: float | None) -> float | None:

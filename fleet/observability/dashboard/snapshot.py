@@ -16,7 +16,7 @@ Fields = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class FleetSnapshot:
     """One moment. `servers` and `matrix` are keyed by server; each line of the matrix has one letter per model."""
 
     timestamp: str
@@ -28,7 +28,7 @@ class State:
     matrix: Mapping[str, str]
 
 
-def snapshot(state: State) -> dict[str, Any]:
+def snapshot(state: FleetSnapshot) -> dict[str, Any]:
     """The whole of it, as a message says it (without kind, epoch and number)."""
     return {
         "timestamp": state.timestamp,
@@ -45,10 +45,10 @@ def iso(epoch: float) -> str:
     return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def read(message: Mapping[str, Any]) -> State:
+def read(message: Mapping[str, Any]) -> FleetSnapshot:
     """A snapshot as a client reads it. Raises KeyError for what is none."""
     servers = {server["id"]: {k: v for k, v in server.items() if k != "id"} for server in message["servers"]}
-    return State(
+    return FleetSnapshot(
         timestamp=message["timestamp"],
         metrics=message["metrics"],
         ollama_status=message["ollama_status"],

@@ -7,10 +7,10 @@ from typing import Final
 from fleet.observability.grafana.overview import error_ratio
 from fleet.observability.grafana.panels import (
     RATE,
-    Cell,
     Json,
     Query,
     Row,
+    SizedPanel,
     chosen,
     heatmap,
     matching,
@@ -31,14 +31,14 @@ _HERE: Final = "their figures are of all their models together"
 def rows() -> list[Row]:
     """Everything on it, from the top."""
     return [
-        Row(8, (Cell(12, _replicas()), Cell(12, _requests()))),
-        Row(8, (Cell(12, _first_token()), Cell(12, _between())), "Speed"),
-        Row(8, (Cell(12, _spread()), Cell(12, _duration()))),
-        Row(8, (Cell(12, _by_server()), Cell(12, _where()))),
-        Row(8, (Cell(12, _wait()), Cell(12, _unserved())), "Trouble"),
-        Row(8, (Cell(12, _errors()), Cell(12, _breakers()))),
-        Row(8, (Cell(12, _cold()), Cell(12, _load_time())), "Loads"),
-        Row(8, (Cell(12, _warm()), Cell(12, _tokens()))),
+        Row(8, (SizedPanel(12, _replicas()), SizedPanel(12, _requests()))),
+        Row(8, (SizedPanel(12, _first_token()), SizedPanel(12, _between())), "Speed"),
+        Row(8, (SizedPanel(12, _spread()), SizedPanel(12, _duration()))),
+        Row(8, (SizedPanel(12, _by_server()), SizedPanel(12, _where()))),
+        Row(8, (SizedPanel(12, _wait()), SizedPanel(12, _unserved())), "Trouble"),
+        Row(8, (SizedPanel(12, _errors()), SizedPanel(12, _breakers()))),
+        Row(8, (SizedPanel(12, _cold()), SizedPanel(12, _load_time())), "Loads"),
+        Row(8, (SizedPanel(12, _warm()), SizedPanel(12, _tokens()))),
     ]
 
 

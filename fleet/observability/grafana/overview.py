@@ -10,10 +10,10 @@ from fleet.observability.grafana.panels import (
     OK,
     UNKNOWN,
     WARN,
-    Cell,
     Json,
     Query,
     Row,
+    SizedPanel,
     chosen,
     link,
     matching,
@@ -48,15 +48,15 @@ def error_ratio(*matchers: str, by: str = "") -> str:
 def rows() -> list[Row]:
     """Everything on it, from the top."""
     return [
-        Row(4, (Cell(24, _verdict()),)),
-        Row(4, tuple(Cell(3, panel) for panel in _numbers())),
-        Row(8, (Cell(12, _by_status()), Cell(12, _errors())), "What users feel"),
-        Row(8, (Cell(12, _first_token()), Cell(12, _duration()))),
-        Row(8, (Cell(12, _tokens()), Cell(12, _load()))),
-        Row(8, (Cell(8, _oldest()), Cell(8, _turned_away()), Cell(8, _budget()))),
-        Row(8, (Cell(24, _servers()),), "Where to look"),
-        Row(9, (Cell(12, _slow()), Cell(12, _alerts()))),
-        Row(8, (Cell(12, _breakers()), Cell(12, _failovers()))),
+        Row(4, (SizedPanel(24, _verdict()),)),
+        Row(4, tuple(SizedPanel(3, panel) for panel in _numbers())),
+        Row(8, (SizedPanel(12, _by_status()), SizedPanel(12, _errors())), "What users feel"),
+        Row(8, (SizedPanel(12, _first_token()), SizedPanel(12, _duration()))),
+        Row(8, (SizedPanel(12, _tokens()), SizedPanel(12, _load()))),
+        Row(8, (SizedPanel(8, _oldest()), SizedPanel(8, _turned_away()), SizedPanel(8, _budget()))),
+        Row(8, (SizedPanel(24, _servers()),), "Where to look"),
+        Row(9, (SizedPanel(12, _slow()), SizedPanel(12, _alerts()))),
+        Row(8, (SizedPanel(12, _breakers()), SizedPanel(12, _failovers()))),
     ]
 
 

@@ -28,7 +28,7 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class SizedPanel:
     """A panel and its width; a full row is `WIDTH` wide."""
 
     width: int
@@ -40,7 +40,7 @@ class Row:
     """Panels side by side, all of one height. With a `title` a heading comes first."""
 
     height: int
-    cells: tuple[Cell, ...]
+    cells: tuple[SizedPanel, ...]
     title: str = ""
 
 

@@ -7,10 +7,10 @@ from typing import Final
 from fleet.observability.grafana import states as state
 from fleet.observability.grafana.overview import FAILED
 from fleet.observability.grafana.panels import (
-    Cell,
     Json,
     Query,
     Row,
+    SizedPanel,
     chosen,
     link,
     matching,
@@ -29,15 +29,19 @@ _FIRST: Final = "fleet_server_first_token_seconds"
 def rows() -> list[Row]:
     """Everything on it, from the top."""
     return [
-        Row(7, (Cell(16, _states()), Cell(8, _table()))),
-        Row(8, (Cell(12, _in_flight()), Cell(12, _used())), "Use"),
-        Row(8, (Cell(12, _share()), Cell(12, _tokens()))),
-        Row(8, (Cell(12, _memory()), Cell(12, _models()))),
-        Row(8, (Cell(12, _first_token()), Cell(12, _probes())), "Speed"),
-        Row(8, (Cell(12, _errors()), Cell(12, _stalls())), "Errors"),
-        Row(8, (Cell(12, _loads()), Cell(12, _breakers()))),
-        Row(8, (Cell(8, _machine()), Cell(8, _gpus()), Cell(8, _gpu_memory())), "The fleet's own machine"),
-        Row(8, (Cell(12, _heat()), Cell(12, _power()))),
+        Row(7, (SizedPanel(16, _states()), SizedPanel(8, _table()))),
+        Row(8, (SizedPanel(12, _in_flight()), SizedPanel(12, _used())), "Use"),
+        Row(8, (SizedPanel(12, _share()), SizedPanel(12, _tokens()))),
+        Row(8, (SizedPanel(12, _memory()), SizedPanel(12, _models()))),
+        Row(8, (SizedPanel(12, _first_token()), SizedPanel(12, _probes())), "Speed"),
+        Row(8, (SizedPanel(12, _errors()), SizedPanel(12, _stalls())), "Errors"),
+        Row(8, (SizedPanel(12, _loads()), SizedPanel(12, _breakers()))),
+        Row(
+            8,
+            (SizedPanel(8, _machine()), SizedPanel(8, _gpus()), SizedPanel(8, _gpu_memory())),
+            "The fleet's own machine",
+        ),
+        Row(8, (SizedPanel(12, _heat()), SizedPanel(12, _power()))),
     ]
 
 

@@ -45,7 +45,7 @@ _COVERED: Final = frozenset(
 """Rules whose condition has a sentence of its own."""
 
 
-class Seen(NamedTuple):
+class SummaryInput(NamedTuple):
     """What is judged by."""
 
     facts: Facts
@@ -55,22 +55,22 @@ class Seen(NamedTuple):
 
 Said = tuple[Level, str, str, str, float | None, tuple[str, ...]]
 """Level, code, headline, plain, since, subjects."""
-Sentence = Callable[[Seen], Iterator[Said]]
+Sentence = Callable[[SummaryInput], Iterator[Said]]
 
 
-def _draining(seen: Seen) -> Iterator[Said]:
+def _draining(seen: SummaryInput) -> Iterator[Said]:
     if seen.facts.draining:
         text = f"shutting down: {say.plural(seen.facts.open_requests, 'request')} left"
         yield Level.PLANNED, DRAINING, text, text, None, ()
 
 
-def _empty(seen: Seen) -> Iterator[Said]:
+def _empty(seen: SummaryInput) -> Iterator[Said]:
     if not seen.facts.servers:
         text = "nothing to serve yet: add a server"
         yield Level.UNKNOWN, "no_servers", text, text, None, ()
 
 
-def _starting(seen: Seen) -> Iterator[Said]:
+def _starting(seen: SummaryInput) -> Iterator[Said]:
     """Until one is there to be used or all are probed: the first answers alone would call the fleet dead."""
     servers = seen.facts.servers
     states = [server.state for server in servers]
@@ -80,7 +80,7 @@ def _starting(seen: Seen) -> Iterator[Said]:
         yield Level.UNKNOWN, STARTING, text, text, None, ()
 
 
-def _none_usable(seen: Seen) -> Iterator[Said]:
+def _none_usable(seen: SummaryInput) -> Iterator[Said]:
     servers = seen.facts.servers
     if not servers or any(server.state == "ok" for server in servers):
         return
@@ -94,7 +94,7 @@ def _none_usable(seen: Seen) -> Iterator[Said]:
     yield Level.CRIT, "no_server", text + first, text, since, _servers(servers)
 
 
-def _unservable(seen: Seen) -> Iterator[Said]:
+def _unservable(seen: SummaryInput) -> Iterator[Said]:
     if found := seen.facts.unservable:
         first = found[0]
         whose = f"its {first.holders} servers" if first.holders > 1 else "its only server"
@@ -106,7 +106,7 @@ def _unservable(seen: Seen) -> Iterator[Said]:
         yield Level.CRIT, "model_unservable", headline, plain, None, subjects
 
 
-def _errors(seen: Seen) -> Iterator[Said]:
+def _errors(seen: SummaryInput) -> Iterator[Said]:
     traffic, alerts = seen.facts.traffic, seen.alerts
     if (share := failing(traffic, alerts)) is None:
         return
@@ -133,14 +133,14 @@ def _errors(seen: Seen) -> Iterator[Said]:
     )
 
 
-def _rejecting(seen: Seen) -> Iterator[Said]:
+def _rejecting(seen: SummaryInput) -> Iterator[Said]:
     queue = seen.facts.queue
     if queue.capacity and queue.waiting >= queue.capacity:
         text = f"the queue is full: {say.plural(queue.waiting, 'request waits', 'requests wait')}, new ones are refused"
         yield Level.CRIT, "queue_full", text, text, None, ()
 
 
-def _paused(seen: Seen) -> Iterator[Said]:
+def _paused(seen: SummaryInput) -> Iterator[Said]:
     queue = seen.facts.queue
     if queue.paused:
         plain = f"the queue is paused: {say.plural(queue.waiting, 'request waits', 'requests wait')}"
@@ -148,7 +148,7 @@ def _paused(seen: Seen) -> Iterator[Said]:
         yield Level.WARN, "queue_paused", plain + by, plain, queue.paused_since, ()
 
 
-def _down(seen: Seen) -> Iterator[Said]:
+def _down(seen: SummaryInput) -> Iterator[Said]:
     down = down_servers(seen.facts)
     if down:
         plain = f"{say.plural(len(down), 'server')} down"
@@ -157,7 +157,7 @@ def _down(seen: Seen) -> Iterator[Said]:
         yield Level.WARN, "server_down", f"{plain}: {detail}", plain, since, _servers(down)
 
 
-def _breakers(seen: Seen) -> Iterator[Said]:
+def _breakers(seen: SummaryInput) -> Iterator[Said]:
     found = seen.facts.breakers
     if found:
         plain = f"{say.plural(len(found), 'breaker')} open"
@@ -166,7 +166,7 @@ def _breakers(seen: Seen) -> Iterator[Said]:
         yield Level.WARN, "breaker_open", f"{plain}: {names}", plain, min(each.since for each in found), subjects
 
 
-def _saturated(seen: Seen) -> Iterator[Said]:
+def _saturated(seen: SummaryInput) -> Iterator[Said]:
     queue, now = seen.facts.queue, seen.facts.now
     if queue.oldest is None or now - queue.oldest < seen.alerts.queue_wait * SATURATED:
         return
@@ -186,7 +186,7 @@ def _slots(queue: QueueFact) -> str:
     return f"{full} slots for {queue.model} are taken"
 
 
-def _slow(seen: Seen) -> Iterator[Said]:
+def _slow(seen: SummaryInput) -> Iterator[Said]:
     found = sorted(slow_servers(seen.facts, seen.alerts), key=lambda each: -each[1])
     if found:
         name, ratio, _ = found[0]
@@ -197,7 +197,7 @@ def _slow(seen: Seen) -> Iterator[Said]:
         yield Level.WARN, "server_slow", headline, plain, None, subjects
 
 
-def _itself(seen: Seen) -> Iterator[Said]:
+def _itself(seen: SummaryInput) -> Iterator[Said]:
     facts = seen.facts
     if facts.reload is not None:
         text = "the configuration file cannot be used, the last good one is in effect"
@@ -211,7 +211,7 @@ def _itself(seen: Seen) -> Iterator[Said]:
         yield Level.WARN, "server_set_aside", f"{plain}: {facts.aside.text}", plain, facts.aside.since, ("store",)
 
 
-def _other_alerts(seen: Seen) -> Iterator[Said]:
+def _other_alerts(seen: SummaryInput) -> Iterator[Said]:
     """What fires and is in no other sentence: nobody shall read that all is well meanwhile."""
     for alert in seen.firing:
         if alert.severity != "info" and alert.rule not in _COVERED and alert.silenced_until is None:
@@ -226,13 +226,13 @@ def _plain_summary(alert: Alert) -> str:
     return "an alert fires" if rule is None else rule.summary.rstrip(".")[:1].lower() + rule.summary.rstrip(".")[1:]
 
 
-def _dropped(seen: Seen) -> Iterator[Said]:
+def _dropped(seen: SummaryInput) -> Iterator[Said]:
     if (dropped := seen.facts.dropped) is not None:
         text = f"{say.plural(dropped.number, 'request')} missing from the statistics"
         yield Level.WARN, "records_dropped", text, text, dropped.since, ()
 
 
-def _unprobed(seen: Seen) -> Iterator[Said]:
+def _unprobed(seen: SummaryInput) -> Iterator[Said]:
     found = [server for server in seen.facts.servers if server.state == "unknown"]
     if found:
         plain = f"{len(found)} of {len(seen.facts.servers)} servers not probed yet"
@@ -240,7 +240,7 @@ def _unprobed(seen: Seen) -> Iterator[Said]:
         yield Level.UNKNOWN, UNPROBED, plain, plain, since, _servers(found)
 
 
-def _planned(seen: Seen) -> Iterator[Said]:
+def _planned(seen: SummaryInput) -> Iterator[Said]:
     servers = seen.facts.servers
     out = [server for server in servers if server.state in _PLANNED]
     if not out:
@@ -252,7 +252,7 @@ def _planned(seen: Seen) -> Iterator[Said]:
     yield Level.PLANNED, "planned", text, text, min(server.since for server in out), _servers(out)
 
 
-def _well(seen: Seen) -> Iterator[Said]:
+def _well(seen: SummaryInput) -> Iterator[Said]:
     traffic, number = seen.facts.traffic, len(seen.facts.servers)
     who = f"All {number} servers healthy" if number > 1 else "The server is healthy"
     busy = f", {say.rate(traffic.per_second, 'req')}" if traffic.per_second else ", no requests in the last minute"

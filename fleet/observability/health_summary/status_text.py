@@ -14,7 +14,7 @@ from typing import Final
 import orjson
 
 from fleet.common.wording import duration, percent, rate
-from fleet.observability.health_summary.summary import Level, Verdict
+from fleet.observability.health_summary.summary import HealthSummary, Level
 
 LONGEST: Final = 280
 """Characters of a status."""
@@ -43,7 +43,7 @@ _QUOTES: Final = "\"'“”„«» "
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class FleetFigures:
     """The fleet in numbers. `rate` in requests per second and `tokens` per second, over the last minute.
 
     `errors` (0 to 1) and `first_token` (95th percentile of at most the last 1,000 streams, seconds; None if nobody
@@ -60,7 +60,7 @@ class Figures:
     first_token: float | None = None
 
 
-def by_rules(verdict: Verdict, figures: Figures) -> str:
+def by_rules(verdict: HealthSummary, figures: FleetFigures) -> str:
     """The same text for the same state, at most `LONGEST` characters: what is wrong, then the figures."""
     facts, trouble = _sentence(figures), one_line(verdict.headline).rstrip(".")
     if verdict.level is Level.OK or not trouble:
@@ -69,7 +69,7 @@ def by_rules(verdict: Verdict, figures: Figures) -> str:
     return f"{trouble}{'' if trouble.endswith('…') else '.'} {facts}"
 
 
-def _sentence(figures: Figures) -> str:
+def _sentence(figures: FleetFigures) -> str:
     parts = [f"{figures.up} of {figures.total} server{'s' * (figures.total != 1)} up"]
     if figures.running or figures.rate:
         parts.append(rate(figures.rate, "requests"))
@@ -83,7 +83,7 @@ def _sentence(figures: Figures) -> str:
     return ", ".join(parts) + "."
 
 
-def question(verdict: Verdict, figures: Figures) -> str:
+def question(verdict: HealthSummary, figures: FleetFigures) -> str:
     """What the model is asked about: JSON. The verdict's subjects must be names that the fleet itself knows."""
     facts: dict[str, object] = {
         "state": verdict.level.value,

@@ -26,7 +26,7 @@ _GLYPHS: Final = {Level.OK: "●", Level.PLANNED: "◆", Level.UNKNOWN: "○", L
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class HealthSummary:
     """The verdict line. `headline` may name servers and models, `plain` names none: it is for those without a key.
 
     `code` is a fixed word for programs; `since` is when the condition began, in epoch seconds; `subjects` are what it

@@ -12,10 +12,10 @@ from typing import Final, NamedTuple
 from fleet.common import wording as say
 from fleet.observability.alerting.facts import Facts
 from fleet.observability.alerting.onsets import Begins
-from fleet.observability.health_summary.sentences import DRAINING, SENTENCES, STARTING, UNPROBED, Seen
-from fleet.observability.health_summary.summary import Level, Verdict
+from fleet.observability.health_summary.sentences import DRAINING, SENTENCES, STARTING, UNPROBED, SummaryInput
+from fleet.observability.health_summary.summary import HealthSummary, Level
 
-__all__ = ["IMPROVE", "STARTING", "WORSEN", "Judge", "Judged", "Seen", "judge"]
+__all__ = ["IMPROVE", "STARTING", "WORSEN", "Judge", "Judgement", "SummaryInput", "judge"]
 
 WORSEN: Final = 2
 IMPROVE: Final = 3
@@ -43,7 +43,7 @@ _SINGLE: Final = ("model_unservable", "server_slow")
 _ORDER: Final = (Level.CRIT, Level.WARN, Level.UNKNOWN, Level.PLANNED, Level.OK)
 
 
-class Judged(NamedTuple):
+class Judgement(NamedTuple):
     """What one look found. `rank`: the smaller, the worse; `since` on the caller's clock, None: when it was found.
 
     `since` counts only when it was found first, unless the code is one of `_EXACT`: there it is that of the very
@@ -59,17 +59,17 @@ class Judged(NamedTuple):
     subjects: tuple[str, ...] = ()
 
 
-def judge(seen: Seen) -> Judged:
+def judge(seen: SummaryInput) -> Judgement:
     """What this look alone says."""
     return next(_all(seen))
 
 
-def _all(seen: Seen) -> Iterator[Judged]:
+def _all(seen: SummaryInput) -> Iterator[Judgement]:
     """Everything that holds, what is said of it first; the last sentence always has something to say."""
     for place, sentence in enumerate(SENTENCES):
         for level, code, headline, plain, since, subjects in sentence(seen):
             rank = _ORDER.index(level) * len(SENTENCES) + place
-            yield Judged(rank, level, code, headline, plain, since, subjects)
+            yield Judgement(rank, level, code, headline, plain, since, subjects)
 
 
 class Judge:
@@ -79,14 +79,14 @@ class Judge:
     """
 
     def __init__(self) -> None:
-        self._present: Judged | None = None
+        self._present: Judgement | None = None
         self._begins = Begins()
         self._worse = 0
         self._better = 0
         self._since: float | None = None
         self._epoch = 0.0
 
-    def look(self, seen: Seen) -> Verdict:
+    def look(self, seen: SummaryInput) -> HealthSummary:
         """The verdict after another look."""
         found = self._watched(list(_all(seen)), seen.facts.now)
         present = self._present
@@ -101,7 +101,7 @@ class Judge:
         self._better = self._better + 1 if found >= present else 0
         return self._worse >= WORSEN or self._better >= IMPROVE
 
-    def _watched(self, every: Sequence[Judged], now: float) -> Judged:
+    def _watched(self, every: Sequence[Judgement], now: float) -> Judgement:
         """The first, with its true beginning; those of all are kept."""
         lasting = [
             each for each in every if each.code not in _EXACT and (each is every[0] or each.level is not Level.OK)
@@ -116,15 +116,15 @@ class Judge:
         keys = [(first.code, who) for who in first.subjects if first.code in _SINGLE] or [(first.code, "")]
         return first._replace(since=min(each for key in keys if (each := self._begins.of(key)) is not None))
 
-    def _take(self, found: Judged) -> None:
+    def _take(self, found: Judgement) -> None:
         self._present, self._worse, self._better = found, 0, 0
 
-    def _verdict(self, judged: Judged, facts: Facts) -> Verdict:
+    def _verdict(self, judged: Judgement, facts: Facts) -> HealthSummary:
         since = facts.now if judged.since is None else judged.since
         if since != self._since:  # else its time of day would tremble with every look
             self._since, self._epoch = since, facts.epoch(min(since, facts.now))
         headline, plain = say.line(judged.headline, LONGEST), say.line(judged.plain, LONGEST)
-        return Verdict(judged.level, judged.code, headline, plain, self._epoch, judged.subjects)
+        return HealthSummary(judged.level, judged.code, headline, plain, self._epoch, judged.subjects)
 
 
 def _at_once(found: str, present: str) -> bool:

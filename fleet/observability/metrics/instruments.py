@@ -51,7 +51,7 @@ class Histogram:
         return tuple(accumulate(self._counts)), self._sum, tuple(self._examples)
 
 
-class Pace:
+class MinuteRate:
     """How much came in the last minute, in steps of five seconds. `now` never runs back."""
 
     __slots__ = ("_began", "_step", "_steps")

@@ -17,7 +17,7 @@ from fleet.observability.metrics.label_values import outcome_word
 from fleet.security.roles import ANONYMOUS
 
 
-class Ended(Protocol):
+class KeyedRequest(Protocol):
     """What a finished request says of who asked for it; `by` is empty without a key."""
 
     by: str
@@ -42,7 +42,7 @@ class KeyMeter:
         self.series: Table[str, OfKey] = Table(OfKey, lambda name: False)
         self.series.most = most
 
-    def note(self, ended: Sequence[Ended]) -> None:
+    def note(self, ended: Sequence[KeyedRequest]) -> None:
         """Count requests that have just finished."""
         for each in ended:
             name = each.by or ANONYMOUS

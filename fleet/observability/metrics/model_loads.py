@@ -21,7 +21,7 @@ MOST_SERVERS: Final = 1000
 _RUNS_NOTHING: Final = "/api/show"
 
 
-class Attempt(Protocol):
+class LoadAttempt(Protocol):
     """One attempt; times on the caller's clock."""
 
     @property
@@ -30,7 +30,7 @@ class Attempt(Protocol):
     def ended(self) -> float: ...
 
 
-class Ended(Protocol):
+class LoadingRequest(Protocol):
     """What a finished request says of itself; `runner` are the options it asked for."""
 
     endpoint: str
@@ -40,7 +40,7 @@ class Ended(Protocol):
     runner: Mapping[str, object] | None
 
     @property
-    def tries(self) -> Sequence[Attempt]: ...
+    def tries(self) -> Sequence[LoadAttempt]: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -82,9 +82,9 @@ class LoadWatch:
         """The server is away, or another machine: its memory is unknown."""
         self._servers.pop(server, None)
 
-    def ended(self, ended: Sequence[Ended], now: float) -> None:
+    def ended(self, ended: Sequence[LoadingRequest], now: float) -> None:
         """Requests have ended, in this order."""
-        latest: dict[tuple[str, str], Ended] = {}
+        latest: dict[tuple[str, str], LoadingRequest] = {}
         for each in ended:
             if each.load_seconds is not None and each.load_seconds >= COLD and each.tries:
                 self._waited(each, each.load_seconds, now)
@@ -95,7 +95,7 @@ class LoadWatch:
             if memory is not None and model in memory.since:
                 memory.runners[model] = each.runner
 
-    def _waited(self, ended: Ended, seconds: float, now: float) -> None:
+    def _waited(self, ended: LoadingRequest, seconds: float, now: float) -> None:
         """A request waited for a load; unless that is known already, it is counted."""
         memory, last, model = self._servers.get(ended.server), ended.tries[-1], ended.model
         if memory is None or memory.loaded.get(model, -math.inf) >= last.started:

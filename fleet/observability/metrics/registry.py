@@ -1,7 +1,7 @@
 """What Prometheus counts: monotonic counters and histograms of finished requests and of what the fleet went through.
 
 Every label is bounded: endpoints and outcomes by fixed words; servers, models and pairs by tables that fill first come,
-first served, with names that the fleet knows (`Known`). A name that nobody serves, and what finds no room, is `other`.
+first served, with names that the fleet knows. A name that nobody serves, and what finds no room, is `other`.
 What has a series keeps it, since counters must not run back; only when a table is full, and at most once a minute, what
 is gone from the fleet makes room. It starts anew if it comes back, which Prometheus takes for a restart.
 """
@@ -14,12 +14,12 @@ from typing import Final, Protocol, TypeVar
 
 from fleet.models.load_times import COLD
 from fleet.observability.metrics.definitions import OTHER
-from fleet.observability.metrics.instruments import Histogram, Pace, Table
+from fleet.observability.metrics.instruments import Histogram, MinuteRate, Table
 from fleet.observability.metrics.key_usage import KeyMeter
 from fleet.observability.metrics.label_values import LEFT, outcome_word, status_word
 from fleet.observability.metrics.model_loads import LoadWatch
-from fleet.observability.metrics.series import OfModel, OfPair, OfServer, Route
-from fleet.observability.statistics.request_record import Attempt
+from fleet.observability.metrics.series import OfModel, OfPair, OfServer, RouteSeries
+from fleet.observability.statistics.request_record import RequestAttempt
 
 MOST_SERVERS: Final = 1000
 MOST_LISTENERS: Final = 16
@@ -42,7 +42,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Ended(Protocol):
+class MeteredRequest(Protocol):
     """What a finished request says of itself. Seconds; `server` is empty when none was found for it."""
 
     request_id: str
@@ -62,10 +62,10 @@ class Ended(Protocol):
     runner: Mapping[str, object] | None
 
     @property
-    def tries(self) -> Sequence[Attempt]: ...
+    def tries(self) -> Sequence[RequestAttempt]: ...
 
 
-class Known(Protocol):
+class KnownNames(Protocol):
     """What the fleet consists of at the moment. Asked of names that have no series yet, and when there is no room."""
 
     def server(self, server: str) -> bool:
@@ -91,24 +91,24 @@ class Everything:
         return True
 
 
-class Meter:
+class MetricsRegistry:
     """All counters. `now` is the caller's clock and never runs back, `at` is epoch seconds. Nothing here fails.
 
     `known` says what has a name in the fleet; None: everything. `began` is since when it counts, epoch seconds.
     """
 
-    def __init__(self, known: Known | None = None, began: float = 0.0) -> None:
-        self.known: Known = known or Everything()
+    def __init__(self, known: KnownNames | None = None, began: float = 0.0) -> None:
+        self.known: KnownNames = known or Everything()
         self.began = began
         self.exemplars = True
         self.failovers: defaultdict[str, int] = defaultdict(int, dict.fromkeys(_USUAL, 0))
         self.rejected: dict[str, int] = dict.fromkeys(_REJECTED.values(), 0)
         self.limits: dict[str, int] = dict.fromkeys(LIMITED, 0)
         self._now = self._at = self._since = 0.0
-        self._waiting: list[Ended] = []
+        self._waiting: list[MeteredRequest] = []
         self._swept = -BETWEEN_SWEEPS
-        self.routes: Table[RouteKey, Route] = Table(Route, lambda key: self._lost(key[2]))
-        self.models: Table[str, OfModel] = Table(lambda: OfModel(Pace(self._now)), self._lost)
+        self.routes: Table[RouteKey, RouteSeries] = Table(RouteSeries, lambda key: self._lost(key[2]))
+        self.models: Table[str, OfModel] = Table(lambda: OfModel(MinuteRate(self._now)), self._lost)
         self.servers: Table[str, OfServer] = Table(OfServer, self._left)
         self.pairs: Table[PairKey, OfPair] = Table(OfPair, self._parted)
         self.servers.most = MOST_SERVERS
@@ -123,7 +123,7 @@ class Meter:
 
     # ---- what happens
 
-    def note(self, ended: Sequence[Ended], now: float, at: float) -> None:
+    def note(self, ended: Sequence[MeteredRequest], now: float, at: float) -> None:
         """Count requests that have just finished: together with some more, which is cheaper, and before anybody looks.
 
         Whoever asks for a name that has no series yet is not kept waiting: it is now that somebody knows it.
@@ -143,12 +143,12 @@ class Meter:
             ended, self._waiting = self._waiting, []
             self._count(ended, self._at)
 
-    def _count(self, ended: Sequence[Ended], at: float) -> None:
-        groups: dict[tuple[str, str, str], list[Ended]] = {}
+    def _count(self, ended: Sequence[MeteredRequest], at: float) -> None:
+        groups: dict[tuple[str, str, str], list[MeteredRequest]] = {}
         for each in ended:
             groups.setdefault((each.endpoint, each.server, each.model), []).append(each)
-        routes: dict[tuple[str, str], list[Ended]] = {}
-        models: dict[str, list[Ended]] = {}
+        routes: dict[tuple[str, str], list[MeteredRequest]] = {}
+        models: dict[str, list[MeteredRequest]] = {}
         for (endpoint, server, name), group in groups.items():
             model = self._model_label(name, server)
             routes.setdefault((endpoint, model), []).extend(group)
@@ -183,14 +183,14 @@ class Meter:
 
     # ---- finished requests
 
-    def _note_route(self, route: Route, group: Sequence[Ended], at: float) -> None:
+    def _note_route(self, route: RouteSeries, group: Sequence[MeteredRequest], at: float) -> None:
         _observe(route.duration, group, [each.total_seconds for each in group], at, self.exemplars)
         for (status, outcome), count in Counter([(each.status, each.outcome) for each in group]).items():
             route.statuses[status_word(status, outcome)] += count
             if (reason := _REJECTED.get(outcome)) is not None:
                 self.rejected[reason] += count
 
-    def _note_tries(self, ended: Sequence[Ended]) -> None:
+    def _note_tries(self, ended: Sequence[MeteredRequest]) -> None:
         attempts = Counter([(each.server, each.outcome) for every in ended for each in every.tries])
         for (server, outcome), count in attempts.items():
             self._server(server).attempts[outcome_word(outcome)] += count
@@ -200,7 +200,7 @@ class Meter:
                     self.failovers[outcome_word(each.outcome)] += 1
         self._note_streams([every.tries[-1] for every in ended if every.stream and every.tries])
 
-    def _note_streams(self, last: Sequence[Attempt]) -> None:
+    def _note_streams(self, last: Sequence[RequestAttempt]) -> None:
         """Streams that began, where their last attempt ran: only that one can have sent anything."""
         waits: dict[str, list[float]] = {}
         for each in last:
@@ -213,7 +213,7 @@ class Meter:
             server.streams += len(seconds)
             server.first_token.observe(seconds)
 
-    def _note_model(self, model: OfModel, group: Sequence[Ended], at: float) -> None:
+    def _note_model(self, model: OfModel, group: Sequence[MeteredRequest], at: float) -> None:
         ids = self.exemplars
         model.pace.add(self._now, sum([each.output_tokens or 0 for each in group]))
         lined = [each for each in group if each.tries or each.queue_seconds]
@@ -250,7 +250,7 @@ class Meter:
             return self.pairs.shared((server, model))
         return self._own(self.pairs, (server, model)) or self.pairs.shared((server, OTHER))
 
-    def _route(self, method: str, endpoint: str, model: str) -> Route:
+    def _route(self, method: str, endpoint: str, model: str) -> RouteSeries:
         if not model or model == OTHER:
             return self.routes.shared((method, endpoint, model))
         return self._own(self.routes, (method, endpoint, model)) or self.routes.shared((method, endpoint, OTHER))
@@ -280,29 +280,29 @@ class Meter:
         return not self.known.pair(server, model)
 
 
-def _note_pair(pair: OfPair, group: Sequence[Ended]) -> None:
+def _note_pair(pair: OfPair, group: Sequence[MeteredRequest]) -> None:
     for outcome, count in Counter([each.outcome for each in group]).items():
         pair.outcomes[outcome_word(outcome)] += count
     pair.prompt += sum([each.prompt_tokens or 0 for each in group])
     pair.output += sum([each.output_tokens or 0 for each in group])
 
 
-def _note_loss(model: OfModel, ended: Ended) -> None:
+def _note_loss(model: OfModel, ended: MeteredRequest) -> None:
     if ended.outcome in LEFT:
         model.wasted += _tokens(ended)
     elif not ended.server and ended.outcome not in _WITHDREW:
         model.unserved[outcome_word(ended.outcome)] += 1
 
 
-def _observe(into: Histogram, ended: Sequence[Ended], values: list[float], at: float, examples: bool) -> None:
+def _observe(into: Histogram, ended: Sequence[MeteredRequest], values: list[float], at: float, examples: bool) -> None:
     if values:
         into.observe(values, [each.request_id for each in ended] if examples else (), at)
 
 
-def _tokens(ended: Ended) -> int:
+def _tokens(ended: MeteredRequest) -> int:
     """Those that were generated; the pieces that came, if the backend did not get to tell."""
     return ended.output_tokens if ended.output_tokens is not None else ended.chunks
 
 
-def _gap(ended: Ended) -> float:
+def _gap(ended: MeteredRequest) -> float:
     return max(ended.total_seconds - (ended.first_byte_seconds or 0.0), 0.0) / (_tokens(ended) - 1)

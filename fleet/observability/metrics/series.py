@@ -13,7 +13,7 @@ from fleet.observability.metrics.definitions import (
     SERVER_FIRST_TOKEN_BUCKETS,
     WAIT_BUCKETS,
 )
-from fleet.observability.metrics.instruments import Histogram, Pace
+from fleet.observability.metrics.instruments import Histogram, MinuteRate
 
 
 def _words() -> defaultdict[str, int]:
@@ -21,7 +21,7 @@ def _words() -> defaultdict[str, int]:
 
 
 @dataclass(slots=True, eq=False)
-class Route:
+class RouteSeries:
     """One method, endpoint and model: how often by status, and how long it took."""
 
     statuses: defaultdict[str, int] = field(default_factory=_words)
@@ -32,7 +32,7 @@ class Route:
 class OfModel:
     """One model, on all servers."""
 
-    pace: Pace
+    pace: MinuteRate
     wasted: int = 0
     unserved: defaultdict[str, int] = field(default_factory=_words)
     first_token: Histogram = field(default_factory=lambda: Histogram(FIRST_TOKEN_BUCKETS))

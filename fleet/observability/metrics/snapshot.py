@@ -9,8 +9,8 @@ from typing import Final
 from fleet.observability.metrics.definitions import BY_NAME, METRICS, Metric
 from fleet.observability.metrics.instruments import Buckets
 from fleet.observability.metrics.key_usage import OfKey
-from fleet.observability.metrics.registry import Meter
-from fleet.observability.metrics.series import OfModel, OfPair, OfServer, Route
+from fleet.observability.metrics.registry import MetricsRegistry
+from fleet.observability.metrics.series import OfModel, OfPair, OfServer, RouteSeries
 
 Labels = tuple[str, ...]
 """The values of a metric's labels, in the order of its table entry."""
@@ -54,7 +54,7 @@ STATES: Final = ("closed", "half_open", "open")
 """The states of a breaker as labels; the place of each is its number."""
 
 
-def count(exposed: Exposed, meter: Meter) -> None:
+def count(exposed: Exposed, meter: MetricsRegistry) -> None:
     """All counters and histograms of a meter."""
     meter.settle()
     _routes(exposed, list(meter.routes.items()))
@@ -67,7 +67,7 @@ def count(exposed: Exposed, meter: Meter) -> None:
     exposed.points("fleet_rate_limited_total", (((name,), number) for name, number in meter.limits.items()))
 
 
-def _routes(exposed: Exposed, routes: list[tuple[tuple[str, str, str], Route]]) -> None:
+def _routes(exposed: Exposed, routes: list[tuple[tuple[str, str, str], RouteSeries]]) -> None:
     statuses = (((*key, status), number) for key, route in routes for status, number in route.statuses.items())
     exposed.points("ollama_proxy_requests_total", statuses)
     exposed.spreads("ollama_proxy_request_duration_seconds", ((key, route.duration.shown()) for key, route in routes))

@@ -18,7 +18,7 @@ refusals of the fleet and of the backends (whoever is to blame), timeouts, broke
 """
 
 
-class Ended(Protocol):
+class CountedRequest(Protocol):
     """What a finished request says of itself. Seconds; `server` is empty when none was found for it."""
 
     server: str
@@ -38,7 +38,7 @@ class Sample:
 
     __slots__ = ("bins", "count", "errors", "latencies", "output", "prompt", "waited")
 
-    def __init__(self, ended: Sequence[Ended]) -> None:
+    def __init__(self, ended: Sequence[CountedRequest]) -> None:
         """From arrival to end; see `without_wait`."""
         self.count = len(ended)
         self.latencies = [each.total_seconds * 1000 for each in ended]
@@ -48,7 +48,7 @@ class Sample:
         self.output = sum([each.output_tokens or 0 for each in ended])
         self.bins = [bin_of(latency) for latency in self.latencies]
 
-    def without_wait(self, ended: Sequence[Ended]) -> Sample:
+    def without_wait(self, ended: Sequence[CountedRequest]) -> Sample:
         """The same requests, without what they waited for a slot; itself if nobody waited."""
         if not self.waited:
             return self

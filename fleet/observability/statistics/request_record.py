@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Attempt(Protocol):
+class RequestAttempt(Protocol):
     """One attempt. Times in seconds on the caller's clock; `first_byte` is None if nothing came."""
 
     @property

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeVar
 
 from fleet.common.ids import ModelName, Pair, ServerId
-from fleet.observability.statistics.aggregates import Count, Ended, Sample, Sums
+from fleet.observability.statistics.aggregates import Count, CountedRequest, Sample, Sums
 from fleet.observability.statistics.time_windows import Series
 
 MOST_PAIRS: Final = 1024
@@ -75,7 +75,7 @@ class Streamed(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class Line:
+class PairTotals:
     """What is known of one pair, or of the fleet."""
 
     total: Total
@@ -90,12 +90,12 @@ class Tally:
     def __init__(self, now: float, at: float) -> None:
         self.began = now
         """Nothing is known from before."""
-        self.fleet = Line(Total(at))
-        self.pairs: OrderedDict[Pair, Line] = OrderedDict()
+        self.fleet = PairTotals(Total(at))
+        self.pairs: OrderedDict[Pair, PairTotals] = OrderedDict()
         self._models: OrderedDict[ModelName, Series[Count]] = OrderedDict()
         self._strangers: OrderedDict[ModelName, Series[Count]] = OrderedDict()
 
-    def note(self, ended: Sequence[Ended], now: float, at: float) -> tuple[set[Pair], set[Pair]]:
+    def note(self, ended: Sequence[CountedRequest], now: float, at: float) -> tuple[set[Pair], set[Pair]]:
         """Count requests that have just finished; returns the pairs that were counted, and those forgotten for them."""
         seen: set[Pair] = set()
         gone: set[Pair] = set()
@@ -110,9 +110,9 @@ class Tally:
                 gone |= self._note_pair(pair, whole.without_wait(group), group, now, at)
         return seen, gone
 
-    def _note_pair(self, pair: Pair, own: Sample, group: Sequence[Ended], now: float, at: float) -> set[Pair]:
+    def _note_pair(self, pair: Pair, own: Sample, group: Sequence[CountedRequest], now: float, at: float) -> set[Pair]:
         gone = _room(self.pairs, pair, MOST_PAIRS)
-        line = _latest(self.pairs, pair, lambda: Line(Total(at)))
+        line = _latest(self.pairs, pair, lambda: PairTotals(Total(at)))
         line.series.bucket(now).add(own)
         line.total.add(own, at)
         streams = [each for each in group if each.stream and each.first_byte_seconds is not None]
@@ -122,7 +122,7 @@ class Tally:
     def restore(self, pair: Pair, total: Total) -> None:
         """Take a pair's total from the store; to be called for the least recently used pair first."""
         _room(self.pairs, pair, MOST_PAIRS)
-        _latest(self.pairs, pair, lambda: Line(total))
+        _latest(self.pairs, pair, lambda: PairTotals(total))
 
     def window(self, now: float, span: float, pair: Pair | None = None) -> tuple[float, Sums]:
         """The last `span` seconds of a pair, or of the fleet: where they begin, and the sums."""
@@ -175,14 +175,14 @@ def _room(table: OrderedDict[K, V], key: K, most: int) -> K | None:
     return table.popitem(last=False)[0]
 
 
-def _grouped(ended: Sequence[Ended]) -> dict[tuple[ServerId, ModelName], list[Ended]]:
-    groups: dict[tuple[ServerId, ModelName], list[Ended]] = {}
+def _grouped(ended: Sequence[CountedRequest]) -> dict[tuple[ServerId, ModelName], list[CountedRequest]]:
+    groups: dict[tuple[ServerId, ModelName], list[CountedRequest]] = {}
     for each in ended:
         groups.setdefault((ServerId(each.server), ModelName(each.model)), []).append(each)
     return groups
 
 
-def _streamed(ended: Ended) -> Streamed:
+def _streamed(ended: CountedRequest) -> Streamed:
     first, queued = ended.first_byte_seconds or 0.0, ended.queue_seconds
     return Streamed(max(first - queued, 0.0) * 1000, max(ended.total_seconds - first, 0.0) * 1000, ended.chunks)
 

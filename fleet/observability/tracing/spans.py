@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from fleet.observability.statistics.aggregates import HARMLESS
-from fleet.observability.statistics.request_record import Attempt
+from fleet.observability.statistics.request_record import RequestAttempt
 from fleet.observability.tracing.trace_context import Trace
-from fleet.protocol.endpoints import ENDPOINTS, Kind
+from fleet.protocol.endpoints import ENDPOINTS, EndpointKind
 
 Value = str | int | float | bool
 
 OPERATIONS: Final = {
-    Kind.GENERATE: "text_completion",
-    Kind.CHAT: "chat",
-    Kind.EMBED: "embeddings",
-    Kind.COMPLETION: "text_completion",
-    Kind.RESPONSES: "chat",
-    Kind.MESSAGES: "chat",
+    EndpointKind.GENERATE: "text_completion",
+    EndpointKind.CHAT: "chat",
+    EndpointKind.EMBED: "embeddings",
+    EndpointKind.COMPLETION: "text_completion",
+    EndpointKind.RESPONSES: "chat",
+    EndpointKind.MESSAGES: "chat",
 }
 """What OpenTelemetry calls it; what is not here has no name there."""
 PROVIDER: Final = "ollama"
@@ -35,7 +35,7 @@ _SHORT: Final = 1e-4
 """Seconds. What lies between two attempts without anybody having waited is shorter."""
 
 
-class Finished(Protocol):
+class TracedRequest(Protocol):
     """One finished request; see `actors.state.messages.Record`."""
 
     request_id: str
@@ -52,7 +52,7 @@ class Finished(Protocol):
     began: float
 
     @property
-    def tries(self) -> tuple[Attempt, ...]: ...
+    def tries(self) -> tuple[RequestAttempt, ...]: ...
 
 
 @dataclass(slots=True)
@@ -71,12 +71,12 @@ class Span:
     failed: bool = False
 
 
-def tree(done: Finished, trace: Trace, offset: float, addresses: Mapping[str, tuple[str, int]]) -> list[Span]:
+def tree(done: TracedRequest, trace: Trace, offset: float, addresses: Mapping[str, tuple[str, int]]) -> list[Span]:
     """Its spans, the request's own first. `offset` makes seconds since 1970 of its clock's; `addresses` by server."""
     return [_whole(done, trace, offset), *_queues(done, trace, offset), *_attempts(done, trace, offset, addresses)]
 
 
-def _whole(done: Finished, trace: Trace, offset: float) -> Span:
+def _whole(done: TracedRequest, trace: Trace, offset: float) -> Span:
     attributes: dict[str, Value] = {
         "http.request.method": trace.method,
         "http.route": done.endpoint,
@@ -100,14 +100,14 @@ def _whole(done: Finished, trace: Trace, offset: float) -> Span:
     return Span(name, "server", trace.root, parent, start, end, attributes, failed=failed)
 
 
-def _queues(done: Finished, trace: Trace, offset: float) -> Iterator[Span]:
+def _queues(done: TracedRequest, trace: Trace, offset: float) -> Iterator[Span]:
     """One for the first wait, however short it was, and one for each later wait that was one."""
     for number, (start, end) in enumerate(waits(done)):
         if not number or end - start >= _SHORT:
             yield Span("queue", "internal", trace.new_id(), trace.root, _at(start, offset), _at(end, offset))
 
 
-def waits(done: Finished) -> list[tuple[float, float]]:
+def waits(done: TracedRequest) -> list[tuple[float, float]]:
     """When it stood in line: before each attempt, and after the last if no server was found for another."""
     found, since = [], done.began
     for each in done.tries:
@@ -121,7 +121,9 @@ def waits(done: Finished) -> list[tuple[float, float]]:
     return found
 
 
-def _attempts(done: Finished, trace: Trace, offset: float, addresses: Mapping[str, tuple[str, int]]) -> Iterator[Span]:
+def _attempts(
+    done: TracedRequest, trace: Trace, offset: float, addresses: Mapping[str, tuple[str, int]]
+) -> Iterator[Span]:
     asked = _asked(done, trace)
     name = f"{asked.get('gen_ai.operation.name', 'attempt')} {asked.get('gen_ai.request.model', '')}".rstrip()
     for number, each in enumerate(done.tries):
@@ -147,7 +149,7 @@ def _attempts(done: Finished, trace: Trace, offset: float, addresses: Mapping[st
         yield Span(name, "client", span_id, trace.root, start, end, attributes, events, failed)
 
 
-def _asked(done: Finished, trace: Trace) -> dict[str, Value]:
+def _asked(done: TracedRequest, trace: Trace) -> dict[str, Value]:
     endpoint = ENDPOINTS.get(done.endpoint)
     operation = OPERATIONS.get(endpoint.kind) if endpoint is not None else None
     said: dict[str, Value] = {"gen_ai.provider.name": PROVIDER}
@@ -158,7 +160,7 @@ def _asked(done: Finished, trace: Trace) -> dict[str, Value]:
     return said
 
 
-def _answered(done: Finished) -> dict[str, Value]:
+def _answered(done: TracedRequest) -> dict[str, Value]:
     """Of the attempt whose answer went through."""
     said: dict[str, Value] = {"gen_ai.response.model": bounded(done.model)} if done.model else {}
     if done.prompt_tokens is not None:
@@ -168,7 +170,7 @@ def _answered(done: Finished) -> dict[str, Value]:
     return said
 
 
-def _status(each: Attempt, done: Finished | None) -> int | None:
+def _status(each: RequestAttempt, done: TracedRequest | None) -> int | None:
     """The backend's; `done` for the last attempt, whose status went on to the client if anything came of it."""
     word, _, number = each.outcome.partition("_")
     if word == "refused" and number.isdigit():
@@ -176,7 +178,7 @@ def _status(each: Attempt, done: Finished | None) -> int | None:
     return done.status if done is not None and each.first_byte is not None and done.status else None
 
 
-def _first(done: Finished) -> str:
+def _first(done: TracedRequest) -> str:
     return FIRST_TOKEN if done.stream else FIRST_BYTE
 
 

@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from actors.breakers.registry import BreakerRegistry
 from fleet.breakers.gate import Gate, GateState
 from fleet.breakers.outcomes import Signal
-from fleet.breakers.state_machine import BreakerSettings, State
+from fleet.breakers.state_machine import BreakerSettings, BreakerState
 from fleet.common.ids import ModelName, Pair, ServerId
 
 A = Pair(ServerId("s1"), ModelName("llama3:8b"))
@@ -78,9 +78,9 @@ class Bench:
             self.attempt(Signal.FAILURE, pair)
         await wait_all_tasks_blocked()
 
-    def state(self, pair: Pair = A) -> State:
+    def state(self, pair: Pair = A) -> BreakerState:
         view = self.registry.get(pair)
-        return State.CLOSED if view is None else view.state
+        return BreakerState.CLOSED if view is None else view.state
 
 
 async def bench_with(nursery: trio.Nursery, tester: Script) -> Bench:

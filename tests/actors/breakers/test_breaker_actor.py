@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from actors.kit.mailbox import ActorGone
 from fleet.breakers.gate import GateState
 from fleet.breakers.outcomes import Signal
-from fleet.breakers.state_machine import BreakerSettings, State
+from fleet.breakers.state_machine import BreakerSettings, BreakerState
 from tests.actors.breakers.breaker_bench import PERIOD, A, B, Bench, C
 
 FAIL, OK, NEUTRAL = Signal.FAILURE, Signal.SUCCESS, Signal.NEUTRAL
@@ -39,7 +39,7 @@ async def test_it_opens_half_opens_and_closes_again(autojump_clock: MockClock, b
     assert not bench.gates[A].admits
     await trio.sleep(PERIOD)
     for n in range(5):
-        assert bench.state() is State.HALF_OPEN, n
+        assert bench.state() is BreakerState.HALF_OPEN, n
         bench.attempt(OK)
         await wait_all_tasks_blocked()
     assert [(pair, state) for _, pair, state in bench.heard[:2]] == [(A, GateState.SHUT), (A, GateState.LIMITED)]
@@ -63,13 +63,13 @@ async def test_a_breaker_reborn_does_not_take_old_results_for_its_own(autojump_c
     old = bench.gates[A].generation
     view = bench.registry.reset(A)
     assert view is not None
-    assert (await view.wait(1)).state is State.CLOSED
+    assert (await view.wait(1)).state is BreakerState.CLOSED
     await bench.fail()
     await trio.sleep(PERIOD)
     assert bench.gates[A].generation > old
     bench.registry.record(A, FAIL, "other", old)
     await wait_all_tasks_blocked()
-    assert bench.state() is State.HALF_OPEN
+    assert bench.state() is BreakerState.HALF_OPEN
 
 
 async def test_permits_come_back_when_a_trial_ends_neutrally(autojump_clock: MockClock, bench: Bench) -> None:
@@ -96,19 +96,19 @@ async def test_a_mailbox_that_never_empties_does_not_hold_up_a_deadline(
     view = bench.registry.get(A)
     assert view is not None
     assert view.total_request_count < 50  # there is mail left
-    assert view.state is State.HALF_OPEN
+    assert view.state is BreakerState.HALF_OPEN
 
 
 async def test_force_and_reset_answer_with_what_became_of_it(autojump_clock: MockClock, bench: Bench) -> None:
-    forced = bench.registry.force(A, State.OPEN, "ada")
+    forced = bench.registry.force(A, BreakerState.OPEN, "ada")
     assert forced is not None
     view = await forced.wait(1)
-    assert (view.state, view.forced_by) == (State.OPEN, "ada")
+    assert (view.state, view.forced_by) == (BreakerState.OPEN, "ada")
     await trio.sleep(10_000)
-    assert bench.state() is State.OPEN
+    assert bench.state() is BreakerState.OPEN
     lifted = bench.registry.reset(A)
     assert lifted is not None
-    assert (await lifted.wait(1)).state is State.CLOSED
+    assert (await lifted.wait(1)).state is BreakerState.CLOSED
     await wait_all_tasks_blocked()
     assert len(bench.registry) == 0
 
@@ -137,7 +137,7 @@ async def test_switched_off_there_are_no_breakers(autojump_clock: MockClock, ben
     bench.registry.configure(BreakerSettings(), enabled=False)
     await bench.fail(B, 5)
     assert (len(bench.registry), bench.gates) == (0, {})
-    assert bench.registry.force(A, State.OPEN, "ada") is None
+    assert bench.registry.force(A, BreakerState.OPEN, "ada") is None
 
 
 async def test_new_settings_reach_living_breakers(autojump_clock: MockClock, bench: Bench) -> None:
@@ -147,7 +147,7 @@ async def test_new_settings_reach_living_breakers(autojump_clock: MockClock, ben
     assert bench.gates[A].limit == 1
     bench.attempt(OK)
     await wait_all_tasks_blocked()
-    assert bench.state() is State.CLOSED
+    assert bench.state() is BreakerState.CLOSED
 
 
 async def test_breakers_made_before_the_nursery_start_with_it(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
@@ -156,7 +156,7 @@ async def test_breakers_made_before_the_nursery_start_with_it(autojump_clock: Mo
         bench.attempt(FAIL)
     await nursery.start(bench.registry.run)
     await wait_all_tasks_blocked()
-    assert bench.state() is State.OPEN
+    assert bench.state() is BreakerState.OPEN
 
 
 async def test_the_number_of_breakers_is_bounded(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
@@ -168,12 +168,12 @@ async def test_the_number_of_breakers_is_bounded(autojump_clock: MockClock, nurs
     assert set(bench.gates) == {A, C}
     await bench.fail(B, 3)
     assert set(bench.gates) == {A, C}
-    assert bench.registry.force(B, State.OPEN, "ada") is None
+    assert bench.registry.force(B, BreakerState.OPEN, "ada") is None
 
 
 async def test_the_actor_handles_without_awaiting(autojump_clock: MockClock, bench: Bench) -> None:
     with trio.testing.assert_no_checkpoints():
         for signal in Signal:
             bench.registry.record(A, signal, "other")
-        bench.registry.force(A, State.OPEN, "ada")
+        bench.registry.force(A, BreakerState.OPEN, "ada")
         bench.registry.describe(math.inf)

@@ -10,7 +10,7 @@ from actors.breakers.breaker_actor import BreakerActor
 from actors.breakers.messages import TryEnded
 from fleet.breakers.gate import GateState
 from fleet.breakers.outcomes import Signal
-from fleet.breakers.state_machine import Breaker, State
+from fleet.breakers.state_machine import Breaker, BreakerState
 from tests.actors.breakers.breaker_bench import PERIOD, A, B, Bench, C, Script, bench_with
 
 FAIL, OK, NEUTRAL = Signal.FAILURE, Signal.SUCCESS, Signal.NEUTRAL
@@ -64,7 +64,7 @@ async def test_breaker_actor_crashes(
     await trio.sleep(1)
     view = bench.registry.get(A)
     assert view is not None
-    assert (gate.state, view.state, view.total_request_count) == (GateState.SHUT, State.OPEN, 0)  # fresh
+    assert (gate.state, view.state, view.total_request_count) == (GateState.SHUT, BreakerState.OPEN, 0)  # fresh
     assert not alerts(caplog)
 
     bench.registry.record(A, FAIL, "poison")
@@ -77,18 +77,18 @@ async def test_breaker_actor_crashes(
     assert len(bench.registry) == 0
     await trio.sleep(300)
     await bench.fail()
-    assert bench.state() is State.OPEN
+    assert bench.state() is BreakerState.OPEN
 
 
 @pytest.mark.usefixtures("poison")
 async def test_a_crash_once_in_a_while_is_forgiven(autojump_clock: MockClock, bench: Bench) -> None:
-    bench.registry.force(A, State.OPEN, "ada")
+    bench.registry.force(A, BreakerState.OPEN, "ada")
     for _ in range(10):
         bench.registry.record(A, FAIL, "poison")
         await trio.sleep(61)
         view = bench.registry.get(A)
         assert view is not None
-        assert (view.state, view.forced_by, len(view.history)) == (State.OPEN, "ada", 1)
+        assert (view.state, view.forced_by, len(view.history)) == (BreakerState.OPEN, "ada", 1)
 
 
 @pytest.mark.usefixtures("poison")
@@ -103,7 +103,7 @@ async def test_a_crash_looping_breaker_does_not_take_its_siblings_along(
         await trio.sleep(1)
     assert set(bench.gates) == {B, C}
     await trio.sleep(PERIOD)
-    assert bench.state(B) is bench.state(C) is State.HALF_OPEN
+    assert bench.state(B) is bench.state(C) is BreakerState.HALF_OPEN
 
 
 @pytest.mark.usefixtures("poison")
@@ -111,14 +111,14 @@ async def test_messages_sent_during_a_restart_are_handled_after_it(autojump_cloc
     bench.registry.record(A, FAIL, "poison")
     for _ in range(3):
         bench.registry.record(A, FAIL, "other")
-    forced = bench.registry.force(B, State.OPEN, "ada")
+    forced = bench.registry.force(B, BreakerState.OPEN, "ada")
     bench.registry.record(B, FAIL, "poison")
     lifted = bench.registry.reset(B)
     assert forced is not None
     assert lifted is not None
     await trio.sleep(1)
-    assert bench.state(A) is State.OPEN
-    assert (await lifted.wait(0)).state is State.CLOSED
+    assert bench.state(A) is BreakerState.OPEN
+    assert (await lifted.wait(0)).state is BreakerState.CLOSED
 
 
 @pytest.mark.usefixtures("poison")
@@ -134,7 +134,7 @@ async def test_a_test_that_runs_during_a_crash_gives_its_permit_back(
     assert bench.gates[A].trials_out == 1
     bench.registry.record(A, FAIL, "poison")
     await trio.sleep(1)
-    assert (bench.state(), bench.gates[A].trials_out, tester.running) == (State.HALF_OPEN, 0, 0)
+    assert (bench.state(), bench.gates[A].trials_out, tester.running) == (BreakerState.HALF_OPEN, 0, 0)
     await trio.sleep(20)
     assert len(tester.asked) >= 2
 
@@ -179,7 +179,7 @@ async def test_successes_absorbed_while_the_actor_rested_outlive_its_crash(
 @pytest.mark.usefixtures("poison")
 async def test_a_trial_whose_end_crashes_the_actor_keeps_no_permit(autojump_clock: MockClock, bench: Bench) -> None:
     """Forced half-open, nobody looks whether trials hang: a permit that is lost once is lost for good."""
-    bench.registry.force(A, State.HALF_OPEN, "ada")
+    bench.registry.force(A, BreakerState.HALF_OPEN, "ada")
     await wait_all_tasks_blocked()
     gate = bench.gates[A]
     for _ in range(gate.limit):

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from fleet.breakers.outcomes import Signal
-from fleet.breakers.state_machine import State
+from fleet.breakers.state_machine import BreakerState
 from fleet.common.ids import ModelName, Pair, ServerId
 from tests.actors.breakers.breaker_bench import A, B, Bench, C
 
@@ -55,7 +55,7 @@ async def test_there_is_room_again_when_one_closes(
     autojump_clock: MockClock, bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.attempt(Signal.FAILURE, LATE[0])
-    bench.registry.force(C, State.CLOSED, "me")
+    bench.registry.force(C, BreakerState.CLOSED, "me")
     await wait_all_tasks_blocked()
     bench.attempt(Signal.FAILURE, LATE[1])
     assert LATE[1] not in bench.gates, "somebody wants it to be there"

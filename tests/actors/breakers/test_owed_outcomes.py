@@ -10,10 +10,10 @@ import trio
 from trio.testing import MockClock
 
 from actors.breakers.breaker_actor import BreakerActor
-from actors.breakers.messages import Record
+from actors.breakers.messages import RecordOutcome
 from fleet.breakers.gate import GateState
 from fleet.breakers.outcomes import Signal
-from fleet.breakers.state_machine import State, Why
+from fleet.breakers.state_machine import BreakerState, Why
 from fleet.common.ids import ModelName, Pair, ServerId
 from tests.kit.fleets.fleet import Client, Fleet, chat, error_of, open_fleet
 
@@ -43,7 +43,7 @@ class Scene:
         return int(gate.trials_out)
 
     async def half_open(self) -> None:
-        said = self.fleet.system.breakers.force(PAIR, State.HALF_OPEN, "test")
+        said = self.fleet.system.breakers.force(PAIR, BreakerState.HALF_OPEN, "test")
         assert said is not None
         await said.wait(5.0)
 
@@ -103,7 +103,7 @@ def crashing(monkeypatch: pytest.MonkeyPatch, expected_errors: list[str]) -> Non
     original = BreakerActor._handle
 
     def handle(self: BreakerActor, message: Any, now: float) -> None:
-        if isinstance(message, Record):
+        if isinstance(message, RecordOutcome):
             raise RuntimeError("injected")
         original(self, message, now)
 
@@ -173,6 +173,6 @@ async def test_a_refusal_that_waits_for_a_witness_is_no_trial_that_hangs(autojum
         assert not scene.ended.is_set()
         view = fleet.system.breakers.get(PAIR)
         assert view is not None
-        assert view.state is State.HALF_OPEN
+        assert view.state is BreakerState.HALF_OPEN
         assert Why.TRIALS_HUNG.value not in [moved.why for moved in view.history]
         nursery.cancel_scope.cancel()

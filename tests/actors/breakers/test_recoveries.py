@@ -13,8 +13,8 @@ from actors.state.fleet_state import FleetCell
 from actors.state.messages import Probed
 from actors.state.servers import ServerCell
 from fleet.breakers.outcomes import Signal
-from fleet.breakers.recovery_log import Page, Source
-from fleet.breakers.state_machine import State
+from fleet.breakers.recovery_log import ServerLog, Source
+from fleet.breakers.state_machine import BreakerState
 from fleet.breakers.values import Why
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.scheduling.server_state import Health
@@ -28,7 +28,7 @@ STEADY = {"interval": 10.0, "jitter": 0.0}
 PLAIN = {"adaptive": False, "open_jitter": 0.0}
 
 
-def page_of(fleet: Fleet, server: str = "a") -> Page:
+def page_of(fleet: Fleet, server: str = "a") -> ServerLog:
     return fleet.system.fleet.recoveries.page(ServerId(server))
 
 
@@ -118,18 +118,18 @@ async def test_the_type_of_a_failed_probe_is_that_of_its_error(
 
 async def test_the_breaker_state_of_a_probe_is_the_servers_worst(autojump_clock: MockClock) -> None:
     async with open_fleet("a", health=STEADY) as fleet:
-        forced = fleet.system.breakers.force(PAIR, State.HALF_OPEN, "ada")
+        forced = fleet.system.breakers.force(PAIR, BreakerState.HALF_OPEN, "ada")
         assert forced is not None
         await forced.wait(1)
         fleet["a"].kill()
         await until(fleet, Health.UNHEALTHY)
         await trio.sleep(40.0)
-        assert {each.state for each in page_of(fleet).attempts} == {State.HALF_OPEN}
-        other = fleet.system.breakers.force(Pair(PAIR.server, ModelName("n:latest")), State.OPEN, "ada")
+        assert {each.state for each in page_of(fleet).attempts} == {BreakerState.HALF_OPEN}
+        other = fleet.system.breakers.force(Pair(PAIR.server, ModelName("n:latest")), BreakerState.OPEN, "ada")
         assert other is not None
         await other.wait(1)
         await trio.sleep(61.0)
-        assert page_of(fleet).attempts[-1].state is State.OPEN
+        assert page_of(fleet).attempts[-1].state is BreakerState.OPEN
 
 
 async def test_the_book_outlives_the_server_actor(
@@ -159,7 +159,7 @@ async def test_a_removed_server_leaves_no_page_and_a_new_one_of_its_name_begins_
         fleet["a"].kill()
         await until(fleet, Health.UNHEALTHY)
         await trio.sleep(60.0)
-        forced = fleet.system.breakers.force(PAIR, State.OPEN, "ada")
+        forced = fleet.system.breakers.force(PAIR, BreakerState.OPEN, "ada")
         assert forced is not None
         await forced.wait(1)
         assert page_of(fleet).tried
@@ -194,11 +194,11 @@ async def bench(nursery: trio.Nursery) -> Bench:
     return bench
 
 
-def book_page(bench: Bench) -> Page:
+def book_page(bench: Bench) -> ServerLog:
     return bench.registry.book.page(A.server)
 
 
-def moves(page: Page) -> list[tuple[str, str, str]]:
+def moves(page: ServerLog) -> list[tuple[str, str, str]]:
     return [(move.came_from.value, move.to.value, move.why) for move in page.moves]
 
 
@@ -236,8 +236,8 @@ async def test_a_breaker_opens_half_opens_fails_and_recovers_and_the_book_says_s
     assert page.open_seconds == page.moves[1].spent + page.moves[3].spent
     assert (page.opened, page.closed, page.left_open, page.moved) == (2, 1, 2, 5)
     tried = [(each.ok, each.type, each.source, each.state, each.model) for each in page.attempts]
-    passed = (True, "", Source.TRIAL, State.HALF_OPEN, A.model)
-    assert tried == [passed, (False, "server_error", Source.TRIAL, State.HALF_OPEN, A.model), *[passed] * 5]
+    passed = (True, "", Source.TRIAL, BreakerState.HALF_OPEN, A.model)
+    assert tried == [passed, (False, "server_error", Source.TRIAL, BreakerState.HALF_OPEN, A.model), *[passed] * 5]
     assert page.last_error == "a trial ended: refused_503"
 
 
@@ -252,7 +252,7 @@ async def test_failures_of_a_closed_breaker_and_stragglers_are_no_attempts_to_re
     bench.registry.record(A, FAIL, "other", generation)
     bench.registry.record(A, OK, "completed", generation)
     await wait_all_tasks_blocked()
-    assert bench.state() is State.HALF_OPEN
+    assert bench.state() is BreakerState.HALF_OPEN
     assert (book_page(bench).tried, book_page(bench).moved) == (0, 2)
 
 
@@ -341,7 +341,7 @@ async def test_breakers_that_end_open_are_closed_in_the_book(autojump_clock: Moc
 
 
 async def test_forced_states_are_in_the_book_with_who_forced_them(autojump_clock: MockClock, bench: Bench) -> None:
-    for state in (State.OPEN, State.OPEN, State.CLOSED):
+    for state in (BreakerState.OPEN, BreakerState.OPEN, BreakerState.CLOSED):
         forced = bench.registry.force(A, state, "ada")
         assert forced is not None
         await forced.wait(1)

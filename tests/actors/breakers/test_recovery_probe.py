@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from fleet.breakers.outcomes import Signal
-from fleet.breakers.state_machine import State
+from fleet.breakers.state_machine import BreakerState
 from tests.actors.breakers.breaker_bench import PERIOD, A, B, Script, bench_with
 
 FAIL, OK, NEUTRAL = Signal.FAILURE, Signal.SUCCESS, Signal.NEUTRAL
@@ -29,7 +29,7 @@ async def test_a_failed_recovery_test_opens_it_again(autojump_clock: MockClock, 
     await trio.sleep(PERIOD + 16)
     view = bench.registry.get(A)
     assert view is not None
-    assert (view.state, view.consecutive_failed_recoveries) == (State.OPEN, 1)
+    assert (view.state, view.consecutive_failed_recoveries) == (BreakerState.OPEN, 1)
 
 
 async def test_a_test_that_is_not_possible_is_tried_again_later_and_proves_nothing(
@@ -41,7 +41,7 @@ async def test_a_test_that_is_not_possible_is_tried_again_later_and_proves_nothi
     assert 4 <= len(tester.asked) <= 9
     view = bench.registry.get(A)
     assert view is not None
-    assert (view.state, view.total_request_count, view.active_tests) == (State.HALF_OPEN, 3, 0)
+    assert (view.state, view.total_request_count, view.active_tests) == (BreakerState.HALF_OPEN, 3, 0)
     assert bench.gates[A].trials_out == 0
 
 
@@ -55,7 +55,7 @@ async def test_a_hanging_test_fails_at_its_deadline(autojump_clock: MockClock, n
     assert bench.gates[A].trials_out == 1
     await trio.sleep(300)
     assert bench.registry.describe()[0].active_tests == 0
-    assert bench.state() is State.OPEN
+    assert bench.state() is BreakerState.OPEN
 
 
 async def test_a_tester_that_crashes_proves_nothing(
@@ -64,7 +64,7 @@ async def test_a_tester_that_crashes_proves_nothing(
     expected_errors.append("recovery test of llama3:8b on s1 crashed")
     bench = await bench_with(nursery, Script(OSError("tester broke")))
     await trio.sleep(PERIOD)
-    assert bench.state() is State.HALF_OPEN
+    assert bench.state() is BreakerState.HALF_OPEN
     assert bench.gates[A].trials_out == 0
 
 
@@ -97,7 +97,7 @@ async def test_a_test_can_be_asked_for_when_half_open_only(autojump_clock: MockC
     early = bench.registry.test(A)
     assert early is not None
     assert await early.wait(1) is None
-    forced = bench.registry.force(A, State.HALF_OPEN, "ada")
+    forced = bench.registry.force(A, BreakerState.HALF_OPEN, "ada")
     assert forced is not None
     await forced.wait(1)
     await trio.sleep(100)

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from actors.config import backend_url_check
-from actors.config.backend_url_check import BackendRefused, checked
+from actors.config.backend_url_check import BackendUrlRefused, checked
 from fleet.config import BackendsSection
 
 DEFAULT = BackendsSection()
@@ -52,14 +52,14 @@ async def test_good_places_and_names_that_do_not_exist_yet_are_accepted(host: st
 
 @pytest.mark.parametrize("host", ["evil", "v6", "169.254.169.254", "0xA9FEA9FE", "metadata.google.internal"])
 async def test_bad_places_are_refused_also_behind_a_name(host: str, names: Names) -> None:
-    with pytest.raises(BackendRefused) as caught:
+    with pytest.raises(BackendUrlRefused) as caught:
         await checked(f"http://{host}:11434", DEFAULT)
     assert (caught.value.status, caught.value.reason) == (400, "BACKEND_REFUSED")
     assert caught.value.message.startswith("url: ")
 
 
 async def test_what_is_refused_as_written_is_not_even_looked_up(names: Names) -> None:
-    with pytest.raises(BackendRefused):
+    with pytest.raises(BackendUrlRefused):
         await checked("http://metadata.google.internal", DEFAULT)
     await checked("http://10.0.0.1", DEFAULT)
     assert names.asked == []
@@ -67,9 +67,9 @@ async def test_what_is_refused_as_written_is_not_even_looked_up(names: Names) ->
 
 async def test_names_are_held_against_the_allowed_networks(names: Names) -> None:
     await checked("http://good", BackendsSection(allowed=("10.0.0.0/8",)))
-    with pytest.raises(BackendRefused, match="allowed"):
+    with pytest.raises(BackendUrlRefused, match="allowed"):
         await checked("http://good", BackendsSection(allowed=("11.0.0.0/8",)))
-    with pytest.raises(BackendRefused, match="private"):
+    with pytest.raises(BackendUrlRefused, match="private"):
         await checked("http://good", BackendsSection(allow_private=False))
 
 

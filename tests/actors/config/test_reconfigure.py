@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.config.reconfigure import apply
-from fleet.breakers.state_machine import State
+from fleet.breakers.state_machine import BreakerState
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.config import Config
 from fleet.scheduling.server_state import Admin, Health
@@ -133,7 +133,7 @@ async def test_a_dispatcher_that_crashed_goes_on_by_the_new_rules(
     expected_errors.append("actor dispatcher crashed")
     async with open_fleet("a", slots=4) as fleet, trio.open_nursery() as nursery:
         with monkeypatch.context() as patch:
-            patch.setattr("fleet.scheduling.scheduler.Board.reconfigure", lambda *_: 1 / 0)
+            patch.setattr("fleet.scheduling.scheduler.Scheduler.reconfigure", lambda *_: 1 / 0)
             change(fleet, monitoring={"max_concurrent_requests": 1}, queue={"max_size": 1})
             await trio.sleep(1.0)
         clients = await busy(fleet, nursery, 2, tokens=5)
@@ -160,7 +160,7 @@ async def test_probes_follow_another_interval_without_waiting_for_the_old_one(au
 
 async def test_breakers_that_exist_follow_and_go_when_they_are_switched_off(autojump_clock: MockClock) -> None:
     async with open_fleet("a") as fleet:
-        promise = fleet.system.breakers.force(PAIR, State.OPEN, "test")
+        promise = fleet.system.breakers.force(PAIR, BreakerState.OPEN, "test")
         assert promise is not None
         await wait_all_tasks_blocked()
         change(fleet, circuit_breaker={"open_timeout": 5000, "half_open_max_requests": 7})
@@ -174,7 +174,7 @@ async def test_breakers_that_exist_follow_and_go_when_they_are_switched_off(auto
 
 async def test_breakers_that_are_not_meant_are_left_alone(autojump_clock: MockClock) -> None:
     async with open_fleet("a") as fleet:
-        promise = fleet.system.breakers.force(PAIR, State.OPEN, "test")
+        promise = fleet.system.breakers.force(PAIR, BreakerState.OPEN, "test")
         assert promise is not None
         told: list[object] = []
         fleet.system.breakers.configure = lambda *args: told.append(args)  # type: ignore[method-assign]

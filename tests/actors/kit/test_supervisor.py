@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from actors.kit.mailbox import Mailbox
-from actors.kit.supervisor import Policy, RestartBudget, RestartLimit, keep_up, supervise
+from actors.kit.supervisor import RestartBudget, RestartLimit, RestartPolicy, keep_up, supervise
 
 
 class Body:
@@ -44,7 +44,7 @@ async def test_a_crash_is_logged_and_the_body_starts_again(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     body = Body(2)
-    await supervise("test", body.run, Policy(delay=0.5))
+    await supervise("test", body.run, RestartPolicy(delay=0.5))
     assert body.starts == [0.0, 0.5, 1.5]
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert [record.getMessage() for record in errors] == ["actor test crashed"] * 2
@@ -54,7 +54,7 @@ async def test_a_crash_is_logged_and_the_body_starts_again(
 @pytest.mark.usefixtures("crashes")
 async def test_the_delay_doubles_up_to_its_limit(autojump_clock: MockClock) -> None:
     body = Body(6)
-    await supervise("test", body.run, Policy(restarts=6, delay=1.0, max_delay=4.0))
+    await supervise("test", body.run, RestartPolicy(restarts=6, delay=1.0, max_delay=4.0))
     assert body.starts == [0.0, 1.0, 3.0, 7.0, 11.0, 15.0, 19.0]
 
 
@@ -62,7 +62,7 @@ async def test_the_delay_doubles_up_to_its_limit(autojump_clock: MockClock) -> N
 async def test_it_gives_up_upwards_when_the_budget_is_used_up(autojump_clock: MockClock) -> None:
     body = Body(100)
     with pytest.raises(RestartLimit, match="test") as caught:
-        await supervise("test", body.run, Policy(restarts=3))
+        await supervise("test", body.run, RestartPolicy(restarts=3))
     assert len(body.starts) == 4
     assert isinstance(caught.value.__cause__, ValueError)
 
@@ -70,7 +70,7 @@ async def test_it_gives_up_upwards_when_the_budget_is_used_up(autojump_clock: Mo
 @pytest.mark.usefixtures("crashes")
 async def test_old_crashes_are_forgiven(autojump_clock: MockClock) -> None:
     body = Body(50, lives=31.0)
-    await supervise("test", body.run, Policy(restarts=2, within=60.0))
+    await supervise("test", body.run, RestartPolicy(restarts=2, within=60.0))
     assert len(body.starts) == 51
 
 
@@ -78,7 +78,7 @@ async def test_old_crashes_are_forgiven(autojump_clock: MockClock) -> None:
 async def test_no_restarts_at_all(autojump_clock: MockClock) -> None:
     body = Body(1)
     with pytest.raises(RestartLimit):
-        await supervise("test", body.run, Policy(restarts=0))
+        await supervise("test", body.run, RestartPolicy(restarts=0))
     assert len(body.starts) == 1
 
 
@@ -94,7 +94,7 @@ async def test_cancellation_is_no_crash(autojump_clock: MockClock, caplog: pytes
 async def test_cancellation_between_two_lives_ends_it(autojump_clock: MockClock) -> None:
     body = Body(100)
     with trio.move_on_after(5) as scope:
-        await supervise("test", body.run, Policy(delay=60.0, max_delay=60.0))
+        await supervise("test", body.run, RestartPolicy(delay=60.0, max_delay=60.0))
     assert scope.cancelled_caught
     assert len(body.starts) == 1
 
@@ -150,7 +150,7 @@ async def test_one_actor_that_gives_up_does_not_disturb_a_sibling_that_its_paren
 
     async def keep(name: str, body: Body) -> None:
         try:
-            await supervise(name, body.run, Policy(restarts=1))
+            await supervise(name, body.run, RestartPolicy(restarts=1))
             done.append(name)
         except RestartLimit:
             done.append(f"{name} gave up")
@@ -173,7 +173,7 @@ async def test_messages_sent_during_a_restart_are_handled_after_it(autojump_cloc
             handled.append((trio.current_time(), message))
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(supervise, "test", body, Policy(delay=2.0, max_delay=2.0))
+        nursery.start_soon(supervise, "test", body, RestartPolicy(delay=2.0, max_delay=2.0))
         mailbox.cast("crash")
         await trio.sleep(1)
         for message in ("first", "second", "stop"):
@@ -190,7 +190,7 @@ async def test_messages_sent_during_a_restart_are_handled_after_it(autojump_cloc
     ],
 )
 def test_the_budget_is_a_sliding_window(crashes: list[float], waits: list[float | None]) -> None:
-    budget = RestartBudget(Policy(restarts=2, within=10.0, delay=0.1))
+    budget = RestartBudget(RestartPolicy(restarts=2, within=10.0, delay=0.1))
     assert [budget.spend(now) for now in crashes] == waits
 
 

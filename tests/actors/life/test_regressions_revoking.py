@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from actors.servers.server_actor import ServerActor
 from actors.state.lease import Lease
 from actors.state.servers import ServerCell
-from actors.upstream.pool import Endpoint, Pool, UpstreamRequest
+from actors.upstream.pool import BackendAddress, Pool, UpstreamRequest
 from fleet.breakers.outcomes import Revoked
 from fleet.common.errors import BackendError
 from fleet.common.ids import ServerId
@@ -190,7 +190,7 @@ async def drained(pool: Pool, holder: Holder | None = None) -> None:
 async def test_a_revocation_during_a_redial_was_missed(autojump_clock: MockClock, turns: int, slow: bool) -> None:
     async with trio.open_nursery() as nursery:
         backend, holder = Backend(nursery, slow=slow), Holder()
-        pool = Pool(Endpoint.parse("http://h:1"), dial=backend.dial)
+        pool = Pool(BackendAddress.parse("http://h:1"), dial=backend.dial)
         await drained(pool)
         assert pool.idle == 1
 

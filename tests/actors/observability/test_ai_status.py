@@ -13,22 +13,22 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.config.reconfigure import apply
-from actors.observability.ai_status import AiStatus, Scribe
-from actors.observability.ai_status_model import Author, place
+from actors.observability.ai_status import AiStatus, StatusWriter
+from actors.observability.ai_status_model import StatusModel, place
 from actors.state.messages import OURSELVES, PauseQueue
 from fleet.common.ids import ModelName, ServerId
 from fleet.observability.health_summary.status_text import LONGEST
-from fleet.observability.health_summary.summary import Level, Verdict
+from fleet.observability.health_summary.summary import HealthSummary, Level
 from fleet.protocol.headers import LOWEST_PRIORITY
 from fleet.simulator import Profile
 from tests.kit.fleets.fleet import QUICK, Client, Fleet, chat, open_fleet
-from web.simulator.engine.host import Seen
+from web.simulator.engine.host import SeenRequest
 
 WITH_MODEL = {"enabled": True, "model": "tiny"}
 MODELS = "m:latest:1GB,tiny:latest:1GB"
 TINY = ModelName("tiny:latest")
-FINE = Verdict(Level.OK, "ok", "all is well", "", 0.0)
-DOWN = Verdict(Level.CRIT, "server_down", "a is down", "", 0.0, ("server:a", "model:invented by a client"))
+FINE = HealthSummary(Level.OK, "ok", "all is well", "", 0.0)
+DOWN = HealthSummary(Level.CRIT, "server_down", "a is down", "", 0.0, ("server:a", "model:invented by a client"))
 
 
 class Judge:
@@ -44,7 +44,7 @@ class Desk:
     def __init__(self, fleet: Fleet, judge: Judge) -> None:
         self.fleet = fleet
         self.judge = judge
-        self.scribe = Scribe(fleet.system.fleet, judge, fleet.system.exchange)
+        self.scribe = StatusWriter(fleet.system.fleet, judge, fleet.system.exchange)
 
     @property
     def latest(self) -> AiStatus:
@@ -52,7 +52,7 @@ class Desk:
         assert latest is not None
         return latest
 
-    def asked(self) -> list[Seen]:
+    def asked(self) -> list[SeenRequest]:
         return [seen for backend in self.fleet.memory.backends.values() for seen in backend.host.seen("/api/generate")]
 
 
@@ -220,7 +220,7 @@ async def test_it_loses_against_any_user(autojump_clock: MockClock) -> None:
             await fleet.system.exchange(call, Client())
             order.append(name)
 
-        ours = Author(fleet.system.fleet, fleet.system.exchange).call(
+        ours = StatusModel(fleet.system.fleet, fleet.system.exchange).call(
             TINY, ServerId("a"), FINE, fleet.system.scribe.figures()
         )
         assert (ours.priority, ours.client) == (LOWEST_PRIORITY, OURSELVES)
@@ -280,7 +280,7 @@ async def test_a_model_that_fails_leaves_it_to_the_rules(
 ) -> None:
     async with open_fleet("a", models=MODELS) as fleet:
         fleet["a"].host.faults.set(fault)
-        author = Author(fleet.system.fleet, fleet.system.exchange)
+        author = StatusModel(fleet.system.fleet, fleet.system.exchange)
         for _ in range(2):
             assert await author.write("tiny", 10.0, FINE, fleet.system.scribe.figures()) == ""
         assert _said(caplog) == [f"the AI status is put together by rules: model tiny: {why}"]
@@ -296,7 +296,7 @@ async def test_a_model_that_nobody_has_is_said_once(
     model: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_fleet("a", models=MODELS) as fleet:
-        author = Author(fleet.system.fleet, fleet.system.exchange)
+        author = StatusModel(fleet.system.fleet, fleet.system.exchange)
         for _ in range(3):
             assert await author.write(model, 10.0, FINE, fleet.system.scribe.figures()) is None
         assert _said(caplog) == [f"the AI status is put together by rules: model {model}: no server has it"]
@@ -307,7 +307,7 @@ async def test_a_server_that_was_not_looked_at_yet_may_have_it(caplog: pytest.Lo
     async with open_fleet("a", models=MODELS) as fleet:
         fleet.cell("a").state.start_anew(0.0, "")
         assert (
-            await Author(fleet.system.fleet, fleet.system.exchange).write(
+            await StatusModel(fleet.system.fleet, fleet.system.exchange).write(
                 "tiny", 10.0, FINE, fleet.system.scribe.figures()
             )
             is None
@@ -318,7 +318,7 @@ async def test_a_server_that_was_not_looked_at_yet_may_have_it(caplog: pytest.Lo
 async def test_an_endless_answer_is_not_taken(autojump_clock: MockClock) -> None:
     endless = Profile(load_seconds=0.1, slots=1, tokens_per_second=1e6)
     async with open_fleet(("a", endless), models=MODELS) as fleet:
-        author = Author(fleet.system.fleet, fleet.system.exchange)
+        author = StatusModel(fleet.system.fleet, fleet.system.exchange)
         make = author.call
 
         def longer(*arguments: Any) -> Any:

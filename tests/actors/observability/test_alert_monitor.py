@@ -17,7 +17,7 @@ from actors.state.fleet_state import Reloads
 from bench.growth.measure import MOST, Case, grown
 from fleet.breakers.gate import Gate, GateState
 from fleet.breakers.outcomes import Signal
-from fleet.breakers.values import State
+from fleet.breakers.values import BreakerState
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.observability.alerting.rules import BY_NAME
 from fleet.observability.host_sample import HostSample
@@ -146,7 +146,7 @@ async def test_an_open_breaker_that_is_forced_or_released_is_told_so(autojump_cl
             fleet.system.breakers.record(PAIR, Signal.FAILURE, "refused_500")
         await trio.sleep(2)
         (before,) = fleet.system.monitor.look().breakers
-        assert fleet.system.breakers.force(PAIR, State.OPEN, "ana") is not None
+        assert fleet.system.breakers.force(PAIR, BreakerState.OPEN, "ana") is not None
         await wait_all_tasks_blocked()
         await trio.sleep(THOROUGH + 1)
         (after,) = fleet.system.monitor.look().breakers

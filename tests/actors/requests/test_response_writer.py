@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from actors.requests.response_writer import Answer
+from actors.requests.response_writer import ResponseWriter
 from fleet.common.errors import BackendBroke, Phase
 from fleet.protocol.dialects import ANTHROPIC, NATIVE, OPENAI
 from fleet.protocol.dialects.base import Dialect
@@ -27,7 +27,7 @@ async def broken(
     dialect: Dialect, body: bytes, *, content_type: bytes = b"application/x-ndjson", sse: bool = False
 ) -> Client:
     client = Client()
-    answer = Answer(dataclasses.replace(chat(), dialect=dialect, sse=sse), client, 5.0)
+    answer = ResponseWriter(dataclasses.replace(chat(), dialect=dialect, sse=sse), client, 5.0)
     await answer.start(Response(content_type), [])  # type: ignore[arg-type]
     await answer.write(body)
     await answer.break_off(ERROR)
@@ -62,7 +62,7 @@ async def test_a_reframed_stream_drops_the_cut_record_and_ends_with_an_error_eve
 
 async def test_an_answer_in_one_piece_is_cut_off() -> None:
     client = Client()
-    answer = Answer(chat(stream=False), client, 5.0)
+    answer = ResponseWriter(chat(stream=False), client, 5.0)
     await answer.start(Response(b"application/json"), [])  # type: ignore[arg-type]
     await answer.break_off(ERROR)
     assert client.aborted

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.state.messages import BanPair
-from fleet.breakers.values import State
+from fleet.breakers.values import BreakerState
 from fleet.common.errors import BackendRefused, RouteMissing
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.scheduling.bans import BanKind
@@ -83,7 +83,7 @@ async def test_a_request_that_kills_runners_opens_no_breaker_and_a_lone_server_t
             assert (await ask(fleet)).status == 500
         view = fleet.system.breakers.get(PAIR)
         assert view is not None
-        assert view.state is State.OPEN
+        assert view.state is BreakerState.OPEN
 
 
 async def test_servers_that_are_down_one_and_all_are_blamed(autojump_clock: MockClock) -> None:

@@ -12,8 +12,8 @@ from trio.testing import MockClock
 
 from actors.observability.dashboard.collector import Collector
 from actors.observability.dashboard.sources import FeedSources
-from actors.state.messages import OURSELVES, Record
-from actors.state.request_log import Recorder
+from actors.state.messages import OURSELVES, RequestRecord
+from actors.state.request_log import RequestLog
 from tests.kit.cases.metrics import figures
 from tests.kit.fleets.fleet import Fleet, open_fleet
 from web.monitoring.exposition import Exposition
@@ -23,17 +23,17 @@ MOST = 128
 """Records that may be digested in one turn of the loop."""
 
 
-def record(name: str = "r", client: str = "10.0.0.1") -> Record:
-    return Record(
+def record(name: str = "r", client: str = "10.0.0.1") -> RequestRecord:
+    return RequestRecord(
         name, "/api/chat", "m:latest", client, "a", "completed", 200, 1, 0.0, 0.1, 0.2, 3, 5, 7, True, began=1.0
     )
 
 
-def failing(batch: Sequence[Record]) -> None:
+def failing(batch: Sequence[RequestRecord]) -> None:
     raise RuntimeError("injected")
 
 
-def failing_too(batch: Sequence[Record]) -> None:
+def failing_too(batch: Sequence[RequestRecord]) -> None:
     raise RuntimeError("injected")
 
 
@@ -43,7 +43,7 @@ def failing_too(batch: Sequence[Record]) -> None:
 async def test_a_listener_that_fails_costs_the_others_nothing(expected_errors: list[str]) -> None:
     """All behind it lost the batch, and a scrape, a feed tick or the shutdown got its error."""
     expected_errors.append("is lost to")
-    recorder, heard = Recorder(), list[str]()
+    recorder, heard = RequestLog(), list[str]()
     recorder.listeners += [failing, lambda batch: heard.extend(each.request_id for each in batch)]
     recorder.note(record("one"))
     recorder.flush()
@@ -57,7 +57,7 @@ async def test_a_listener_that_fails_is_named_once_and_counted_each_time(
     expected_errors: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     expected_errors.append("is lost to")
-    recorder = Recorder()
+    recorder = RequestLog()
     recorder.listeners += [failing, failing_too]
     for _ in range(5):
         recorder.note(record())
@@ -87,7 +87,7 @@ class Turns:
         self.longest = self._now = self.all = 0
         fleet.system.fleet.recorder.listeners.append(self._note)
 
-    def _note(self, batch: Sequence[Record]) -> None:
+    def _note(self, batch: Sequence[RequestRecord]) -> None:
         self._now += len(batch)
         self.all += len(batch)
         self.longest = max(self.longest, self._now)
@@ -148,7 +148,7 @@ async def test_many_who_look_at_once_share_the_batches(autojump_clock: MockClock
 
 
 async def test_who_catches_up_and_is_cancelled_loses_nothing_and_holds_up_nobody() -> None:
-    recorder = Recorder()
+    recorder = RequestLog()
     for _ in range(300):
         recorder.note(record())
     with trio.CancelScope() as scope:
@@ -161,7 +161,7 @@ async def test_who_catches_up_and_is_cancelled_loses_nothing_and_holds_up_nobody
 
 
 async def test_who_begins_to_listen_misses_nothing_that_was_not_digested() -> None:
-    recorder, told = Recorder(), list[str]()
+    recorder, told = RequestLog(), list[str]()
     for number in range(200):
         recorder.note(record(str(number)))
     recorder.note(record("ours", OURSELVES))

@@ -20,7 +20,7 @@ from actors.kit.mailbox import ActorGone
 from actors.kit.reply import heard
 from actors.servers.server_actor import ServerActor
 from fleet.breakers.gate import GateState
-from fleet.breakers.state_machine import State
+from fleet.breakers.state_machine import BreakerState
 from fleet.common.errors import Conflict, FleetError, ServerNotFound
 from fleet.common.ids import ModelName, Pair, RequestId, ServerId
 from fleet.config import Config
@@ -125,7 +125,7 @@ class Storm:
             each(name)
 
     async def force(self) -> None:
-        said = self.system.breakers.force(self.pair(), self.dice.choice(list(State)), "me")
+        said = self.system.breakers.force(self.pair(), self.dice.choice(list(BreakerState)), "me")
         if said is not None and self.dice.random() < 0.5:
             await said.wait(5.0)
 

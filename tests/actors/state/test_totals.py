@@ -10,8 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.state.messages import Record
-from actors.state.totals import FLEET, KIND, Tallies, key_of
+from actors.state.messages import RequestRecord
+from actors.state.totals import FLEET, KIND, Totals, key_of
 from actors.storage.journal import Document, Journal
 from actors.storage.writer import open_journal
 from fleet.common.ids import ModelName, Pair, ServerId
@@ -22,8 +22,8 @@ from tests.kit.fleets.fleet import Client, Fleet, chat, error_of, open_fleet
 A = Pair(ServerId("a"), ModelName("m:latest"))
 
 
-def record(model: str = "m:latest", server: str = "a", outcome: str = "completed") -> Record:
-    return Record("r", "/api/chat", model, "", server, outcome, 200, 1, 0.0, None, 1.0, 1, 3, 5, False)
+def record(model: str = "m:latest", server: str = "a", outcome: str = "completed") -> RequestRecord:
+    return RequestRecord("r", "/api/chat", model, "", server, outcome, 200, 1, 0.0, None, 1.0, 1, 3, 5, False)
 
 
 class Kept:
@@ -32,7 +32,7 @@ class Kept:
     def __init__(self, stored: Mapping[str, Document] | None = None) -> None:
         self.journal = Journal({KIND: stored or {}})
         self.journal.attached = True
-        self.tallies = Tallies(trio.current_time, lambda: 1e9 + trio.current_time(), self.journal)
+        self.tallies = Totals(trio.current_time, lambda: 1e9 + trio.current_time(), self.journal)
 
     def taken(self) -> dict[str, Document | None]:
         """What a store would write now."""
@@ -213,7 +213,7 @@ async def test_without_a_store_nothing_is_marked(autojump_clock: MockClock) -> N
     assert not kept.taken()
 
 
-async def lived(path: Path, *models: str) -> Tallies:
+async def lived(path: Path, *models: str) -> Totals:
     """One life of a fleet over a real store, which answers these requests; its figures."""
     journal, store = await open_journal(path, 100)
     assert store is not None

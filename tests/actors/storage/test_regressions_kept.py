@@ -13,9 +13,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.dispatch import dispatcher
 from actors.state.lease import Lease
-from actors.state.messages import Record
-from actors.state.request_log import Recorder
-from actors.upstream.pool import Endpoint, Pool, UpstreamRequest
+from actors.state.messages import RequestRecord
+from actors.state.request_log import RequestLog
+from actors.upstream.pool import BackendAddress, Pool, UpstreamRequest
 from fleet.breakers.outcomes import Signal
 from fleet.breakers.state_machine import BreakerSettings
 from fleet.common.ids import Pair, ServerId
@@ -61,18 +61,18 @@ async def test_a_lease_that_could_not_be_made_kept_slot_and_permit(
         fleet.assert_nothing_left()
 
 
-def record(name: str) -> Record:
-    return Record(name, "e", "m", "", "", "ok", 200, 1, 0.0, None, 0.0, 0, None, None, True)
+def record(name: str) -> RequestRecord:
+    return RequestRecord(name, "e", "m", "", "", "ok", 200, 1, 0.0, None, 0.0, 0, None, None, True)
 
 
-def names(recorder: Recorder) -> list[str]:
+def names(recorder: RequestLog) -> list[str]:
     return [entry.request_id for entry in recorder.recent]
 
 
 async def test_the_record_handed_to_the_resting_recorder_was_missing_and_came_last(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    recorder = Recorder()
+    recorder = RequestLog()
     nursery.start_soon(recorder.run)
     await wait_all_tasks_blocked()
     recorder.note(record("1"))
@@ -131,7 +131,7 @@ async def test_a_connection_that_the_server_had_closed_went_back_to_the_pool(
         nursery.start_soon(serve, far)
         return near
 
-    pool = Pool(Endpoint.parse("http://h:1"), dial=dial)
+    pool = Pool(BackendAddress.parse("http://h:1"), dial=dial)
     await drained(pool)
     assert (pool.idle, pool.open_count) == (0, 0)
 
@@ -140,9 +140,9 @@ async def test_a_body_in_memory_was_asked_for_before_it_was_sent(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heads: list[bytes] = []
-    original: Callable[[UpstreamRequest, Endpoint], bytes] = UpstreamRequest.head
+    original: Callable[[UpstreamRequest, BackendAddress], bytes] = UpstreamRequest.head
 
-    def head(request: UpstreamRequest, endpoint: Endpoint) -> bytes:
+    def head(request: UpstreamRequest, endpoint: BackendAddress) -> bytes:
         heads.append(original(request, endpoint))
         return heads[-1]
 

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from actors.storage.journal import Document, Journal
-from actors.upstream.address import Endpoint, server_name
+from actors.upstream.address import BackendAddress, server_name
 from actors.upstream.control_client import OllamaClient
 from fleet.common.errors import BackendUnreachable, BadRequest, ServerNotFound
 from fleet.common.ids import ServerId
@@ -129,4 +129,4 @@ async def test_whatever_the_client_makes_of_a_name_is_a_backend_that_cannot_be_r
     ("url", "name"), [("https://A.example.", "a.example"), ("https://[fe80::1%eth0]:1", "fe80::1"), ("https://b", "b")]
 )
 def test_certificates_know_neither_zones_nor_a_dot_at_the_end(url: str, name: str) -> None:
-    assert server_name(Endpoint.parse(url).host) == name
+    assert server_name(BackendAddress.parse(url).host) == name

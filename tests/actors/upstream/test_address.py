@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from actors.upstream.pool import Endpoint
+from actors.upstream.pool import BackendAddress
 
 
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("http://gpu1:11434", Endpoint("gpu1", 11434, False, "", b"gpu1:11434")),
-        ("http://GPU1:11434/", Endpoint("gpu1", 11434, False, "", b"gpu1:11434")),
-        ("https://a.example", Endpoint("a.example", 443, True, "", b"a.example")),
-        ("http://a.example:443", Endpoint("a.example", 443, False, "", b"a.example:443")),
-        ("http://a.example/ollama/", Endpoint("a.example", 80, False, "/ollama", b"a.example")),
-        ("http://[::1]:11434/x/y", Endpoint("::1", 11434, False, "/x/y", b"[::1]:11434")),
-        ("http://[fe80::1%eth0]:1", Endpoint("fe80::1%eth0", 1, False, "", b"[fe80::1]:1")),
+        ("http://gpu1:11434", BackendAddress("gpu1", 11434, False, "", b"gpu1:11434")),
+        ("http://GPU1:11434/", BackendAddress("gpu1", 11434, False, "", b"gpu1:11434")),
+        ("https://a.example", BackendAddress("a.example", 443, True, "", b"a.example")),
+        ("http://a.example:443", BackendAddress("a.example", 443, False, "", b"a.example:443")),
+        ("http://a.example/ollama/", BackendAddress("a.example", 80, False, "/ollama", b"a.example")),
+        ("http://[::1]:11434/x/y", BackendAddress("::1", 11434, False, "/x/y", b"[::1]:11434")),
+        ("http://[fe80::1%eth0]:1", BackendAddress("fe80::1%eth0", 1, False, "", b"[fe80::1]:1")),
     ],
 )
-def test_urls(url: str, expected: Endpoint) -> None:
-    assert Endpoint.parse(url) == expected
+def test_urls(url: str, expected: BackendAddress) -> None:
+    assert BackendAddress.parse(url) == expected
 
 
 def test_address_for_messages() -> None:
-    assert Endpoint.parse("http://[::1]:9").address == "[::1]:9"
-    assert Endpoint.parse("http://h:9").address == "h:9"
+    assert BackendAddress.parse("http://[::1]:9").address == "[::1]:9"
+    assert BackendAddress.parse("http://h:9").address == "h:9"
 
 
 @pytest.mark.parametrize(
@@ -49,4 +49,4 @@ def test_address_for_messages() -> None:
 )
 def test_what_is_no_backend_url(url: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        Endpoint.parse(url)
+        BackendAddress.parse(url)

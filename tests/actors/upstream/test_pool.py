@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from actors.upstream.pool import Endpoint, Pool, UpstreamRequest, UpstreamResponse
+from actors.upstream.pool import BackendAddress, Pool, UpstreamRequest, UpstreamResponse
 from fleet.common.errors import BackendBroke, BackendUnreachable, Phase
 from tests.actors.upstream.transport_kit import OK, Peer, Server, answering, ask, fetch, open_sockets, post, read, start
 
@@ -25,7 +25,7 @@ async def test_a_request_arrives_as_written_and_the_answer_as_sent(nursery: trio
         await peer.gone()
 
     server = await start(nursery, handler)
-    pool = Pool(Endpoint.parse(server.url + "/base/"))
+    pool = Pool(BackendAddress.parse(server.url + "/base/"))
     response = await ask(pool, post(b'{"a":1}', "/api/chat?x=y"))
     assert response.status == 404
     assert response.headers == [(b"x-a", b"b"), (b"content-length", b"4")]
@@ -50,7 +50,7 @@ async def test_ipv6(nursery: trio.Nursery) -> None:
         server = await Server(handler).start(nursery, "::1")
     except OSError:
         pytest.skip("no IPv6 here")
-    pool = Pool(Endpoint.parse(f"http://[::1]:{server.port}"))
+    pool = Pool(BackendAddress.parse(f"http://[::1]:{server.port}"))
     assert await fetch(pool) == b"ok"
     assert seen[0] is not None
     assert b"host: [::1]:%d\r\n" % server.port in seen[0]
@@ -362,7 +362,7 @@ async def test_a_dialled_socket_of_another_kind(nursery: trio.Nursery, socket_pa
     async def dial() -> trio.abc.Stream:
         return await trio.open_unix_socket(path)
 
-    pool = Pool(Endpoint.parse("http://local"), dial=dial)
+    pool = Pool(BackendAddress.parse("http://local"), dial=dial)
     assert await fetch(pool) == b"ok"
     assert pool.idle == 1
     pool.close()

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from actors.upstream.pool import Endpoint, Pool
+from actors.upstream.pool import BackendAddress, Pool
 from fleet.common.errors import BackendBroke, BackendUnreachable, ConnectTimeout, OutOfDescriptors, Phase
 from tests.actors.upstream.transport_kit import OK, Peer, answering, ask, fetch, open_sockets, post, read, start
 
@@ -26,7 +26,7 @@ def unused_port() -> int:
 async def test_refused() -> None:
     port = unused_port()
     with pytest.raises(BackendUnreachable) as caught:
-        await ask(Pool(Endpoint.parse(f"http://127.0.0.1:{port}")))
+        await ask(Pool(BackendAddress.parse(f"http://127.0.0.1:{port}")))
     assert caught.value.phase is Phase.CONNECT
     assert caught.value.message == f"127.0.0.1:{port} cannot be reached: Connection refused."
 
@@ -34,7 +34,7 @@ async def test_refused() -> None:
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a..b", "x" * 70 + ".invalid"])
 async def test_a_name_that_is_none(host: str) -> None:
     with pytest.raises(BackendUnreachable) as caught:
-        await ask(Pool(Endpoint.parse(f"http://{host}:1")))
+        await ask(Pool(BackendAddress.parse(f"http://{host}:1")))
     assert "\n" not in caught.value.message
     assert host in caught.value.message
 
@@ -45,7 +45,7 @@ async def test_whatever_dialling_raises_is_translated(error: Exception) -> None:
         raise error
 
     with pytest.raises(BackendUnreachable) as caught:
-        await ask(Pool(Endpoint.parse("http://h:1"), dial=dial))
+        await ask(Pool(BackendAddress.parse("http://h:1"), dial=dial))
     assert caught.value.__cause__ is error
 
 
@@ -54,7 +54,7 @@ async def test_running_out_of_descriptors_blames_no_backend() -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
     with pytest.raises(OutOfDescriptors):
-        await ask(Pool(Endpoint.parse("http://h:1"), dial=dial))
+        await ask(Pool(BackendAddress.parse("http://h:1"), dial=dial))
 
 
 async def test_a_stream_that_cannot_be_closed_at_once_is_refused() -> None:
@@ -70,7 +70,7 @@ async def test_a_stream_that_cannot_be_closed_at_once_is_refused() -> None:
         return Slow()
 
     with pytest.raises(TypeError):
-        await ask(Pool(Endpoint.parse("http://h:1"), dial=dial))
+        await ask(Pool(BackendAddress.parse("http://h:1"), dial=dial))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.far: trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream] | None = None
-        self.pool = Pool(Endpoint.parse("http://memory:1"), dial=self.dial)
+        self.pool = Pool(BackendAddress.parse("http://memory:1"), dial=self.dial)
 
     async def dial(self) -> trio.abc.Stream:
         near, self.far = trio.testing.memory_stream_pair()
@@ -254,7 +254,7 @@ async def test_connect_timeout(autojump_clock: trio.testing.MockClock) -> None:
         await trio.sleep_forever()
         raise AssertionError
 
-    pool = Pool(Endpoint.parse("http://h:1"), dial=dial)
+    pool = Pool(BackendAddress.parse("http://h:1"), dial=dial)
     with pytest.raises(ConnectTimeout) as caught:
         await pool.open(post(), connect_timeout=3)
     assert trio.current_time() == 3
@@ -318,7 +318,7 @@ async def test_a_stream_that_breaks_under_our_write_gets_a_moment_for_its_last_w
         return near
 
     kept: list[object] = []
-    pool = Pool(Endpoint.parse("http://h:1"), dial=dial)
+    pool = Pool(BackendAddress.parse("http://h:1"), dial=dial)
     for body in (b"{}", b"x" * (1 << 20)):
         started = trio.current_time()
         with pytest.raises(BackendBroke) as caught:
@@ -335,7 +335,7 @@ async def test_a_pool_closed_while_dialling(nursery: trio.Nursery) -> None:
         return near
 
     kept: list[trio.abc.Stream] = []
-    pool = Pool(Endpoint.parse("http://h:1"), dial=dial)
+    pool = Pool(BackendAddress.parse("http://h:1"), dial=dial)
     with pytest.raises(BackendUnreachable):
         await ask(pool)
     assert await kept[0].receive_some(1) == b""

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 import trustme
 
-from actors.upstream.pool import Endpoint, Pool
+from actors.upstream.pool import BackendAddress, Pool
 from fleet.common.errors import BackendBroke, BackendUnreachable, ConnectTimeout
 from tests.actors.upstream.transport_kit import OK, Peer, Server, answering, ask, fetch, open_sockets, post, start
 
@@ -45,7 +45,7 @@ class TlsServer(Server):
             await trio.aclose_forcefully(stream)
 
     def secure_pool(self, context: ssl.SSLContext | None, host: str = "localhost") -> Pool:
-        return Pool(Endpoint.parse(f"https://{host}:{self.port}/base"), ssl_context=context)
+        return Pool(BackendAddress.parse(f"https://{host}:{self.port}/base"), ssl_context=context)
 
 
 async def test_requests_over_tls_reuse_their_connection(
@@ -120,7 +120,7 @@ async def test_a_server_that_does_not_speak_tls(nursery: trio.Nursery, trusting:
 
     server = await start(nursery, handler)
     with pytest.raises(BackendUnreachable, match="TLS handshake failed"):
-        await ask(Pool(Endpoint.parse(f"https://localhost:{server.port}"), ssl_context=trusting))
+        await ask(Pool(BackendAddress.parse(f"https://localhost:{server.port}"), ssl_context=trusting))
 
 
 async def test_a_handshake_that_hangs_is_a_connect_timeout(nursery: trio.Nursery, trusting: ssl.SSLContext) -> None:
@@ -131,7 +131,7 @@ async def test_a_handshake_that_hangs_is_a_connect_timeout(nursery: trio.Nursery
     left = trio.Event()
     server = await start(nursery, handler)
     before = open_sockets()
-    pool = Pool(Endpoint.parse(f"https://localhost:{server.port}"), ssl_context=trusting)
+    pool = Pool(BackendAddress.parse(f"https://localhost:{server.port}"), ssl_context=trusting)
     with pytest.raises(ConnectTimeout):
         await pool.open(post(), connect_timeout=0.05)
     await left.wait()

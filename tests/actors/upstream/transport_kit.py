@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import trio
 
-from actors.upstream.pool import Endpoint, Pool, UpstreamRequest, UpstreamResponse
+from actors.upstream.pool import BackendAddress, Pool, UpstreamRequest, UpstreamResponse
 
 Handler = Callable[["Peer"], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -74,7 +74,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def pool(self, **options: object) -> Pool:
-        return Pool(Endpoint.parse(self.url), **options)  # type: ignore[arg-type]
+        return Pool(BackendAddress.parse(self.url), **options)  # type: ignore[arg-type]
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         self.accepted += 1

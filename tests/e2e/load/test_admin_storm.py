@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fleet.simulator import Profile
 from tests.kit.clients.admin import checked
 from tests.kit.fleets.served import MODELS, Served, served
-from web.admin.kit.routes import Entry
+from web.admin.kit.routes import Route
 from web.admin.route_table import entries
 
 PROFILE = Profile(load_seconds=0.01, slots=4, tokens_per_second=500.0, prefill_per_second=50_000.0, pull_seconds=0.05)
@@ -102,7 +102,7 @@ async def storm(sequence: list[tuple[int, str, Any]]) -> None:
         fleet.assert_nothing_left()
 
 
-def judge(entry: Entry, answer: Any) -> None:
+def judge(entry: Route, answer: Any) -> None:
     """A path that was filled in may lead to another route, or to none at all; what answers keeps its promise."""
     media = answer.headers.get("content-type", "")
     assert answer.status_code < 500 or answer.status_code in entry.fails, (entry.path, answer.status_code, answer.text)

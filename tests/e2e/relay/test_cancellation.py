@@ -16,7 +16,7 @@ from tests.e2e.support import MODELS, ROUTES, SHOW, Route, connect, inference_se
 from tests.kit.clients.lanes import EDGE, QUART, both_lanes
 from tests.kit.fleets.served import Served, served
 from tests.kit.suite.pace import soonest
-from web.simulator.engine.host import Seen, SimHost
+from web.simulator.engine.host import SeenRequest, SimHost
 
 LIMIT = 0.1
 
@@ -79,7 +79,7 @@ PHASES = [
 ]
 
 
-def _open(host: SimHost) -> list[Seen]:
+def _open(host: SimHost) -> list[SeenRequest]:
     """Requests for work that the simulated server has not ended yet."""
     return [seen for seen in inference_seen(host) if seen.ended_at is None]
 

@@ -37,7 +37,7 @@ from tests.e2e.support import (
 from tests.kit.clients.lanes import both_lanes
 from tests.kit.fleets.served import QUICK, Served, served
 from tests.kit.fleets.tcp import sim_server
-from web.simulator.engine.host import Seen
+from web.simulator.engine.host import SeenRequest
 
 SIMULATED = "Simulated"
 SWIFT = replace(QUICK, tokens_per_second=5000.0, prefill_per_second=1e6)
@@ -56,7 +56,7 @@ def text_of(line: dict[str, Any]) -> str:
     return str(line["response"] if "response" in line else line["message"]["content"])
 
 
-def last_seen(fleet: Served) -> Seen:
+def last_seen(fleet: Served) -> SeenRequest:
     return inference_seen(fleet.sims["a"].host)[-1]
 
 

@@ -14,9 +14,9 @@ from fleet.breakers.recovery_log import (
     LONGEST_ERROR,
     MOST_ATTEMPTS,
     MOST_MOVES,
-    Book,
     Failure,
-    Page,
+    RecoveryLog,
+    ServerLog,
     Source,
     clean,
     error_type,
@@ -33,7 +33,7 @@ from fleet.breakers.recovery_reports import (
     since,
     summarise,
 )
-from fleet.breakers.values import State, Why
+from fleet.breakers.values import BreakerState, Why
 from fleet.common.ids import ANY_MODEL, ModelName, Pair, ServerId
 
 S1, S2 = ServerId("s1"), ServerId("s2:11434")
@@ -42,12 +42,12 @@ A = Pair(S1, ModelName("hf.co/bartowski/llama-3:q4"))
 B = Pair(S1, ModelName("qwen3:4b"))
 DEAD = Failure("connection_refused", "nobody listens")
 PROBE, TEST, TRIAL = Source.HEALTH_CHECK, Source.RECOVERY_TEST, Source.TRIAL
-CLOSED, OPEN, HALF = State.CLOSED, State.OPEN, State.HALF_OPEN
+CLOSED, OPEN, HALF = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 
 
-def probes(text: str, start: float = 0.0, gap: float = 1.0) -> Page:
+def probes(text: str, start: float = 0.0, gap: float = 1.0) -> ServerLog:
     """The page after probes that succeeded (`o`) or failed (`x`)."""
-    book = Book()
+    book = RecoveryLog()
     for n, letter in enumerate(text):
         book.attempt(ITSELF, PROBE, start + n * gap, failure=None if letter == "o" else DEAD)
     return book.page(S1)
@@ -94,7 +94,7 @@ def test_error_texts_become_one_short_line(text: str, expected: str) -> None:
 
 
 def test_an_attempt_is_kept_with_all_that_is_known_of_it() -> None:
-    book = Book()
+    book = RecoveryLog()
     book.attempt(ITSELF, PROBE, 1.0, failure=DEAD)
     book.attempt(A, TRIAL, 2.0, state=HALF, failure=Failure("refused_503", ""))
     book.attempt(A, TRIAL, 3.0, state=HALF)
@@ -115,7 +115,7 @@ def test_totals_and_means_of_one_server() -> None:
 
 
 def test_a_server_that_nothing_happened_to_is_all_zeros_and_asking_makes_no_page() -> None:
-    book = Book()
+    book = RecoveryLog()
     page = book.page(S1)
     assert (page.tried, page.failed, page.in_a_row, page.failure_rate, page.mean_gap, page.moved) == (0,) * 6
     assert (page.first_failure, page.last_error, page.open_reason) == (None, None, None)
@@ -124,7 +124,7 @@ def test_a_server_that_nothing_happened_to_is_all_zeros_and_asking_makes_no_page
 
 
 def test_recovery_tests_are_attempts_and_are_counted_apart() -> None:
-    book = Book()
+    book = RecoveryLog()
     book.tested(A, 1.0, 0.25)
     book.tested(A, 2.0, 0.75, failure=Failure("bad_answer", "answered 500"))
     book.tested(A, 5.0, 3.0, failure=Failure("first_byte_timeout"))
@@ -142,7 +142,7 @@ def test_recovery_tests_are_attempts_and_are_counted_apart() -> None:
 
 
 def test_moves_of_breakers_add_up() -> None:
-    book = Book()
+    book = RecoveryLog()
     book.moved(A, CLOSED, OPEN, Why.STRIKES.value, 10.0, 4.0)
     book.moved(A, OPEN, HALF, Why.WAITED.value, 130.0, 120.0)
     book.moved(A, HALF, OPEN, Why.TRIAL_FAILED.value, 131.0, 1.0)
@@ -160,7 +160,7 @@ def test_moves_of_breakers_add_up() -> None:
 
 
 def test_nothing_moved_is_no_impact() -> None:
-    seen = impact_of(Book().page(S1), 0)
+    seen = impact_of(RecoveryLog().page(S1), 0)
     assert (seen.impacted, seen.per_closing, seen.mean_open) == (False, 0.0, 0.0)
     assert seen.advice == ("No breaker of this server has moved.",)
 
@@ -189,7 +189,7 @@ def test_patterns(outcomes: str, expected: Pattern) -> None:
 
 
 def test_a_pattern_looks_at_the_last_twenty_attempts_only() -> None:
-    book = Book()
+    book = RecoveryLog()
     for n in range(30):
         book.attempt(A, TRIAL, float(n), state=HALF, failure=DEAD if n < 10 else None)
     assert pattern_of(book.page(S1), -math.inf) is Pattern.STABLE
@@ -198,7 +198,7 @@ def test_a_pattern_looks_at_the_last_twenty_attempts_only() -> None:
     assert pattern_of(book.page(S1), -math.inf) is Pattern.INTERMITTENT
 
 
-def cycle(book: Book, pair: Pair, at: float, why: str) -> None:
+def cycle(book: RecoveryLog, pair: Pair, at: float, why: str) -> None:
     """A breaker opens, half-opens, and two trials close it."""
     book.moved(pair, CLOSED, OPEN, why, at, 1.0)
     book.moved(pair, OPEN, HALF, Why.WAITED.value, at + 1, 1.0)
@@ -211,7 +211,7 @@ def cycle(book: Book, pair: Pair, at: float, why: str) -> None:
     ("why", "expected"), [(Why.STRIKES.value, Pattern.FLAPPING), ("forced by ada", Pattern.STABLE)]
 )
 def test_a_model_that_recovers_and_fails_anew_flaps_though_every_trial_passes(why: str, expected: Pattern) -> None:
-    book = Book()
+    book = RecoveryLog()
     for n in range(4):
         cycle(book, A, 10.0 * n, why)
     page = book.page(S1)
@@ -220,7 +220,7 @@ def test_a_model_that_recovers_and_fails_anew_flaps_though_every_trial_passes(wh
 
 
 def test_relapses_before_the_last_twenty_attempts_are_old_news() -> None:
-    book = Book()
+    book = RecoveryLog()
     for n in range(4):
         cycle(book, A, 10.0 * n, Why.STRIKES.value)
     for n in range(20):
@@ -237,7 +237,7 @@ def test_a_window_begins_just_after_its_start() -> None:
 
 
 def test_models_relapse_each_for_itself() -> None:
-    book = Book()
+    book = RecoveryLog()
     for pair, at in ((A, 0.0), (B, 10.0)):
         cycle(book, pair, at, Why.STRIKES.value)
     page = book.page(S1)
@@ -259,7 +259,7 @@ TRENDS = [
 
 @pytest.mark.parametrize(("before", "now", "expected"), TRENDS)
 def test_the_trend_compares_with_the_window_before(before: int, now: int, expected: Trend) -> None:
-    book = Book()
+    book = RecoveryLog()
     for n in range(before):
         book.attempt(ITSELF, PROBE, 100.0 + n, failure=DEAD)
     for n in range(now):
@@ -283,12 +283,12 @@ def test_advice_follows_pattern_and_errors() -> None:
     assert (seen.pattern, seen.trend, seen.types) == (Pattern.PERSISTENT, Trend.WORSENING, {"connection_refused": 6})
     assert len(seen.advice) == 3
     assert "Nothing listens there" in seen.advice[1]
-    assert analyse(Page(), 6.0, HOUR).advice == ("Nothing was tried in this window.",)
-    assert analyse(Page(), 6.0, HOUR).confidence == 0.0
+    assert analyse(ServerLog(), 6.0, HOUR).advice == ("Nothing was tried in this window.",)
+    assert analyse(ServerLog(), 6.0, HOUR).confidence == 0.0
 
 
 def test_the_summary_counts_a_window_over_all_servers() -> None:
-    book = Book()
+    book = RecoveryLog()
     for n in range(6):
         book.attempt(Pair(S2, ANY_MODEL), PROBE, 100.0 + n, failure=DEAD)
     book.attempt(ITSELF, PROBE, 50.0, failure=DEAD)
@@ -310,7 +310,7 @@ def test_the_summary_says_when_the_rings_are_too_short_for_its_window() -> None:
 
 
 def test_at_most_ten_servers_are_named_as_failing_most() -> None:
-    book = Book()
+    book = RecoveryLog()
     names = [ServerId(f"s{n}") for n in range(15)]
     for n, server in enumerate(names):
         for _ in range(n + 1):
@@ -320,7 +320,7 @@ def test_at_most_ten_servers_are_named_as_failing_most() -> None:
 
 
 def test_the_latest_failures_of_several_servers_come_in_order() -> None:
-    book = Book()
+    book = RecoveryLog()
     for n in range(10):
         server = S1 if n % 3 else S2
         book.attempt(Pair(server, ANY_MODEL), PROBE, float(n), failure=None if n == 7 else DEAD)
@@ -330,7 +330,7 @@ def test_the_latest_failures_of_several_servers_come_in_order() -> None:
 
 
 def test_the_book_forgets_the_server_that_was_quiet_longest_when_it_is_full() -> None:
-    book = Book(most=2)
+    book = RecoveryLog(most=2)
     names = [ServerId(name) for name in "abc"]
     for server in names[:2]:
         book.attempt(Pair(server, ANY_MODEL), PROBE, 1.0)
@@ -341,7 +341,7 @@ def test_the_book_forgets_the_server_that_was_quiet_longest_when_it_is_full() ->
 
 
 def test_a_forgotten_server_starts_anew() -> None:
-    book = Book()
+    book = RecoveryLog()
     book.attempt(ITSELF, PROBE, 1.0, failure=DEAD)
     assert book.forget(S1)
     book.attempt(ITSELF, PROBE, 2.0, failure=DEAD)
@@ -349,7 +349,7 @@ def test_a_forgotten_server_starts_anew() -> None:
 
 
 def test_rings_are_bounded_and_totals_go_on() -> None:
-    book = Book()
+    book = RecoveryLog()
     for n in range(3 * MOST_ATTEMPTS):
         book.attempt(ITSELF, PROBE, float(n), failure=DEAD)
         book.moved(A, CLOSED, OPEN, f"no. {n}", float(n), 1.0)
@@ -376,7 +376,7 @@ EVENTS = st.lists(
 )
 
 
-def write(book: Book, events: Iterable[Event]) -> list[tuple[Event, float]]:
+def write(book: RecoveryLog, events: Iterable[Event]) -> list[tuple[Event, float]]:
     """Tell the book a story; returns it with its moments."""
     now, told = 0.0, []
     for event in events:
@@ -400,7 +400,7 @@ def write(book: Book, events: Iterable[Event]) -> list[tuple[Event, float]]:
 
 @given(EVENTS)
 def test_whatever_happens_the_numbers_are_what_happened(events: list[Event]) -> None:
-    book = Book()
+    book = RecoveryLog()
     story = write(book, events)
     now = story[-1][1] if story else 0.0
     for server in (S1, S2):
@@ -426,7 +426,7 @@ def test_whatever_happens_the_numbers_are_what_happened(events: list[Event]) -> 
 
 @given(EVENTS, st.floats(1, 10_000))
 def test_the_summary_is_the_sum_of_its_servers(events: list[Event], window: float) -> None:
-    book = Book()
+    book = RecoveryLog()
     story = write(book, events)
     now = story[-1][1] if story else 0.0
     pages = {server: book.page(server) for server in (S1, S2)}

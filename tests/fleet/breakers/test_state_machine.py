@@ -11,8 +11,8 @@ import pytest
 from fleet.breakers.gate import Gate, GateState
 from fleet.breakers.outcomes import Signal
 from fleet.breakers.persistence import restore, snapshot
-from fleet.breakers.state_machine import Breaker, BreakerSettings, State, Why
-from fleet.breakers.values import MOVES, ErrorWindow, Run, Trouble
+from fleet.breakers.state_machine import Breaker, BreakerSettings, BreakerState, Why
+from fleet.breakers.values import MOVES, ErrorWindow, FailureKind, FailureRun
 from fleet.common.ids import ModelName, Pair, ServerId
 
 PAIR = Pair(ServerId("s1:11434"), ModelName("llama3:8b"))
@@ -37,14 +37,14 @@ def opened(**rules: float) -> Breaker:
     machine = breaker(**rules)
     for _ in range(3):
         machine.record(FAIL, "other", 0.0)
-    assert machine.state is State.OPEN
+    assert machine.state is BreakerState.OPEN
     return machine
 
 
 def half_open(**rules: float) -> Breaker:
     machine = opened(**rules)
     assert machine.tick(machine.wake_at)
-    assert machine.state is State.HALF_OPEN
+    assert machine.state is BreakerState.HALF_OPEN
     return machine
 
 
@@ -62,10 +62,10 @@ def half_open(**rules: float) -> Breaker:
 def test_it_opens_after_as_many_failures_as_their_kind_deserves(kinds: list[str], strikes: int) -> None:
     machine = breaker()
     for n in range(strikes):
-        assert machine.state is State.CLOSED
+        assert machine.state is BreakerState.CLOSED
         changed = machine.record(FAIL, kinds[n % len(kinds)], float(n))
         assert changed is (n == strikes - 1)
-    assert machine.state is State.OPEN
+    assert machine.state is BreakerState.OPEN
     assert machine.why == Why.STRIKES.value
     assert machine.gate.state is GateState.SHUT
 
@@ -75,8 +75,8 @@ def test_it_opens_after_as_many_failures_as_their_kind_deserves(kinds: list[str]
     [(4, 0, True, 5), (0, 4, True, 2), (2, 2, True, 3), (7, 3, True, 3), (4, 0, False, 3), (0, 4, False, 3)],
 )
 def test_the_threshold_adapts_within_its_bounds(transient: int, crashes: int, adaptive: bool, expected: int) -> None:
-    run = Run()
-    for sort, times in ((Trouble.TRANSIENT, transient), (Trouble.CRASH, crashes)):
+    run = FailureRun()
+    for sort, times in ((FailureKind.TRANSIENT, transient), (FailureKind.CRASH, crashes)):
         for _ in range(times):
             run.add(1.0, sort)
     assert run.threshold(BreakerSettings(adaptive=adaptive)) == expected
@@ -102,7 +102,7 @@ def test_a_high_error_rate_opens_it_without_a_run_of_failures() -> None:
     machine = breaker()
     for n in range(8):
         machine.record(FAIL if n % 4 == 0 else OK, "other", float(n))
-    assert machine.state is State.CLOSED
+    assert machine.state is BreakerState.CLOSED
     machine.record(OK, "completed", 8.0)
     assert machine.record(FAIL, "other", 9.0)
     assert machine.why == Why.ERROR_RATE.value
@@ -165,7 +165,7 @@ def test_half_open_lets_a_few_through_and_closes_after_enough_successes() -> Non
             machine.record(NEUTRAL, "client_left", 130.0 + n, today)
             machine.record(NEUTRAL, "client_left", 130.0 + n, today)
             assert machine.gate.permits == 3
-    assert machine.state is State.CLOSED
+    assert machine.state is BreakerState.CLOSED
     assert machine.gate.admits
     assert machine.quiet(200.0)
 
@@ -177,7 +177,7 @@ def test_one_failed_trial_opens_it_again_but_a_single_429_does_not() -> None:
     assert machine.gate.state is GateState.LIMITED
     machine.gate.take()
     assert machine.record(FAIL, "idle_timeout", 122.0, machine.gate.generation)
-    assert machine.state is State.OPEN
+    assert machine.state is BreakerState.OPEN
     assert machine.failed_recoveries == 1
 
 
@@ -185,7 +185,7 @@ def test_no_traffic_is_no_reason_to_shut() -> None:
     machine = half_open()
     for _ in range(100):
         assert not machine.tick(machine.wake_at)
-    assert machine.state is State.HALF_OPEN
+    assert machine.state is BreakerState.HALF_OPEN
 
 
 def test_hung_trials_open_it_again() -> None:
@@ -204,7 +204,7 @@ def test_a_trial_that_just_began_does_not_hang() -> None:
     machine.gate.take()
     assert not machine.tick(machine.wake_at)
     assert not machine.tick(machine.wake_at)
-    assert machine.state is State.HALF_OPEN
+    assert machine.state is BreakerState.HALF_OPEN
 
 
 def test_trials_that_end_show_that_nothing_hangs() -> None:
@@ -214,7 +214,7 @@ def test_trials_that_end_show_that_nothing_hangs() -> None:
         assert machine.gate.take()
         machine.record(OK, "completed", machine.wake_at, machine.gate.generation)
         machine.tick(machine.wake_at)
-    assert machine.state is State.HALF_OPEN
+    assert machine.state is BreakerState.HALF_OPEN
 
 
 def test_stragglers_of_an_earlier_life_prove_nothing() -> None:
@@ -222,7 +222,7 @@ def test_stragglers_of_an_earlier_life_prove_nothing() -> None:
     machine.gate.take()
     for signal in (FAIL, OK, NEUTRAL):
         assert not machine.record(signal, "other", 130.0, 0)
-    assert machine.state is State.HALF_OPEN
+    assert machine.state is BreakerState.HALF_OPEN
     assert (machine.successes, machine.gate.permits, machine.total) == (0, 2, 6)
 
 
@@ -230,7 +230,7 @@ def test_before_its_first_move_a_breaker_believes_everybody() -> None:
     machine = Breaker.fresh(PAIR, BreakerSettings(), Even(), Gate(generation=7), 0.0)
     for _ in range(3):
         machine.record(FAIL, "other", 0.0, 0)
-    assert machine.state is State.OPEN
+    assert machine.state is BreakerState.OPEN
 
 
 def test_results_while_open_change_nothing() -> None:
@@ -238,11 +238,11 @@ def test_results_while_open_change_nothing() -> None:
     wake_at = machine.wake_at
     assert not machine.record(FAIL, "other", 5.0)
     assert not machine.record(OK, "completed", 6.0)
-    assert (machine.state, machine.wake_at) == (State.OPEN, wake_at)
+    assert (machine.state, machine.wake_at) == (BreakerState.OPEN, wake_at)
 
 
-@pytest.mark.parametrize("state", list(State))
-def test_a_forced_state_stays_until_reset(state: State) -> None:
+@pytest.mark.parametrize("state", list(BreakerState))
+def test_a_forced_state_stays_until_reset(state: BreakerState) -> None:
     machine = breaker()
     machine.force(state, 5.0, "ada")
     for n in range(200):
@@ -272,7 +272,7 @@ def test_history_is_bounded_and_says_why() -> None:
 
 def test_the_kinds_it_counts_are_bounded() -> None:
     machine = breaker()
-    machine.force(State.CLOSED, 0.0, "ada")
+    machine.force(BreakerState.CLOSED, 0.0, "ada")
     for n in range(1000):
         machine.record(FAIL, f"kind_{n}", 0.0)
     assert len(machine.kinds) == 65
@@ -282,7 +282,7 @@ def test_the_kinds_it_counts_are_bounded() -> None:
 def test_the_view_says_what_the_admin_api_shows() -> None:
     machine = opened()
     view = machine.describe(20.0, active_tests=1)
-    assert (view.state, view.failure_count, view.total_request_count) == (State.OPEN, 3, 3)
+    assert (view.state, view.failure_count, view.total_request_count) == (BreakerState.OPEN, 3, 3)
     assert (view.next_retry_at, view.last_failure, view.last_success) == (120.0, 0.0, None)
     assert (view.error_rate, view.error_counts, view.active_tests) == (1.0, {"other": 3}, 1)
     assert view.next_step == "half-open in 100 s"
@@ -291,7 +291,7 @@ def test_the_view_says_what_the_admin_api_shows() -> None:
     assert (view.half_open_started_at, view.next_retry_at) == (120.0, None)
     assert view.next_step == "closes after 5 more successes"
     assert breaker().describe(0.0).next_step == "opens after 3 more failures in a row"
-    machine.force(State.OPEN, 122.0, "ada")
+    machine.force(BreakerState.OPEN, 122.0, "ada")
     assert "forced by ada" in machine.describe(123.0).next_step
 
 
@@ -328,16 +328,16 @@ def test_a_snapshot_is_plain_and_can_move_to_another_clock() -> None:
     machine = opened()
     data = json.loads(json.dumps(snapshot(machine)))
     again = restore(PAIR, machine.settings, Even(), Gate(), data, shift=1000.0)
-    assert (again.state, again.wake_at, again.gate.state) == (State.OPEN, 1120.0, GateState.SHUT)
+    assert (again.state, again.wake_at, again.gate.state) == (BreakerState.OPEN, 1120.0, GateState.SHUT)
     assert again.describe(1000.0).last_failure == 1000.0
-    machine.force(State.OPEN, 5.0, "ada")
+    machine.force(BreakerState.OPEN, 5.0, "ada")
     again = restore(PAIR, machine.settings, Even(), Gate(), json.loads(json.dumps(snapshot(machine))))
     assert (again.wake_at, again.forced_by) == (math.inf, "ada")
 
 
-@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize("state", list(BreakerState))
 @pytest.mark.parametrize("forced_by", [None, "ada"])
-def test_a_fresh_breaker_keeps_the_verdict_of_its_gate(state: State, forced_by: str | None) -> None:
+def test_a_fresh_breaker_keeps_the_verdict_of_its_gate(state: BreakerState, forced_by: str | None) -> None:
     old = breaker()
     old.force(state, 0.0, "ada")
     old.gate.take()
@@ -345,7 +345,7 @@ def test_a_fresh_breaker_keeps_the_verdict_of_its_gate(state: State, forced_by: 
     new = Breaker.fresh(PAIR, old.settings, Even(), old.gate, 50.0, forced_by)
     assert (new.gate.state, new.gate.permits, new.gate.generation) == before
     assert (new.state, new.forced_by, new.total) == (state, forced_by, 0)
-    assert (new.wake_at == math.inf) is (forced_by is not None or state is State.CLOSED)
+    assert (new.wake_at == math.inf) is (forced_by is not None or state is BreakerState.CLOSED)
 
 
 def test_a_success_is_absorbed_while_there_is_nothing_to_wipe_out() -> None:

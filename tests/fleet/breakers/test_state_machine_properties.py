@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from fleet.breakers.gate import GateState
 from fleet.breakers.outcomes import Signal
 from fleet.breakers.persistence import restore, snapshot
-from fleet.breakers.state_machine import Breaker, BreakerSettings, State
+from fleet.breakers.state_machine import Breaker, BreakerSettings, BreakerState
 from fleet.common.ids import ModelName, Pair, ServerId
 
 PAIR = Pair(ServerId("s1:11434"), ModelName("llama3:8b"))
@@ -53,14 +53,14 @@ class BreakerLife(RuleBasedStateMachine):
         if after is not before:
             assert changed
             assert forced is None
-            assert before is not State.OPEN
-            assert (after is State.OPEN) == (signal in FAILURES)
-            assert (after is State.CLOSED) == (signal is Signal.SUCCESS)
+            assert before is not BreakerState.OPEN
+            assert (after is BreakerState.OPEN) == (signal in FAILURES)
+            assert (after is BreakerState.CLOSED) == (signal is Signal.SUCCESS)
         if self.breaker.gate.admits != admitted:
             assert changed
 
-    @rule(state=st.sampled_from(list(State)))
-    def force(self, state: State) -> None:
+    @rule(state=st.sampled_from(list(BreakerState)))
+    def force(self, state: BreakerState) -> None:
         self.breaker.force(state, self.now, "ada")
         assert self.breaker.state is state
 
@@ -86,7 +86,7 @@ class BreakerLife(RuleBasedStateMachine):
 
     @invariant()
     def a_shut_breaker_that_nobody_forced_has_a_wakeup(self) -> None:
-        if self.breaker.state is not State.CLOSED:
+        if self.breaker.state is not BreakerState.CLOSED:
             assert math.isfinite(self.breaker.wake_at) == (self.breaker.forced_by is None)
 
     @invariant()
@@ -98,7 +98,11 @@ class BreakerLife(RuleBasedStateMachine):
 
     @invariant()
     def the_gate_shows_the_state(self) -> None:
-        shown = {State.CLOSED: GateState.OPEN, State.OPEN: GateState.SHUT, State.HALF_OPEN: GateState.LIMITED}
+        shown = {
+            BreakerState.CLOSED: GateState.OPEN,
+            BreakerState.OPEN: GateState.SHUT,
+            BreakerState.HALF_OPEN: GateState.LIMITED,
+        }
         assert self.breaker.gate.state is shown[self.breaker.state]
 
     @invariant()

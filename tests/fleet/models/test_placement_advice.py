@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.common.ids import ModelName, ServerId
-from fleet.models.placement_advice import OFTEN, SHARE, Place, Standing, advise
+from fleet.models.placement_advice import OFTEN, SHARE, ModelUse, Place, advise
 
 M = ModelName("m:latest")
 
@@ -39,13 +39,13 @@ TABLE = [
 def test_a_model_is_recommended_while_its_load_is_too_much_for_those_that_have_it(
     hour: int, lately: int, seconds: float | None, loaded: str, loadable: str, suggested: str | None
 ) -> None:
-    advice = advise(Standing(M, hour, lately, seconds, places(*loaded), places(*loadable)))
+    advice = advise(ModelUse(M, hour, lately, seconds, places(*loaded), places(*loadable)))
     assert (None if advice is None else "".join(advice.suggested)) == suggested
 
 
 def test_the_reason_says_the_figures() -> None:
-    nowhere = advise(Standing(M, 12, 0, 10.0, [], places("a")))
-    few = advise(Standing(M, 3600, 0, 2.94, places("a"), places("b")))
+    nowhere = advise(ModelUse(M, 12, 0, 10.0, [], places("a")))
+    few = advise(ModelUse(M, 3600, 0, 2.94, places("a"), places("b")))
     assert nowhere is not None
     assert few is not None
     assert nowhere.reason == "asked for 12 times in the last hour, and in no usable server's memory"
@@ -56,7 +56,7 @@ def test_the_reason_says_the_figures() -> None:
 _place = st.builds(Place, st.from_regex("[a-z]{1,3}", fullmatch=True).map(ServerId), st.integers(0, 8))
 _places = st.lists(_place, max_size=6, unique_by=lambda place: place.server)
 _standings = st.builds(
-    Standing,
+    ModelUse,
     model=st.just(M),
     hour=st.integers(0, 10_000),
     lately=st.integers(0, 1000),
@@ -67,7 +67,7 @@ _standings = st.builds(
 
 
 @given(_standings)
-def test_nothing_is_recommended_that_nobody_asked_for_or_that_is_loaded_wherever_it_can_be(standing: Standing) -> None:
+def test_nothing_is_recommended_that_nobody_asked_for_or_that_is_loaded_wherever_it_can_be(standing: ModelUse) -> None:
     advice = advise(standing)
     if not standing.hour or not standing.loadable:
         assert advice is None
@@ -78,7 +78,7 @@ def test_nothing_is_recommended_that_nobody_asked_for_or_that_is_loaded_wherever
 
 
 @given(_standings)
-def test_no_more_servers_are_suggested_than_the_load_needs(standing: Standing) -> None:
+def test_no_more_servers_are_suggested_than_the_load_needs(standing: ModelUse) -> None:
     advice = advise(standing)
     if advice is not None and len(advice.suggested) > 1:
         one_less = [*standing.loaded, *standing.loadable[: len(advice.suggested) - 1]]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.protocol.call import Headers
-from fleet.protocol.headers import downstream_headers, field, own_headers, passing, priority_of, request_id_of
+from fleet.protocol.headers import downstream_headers, field, forwarded_headers, own_headers, priority_of, request_id_of
 
 KEPT = [(b"content-type", b"application/json"), (b"user-agent", b"ollama/0.33"), (b"accept", b"*/*")]
 
@@ -16,7 +16,7 @@ def up(*headers: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
 
 def upstream(headers: Headers, *, api_key: str, request_id: str) -> list[tuple[bytes, bytes]]:
     """Everything a backend would see, as fields."""
-    seen = passing(headers)
+    seen = forwarded_headers(headers)
     lines = [line.split(b": ", 1) for line in seen.lines.splitlines()]
     return [*((name, value) for name, value in lines), *own_headers(seen, api_key=api_key, request_id=request_id)]
 

@@ -7,7 +7,7 @@ import pytest
 from fleet.breakers.gate import Gate, GateState
 from fleet.common.errors import ModelNotFound, NoServer, QueueFull, ServerNotFound
 from fleet.common.model_names import canonical
-from fleet.scheduling.decisions import Rules
+from fleet.scheduling.decisions import SchedulerLimits
 from fleet.scheduling.server_state import Health, Order
 from tests.fleet.builders import make_board, make_server, make_ticket, release
 
@@ -69,7 +69,7 @@ def test_a_model_on_a_dead_server_is_refused_after_the_grace_and_at_once_later()
 
 def test_a_full_queue_refuses_with_a_wait_from_the_service_rate() -> None:
     server = make_server("a", "m", slots=1)
-    board = make_board(server, rules=Rules(max_size=4))
+    board = make_board(server, rules=SchedulerLimits(max_size=4))
     running = board.submit(make_ticket("m"), 0.0)
     assert running is not None
     for now in range(1, 11):  # one completion a second
@@ -86,7 +86,7 @@ def test_a_full_queue_refuses_with_a_wait_from_the_service_rate() -> None:
 
 
 def test_switched_off_queue_refuses_instead_of_waiting() -> None:
-    board = make_board(make_server("a", "m", slots=1), rules=Rules(may_wait=False))
+    board = make_board(make_server("a", "m", slots=1), rules=SchedulerLimits(may_wait=False))
     assert board.submit(make_ticket("m"), 0.0) is not None
     with pytest.raises(NoServer):
         board.submit(make_ticket("m"), 0.0)
@@ -135,7 +135,7 @@ def test_a_pause_holds_everybody_and_resuming_serves_in_order() -> None:
 
 
 def test_the_fleet_wide_cap_counts_over_all_servers() -> None:
-    board = make_board(make_server("a", "m"), make_server("b", "m"), rules=Rules(max_in_flight=1))
+    board = make_board(make_server("a", "m"), make_server("b", "m"), rules=SchedulerLimits(max_in_flight=1))
     grant = board.submit(make_ticket("m"), 0.0)
     assert grant is not None
     waiting = make_ticket("m")

@@ -13,7 +13,7 @@ from fleet.breakers.gate import Gate, GateState
 from fleet.common.errors import ModelNotFound, NoServer, QueueFull, ServerNotFound
 from fleet.common.ids import ModelName
 from fleet.common.model_names import canonical
-from fleet.scheduling.decisions import Grant, Rules
+from fleet.scheduling.decisions import Grant, SchedulerLimits
 from fleet.scheduling.server_state import Health, Order, ServerState
 from fleet.scheduling.wait_queue import Ticket
 from tests.fleet.builders import make_board, make_server, make_ticket, release
@@ -30,7 +30,7 @@ class BoardMachine(RuleBasedStateMachine):
         self.now = 0.0
         pairs = zip(NAMES, slots, strict=True)
         self.servers = {name: make_server(name, *MODELS[:2], slots=size) for name, size in pairs}
-        self.board = make_board(*self.servers.values(), rules=Rules(max_size=20, grace=2.0))
+        self.board = make_board(*self.servers.values(), rules=SchedulerLimits(max_size=20, grace=2.0))
         self.grants: list[Grant] = []
         self.waiting: list[Ticket] = []
         self.settled: set[int] = set()

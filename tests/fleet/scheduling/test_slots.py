@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from fleet.common.model_names import canonical
 from fleet.scheduling.indexed_set import IndexedSet
 from fleet.scheduling.rates import RetryBudget, ServiceRate
-from fleet.scheduling.slots import Ledger
+from fleet.scheduling.slots import Slots
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -19,7 +19,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @initialize(capacity=st.integers(0, 4))
     def start(self, capacity: int) -> None:
-        self.ledger = Ledger(capacity)
+        self.ledger = Slots(capacity)
         self.model: dict[int, str] = {}
 
     @rule(number=st.integers(0, 9), name=st.sampled_from("mn"))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fleet.security.cors import Verdict, allowed_origins, decide, preflight_headers, response_headers
+from fleet.security.cors import CorsVerdict, allowed_origins, decide, preflight_headers, response_headers
 
 DEFAULT = allowed_origins([])
 CONFIGURED = allowed_origins(["https://chat.example.org", "https://*.example.com", "chrome-extension://*", " "])
@@ -28,7 +28,7 @@ CONFIGURED = allowed_origins(["https://chat.example.org", "https://*.example.com
     ],
 )
 def test_local_pages_are_allowed_by_default(origin: str) -> None:
-    assert decide(origin, DEFAULT) is Verdict.ALLOWED
+    assert decide(origin, DEFAULT) is CorsVerdict.ALLOWED
 
 
 @pytest.mark.parametrize(
@@ -46,31 +46,31 @@ def test_local_pages_are_allowed_by_default(origin: str) -> None:
     ],
 )
 def test_other_pages_are_denied_by_default(origin: str) -> None:
-    assert decide(origin, DEFAULT) is Verdict.DENIED
+    assert decide(origin, DEFAULT) is CorsVerdict.DENIED
 
 
 @pytest.mark.parametrize(
     ("origin", "verdict"),
     [
-        ("https://chat.example.org", Verdict.ALLOWED),
-        ("https://chat.example.org.evil.com", Verdict.DENIED),
-        ("https://a.example.com", Verdict.ALLOWED),
-        ("https://.example.com", Verdict.ALLOWED),
-        ("https://example.com", Verdict.DENIED),
-        ("http://a.example.com", Verdict.DENIED),
-        ("chrome-extension://abc", Verdict.ALLOWED),
-        ("http://localhost:1", Verdict.ALLOWED),
+        ("https://chat.example.org", CorsVerdict.ALLOWED),
+        ("https://chat.example.org.evil.com", CorsVerdict.DENIED),
+        ("https://a.example.com", CorsVerdict.ALLOWED),
+        ("https://.example.com", CorsVerdict.ALLOWED),
+        ("https://example.com", CorsVerdict.DENIED),
+        ("http://a.example.com", CorsVerdict.DENIED),
+        ("chrome-extension://abc", CorsVerdict.ALLOWED),
+        ("http://localhost:1", CorsVerdict.ALLOWED),
     ],
 )
-def test_configured_origins_come_on_top(origin: str, verdict: Verdict) -> None:
+def test_configured_origins_come_on_top(origin: str, verdict: CorsVerdict) -> None:
     assert decide(origin, CONFIGURED) is verdict
 
 
 def test_no_origin_and_our_own_origin_are_not_cross_origin() -> None:
-    assert decide(None, DEFAULT) is Verdict.ABSENT
-    assert decide("", DEFAULT) is Verdict.ABSENT
-    assert decide("https://fleet.example.net:11434", DEFAULT, "fleet.example.net:11434") is Verdict.ABSENT
-    assert decide("https://other.example.net", DEFAULT, "fleet.example.net") is Verdict.DENIED
+    assert decide(None, DEFAULT) is CorsVerdict.ABSENT
+    assert decide("", DEFAULT) is CorsVerdict.ABSENT
+    assert decide("https://fleet.example.net:11434", DEFAULT, "fleet.example.net:11434") is CorsVerdict.ABSENT
+    assert decide("https://other.example.net", DEFAULT, "fleet.example.net") is CorsVerdict.DENIED
 
 
 def test_an_allowed_origin_is_echoed() -> None:
@@ -108,7 +108,7 @@ def test_preflight_answers_like_ollama() -> None:
 
 def test_a_lone_star_allows_all() -> None:
     allowed = allowed_origins(["*"])
-    assert decide("https://anything", allowed) is Verdict.ALLOWED
+    assert decide("https://anything", allowed) is CorsVerdict.ALLOWED
     for headers in (response_headers("https://x", allowed), preflight_headers("https://x", allowed)):
         assert dict(headers)[b"access-control-allow-origin"] == b"*"
         assert b"vary" not in dict(headers)

@@ -8,7 +8,7 @@ from collections import defaultdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.simulator import Ask, Job, Profile, SimServer, Stage, model_file, stats_of, work_for
+from fleet.simulator import Ask, Profile, SimServer, SimulatedJob, Stage, model_file, stats_of, work_for
 from fleet.simulator.work import OVER
 
 GB = 10**9
@@ -32,7 +32,7 @@ class World:
     def __init__(self, slots: int) -> None:
         profile = Profile(slots=slots, vram=16 * GB, max_loaded=2, load_seconds=1.0)
         self.server = SimServer(profile, FILES, random.Random(slots))
-        self.jobs: list[Job] = []
+        self.jobs: list[SimulatedJob] = []
         self.started: dict[object, list[int]] = defaultdict(list)
 
     def step(self, what: str, pick: int, now: float, stay: float, num_ctx: int) -> None:

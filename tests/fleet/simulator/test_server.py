@@ -10,9 +10,9 @@ import pytest
 from fleet.simulator import (
     Ask,
     Busy,
-    Job,
     Profile,
     SimServer,
+    SimulatedJob,
     Stage,
     model_file,
     ps_rows,
@@ -30,7 +30,7 @@ def make(**profile: object) -> SimServer:
     return SimServer(Profile(**{**plain, **profile}), (A, B, C), random.Random(1))  # type: ignore[arg-type]
 
 
-def ask(server: SimServer, now: float, model: object = A, *, prompt: str = "hello", **more: object) -> Job:
+def ask(server: SimServer, now: float, model: object = A, *, prompt: str = "hello", **more: object) -> SimulatedJob:
     wanted = Ask(prompt, {"num_predict": 50, **more.pop("options", {})}, **more)  # type: ignore[arg-type,dict-item]
     return server.submit(work_for(model, server.profile, wanted), now)  # type: ignore[arg-type]
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from actors.upstream.address import Endpoint, server_name
+from actors.upstream.address import BackendAddress, server_name
 from actors.upstream.control_client import OllamaClient
 from fleet.config import BackendsSection, ServerSpec, normalise_url
 from fleet.config.schema.urls import clean_url
@@ -148,7 +148,7 @@ def accepted(url: str) -> str | None:
 def check(kept: str) -> None:
     """Fails unless everybody who will use an accepted URL takes it, and reads the same in it."""
     assert clean_url(kept) == kept, "what is kept is accepted again, unchanged"
-    end = Endpoint.parse(kept)
+    end = BackendAddress.parse(kept)
     _control_client(kept, end)
     _resolver(end)
     _context().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=server_name(end.host))
@@ -165,7 +165,7 @@ def check(kept: str) -> None:
         assert " " not in text
 
 
-def _control_client(kept: str, end: Endpoint) -> None:
+def _control_client(kept: str, end: BackendAddress) -> None:
     OllamaClient(ServerSpec.model_validate({"id": "a", "url": kept}))
     asked = _http().build_request("GET", f"{kept}/api/tags").url
     assert asked.host, "reading it may fail by itself"
@@ -181,7 +181,7 @@ def _http() -> httpx.Client:
     return httpx.Client(trust_env=False, verify=False)
 
 
-def _resolver(end: Endpoint) -> None:
+def _resolver(end: BackendAddress) -> None:
     """Without asking any name server: a name that sockets take for an address must be that address as it is written."""
     try:
         rows = socket.getaddrinfo(end.host.partition("%")[0], end.port, flags=socket.AI_NUMERICHOST)

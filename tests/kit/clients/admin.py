@@ -10,7 +10,7 @@ import httpx
 import jsonschema
 
 from tests.kit.fleets.served import Served
-from web.admin.kit.routes import Entry
+from web.admin.kit.routes import Route
 from web.admin.kit.schemas import schema
 from web.admin.route_table import entries_of
 from web.http.ports import Face
@@ -42,7 +42,7 @@ def checked(method: str, path: str, answer: httpx.Response, face: Face = Face.PR
     return found
 
 
-def entry_of(method: str, path: str, face: Face = Face.PROXY) -> Entry:
+def entry_of(method: str, path: str, face: Face = Face.PROXY) -> Route:
     """The route that serves a path on one of the ports, as Werkzeug chooses: fixed words before parameters."""
     path = path.partition("?")[0]
     fitting = [entry for entry in entries_of(face) if entry.method == method and _pattern(entry.path).fullmatch(path)]
@@ -57,5 +57,5 @@ def _pattern(rule: str) -> re.Pattern[str]:
 
 
 @cache
-def _validator(entry: Entry) -> jsonschema.Draft202012Validator:
+def _validator(entry: Route) -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(schema(entry.returns))

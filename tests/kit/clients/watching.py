@@ -10,9 +10,9 @@ import orjson
 import trio
 
 from actors.kit.supervisor import keep_up
-from actors.observability.dashboard.feed import Feed, Update, Viewer
+from actors.observability.dashboard.feed import Feed, Subscriber, Update
 from fleet.observability.dashboard.delta import apply
-from fleet.observability.dashboard.snapshot import State, read
+from fleet.observability.dashboard.snapshot import FleetSnapshot, read
 from tests.kit.fleets.fleet import Fleet, open_fleet
 
 
@@ -20,7 +20,7 @@ class Replica:
     """The state as a client has it. `lost` counts deltas that did not follow on what was there."""
 
     def __init__(self) -> None:
-        self.state: State | None = None
+        self.state: FleetSnapshot | None = None
         self.epoch = ""
         self.seq = 0
         self.kinds: list[str] = []
@@ -42,7 +42,7 @@ class Replica:
 class Watcher:
     """A viewer with a task that reads everything at once. `got` are all updates, with the moments when they came."""
 
-    def __init__(self, viewer: Viewer) -> None:
+    def __init__(self, viewer: Subscriber) -> None:
         self.viewer = viewer
         self.replica = Replica()
         self.got: list[tuple[float, str, Any]] = []

@@ -19,7 +19,7 @@ from fleet.config import load
 from fleet.simulator import Profile
 from tests.kit.fleets.served import MODELS, QUICK, Served
 from tests.kit.fleets.tcp import sim_server
-from web.admin.kit.context import House
+from web.admin.kit.context import AppContext
 from web.admin.route_table import TOPICS
 from web.process.log_buffer import LogRing
 from web.process.private_listener import private_socket
@@ -76,7 +76,7 @@ async def configured(
         settings = Settings(system, origin)
         inner = stack.enter_context(private_socket())
         nursery = await stack.enter_async_context(trio.open_nursery())
-        house = House(system, settings, LogRing.installed(), TOPICS)
+        house = AppContext(system, settings, LogRing.installed(), TOPICS)
         serving = partial(serve, loaded.config, system=system, stop=trio.Event(), inner=inner, house=house)
         urls = await nursery.start(serving)
         for each in servers:

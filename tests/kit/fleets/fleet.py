@@ -14,7 +14,7 @@ import trio
 from actors.storage.journal import Journal
 from actors.system import System, open_system
 from actors.upstream.control_client import OllamaClient
-from actors.upstream.pool import Endpoint, Pool
+from actors.upstream.pool import BackendAddress, Pool
 from fleet.common.errors import FleetError
 from fleet.common.ids import RequestId, ServerId
 from fleet.common.model_names import canonical
@@ -41,7 +41,7 @@ class MemoryBackends:
             self.dialled[spec.id] += 1
             return await self.backends[spec.id].dial()
 
-        pool = Pool(Endpoint.parse(spec.url), dial=dial)
+        pool = Pool(BackendAddress.parse(spec.url), dial=dial)
         self.pools[spec.id] = pool
         return pool
 

@@ -18,13 +18,13 @@ from trio_websocket import WebSocketConnection, wrap_client_stream
 
 import actors.observability.alert_monitor
 import web.live.routes
-from actors.observability.dashboard.feed import Feed, Transport, Update, Viewer
+from actors.observability.dashboard.feed import Feed, Subscriber, Transport, Update
 from actors.system import System
 from fleet.common.errors import TooManyClients
 from fleet.config import Config
 from fleet.observability.alerting.rules import BY_NAME
 from tests.kit.fleets.served import Served, served
-from web.live.engine_io import POLLING, Packet, Timing
+from web.live.engine_io import POLLING, EnginePacket, Timing
 from web.live.session import End, Session
 from web.live.sessions import Sessions
 
@@ -83,13 +83,13 @@ class FakeFeed:
         self.viewers: dict[FakeViewer, None] = {}
         self.joined = 0
 
-    def join(self, address: str, transport: Transport = "websocket") -> Viewer:
+    def join(self, address: str, transport: Transport = "websocket") -> Subscriber:
         if len(self.viewers) >= self.most:
             raise TooManyClients("too many", retry_after=1.0)
         viewer = FakeViewer(self, address, transport)
         self.viewers[viewer] = None
         self.joined += 1
-        return cast(Viewer, viewer)
+        return cast(Subscriber, viewer)
 
     @property
     def clients(self) -> Counter[str]:
@@ -258,7 +258,7 @@ def opened(sessions: Sessions, address: str = "10.0.0.1") -> Session:
 
 def say(session: Session, *texts: str) -> None:
     for text in texts:
-        session.hear(Packet("4", text))
+        session.hear(EnginePacket("4", text))
 
 
 def end_of(session: Session) -> End | None:

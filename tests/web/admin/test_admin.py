@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from fleet.breakers.values import BreakerView, State
+from fleet.breakers.values import BreakerState, BreakerView
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.scheduling.server_state import Admin, Health
 from fleet.simulator import Profile
@@ -212,7 +212,7 @@ async def test_breakers_are_listed_in_the_reference_shape() -> None:
     system = FakeSystem()
     view = BreakerView(
         pair=Pair(ServerId("a"), ModelName("m:latest")),
-        state=State.HALF_OPEN,
+        state=BreakerState.HALF_OPEN,
         since=trio.current_time(),
         why="open period over",
         next_step="closes after 2 more successes",

@@ -10,13 +10,13 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.kit.reply import heard
-from fleet.breakers.state_machine import State
+from fleet.breakers.state_machine import BreakerState
 from fleet.common.ids import ModelName, Pair
 from fleet.security.roles import Identity, Role
 from tests.kit.fleets.fleet import Client, Fleet, chat, open_fleet
 from web.admin.breakers import breakers
-from web.admin.kit.context import House
-from web.admin.kit.routes import Asked
+from web.admin.kit.context import AppContext
+from web.admin.kit.routes import AdminRequest
 from web.admin.requests import in_flight, queue
 from web.admin.route_table import TOPICS
 from web.admin.servers import bans, servers
@@ -37,7 +37,7 @@ async def fill_bans(fleet: Fleet, nursery: trio.Nursery) -> None:
 
 async def fill_breakers(fleet: Fleet, nursery: trio.Nursery) -> None:
     for server in fleet.system.servers:
-        fleet.system.breakers.force(Pair(server, M), State.OPEN, "test")
+        fleet.system.breakers.force(Pair(server, M), BreakerState.OPEN, "test")
 
 
 async def fill_queue(fleet: Fleet, nursery: trio.Nursery) -> None:
@@ -62,7 +62,7 @@ async def fill_servers(fleet: Fleet, nursery: trio.Nursery) -> None:
     ids=["servers", "bans", "circuit-breakers", "queue", "in-flight"],
 )
 async def test_requests_go_first_while_a_long_list_is_made(
-    view: Callable[[Asked], Awaitable[dict[str, Any]]],
+    view: Callable[[AdminRequest], Awaitable[dict[str, Any]]],
     fill: Filling,
     query: dict[str, Any],
     entries: Callable[[dict[str, Any]], list[Any]],
@@ -82,7 +82,7 @@ async def test_requests_go_first_while_a_long_list_is_made(
         nursery.start_soon(others)
         await trio.lowlevel.checkpoint()
         before = turns
-        answer = await view(Asked(House.of(fleet.system, TOPICS), Identity("me", Role.ADMIN), query))
+        answer = await view(AdminRequest(AppContext.of(fleet.system, TOPICS), Identity("me", Role.ADMIN), query))
         assert turns - before >= 2
         assert len(entries(answer)) >= len(SERVERS) * 0.9
         nursery.cancel_scope.cancel()

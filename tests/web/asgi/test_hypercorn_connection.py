@@ -12,7 +12,7 @@ from hypercorn.events import Updated
 from hypercorn.trio.worker_context import WorkerContext
 
 from tests.kit.clients.raw import request_bytes
-from web.asgi.hypercorn_connection import MESSAGE_BYTES, Connection, hyper_config, wrap
+from web.asgi.hypercorn_connection import MESSAGE_BYTES, HypercornConnection, hyper_config, wrap
 
 
 async def test_an_answer_that_ends_after_its_client_does_not_wait_for_the_next_request() -> None:
@@ -26,7 +26,7 @@ async def test_an_answer_that_ends_after_its_client_does_not_wait_for_the_next_r
         await trio.testing.wait_all_tasks_blocked()
         await connection.protocol_send(Updated(idle=True))
 
-    connection = Connection(wrap(app), config, WorkerContext(None), {}, cast(Any, ours))
+    connection = HypercornConnection(wrap(app), config, WorkerContext(None), {}, cast(Any, ours))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection.run)
         await client.send_all(request_bytes("GET", "/"))

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.web.edge.raw import Served, head, served
-from web.asgi.hypercorn_connection import Connection
+from web.asgi.hypercorn_connection import HypercornConnection
 from web.process import raw_connection as wire
 from web.process.bind import HostUnusable, PortTaken, bind
 from web.process.raw_connection import wire_of
@@ -212,7 +212,7 @@ async def test_a_client_that_stopped_reading_does_not_hold_the_exit() -> None:
 async def test_a_client_that_does_not_read_is_dropped_after_the_write_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Connection, "write_timeout", 0.1)
+    monkeypatch.setattr(HypercornConnection, "write_timeout", 0.1)
     ended = trio.Event()
 
     async def watched(scope: Any, receive: Any, send: Any) -> None:

@@ -18,7 +18,7 @@ from tests.kit.clients.lanes import both_lanes
 from tests.web.edge.raw import Served, Wire, head, lingering
 from tests.web.fake_system import FakeSystem, fleet
 from web.asgi.request_body import HeldBody
-from web.http.body_limits import Budget, Terms
+from web.http.body_limits import BodyTerms, Budget
 
 pytestmark = both_lanes
 
@@ -27,7 +27,7 @@ CHAT = b'{"model":"m","messages":[{"role":"user","content":"x"}]}'
 
 async def test_a_long_body_may_take_its_time_as_long_as_it_moves(autojump_clock: trio.testing.MockClock) -> None:
     body = HeldBody(300, None)
-    body.terms = Terms(idle=60.0, total=3600.0)
+    body.terms = BodyTerms(idle=60.0, total=3600.0)
     async with trio.open_nursery() as nursery:
 
         async def dribble() -> None:
@@ -42,7 +42,7 @@ async def test_a_long_body_may_take_its_time_as_long_as_it_moves(autojump_clock:
 
 async def test_a_body_that_keeps_moving_still_ends_at_the_total_time(autojump_clock: trio.testing.MockClock) -> None:
     body = HeldBody(None, None)
-    body.terms = Terms(idle=60.0, total=100.0)
+    body.terms = BodyTerms(idle=60.0, total=100.0)
     async with trio.open_nursery() as nursery:
 
         async def dribble() -> None:
@@ -58,7 +58,7 @@ async def test_a_body_that_keeps_moving_still_ends_at_the_total_time(autojump_cl
 
 async def test_a_silent_upload_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
     body = HeldBody(None, None)
-    body.terms = Terms(idle=60.0)
+    body.terms = BodyTerms(idle=60.0)
     await body.feed(b"x", last=False)
     assert await body.__anext__() == b"x"
     with pytest.raises(RequestTimeout, match="60 s"):
@@ -86,7 +86,7 @@ async def test_the_budget_is_what_all_bodies_share_and_is_given_back() -> None:
     budget = Budget(10)
     bodies = [HeldBody(None, None) for _ in range(3)]
     for body in bodies:
-        body.terms = Terms(budget=budget)
+        body.terms = BodyTerms(budget=budget)
         await body.feed(b"123456", last=True)
     assert await bodies[0] == b"123456"
     with pytest.raises(BodyBudget):

@@ -18,12 +18,12 @@ from fleet.protocol.call import Call, Downstream
 from tests.kit.clients.raw import read_all
 from tests.web.fake_system import FakeSystem, fleet
 from web.edge import app_proxy
-from web.edge.app_proxy import Asking
+from web.edge.app_proxy import Requester
 from web.edge.connection import Connection
 from web.edge.request_head import Heads, parse
 from web.edge.request_reader import Body, Intake
 from web.edge.websocket_tunnel import tunnel
-from web.http.body_limits import Terms
+from web.http.body_limits import BodyTerms
 from web.http.ports import Face
 from web.process.private_listener import FACE, PEER
 
@@ -152,7 +152,7 @@ async def test_an_invitation_had_no_time_limit(autojump_clock: trio.testing.Mock
 
     intake = Intake(cast(Link, Deaf()), Heads(100), 65_536, 30.0)
     head = parse(b"POST /api/chat HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n")
-    body = Body(intake, head, 5, Terms(idle=10.0))
+    body = Body(intake, head, 5, BodyTerms(idle=10.0))
     with pytest.raises(RequestTimeout):
         await body.whole(1000)
     assert trio.current_time() < 11.0
@@ -182,6 +182,6 @@ def test_the_app_is_told_one_peer_and_that_is_ours() -> None:
     head = parse(
         b"GET / HTTP/1.1\r\nHost: a\r\nX-Fleet-Peer: 6.6.6.6\r\nx-fleet-peer: 7.7.7.7\r\nX-Fleet-Face: proxy\r\n\r\n"
     )
-    request = app_proxy._request(head, b"", None, Asking("10.0.0.1", Face.METRICS))
+    request = app_proxy._request(head, b"", None, Requester("10.0.0.1", Face.METRICS))
     assert [value for name, value in request.headers if name == PEER] == [b"10.0.0.1"]
     assert [value for name, value in request.headers if name == FACE] == [b"metrics"]

@@ -13,8 +13,8 @@ from fleet.common.errors import TooManyClients
 from fleet.config import Config
 from tests.kit.fleets.live import THREE, FakeFeed, connected, end_of, feed_of, house, metrics, opened, say, told
 from web.live import engine_io
-from web.live.engine_io import POLLING, Packet
-from web.live.ping_pace import BURST, PER_SECOND, Pace
+from web.live.engine_io import POLLING, EnginePacket
+from web.live.ping_pace import BURST, PER_SECOND, PingPace
 from web.live.session import MOST_WAITING, End, Over
 from web.live.sessions import LEAST_PENDING
 
@@ -44,7 +44,7 @@ async def test_a_client_that_does_not_confirm_for_thirty_seconds_has_to_come_aga
     await session.take()
     await session.take()
     assert await told(session) == ["2"]
-    session.hear(Packet(engine_io.PONG))
+    session.hear(EnginePacket(engine_io.PONG))
     with pytest.raises(Over):
         await session.take()
     assert session.end is End.TRY_LATER
@@ -92,21 +92,21 @@ async def test_a_client_that_answers_pings_without_ever_polling_has_to_go(autoju
     session = await connected(house())
     for _ in range(4):
         await trio.sleep(10)
-        session.hear(Packet(engine_io.PONG))
+        session.hear(EnginePacket(engine_io.PONG))
         session.look()
     assert session.leftover() == [b"2"]
     session.poll(begins=True)
     await trio.sleep(10)
     session.look()
-    session.hear(Packet(engine_io.PONG))
+    session.hear(EnginePacket(engine_io.PONG))
     session.poll(begins=False)
     await trio.sleep(10)
     session.look()
-    session.hear(Packet(engine_io.PONG))
+    session.hear(EnginePacket(engine_io.PONG))
     session.look()
     assert end_of(session) is None
     await trio.sleep(36)
-    session.hear(Packet(engine_io.PONG))
+    session.hear(EnginePacket(engine_io.PONG))
     session.look()
     assert end_of(session) is End.SILENT
 
@@ -185,7 +185,7 @@ async def test_a_crash_in_one_session_ends_that_one(expected_errors: list[str]) 
 
 
 def test_whoever_says_too_much_waits() -> None:
-    pace = Pace(0.0)
+    pace = PingPace(0.0)
     assert [pace.wait(0.0) for _ in range(BURST)] == [0.0] * BURST
     assert pace.wait(0.0) == pytest.approx(1 / PER_SECOND)
     assert pace.wait(10.0) == 0.0

@@ -13,23 +13,26 @@ from hypothesis import strategies as st
 
 from web.live import engine_io
 from web.live import socketio as sio
-from web.live.engine_io import BadPacket, Packet, Timing
+from web.live.engine_io import BadPacket, EnginePacket, Timing
 
-READ: list[tuple[str, sio.Packet]] = [
-    ("0", sio.Packet("0")),
-    ('0{"token":"x"}', sio.Packet("0", data={"token": "x"})),
-    ("0/admin,", sio.Packet("0", "/admin")),
-    ("0/admin", sio.Packet("0", "/admin")),
-    ('0/admin?a=b,{"c":1}', sio.Packet("0", "/admin", data={"c": 1})),
-    ("1", sio.Packet("1")),
-    ("1/admin,", sio.Packet("1", "/admin")),
-    ('2["a",1]', sio.Packet("2", data=["a", 1])),
-    ('212["a"]', sio.Packet("2", id=12, data=["a"])),
-    ('2/admin,12["a"]', sio.Packet("2", "/admin", 12, ["a"])),
-    ("30[]", sio.Packet("3", id=0, data=[])),
-    ('51-["a",{"_placeholder":true,"num":0}]', sio.Packet("5", "/", None, ["a", {"_placeholder": True, "num": 0}], 1)),
-    ('52-/x,7["a"]', sio.Packet("5", "/x", 7, ["a"], 2)),
-    ("61-3[null]", sio.Packet("6", "/", 3, [None], 1)),
+READ: list[tuple[str, sio.SocketPacket]] = [
+    ("0", sio.SocketPacket("0")),
+    ('0{"token":"x"}', sio.SocketPacket("0", data={"token": "x"})),
+    ("0/admin,", sio.SocketPacket("0", "/admin")),
+    ("0/admin", sio.SocketPacket("0", "/admin")),
+    ('0/admin?a=b,{"c":1}', sio.SocketPacket("0", "/admin", data={"c": 1})),
+    ("1", sio.SocketPacket("1")),
+    ("1/admin,", sio.SocketPacket("1", "/admin")),
+    ('2["a",1]', sio.SocketPacket("2", data=["a", 1])),
+    ('212["a"]', sio.SocketPacket("2", id=12, data=["a"])),
+    ('2/admin,12["a"]', sio.SocketPacket("2", "/admin", 12, ["a"])),
+    ("30[]", sio.SocketPacket("3", id=0, data=[])),
+    (
+        '51-["a",{"_placeholder":true,"num":0}]',
+        sio.SocketPacket("5", "/", None, ["a", {"_placeholder": True, "num": 0}], 1),
+    ),
+    ('52-/x,7["a"]', sio.SocketPacket("5", "/x", 7, ["a"], 2)),
+    ("61-3[null]", sio.SocketPacket("6", "/", 3, [None], 1)),
 ]
 REFUSED = [
     "", "7", "abc", "-1", "2", "2{}", "2[]", "2[1]", "2[null]", '2"a"', "2abc", '2x["a"]', "2[", '2["a"',
@@ -39,7 +42,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "packet"), READ)
-def test_a_packet_is_read(text: str, packet: sio.Packet) -> None:
+def test_a_packet_is_read(text: str, packet: sio.SocketPacket) -> None:
     assert sio.decoded(text) == packet
 
 
@@ -85,9 +88,9 @@ def test_the_opening_says_all_that_clients_need() -> None:
 
 def test_the_body_of_a_post_is_taken_apart() -> None:
     assert engine_io.unpacked(b'3\x1e42["a"]\x1ebAQID') == [
-        Packet("3"),
-        Packet("4", '2["a"]'),
-        Packet("4", b"\x01\x02\x03"),
+        EnginePacket("3"),
+        EnginePacket("4", '2["a"]'),
+        EnginePacket("4", b"\x01\x02\x03"),
     ]
     assert engine_io.packed([b"2", b"42[]"]) == b"2\x1e42[]"
 

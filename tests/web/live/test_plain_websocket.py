@@ -17,7 +17,7 @@ import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 
 from actors.observability.dashboard.collector import Collector
-from fleet.observability.dashboard.snapshot import State
+from fleet.observability.dashboard.snapshot import FleetSnapshot
 from tests.kit.clients.raw import request_bytes
 from tests.kit.clients.watching import Replica, watched
 from tests.kit.fleets.served import Served, served
@@ -194,7 +194,7 @@ async def test_a_client_that_never_reads_is_let_go_and_holds_up_nobody(monkeypat
     monkeypatch.setattr(plain_websocket, "DRAIN", 0.4)
     real = Collector._collect
 
-    async def big(collector: Collector, now: float) -> State:
+    async def big(collector: Collector, now: float) -> FleetSnapshot:
         state = await real(collector, now)
         return replace(state, fleet={**state.fleet, "headline": secrets.token_hex(500_000)})
 

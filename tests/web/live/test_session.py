@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.kit.fleets.live import THREE, connected, end_of, feed_of, house, metrics, opened, say, told
 from web.live import engine_io
-from web.live.engine_io import BadPacket, Packet
+from web.live.engine_io import BadPacket, EnginePacket
 from web.live.session import MOST_WAITING, End, Over
 
 
@@ -62,7 +62,7 @@ async def test_pings_come_on_time_and_a_client_that_answers_stays(autojump_clock
         began = trio.current_time()
         assert await told(session) == ["2"]
         assert trio.current_time() - began == pytest.approx(25.0), number
-        session.hear(Packet(engine_io.PONG))
+        session.hear(EnginePacket(engine_io.PONG))
 
 
 async def test_a_client_that_does_not_answer_a_ping_is_gone(autojump_clock: MockClock) -> None:
@@ -81,10 +81,10 @@ async def test_pongs_that_nobody_asked_for_do_not_count(autojump_clock: MockCloc
     """A flood of them, heard one by one, kept a client that had long gone."""
     session = await connected(house())
     for _ in range(4):
-        session.hear(Packet(engine_io.PONG))
+        session.hear(EnginePacket(engine_io.PONG))
         with trio.move_on_after(6):
             await session.take()
-    session.hear(Packet(engine_io.PONG))
+    session.hear(EnginePacket(engine_io.PONG))
     assert await told(session) == ["2"]
     assert trio.current_time() == pytest.approx(25.0)
 
@@ -145,22 +145,22 @@ async def test_what_breaks_the_protocol_is_refused(before: list[str], bad: str) 
 @pytest.mark.parametrize("kind", [engine_io.OPEN, engine_io.PING])
 async def test_what_only_servers_say_is_refused(kind: str) -> None:
     with pytest.raises(BadPacket):
-        opened(house()).hear(Packet(kind))
+        opened(house()).hear(EnginePacket(kind))
 
 
 async def test_an_attachment_to_nothing_is_refused() -> None:
     session = await connected(house())
     with pytest.raises(BadPacket):
-        session.hear(Packet("4", b"x"))
+        session.hear(EnginePacket("4", b"x"))
 
 
 async def test_an_event_counts_once_its_attachments_are_there() -> None:
     sessions = house()
     session = await connected(sessions)
     say(session, '52-9["request_update",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]')
-    session.hear(Packet("4", b"one"))
+    session.hear(EnginePacket("4", b"one"))
     assert feed_of(sessions).only.wishes == 0
-    session.hear(Packet("4", b"two"))
+    session.hear(EnginePacket("4", b"two"))
     assert feed_of(sessions).only.wishes == 1
     assert await told(session) == ['439[{"ok":true}]']
 
@@ -220,13 +220,13 @@ async def test_who_leaves_the_namespace_may_come_back(autojump_clock: MockClock)
     assert trio.current_time() == pytest.approx(10.0)
 
 
-@pytest.mark.parametrize("farewell", [Packet("1"), Packet("4", '2["disconnect"]')])
-async def test_who_says_goodbye_is_gone(farewell: Packet) -> None:
+@pytest.mark.parametrize("farewell", [EnginePacket("1"), EnginePacket("4", '2["disconnect"]')])
+async def test_who_says_goodbye_is_gone(farewell: EnginePacket) -> None:
     sessions = house()
     session = await connected(sessions)
     session.hear(farewell)
     assert (session.end, len(sessions), len(feed_of(sessions).viewers)) == (End.LEFT, 0, 0)
-    session.hear(Packet("4", "0"))  # the rest of the same body
+    session.hear(EnginePacket("4", "0"))  # the rest of the same body
     assert not feed_of(sessions).viewers
 
 
@@ -235,14 +235,14 @@ WORDS = [
     '52-["a"]', "62-1[]", "0/x,", "abc", '2["disconnect"]', '2["subscribe",[[]]]',
 ]  # fmt: skip
 packets = st.one_of(
-    st.sampled_from([Packet("4", word) for word in WORDS]),
-    st.sampled_from([Packet(kind) for kind in "01235"] + [Packet("4", b"x"), Packet("6")]),
-    st.builds(Packet, st.sampled_from("0123456"), st.text(max_size=20)),
+    st.sampled_from([EnginePacket("4", word) for word in WORDS]),
+    st.sampled_from([EnginePacket(kind) for kind in "01235"] + [EnginePacket("4", b"x"), EnginePacket("6")]),
+    st.builds(EnginePacket, st.sampled_from("0123456"), st.text(max_size=20)),
 )
 
 
 @given(st.lists(packets, max_size=30))
-def test_no_sequence_of_packets_does_harm(said: list[Packet]) -> None:
+def test_no_sequence_of_packets_does_harm(said: list[EnginePacket]) -> None:
     async def main() -> None:
         sessions = house()
         session = opened(sessions)

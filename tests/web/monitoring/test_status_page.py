@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from actors.observability.ai_status import AiStatus
 from fleet.observability.alerting.alert import Alert
-from fleet.observability.dashboard.snapshot import State
-from fleet.observability.health_summary.summary import Level, Verdict
+from fleet.observability.dashboard.snapshot import FleetSnapshot
+from fleet.observability.health_summary.summary import HealthSummary, Level
 from web.monitoring.status_page import LOOKS, MOST_ROWS, View, page, title
 from web.monitoring.status_style import DARK, LIGHT, Scheme, stylesheet
 
@@ -33,15 +33,15 @@ def server(state: str = "ok", **more: Any) -> dict[str, Any]:
     }
 
 
-def state(servers: dict[str, dict[str, Any]], **fleet: Any) -> State:
+def state(servers: dict[str, dict[str, Any]], **fleet: Any) -> FleetSnapshot:
     known = {"rps": 41.2, "err": 0.012, "ttft_p95": 0.92, "breakers_open": 1, "paused": None, **fleet}
     metrics = {"active_requests": 290, "queue_size": 11, "tokens_per_second": 8921.0}
-    return State("t", metrics, "healthy", known, servers, (), {})
+    return FleetSnapshot("t", metrics, "healthy", known, servers, (), {})
 
 
-def verdict(level: Level = Level.CRIT, **more: Any) -> Verdict:
+def verdict(level: Level = Level.CRIT, **more: Any) -> HealthSummary:
     told = {"headline": "1 server down: gpu-042", "plain": "1 server down", "since": NOW - 194, **more}
-    return Verdict(level, "server_down", subjects=("server:gpu-042",), **told)
+    return HealthSummary(level, "server_down", subjects=("server:gpu-042",), **told)
 
 
 def alert(number: int = 1, **more: Any) -> Alert:

@@ -22,7 +22,7 @@ from tests.kit.clients.lanes import both_lanes
 from tests.kit.fleets.served import Served, served
 from tests.web.cli.test_main import fleet as command
 from web.cli import main
-from web.simulator.engine.host import Seen
+from web.simulator.engine.host import SeenRequest
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = f"00-{TRACE}-{SPAN}-01"
@@ -52,7 +52,7 @@ async def post(fleet: Served, path: str = "/api/chat", **headers: str) -> dict[s
         return dict(answer.headers)
 
 
-def asked(fleet: Served, path: str) -> list[Seen]:
+def asked(fleet: Served, path: str) -> list[SeenRequest]:
     return [seen for sim in fleet.sims.values() for seen in sim.host.seen(path)]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from actors.config import key_file
 from fleet.protocol.call import Call
-from fleet.protocol.headers import own_headers, passing
+from fleet.protocol.headers import forwarded_headers, own_headers
 from fleet.security.api_keys import StoredKey, digest_of, new_key, written
 from fleet.security.roles import Role
 from tests.kit.clients.lanes import both_lanes
@@ -104,7 +104,7 @@ async def test_no_backend_and_no_log_sees_a_clients_key(caplog: pytest.LogCaptur
 
 def sent(call: Call) -> bytes:
     """Everything of a request's head that a backend gets."""
-    seen = call.passing or passing(call.headers)
+    seen = call.passing or forwarded_headers(call.headers)
     own = own_headers(seen, api_key="", request_id=call.request_id)
     return b"\n".join([call.target.encode(), seen.lines, *(name + value for name, value in own)])
 

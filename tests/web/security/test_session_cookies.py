@@ -14,7 +14,7 @@ from actors.storage.journal import Document, Journal
 from fleet.security.api_keys import KeyRing, StoredKey, digest_of, ring_with
 from fleet.security.roles import Identity, Role
 from web.security import session_cookies
-from web.security.session_cookies import LIFE, Passes, cookie, shown
+from web.security.session_cookies import LIFE, SessionCookies, cookie, shown
 
 KEY = "a-key-0123456789"
 RING = KeyRing([(digest_of(KEY), Identity("ops", Role.OPERATOR))])
@@ -27,18 +27,18 @@ class Day:
         return self.now
 
 
-def issued(made: Passes, ring: KeyRing = RING) -> str:
+def issued(made: SessionCookies, ring: KeyRing = RING) -> str:
     found = made.issue(KEY, ring)
     assert found is not None
     return found[0]
 
 
-def restarted(before: Journal, day: Day) -> Passes:
+def restarted(before: Journal, day: Day) -> SessionCookies:
     """Passes of the next process, which finds what this one has kept."""
     source = before.sources[session_cookies.KIND]
     keys = {key for kind, key in before.touched if kind == session_cookies.KIND}
     kept: Mapping[str, Document] = {key: found for key in keys if (found := source(key)) is not None}
-    return Passes(Journal({session_cookies.KIND: dict(kept)}), day)
+    return SessionCookies(Journal({session_cookies.KIND: dict(kept)}), day)
 
 
 def kept() -> Journal:
@@ -49,7 +49,7 @@ def kept() -> Journal:
 
 def test_a_pass_is_good_until_it_ends_by_itself() -> None:
     day = Day()
-    made = Passes(Journal(), day)
+    made = SessionCookies(Journal(), day)
     token = issued(made)
     assert made.find(token, RING) == Identity("ops", Role.OPERATOR)
     day.now += LIFE - 1
@@ -60,7 +60,7 @@ def test_a_pass_is_good_until_it_ends_by_itself() -> None:
 
 def test_it_is_good_after_a_restart_and_one_that_was_ended_is_not() -> None:
     day, journal = Day(), kept()
-    made = Passes(journal, day)
+    made = SessionCookies(journal, day)
     good, ended = issued(made), issued(made)
     made.end(ended)
     later = restarted(journal, day)
@@ -69,19 +69,19 @@ def test_it_is_good_after_a_restart_and_one_that_was_ended_is_not() -> None:
 
 
 def test_without_a_store_it_ends_with_the_process() -> None:
-    token = issued(Passes(Journal(), Day()))
-    assert Passes(Journal(), Day()).find(token, RING) is None
+    token = issued(SessionCookies(Journal(), Day()))
+    assert SessionCookies(Journal(), Day()).find(token, RING) is None
 
 
 @pytest.mark.parametrize("secret", ["", "00", "zz" * 32, None, 7])
 @pytest.mark.filterwarnings("ignore")
 def test_a_store_that_was_tampered_with_means_a_new_secret(secret: object) -> None:
-    made = Passes(Journal({session_cookies.KIND: {"secret": {"secret": secret}}}), Day())
+    made = SessionCookies(Journal({session_cookies.KIND: {"secret": {"secret": secret}}}), Day())
     assert made.find(issued(made), RING) is not None
 
 
 def test_a_key_that_is_removed_changed_or_revoked_takes_its_passes_along() -> None:
-    made = Passes(Journal(), Day())
+    made = SessionCookies(Journal(), Day())
     token = issued(made)
     other = digest_of("another-key-0123456789")
     assert made.find(token, KeyRing([])) is None
@@ -103,7 +103,7 @@ def test_one_letter_changed_makes_it_none_of_ours(at: int, letter: str) -> None:
         assert MADE.find(changed, RING) is None
 
 
-MADE = Passes(Journal(), Day())
+MADE = SessionCookies(Journal(), Day())
 
 
 @given(st.text(max_size=2000))
@@ -117,7 +117,7 @@ def test_no_text_is_a_pass_and_none_does_harm(text: str) -> None:
     "payload", [None, 7, {}, [], ["ops"], ["ops", "x", "y", "z"], ["ops", 1, 2, 1e99], [[], {}, [], 1e99]]
 )
 def test_what_another_version_may_have_signed_is_no_pass(payload: object) -> None:
-    made = Passes(Journal(), Day())
+    made = SessionCookies(Journal(), Day())
     signer: URLSafeSerializer = made._signer()
     assert made.find(signer.dumps(payload), RING) is None
 
@@ -125,7 +125,7 @@ def test_what_another_version_may_have_signed_is_no_pass(payload: object) -> Non
 def test_more_log_outs_than_are_remembered_end_every_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_cookies, "MOST_ENDED", 3)
     day, journal = Day(), kept()
-    made = Passes(journal, day)
+    made = SessionCookies(journal, day)
     tokens = [issued(made) for _ in range(5)]
     for token in tokens[:4]:
         made.end(token)
@@ -138,7 +138,7 @@ def test_more_log_outs_than_are_remembered_end_every_pass(monkeypatch: pytest.Mo
 
 def test_what_has_ended_by_itself_is_forgotten() -> None:
     day, journal = Day(), kept()
-    made = Passes(journal, day)
+    made = SessionCookies(journal, day)
     first = issued(made)
     made.end(first)
     day.now += LIFE + 1
@@ -148,7 +148,7 @@ def test_what_has_ended_by_itself_is_forgotten() -> None:
 
 @pytest.mark.parametrize("key", ["", "wrong", "é\udcff", "k" * 5000])
 def test_whoever_shows_no_key_gets_no_pass(key: str) -> None:
-    assert Passes(Journal(), Day()).issue(key, RING) is None
+    assert SessionCookies(Journal(), Day()).issue(key, RING) is None
 
 
 def test_among_several_cookies_the_good_one_is_found() -> None:

@@ -12,7 +12,7 @@ from fleet.common.ids import ANY_MODEL, Pair, ServerId
 from fleet.common.model_names import canonical
 from web.admin.breakers import views as breaker_view
 from web.admin.breakers.views import LOWER, PAIR_SCORE, STANDING, UPPER, listed_shape, named_shape, stats_shape
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import EPOCH_MS, Maybe, Said
 from web.http.units import epoch_ms, take_turns
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _LONGEST: Final = 200
 
-topic = Topic("breakers", "Circuit breakers, one for each model on each server.")
+topic = RouteGroup("breakers", "Circuit breakers, one for each model on each server.")
 
 PAIR: Final = {
     "success": bool,
@@ -42,7 +42,7 @@ PAIR: Final = {
 }
 
 
-class Asking(NamedTuple):
+class PairPath(NamedTuple):
     """What a path is about: a server of ours, and a canonical model name."""
 
     cell: ServerCell
@@ -55,7 +55,7 @@ class Asking(NamedTuple):
     returns={"success": bool, "circuitBreakers": [listed_shape(UPPER)]},
     seed=True,
 )
-async def all_breakers(asked: Asked) -> dict[str, Any]:
+async def all_breakers(asked: AdminRequest) -> dict[str, Any]:
     system = asked.system
     shown = []
     for number, pair in enumerate(system.breakers.pairs()):
@@ -78,9 +78,9 @@ async def all_breakers(asked: Asked) -> dict[str, Any]:
     },
     seed=True,
 )
-async def of_server(asked: Asked, server: str) -> dict[str, Any]:
+async def of_server(asked: AdminRequest, server: str) -> dict[str, Any]:
     cell = asked.system.cell(ServerId(server))
-    views = [view_of(asked, Asking(cell, pair)) for pair in pairs_of(cell)]
+    views = [view_of(asked, PairPath(cell, pair)) for pair in pairs_of(cell)]
     config = asked.system.config
     return {
         "success": True,
@@ -97,7 +97,7 @@ async def of_server(asked: Asked, server: str) -> dict[str, Any]:
     returns=PAIR,
     seed=True,
 )
-async def of_pair(asked: Asked, server: str, model: str) -> dict[str, Any]:
+async def of_pair(asked: AdminRequest, server: str, model: str) -> dict[str, Any]:
     asking = asking_of(asked, server, model)
     view = view_of(asked, asking)
     stats = breaker_view.stats(view, upper=False)
@@ -131,7 +131,7 @@ async def of_pair(asked: Asked, server: str, model: str) -> dict[str, Any]:
     },
     seed=True,
 )
-async def of_model(asked: Asked, server: str, model: str) -> dict[str, Any]:
+async def of_model(asked: AdminRequest, server: str, model: str) -> dict[str, Any]:
     view = view_of(asked, asking_of(asked, server, model))
     shown = {**breaker_view.named(view), "errorRatePercent": round(100 * view.error_rate, 2)}
     return {"success": True, "serverId": server, "model": view.pair.model, "circuitBreaker": shown}
@@ -140,12 +140,12 @@ async def of_model(asked: Asked, server: str, model: str) -> dict[str, Any]:
 # ---- common ground
 
 
-def asking_of(asked: Asked, server: str, model: str) -> Asking:
+def asking_of(asked: AdminRequest, server: str, model: str) -> PairPath:
     """Raises ServerNotFound, and ModelNotFound for what cannot be the name of a model."""
     cell, name = asked.system.cell(ServerId(server)), canonical(model)
     if name == ANY_MODEL:
         raise ModelNotFound(f"'{model[:_LONGEST]}' is not a valid model name")
-    return Asking(cell, Pair(cell.state.id, name))
+    return PairPath(cell, Pair(cell.state.id, name))
 
 
 def pairs_of(cell: ServerCell) -> list[Pair]:
@@ -155,6 +155,6 @@ def pairs_of(cell: ServerCell) -> list[Pair]:
     ]
 
 
-def view_of(asked: Asked, asking: Asking) -> BreakerView:
+def view_of(asked: AdminRequest, asking: PairPath) -> BreakerView:
     breakers = asked.system.breakers
     return breakers.get(asking.pair) or breakers.untouched(asking.pair, asking.cell.state.added)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from actors.kit.reply import all_heard, heard
 from fleet.breakers.recovery_log import Source
-from fleet.breakers.values import State
+from fleet.breakers.values import BreakerState
 from fleet.common.errors import Conflict
 from fleet.common.ids import Pair, ServerId
 from web.admin.breakers import views as breaker_view
-from web.admin.breakers.breakers import Asking, asking_of, pairs_of, view_of
+from web.admin.breakers.breakers import PairPath, asking_of, pairs_of, view_of
 from web.admin.breakers.views import LOWER, named_shape
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import Optional, Said
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _WHOM: Final = "a breaker"
 
-topic = Topic("breaker-orders", "Orders to circuit breakers.")
+topic = RouteGroup("breaker-orders", "Orders to circuit breakers.")
 
 FORCED: Final = {"success": bool, "message": str, "circuitBreaker": named_shape()}
 ALL_FORCED: Final = {
@@ -60,8 +60,8 @@ TESTED: Final = {
     fails=(409, 503),
     seed=True,
 )
-async def open_pair(asked: Asked, server: str, model: str) -> dict[str, Any]:
-    return await _forced(asked, server, model, State.OPEN)
+async def open_pair(asked: AdminRequest, server: str, model: str) -> dict[str, Any]:
+    return await _forced(asked, server, model, BreakerState.OPEN)
 
 
 @topic.post(
@@ -72,8 +72,8 @@ async def open_pair(asked: Asked, server: str, model: str) -> dict[str, Any]:
     fails=(409, 503),
     seed=True,
 )
-async def close_pair(asked: Asked, server: str, model: str) -> dict[str, Any]:
-    return await _forced(asked, server, model, State.CLOSED)
+async def close_pair(asked: AdminRequest, server: str, model: str) -> dict[str, Any]:
+    return await _forced(asked, server, model, BreakerState.CLOSED)
 
 
 @topic.post(
@@ -84,8 +84,8 @@ async def close_pair(asked: Asked, server: str, model: str) -> dict[str, Any]:
     fails=(409, 503),
     seed=True,
 )
-async def half_open_pair(asked: Asked, server: str, model: str) -> dict[str, Any]:
-    return await _forced(asked, server, model, State.HALF_OPEN)
+async def half_open_pair(asked: AdminRequest, server: str, model: str) -> dict[str, Any]:
+    return await _forced(asked, server, model, BreakerState.HALF_OPEN)
 
 
 @topic.post(
@@ -95,8 +95,8 @@ async def half_open_pair(asked: Asked, server: str, model: str) -> dict[str, Any
     returns=ALL_FORCED,
     fails=(409, 503),
 )
-async def open_server(asked: Asked, server: str) -> dict[str, Any]:
-    return await _all_forced(asked, server, State.OPEN)
+async def open_server(asked: AdminRequest, server: str) -> dict[str, Any]:
+    return await _all_forced(asked, server, BreakerState.OPEN)
 
 
 @topic.post(
@@ -106,8 +106,8 @@ async def open_server(asked: Asked, server: str) -> dict[str, Any]:
     returns=ALL_FORCED,
     fails=(409, 503),
 )
-async def close_server(asked: Asked, server: str) -> dict[str, Any]:
-    return await _all_forced(asked, server, State.CLOSED)
+async def close_server(asked: AdminRequest, server: str) -> dict[str, Any]:
+    return await _all_forced(asked, server, BreakerState.CLOSED)
 
 
 @topic.post(
@@ -117,8 +117,8 @@ async def close_server(asked: Asked, server: str) -> dict[str, Any]:
     returns=ALL_FORCED,
     fails=(409, 503),
 )
-async def half_open_server(asked: Asked, server: str) -> dict[str, Any]:
-    return await _all_forced(asked, server, State.HALF_OPEN)
+async def half_open_server(asked: AdminRequest, server: str) -> dict[str, Any]:
+    return await _all_forced(asked, server, BreakerState.HALF_OPEN)
 
 
 # ---- resetting
@@ -132,7 +132,7 @@ async def half_open_server(asked: Asked, server: str) -> dict[str, Any]:
     fails=(409, 503),
     seed=True,
 )
-async def reset_pair(asked: Asked, server: str, model: str) -> dict[str, Any]:
+async def reset_pair(asked: AdminRequest, server: str, model: str) -> dict[str, Any]:
     asking = asking_of(asked, server, model)
     asked.note.about(server=server, model=asking.pair.model)
     _enabled(asked)
@@ -142,7 +142,7 @@ async def reset_pair(asked: Asked, server: str, model: str) -> dict[str, Any]:
         "success": True,
         "message": f"the breaker of {asking.pair.model} on {server} is reset",
         "previousState": before.state.value,
-        "currentState": after[0].state.value if after else State.CLOSED.value,
+        "currentState": after[0].state.value if after else BreakerState.CLOSED.value,
         "testCancelled": before.active_tests > 0 and view_of(asked, asking).active_tests == 0,
     }
 
@@ -155,15 +155,15 @@ async def reset_pair(asked: Asked, server: str, model: str) -> dict[str, Any]:
     fails=(409, 503),
     seed=True,
 )
-async def reset_server(asked: Asked, server: str) -> dict[str, Any]:
+async def reset_server(asked: AdminRequest, server: str) -> dict[str, Any]:
     cell = asked.system.cell(ServerId(server))
     asked.note.about(server=server)
     _enabled(asked)
-    every = [Asking(cell, pair) for pair in pairs_of(cell)]
+    every = [PairPath(cell, pair) for pair in pairs_of(cell)]
     before = [view_of(asked, asking) for asking in every]
     after = await _reset(asked, [asking.pair for asking in every])
     asked.note.change(before=_counted(before), after=_counted([view_of(asked, asking) for asking in every]))
-    tested = [Asking(cell, view.pair) for view in before if view.active_tests]
+    tested = [PairPath(cell, view.pair) for view in before if view.active_tests]
     return {
         "success": True,
         "message": f"{len(after)} breakers of server {server} are reset",
@@ -186,13 +186,13 @@ async def reset_server(asked: Asked, server: str) -> dict[str, Any]:
     fails=(409, 503),
     seed=True,
 )
-async def recovery_test(asked: Asked, server: str, model: str) -> dict[str, Any]:
+async def recovery_test(asked: AdminRequest, server: str, model: str) -> dict[str, Any]:
     asking = asking_of(asked, server, model)
     asked.note.about(server=server, model=asking.pair.model)
     _enabled(asked)
     state = view_of(asked, asking).state
     error = f"the breaker is {state.value}; only a half-open one can be tested"
-    if state is State.HALF_OPEN:
+    if state is BreakerState.HALF_OPEN:
         error = await _tested(asked, asking.pair)
     outcome = "did not pass" if error else "passed"
     shown: dict[str, Any] = {
@@ -203,7 +203,7 @@ async def recovery_test(asked: Asked, server: str, model: str) -> dict[str, Any]
     return {**shown, "error": error} if error else shown
 
 
-async def _tested(asked: Asked, pair: Pair) -> str:
+async def _tested(asked: AdminRequest, pair: Pair) -> str:
     """Why the test did not pass; empty if it did. Raises NoAnswer: it is under way, and will count when it ends."""
     promise = asked.system.breakers.test(pair)
     passed = None if promise is None else await heard(promise, _WHOM)
@@ -217,12 +217,12 @@ async def _tested(asked: Asked, pair: Pair) -> str:
 # ---- common ground
 
 
-def _enabled(asked: Asked) -> None:
+def _enabled(asked: AdminRequest) -> None:
     if not asked.system.breakers.enabled:
         raise Conflict("circuit breakers are switched off", details="set enable_circuit_breaker to true first")
 
 
-async def _forced(asked: Asked, server: str, model: str, state: State) -> dict[str, Any]:
+async def _forced(asked: AdminRequest, server: str, model: str, state: BreakerState) -> dict[str, Any]:
     asking = asking_of(asked, server, model)
     asked.note.about(server=server, model=asking.pair.model)
     _enabled(asked)
@@ -233,12 +233,12 @@ async def _forced(asked: Asked, server: str, model: str, state: State) -> dict[s
     return {"success": True, "message": message, "circuitBreaker": breaker_view.named(view)}
 
 
-async def _all_forced(asked: Asked, server: str, state: State) -> dict[str, Any]:
+async def _all_forced(asked: AdminRequest, server: str, state: BreakerState) -> dict[str, Any]:
     cell = asked.system.cell(ServerId(server))
     asked.note.about(server=server)
     _enabled(asked)
     pairs = pairs_of(cell)
-    before = [view_of(asked, Asking(cell, pair)) for pair in pairs]
+    before = [view_of(asked, PairPath(cell, pair)) for pair in pairs]
     views = await _force_all(asked, pairs, state) if pairs else []
     asked.note.change(before=_counted(before), after=_counted(views))
     return {
@@ -261,7 +261,7 @@ def _counted(views: Sequence[BreakerView]) -> dict[str, int]:
     return dict(Counter(view.state.value for view in views))
 
 
-async def _force_all(asked: Asked, pairs: Sequence[Pair], state: State) -> list[BreakerView]:
+async def _force_all(asked: AdminRequest, pairs: Sequence[Pair], state: BreakerState) -> list[BreakerView]:
     """At least one view. Raises Conflict if there is no room for any of them."""
     promises = [asked.system.breakers.force(pair, state, asked.by.name) for pair in pairs]
     possible = [promise for promise in promises if promise is not None]
@@ -270,7 +270,7 @@ async def _force_all(asked: Asked, pairs: Sequence[Pair], state: State) -> list[
     return await all_heard(possible, _WHOM)
 
 
-async def _reset(asked: Asked, pairs: Sequence[Pair]) -> list[BreakerView]:
+async def _reset(asked: AdminRequest, pairs: Sequence[Pair]) -> list[BreakerView]:
     """The views of those that there were."""
     promises = [promise for pair in pairs if (promise := asked.system.breakers.reset(pair)) is not None]
     return await all_heard(promises, _WHOM)

@@ -27,15 +27,15 @@ from web.admin.breakers.recovery_views import (
     transition,
 )
 from web.admin.kit.parameters import Param
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import EPOCH_MS, MS, SHARE, Each, Maybe, OneOf, Said
 from web.http.units import epoch_ms
 
 if TYPE_CHECKING:
     from actors.state.servers import ServerCell
-    from fleet.breakers.recovery_log import Page
+    from fleet.breakers.recovery_log import ServerLog
 
-topic = Topic("recoveries", "Failures and recoveries of servers.")
+topic = RouteGroup("recoveries", "Failures and recoveries of servers.")
 
 _WEEK: Final = 7 * DAY * 1000
 _LIMIT: Final = Param("limit", int, 50, "how many to show at most", 1, 1000)
@@ -67,7 +67,7 @@ def _window(seconds: float) -> Param:
     },
     seed=True,
 )
-async def summary(asked: Asked) -> dict[str, Any]:
+async def summary(asked: AdminRequest) -> dict[str, Any]:
     now, window = trio.current_time(), asked.query["windowMs"] / 1000
     pages = {server: _page(asked, server) for server in asked.system.servers}
     seen = recovery_reports.summarise(pages, now, window)
@@ -98,7 +98,7 @@ async def summary(asked: Asked) -> dict[str, Any]:
     },
     seed=True,
 )
-async def stats_of_all(asked: Asked) -> dict[str, Any]:
+async def stats_of_all(asked: AdminRequest) -> dict[str, Any]:
     servers = list(asked.system.servers)
     shown = [_stats(asked, server) for server in servers]
     brief = [short(server, _page(asked, server)) for server in servers]
@@ -112,7 +112,7 @@ async def stats_of_all(asked: Asked) -> dict[str, Any]:
     returns={"success": bool, "count": int, "records": [FAILURE]},
     seed=True,
 )
-async def recent(asked: Asked) -> dict[str, Any]:
+async def recent(asked: AdminRequest) -> dict[str, Any]:
     pages = [_page(asked, server) for server in asked.system.servers]
     shown = [failure(each) for each in recovery_reports.latest(pages, asked.query["limit"])]
     return {"success": True, "count": len(shown), "records": shown}
@@ -124,7 +124,7 @@ async def recent(asked: Asked) -> dict[str, Any]:
     returns={"success": bool, **STATS},
     seed=True,
 )
-async def stats_of_one(asked: Asked, server: str) -> dict[str, Any]:
+async def stats_of_one(asked: AdminRequest, server: str) -> dict[str, Any]:
     return {"success": True, **_stats(asked, _known(asked, server).state.id)}
 
 
@@ -143,7 +143,7 @@ async def stats_of_one(asked: Asked, server: str) -> dict[str, Any]:
     },
     seed=True,
 )
-async def history(asked: Asked, server: str) -> dict[str, Any]:
+async def history(asked: AdminRequest, server: str) -> dict[str, Any]:
     limit, offset = asked.query["limit"], asked.query["offset"]
     failures = list(_page(asked, _known(asked, server).state.id).failures)
     shown = [failure(each) for each in failures[offset : offset + limit]]
@@ -177,7 +177,7 @@ async def history(asked: Asked, server: str) -> dict[str, Any]:
     },
     seed=True,
 )
-async def analysis(asked: Asked, server: str) -> dict[str, Any]:
+async def analysis(asked: AdminRequest, server: str) -> dict[str, Any]:
     page = _page(asked, _known(asked, server).state.id)
     seen = recovery_reports.analyse(page, trio.current_time(), asked.query["windowMs"] / 1000)
     return {
@@ -212,7 +212,7 @@ async def analysis(asked: Asked, server: str) -> dict[str, Any]:
     },
     seed=True,
 )
-async def impact(asked: Asked, server: str) -> dict[str, Any]:
+async def impact(asked: AdminRequest, server: str) -> dict[str, Any]:
     cell = _known(asked, server)
     open_now = sum(gate.state is not GateState.OPEN for gate in cell.state.gates.values())
     seen = recovery_reports.impact_of(_page(asked, cell.state.id), open_now)
@@ -237,7 +237,7 @@ async def impact(asked: Asked, server: str) -> dict[str, Any]:
     returns={"success": bool, "serverId": str, "model": Maybe(str), "count": int, "transitions": [TRANSITION]},
     seed=True,
 )
-async def transitions(asked: Asked, server: str) -> dict[str, Any]:
+async def transitions(asked: AdminRequest, server: str) -> dict[str, Any]:
     model = asked.query["model"]
     moves = reversed(_page(asked, _known(asked, server).state.id).moves)
     wanted = [move for move in moves if model is None or move.pair.model == canonical(model)]
@@ -252,7 +252,7 @@ async def transitions(asked: Asked, server: str) -> dict[str, Any]:
     returns={"success": bool, "message": str},
     seed=True,
 )
-async def reset(asked: Asked, server: str) -> dict[str, Any]:
+async def reset(asked: AdminRequest, server: str) -> dict[str, Any]:
     cell = _known(asked, server)
     asked.note.about(server=server)
     asked.note.change(before={"attempts": _page(asked, cell.state.id).tried}, after={"attempts": 0})
@@ -281,7 +281,7 @@ async def reset(asked: Asked, server: str) -> dict[str, Any]:
         "recoveryProbabilities": Said(Each(SHARE), "successes per result, by server"),
     },
 )
-async def recovery_tests(asked: Asked) -> dict[str, Any]:
+async def recovery_tests(asked: AdminRequest) -> dict[str, Any]:
     total = Results()
     each = {server: _page(asked, server).tests for server in asked.system.servers}
     for results in each.values():
@@ -311,7 +311,7 @@ async def recovery_tests(asked: Asked) -> dict[str, Any]:
         "totalTests": int,
     },
 )
-async def recovery_tests_of(asked: Asked, breaker: str) -> dict[str, Any]:
+async def recovery_tests_of(asked: AdminRequest, breaker: str) -> dict[str, Any]:
     server, _, model = breaker.partition(":")
     found = recovery_reports.tests_of(_page(asked, ServerId(server)), canonical(model) if model else None)
     shown = [test(each) for each in found]
@@ -326,14 +326,14 @@ async def recovery_tests_of(asked: Asked, breaker: str) -> dict[str, Any]:
     }
 
 
-def _known(asked: Asked, server: str) -> ServerCell:
+def _known(asked: AdminRequest, server: str) -> ServerCell:
     """Raises ServerNotFound."""
     return asked.system.cell(ServerId(server))
 
 
-def _page(asked: Asked, server: ServerId) -> Page:
+def _page(asked: AdminRequest, server: ServerId) -> ServerLog:
     return asked.system.fleet.recoveries.page(server)
 
 
-def _stats(asked: Asked, server: ServerId) -> dict[str, Any]:
+def _stats(asked: AdminRequest, server: ServerId) -> dict[str, Any]:
     return stats(server, _page(asked, server), trio.current_time())

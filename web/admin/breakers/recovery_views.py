@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fleet.breakers.recovery_log import LONGEST_ERROR, Attempt, Move, Page, Source
+from fleet.breakers.recovery_log import LONGEST_ERROR, RecoveryAttempt, RecoveryTransition, ServerLog, Source
 from fleet.breakers.recovery_reports import DAY, Pattern, pattern_of
-from fleet.breakers.values import State
+from fleet.breakers.values import BreakerState
 from fleet.common.ids import ServerId
 from web.admin.kit.schemas import EPOCH_MS, MS, SHARE, Each, Maybe, OneOf, Said
 from web.http.units import epoch_ms, milliseconds
 
-_STATE: Final = OneOf(tuple(state.value for state in State))
+_STATE: Final = OneOf(tuple(state.value for state in BreakerState))
 _SOURCE: Final = OneOf(tuple(source.value for source in Source))
 PATTERN: Final = OneOf(tuple(pattern.value for pattern in Pattern))
 TYPES: Final = Said(Each(int), "failures by type")
@@ -75,7 +75,7 @@ TRANSITION: Final = {
 }
 
 
-def stats(server: ServerId, page: Page, now: float) -> dict[str, Any]:
+def stats(server: ServerId, page: ServerLog, now: float) -> dict[str, Any]:
     """The statistics of one server."""
     return {
         "serverId": server,
@@ -99,7 +99,7 @@ def stats(server: ServerId, page: Page, now: float) -> dict[str, Any]:
     }
 
 
-def short(server: ServerId, page: Page) -> dict[str, Any]:
+def short(server: ServerId, page: ServerLog) -> dict[str, Any]:
     """The same in the words of the reference's dashboard."""
     return {
         "serverId": server,
@@ -110,7 +110,7 @@ def short(server: ServerId, page: Page) -> dict[str, Any]:
     }
 
 
-def failure(attempt: Attempt) -> dict[str, Any]:
+def failure(attempt: RecoveryAttempt) -> dict[str, Any]:
     """One failed attempt."""
     how = {"source": attempt.source.value, "circuitBreakerState": attempt.state.value}
     return {
@@ -126,7 +126,7 @@ def failure(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def test(attempt: Attempt) -> dict[str, Any]:
+def test(attempt: RecoveryAttempt) -> dict[str, Any]:
     """One recovery test that came to a result."""
     return {
         "testId": f"{attempt.server}-{attempt.number}",
@@ -139,7 +139,7 @@ def test(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def transition(move: Move) -> dict[str, Any]:
+def transition(move: RecoveryTransition) -> dict[str, Any]:
     """One change of a breaker."""
     return {
         "timestamp": epoch_ms(move.at),

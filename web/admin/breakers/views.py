@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from fleet.breakers.values import BreakerView, State, Trouble, trouble
+from fleet.breakers.values import BreakerState, BreakerView, FailureKind, trouble
 from fleet.common.ids import ModelName
 from fleet.config import Config, Weights
 from fleet.scheduling.balancing import Weighted
@@ -13,8 +13,8 @@ from fleet.scheduling.server_state import ServerState
 from web.admin.kit.schemas import EPOCH_MS, ISO, SHARE, Each, Maybe, OneOf, Said
 from web.http.units import epoch, epoch_ms, iso
 
-LOWER: Final = OneOf(tuple(state.value for state in State))
-UPPER: Final = OneOf(tuple(state.value.upper() for state in State))
+LOWER: Final = OneOf(tuple(state.value for state in BreakerState))
+UPPER: Final = OneOf(tuple(state.value.upper() for state in BreakerState))
 _MOMENT: Final = Said(EPOCH_MS, "milliseconds since 1970; 0: never, or none")
 _POINTS: Final = Said(float, "0 to 100")
 
@@ -137,8 +137,8 @@ def summary(views: Sequence[BreakerView], added: float) -> dict[str, Any]:
 
     Counts are sums, times the latest, the error rate the highest, the next retry the soonest. `added`: our clock.
     """
-    best = min((view.state for view in views), key=_RANK.index, default=State.CLOSED)
-    moved = [view for view in views if view.state is not State.CLOSED]
+    best = min((view.state for view in views), key=_RANK.index, default=BreakerState.CLOSED)
+    moved = [view for view in views if view.state is not BreakerState.CLOSED]
     shown = [stats(view, upper=False) for view in views]
     sums = {name: sum(each[name] for each in shown) for name in _SUMMED}
     latest = {name: max((each[name] for each in shown), default=0) for name in _LATEST}
@@ -159,7 +159,7 @@ def summary(views: Sequence[BreakerView], added: float) -> dict[str, Any]:
     }
 
 
-_RANK: Final = (State.CLOSED, State.HALF_OPEN, State.OPEN)
+_RANK: Final = (BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN)
 _LATEST: Final = ("lastFailure", "lastSuccess", "halfOpenStartedAt", "errorRate")
 _SUMMED: Final = tuple(
     name for name in NUMBERS if name not in (*_LATEST, "nextRetryAt", "errorCounts", "errorKinds", "lastFailureReason")
@@ -167,7 +167,7 @@ _SUMMED: Final = tuple(
 
 
 def _told(views: Sequence[BreakerView], soonest: BreakerView | None) -> dict[str, str]:
-    opened, half = (sum(view.state is state for view in views) for state in (State.OPEN, State.HALF_OPEN))
+    opened, half = (sum(view.state is state for view in views) for state in (BreakerState.OPEN, BreakerState.HALF_OPEN))
     why = f"{len(views)} models: {opened} open, {half} half-open, {len(views) - opened - half} closed"
     step = "nothing to wait for" if soonest is None else f"{soonest.pair.model}: {soonest.next_step}"
     return {"why": why, "next": step, "nextStep": step}
@@ -190,10 +190,10 @@ def _counts(view: BreakerView) -> dict[str, int]:
 
 
 _DRAWERS: Final = {
-    Trouble.TRANSIENT: "transient",
-    Trouble.OVERLOAD: "rateLimited",
-    Trouble.CRASH: "retryable",
-    Trouble.OTHER: "retryable",
+    FailureKind.TRANSIENT: "transient",
+    FailureKind.OVERLOAD: "rateLimited",
+    FailureKind.CRASH: "retryable",
+    FailureKind.OTHER: "retryable",
 }
 _EVEN: Final = Weighted(Weights(**dict.fromkeys(Weighted.parts, 1.0)))
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from actors.config.sources import Outcome, Trouble
+from actors.config.sources import ConfigTrouble, Outcome
 from fleet.common.errors import BadRequest
 from fleet.config import Config, schema
 from fleet.config.live.diff import Change
@@ -22,11 +22,11 @@ from fleet.config.schema.types import Section
 from fleet.security.roles import Role
 from web.admin.kit.json_body import json_object
 from web.admin.kit.parameters import Param
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import ISO, Each, Maybe, OneOf, Said
 from web.http.units import iso
 
-topic = Topic("config", "The configuration: look, change, reload, save.")
+topic = RouteGroup("config", "The configuration: look, change, reload, save.")
 
 DRY: Final = Param("dry_run", bool, False, "true: say what would change, and change nothing")
 CHANGE: Final = {"path": str, "before": object, "after": object, "effect": OneOf(("now", "restart"))}
@@ -85,7 +85,7 @@ class UnknownSection(BadRequest):
     },
     seed=True,
 )
-async def look(asked: Asked) -> dict[str, Any]:
+async def look(asked: AdminRequest) -> dict[str, Any]:
     """What is wanted; `needsRestart` are the keys for which the process still goes by an earlier value."""
     settings = asked.house.settings
     return {
@@ -110,7 +110,7 @@ async def look(asked: Asked) -> dict[str, Any]:
     returns=CHANGED,
     seed=True,
 )
-async def change(asked: Asked) -> dict[str, Any]:
+async def change(asked: AdminRequest) -> dict[str, Any]:
     """All of it is checked before any of it takes effect."""
     given, ignored = known_config(await json_object(MOST_NODES), asked.house.settings.config)
     outcome = await asked.house.settings.change(given, dry=asked.query["dry_run"])
@@ -128,7 +128,7 @@ async def change(asked: Asked) -> dict[str, Any]:
     fails=(400, 503),
     seed=True,
 )
-async def change_section(asked: Asked, section: str) -> dict[str, Any]:
+async def change_section(asked: AdminRequest, section: str) -> dict[str, Any]:
     """All of it is checked before any of it takes effect."""
     name = HEALTH_CHECK if section == HEALTH_CHECK else spellings(Config).get(section)
     if name not in SECTIONS and name != HEALTH_CHECK:
@@ -150,7 +150,7 @@ async def change_section(asked: Asked, section: str) -> dict[str, Any]:
     fails=(400, 404, 503),
     seed=True,
 )
-async def reload(asked: Asked) -> dict[str, Any]:
+async def reload(asked: AdminRequest) -> dict[str, Any]:
     """A file that cannot be used changes nothing."""
     outcome = await asked.house.settings.reload(asked.body.config_path, dry=asked.query["dry_run"])
     return _told(asked, outcome, "Configuration reloaded successfully")
@@ -166,7 +166,7 @@ async def reload(asked: Asked) -> dict[str, Any]:
     fails=(400, 409, 500, 503),
     seed=True,
 )
-async def save(asked: Asked) -> dict[str, Any]:
+async def save(asked: AdminRequest) -> dict[str, Any]:
     """`overridden`: keys that a restart would read differently, because environment or flags win over the file."""
     saved = await asked.house.settings.save(asked.body.config_path)
     asked.note.about(file=saved.path.name)
@@ -185,7 +185,7 @@ async def save(asked: Asked) -> dict[str, Any]:
     returns={"success": bool, "schema": dict},
     seed=True,
 )
-async def json_schema(asked: Asked) -> dict[str, Any]:
+async def json_schema(asked: AdminRequest) -> dict[str, Any]:
     """In camelCase, as the other routes have it."""
     found = schema()
     about = "How servers are watched, in the reference's words; what has a counterpart in `health` changes that."
@@ -193,7 +193,7 @@ async def json_schema(asked: Asked) -> dict[str, Any]:
     return {"success": True, "schema": found}
 
 
-def _told(asked: Asked, outcome: Outcome, message: str, ignored: Sequence[str] = ()) -> dict[str, Any]:
+def _told(asked: AdminRequest, outcome: Outcome, message: str, ignored: Sequence[str] = ()) -> dict[str, Any]:
     _note(asked, outcome)
     return {
         "success": True,
@@ -207,7 +207,7 @@ def _told(asked: Asked, outcome: Outcome, message: str, ignored: Sequence[str] =
     }
 
 
-def _note(asked: Asked, outcome: Outcome) -> None:
+def _note(asked: AdminRequest, outcome: Outcome) -> None:
     """For the audit log."""
     asked.note.about(keys=", ".join(change.path for change in outcome.changes), dry="yes" if outcome.dry else "")
     if not outcome.dry:
@@ -225,7 +225,7 @@ def _shown(config: Config) -> dict[str, Any]:
     return {**shown, HEALTH_CHECK: health_check(config.health)}
 
 
-def _trouble(trouble: Trouble | None) -> dict[str, Any] | None:
+def _trouble(trouble: ConfigTrouble | None) -> dict[str, Any] | None:
     if trouble is None:
         return None
     problems = [{"path": each.path, "message": each.message, "source": each.source} for each in trouble.problems]

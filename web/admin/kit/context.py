@@ -6,36 +6,36 @@ from dataclasses import dataclass, field
 
 from actors.config.settings import Settings
 from actors.system import System
-from web.admin.kit.routes import Topic
+from web.admin.kit.routes import RouteGroup
 from web.monitoring.exposition import Exposition
 from web.ollama_api import merged_lists
 from web.ollama_api.merged_lists import Listing
 from web.process.log_buffer import LogRing
-from web.security.session_cookies import Passes
+from web.security.session_cookies import SessionCookies
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class House:
+class AppContext:
     """Handed to every route of the admin API."""
 
     system: System
     settings: Settings
     logs: LogRing
-    topics: tuple[Topic, ...]
+    topics: tuple[RouteGroup, ...]
     """All routes of the admin API, which describe themselves to whoever asks. Handed in: the routes know this class."""
     exposition: Exposition = field(default_factory=Exposition)
     """What `/metrics` answers, shared by all ports."""
     tags: Listing = field(init=False)
     """What `/api/tags` answers under the orchestrator's prefix."""
 
-    passes: Passes = field(init=False)
+    passes: SessionCookies = field(init=False)
     """Who has logged in on the dashboard port."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tags", merged_lists.tags(self.system))
-        object.__setattr__(self, "passes", Passes(self.system.fleet.journal))
+        object.__setattr__(self, "passes", SessionCookies(self.system.fleet.journal))
 
     @classmethod
-    def of(cls, system: System, topics: tuple[Topic, ...]) -> House:
+    def of(cls, system: System, topics: tuple[RouteGroup, ...]) -> AppContext:
         """A house around a system alone: settings without a file, the ring of this process."""
         return cls(system, Settings(system), LogRing.installed(), topics)

@@ -25,20 +25,20 @@ from web.http.units import ROOT
 from web.security import api_key_auth
 
 if TYPE_CHECKING:
-    from web.admin.kit.context import House
+    from web.admin.kit.context import AppContext
 
 View = Callable[..., Awaitable["Response | dict[str, Any]"]]
 
 
 @dataclass(slots=True, eq=False)
-class Asked:
+class AdminRequest:
     """One call of the admin API, read and checked.
 
     `query` has every declared parameter (None or its default when it was not given), `body` the declared model. `by`
     is who asks. `note` is there for audited routes: say in it what the call is about, and what changed.
     """
 
-    house: House
+    house: AppContext
     by: Identity
     query: Mapping[str, Any]
     body: Any = None
@@ -57,7 +57,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Entry:
+class Route:
     """One route. `path` is a rule of Werkzeug's with the root before it; `fails` are statuses beside the usual ones.
 
     `returns` is the shape of a 200, `media` its type if that is not JSON. `seed`: the orchestrator's reference has it.
@@ -87,13 +87,13 @@ class Entry:
         return f"{self.method} {self.path}"
 
 
-class Topic:
+class RouteGroup:
     """One blueprint's worth of routes. Handlers are module-level functions: `async def view(asked, **path)`."""
 
     def __init__(self, name: str, about: str, root: str = ROOT) -> None:
         self.name = name
         self.about = about
-        self.entries: list[Entry] = []
+        self.entries: list[Route] = []
         self._root = root
 
     def get(self, path: str, does: str, *, role: Role = Role.OPERATOR, **more: Any) -> Callable[[View], View]:
@@ -112,7 +112,7 @@ class Topic:
         """A route that ends something."""
         return self._route("DELETE", path, does, role, more)
 
-    def blueprint(self, house: House) -> Blueprint:
+    def blueprint(self, house: AppContext) -> Blueprint:
         """The routes, in one house."""
         routes = Blueprint(self.name, __name__)
         for entry in self.entries:
@@ -123,13 +123,13 @@ class Topic:
 
     def _route(self, method: str, path: str, does: str, role: Role, more: dict[str, Any]) -> Callable[[View], View]:
         def declared(view: View) -> View:
-            self.entries.append(Entry(self.name, method, self._root + path, does, role, view, **more))
+            self.entries.append(Route(self.name, method, self._root + path, does, role, view, **more))
             return view
 
         return declared
 
 
-def _handler(entry: Entry, house: House) -> Callable[..., Awaitable[Response]]:
+def _handler(entry: Route, house: AppContext) -> Callable[..., Awaitable[Response]]:
     if not entry.action:
         return partial(_run, entry, house, None)
 
@@ -140,16 +140,16 @@ def _handler(entry: Entry, house: House) -> Callable[..., Awaitable[Response]]:
     return noted
 
 
-async def _run(entry: Entry, house: House, note: Note | None, **path: Any) -> Response:
+async def _run(entry: Route, house: AppContext, note: Note | None, **path: Any) -> Response:
     by = api_key_auth.visitor(scope(), house.system.config)
-    asked = Asked(house, by, query_of(entry.query), None, note)
+    asked = AdminRequest(house, by, query_of(entry.query), None, note)
     if entry.body is not None and entry.reads:
         asked.body = _clean(body_of(entry.body, await json_object()), house)
     answer = await entry.view(asked, **path)
     return answer if isinstance(answer, Response) else responses.json(answer)
 
 
-def _clean(body: BaseModel, house: House) -> BaseModel:
+def _clean(body: BaseModel, house: AppContext) -> BaseModel:
     """What people write beside an order is shown in many places: in none of them a key that slipped into it."""
     reason = getattr(body, "reason", None)
     if not isinstance(reason, str) or not reason:

@@ -9,9 +9,9 @@ import trio
 
 from fleet.common.ids import ANY_MODEL, ModelName, Pair
 from fleet.models.jobs import JobState
-from fleet.models.placement_advice import HOUR, LATELY, OFTEN, SHARE, Place, Standing, advise
+from fleet.models.placement_advice import HOUR, LATELY, OFTEN, SHARE, ModelUse, Place, advise
 from web.admin.kit.parameters import Param
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import BYTES, ISO, MS, Maybe, Said
 from web.admin.models.state import Presence, Sight, Survey, holders, spellings, surveyed
 from web.http.units import iso, milliseconds
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from actors.state.servers import ServerCell
     from actors.system import System
 
-topic = Topic("model-advice", "Which models to load, and which nobody needs.")
+topic = RouteGroup("model-advice", "Which models to load, and which nobody needs.")
 
 _THERE: Final = (Presence.LOADED, Presence.LOADING)
 _MOST: Final = 200
@@ -50,7 +50,7 @@ _LONGEST: Final = 7 * 86_400_000
     },
     seed=True,
 )
-async def idle(asked: Asked) -> dict[str, Any]:
+async def idle(asked: AdminRequest) -> dict[str, Any]:
     threshold = asked.query["threshold"]
     found = [each for each in _idle(asked.system, await surveyed(asked.system)) if each["idleTime"] >= threshold]
     found.sort(key=lambda each: -each["idleTime"])
@@ -110,7 +110,7 @@ def _unused_since(system: System, cell: ServerCell, sight: Sight) -> float:
     },
     seed=True,
 )
-async def recommendations(asked: Asked) -> dict[str, Any]:
+async def recommendations(asked: AdminRequest) -> dict[str, Any]:
     system = asked.system
     survey, names, found = await surveyed(system), spellings(system), []
     for model, cells in holders(system).items():
@@ -133,7 +133,7 @@ def _recommended(system: System, survey: Survey, model: ModelName, cells: list[S
     elsewhere = [usable[server] for server, presence in presences.items() if presence not in _THERE]
     elsewhere.sort(key=_rank)
     lately, seconds = system.fleet.tally.requests(model, LATELY), system.fleet.demand.seconds(model)
-    advice = advise(Standing(model, hour, lately, seconds, _places(there), _places(elsewhere)))
+    advice = advise(ModelUse(model, hour, lately, seconds, _places(there), _places(elsewhere)))
     if advice is None:
         return None
     return {

@@ -14,7 +14,7 @@ from fleet.common.ids import ServerId
 from fleet.models.jobs import JobKind, JobState
 from fleet.protocol.call import Downstream
 from web.admin.kit.parameters import Param
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import BYTES, EPOCH_MS, MS, Maybe, OneOf, Said
 from web.asgi.quart_connection import Relay
 from web.http.units import epoch_ms, milliseconds
@@ -27,7 +27,7 @@ _NDJSON: Final = ((b"content-type", b"application/x-ndjson"), (b"cache-control",
 _KINDS: Final = tuple(kind.value for kind in JobKind)
 _STATES: Final = tuple(state.value for state in JobState)
 
-topic = Topic("jobs", "Background work on models: pulls, copies, warm-ups, unloads, deletions.")
+topic = RouteGroup("jobs", "Background work on models: pulls, copies, warm-ups, unloads, deletions.")
 
 FOLLOW: Final = Param(
     "stream", bool, False, "Answer with a line of JSON (the job) whenever it moves on; the last one tells how it ended."
@@ -70,7 +70,7 @@ job_shape: Final = {
     ),
     returns={"success": bool, "count": int, "total": Said(int, "that match"), "jobs": [job_shape]},
 )
-async def jobs(asked: Asked) -> dict[str, Any]:
+async def jobs(asked: AdminRequest) -> dict[str, Any]:
     query = asked.query
     kind = None if query["kind"] is None else JobKind(query["kind"])
     server = None if query["server"] is None else ServerId(query["server"])
@@ -86,7 +86,7 @@ async def jobs(asked: Asked) -> dict[str, Any]:
     query=(FOLLOW,),
     returns={"success": bool, "job": job_shape},
 )
-async def one(asked: Asked, job: str) -> dict[str, Any] | Relay:
+async def one(asked: AdminRequest, job: str) -> dict[str, Any] | Relay:
     found = asked.system.jobs.get(job)
     return following(found) if asked.query["stream"] else {"success": True, "job": describe(found)}
 
@@ -98,7 +98,7 @@ async def one(asked: Asked, job: str) -> dict[str, Any] | Relay:
     returns={"success": bool, "job": job_shape},
     fails=(409,),
 )
-async def cancel(asked: Asked, job: str) -> dict[str, Any]:
+async def cancel(asked: AdminRequest, job: str) -> dict[str, Any]:
     found = asked.system.jobs.cancel(job, by=asked.by.name)
     asked.note.about(job=found.id, server=found.server, model=found.model)
     if found.state is not JobState.CANCELLED:

@@ -6,12 +6,12 @@ from typing import Any, Final
 
 from actors.system import System
 from fleet.common.ids import ANY_MODEL
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import Each, Said
 from web.admin.models.state import holders, spellings
 from web.http.units import is_healthy
 
-topic = Topic("models", "Models across the fleet.")
+topic = RouteGroup("models", "Models across the fleet.")
 
 POPULAR: Final = {
     "name": str,
@@ -37,7 +37,7 @@ _HOUR: Final = 3600.0
     },
     seed=True,
 )
-async def model_map(asked: Asked) -> dict[str, Any]:
+async def model_map(asked: AdminRequest) -> dict[str, Any]:
     system = asked.system
     names = spellings(system)
     by_server = {
@@ -63,7 +63,7 @@ async def model_map(asked: Asked) -> dict[str, Any]:
     returns={"success": bool, "count": int, "models": [str]},
     seed=True,
 )
-async def all_models(asked: Asked) -> dict[str, Any]:
+async def all_models(asked: AdminRequest) -> dict[str, Any]:
     names = spellings(asked.system)
     listed = {model for cell in asked.system.servers.values() for model in cell.state.models}
     found = sorted(name for model, name in names.items() if model in listed)
@@ -82,7 +82,7 @@ async def all_models(asked: Asked) -> dict[str, Any]:
     },
     seed=True,
 )
-async def fleet_stats(asked: Asked) -> dict[str, Any]:
+async def fleet_stats(asked: AdminRequest) -> dict[str, Any]:
     system = asked.system
     await system.fleet.recorder.catch_up()
     popular = _popular(system)

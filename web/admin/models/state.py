@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from actors.state.servers import ServerCell
     from actors.system import System
     from fleet.scheduling.server_state import Row
-    from web.admin.kit.routes import Asked
+    from web.admin.kit.routes import AdminRequest
 
 
 class Presence(enum.Enum):
@@ -143,7 +143,7 @@ class Where(Section):
     server_id: Annotated[str, Field(max_length=64)] | None = Field(None, description="Only this server.")
 
 
-def server_of(asked: Asked) -> ServerId | None:
+def server_of(asked: AdminRequest) -> ServerId | None:
     """The server that a body of `Where` names. Raises ServerNotFound."""
     if asked.body.server_id is None:
         return None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import BYTES, EPOCH_MS, ISO, MS, Each, Maybe, OneOf, Optional, Said
 from web.admin.models.state import (
     COUNTED,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from actors.state.servers import ServerCell
     from actors.system import System
 
-topic = Topic("model-status", "Which models are in memory.")
+topic = RouteGroup("model-status", "Which models are in memory.")
 
 _WORDS: Final = OneOf(tuple(each.value for each in Presence))
 LOAD_TIME: Final = Said(int, "milliseconds the last load took; 0 if none was seen")
@@ -59,7 +59,7 @@ ON_MAP: Final = {
     returns={"success": bool, "model": str, "status": COUNTED, "servers": [SERVER]},
     seed=True,
 )
-async def status(asked: Asked, model: str) -> dict[str, Any]:
+async def status(asked: AdminRequest, model: str) -> dict[str, Any]:
     system, name = asked.system, wanted(asked.system, model)
     survey = await surveyed(system)
     seen = [(cell, survey.sight(cell, name)) for cell in system.servers.values()]
@@ -103,7 +103,7 @@ def _shown(system: System, cell: ServerCell, sight: Sight) -> dict[str, Any]:
     },
     seed=True,
 )
-async def all_status(asked: Asked) -> dict[str, Any]:
+async def all_status(asked: AdminRequest) -> dict[str, Any]:
     system = asked.system
     survey, names, total = await surveyed(system), spellings(system), len(system.servers)
     models: dict[str, dict[str, Any]] = {}

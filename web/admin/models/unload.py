@@ -10,7 +10,7 @@ from fleet.common.errors import FleetError, ModelNotFound
 from fleet.common.ids import ANY_MODEL, ModelName, ServerId
 from fleet.common.model_names import canonical
 from fleet.models.jobs import JobKind, JobState
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import MS, Maybe, OneOf, Optional, Said
 from web.admin.models.state import Presence, Where, server_of, spelling, spelt, surveyed
 from web.http.units import milliseconds
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from actors.state.servers import ServerCell
     from actors.system import System
 
-topic = Topic("model-unloading", "Taking models out of memory.")
+topic = RouteGroup("model-unloading", "Taking models out of memory.")
 
 WITHIN: Final = 10.0
 """Seconds that an unload waits for its jobs; they go on without it."""
@@ -49,7 +49,7 @@ RESULT: Final = {
     },
     seed=True,
 )
-async def unload(asked: Asked, model: str) -> dict[str, Any]:
+async def unload(asked: AdminRequest, model: str) -> dict[str, Any]:
     system, server, began = asked.system, server_of(asked), trio.current_time()
     asked.note.about(model=model, server=server or "")
     name, cells = await _loaded(system, model, server)

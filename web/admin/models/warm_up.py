@@ -14,7 +14,7 @@ from fleet.common.model_names import canonical
 from fleet.config.schema.types import Section, Whole
 from fleet.models.jobs import JobKind
 from fleet.protocol.go_duration import go_seconds
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import Maybe, OneOf, Optional, Said
 from web.admin.models.state import Presence, Sight, Survey, Where, server_of, size_on, spelling, spelt, surveyed, wanted
 from web.http.units import milliseconds, status_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from actors.state.servers import ServerCell
     from actors.system import System
 
-topic = Topic("model-loading", "Bringing models into memory.")
+topic = RouteGroup("model-loading", "Bringing models into memory.")
 
 PRIORITIES: Final = {"low": -5, "normal": 0, "high": 5}
 """As in the header X-Priority."""
@@ -55,7 +55,7 @@ KeepAlive = Annotated[
 ]
 
 
-class RunnerOptions(Section):
+class WarmUpOptions(Section):
     """The options that decide whether a loaded runner fits a request; what is not given, the server chooses."""
 
     num_ctx: Annotated[Whole, Field(ge=1, le=_LARGE)] | None = None
@@ -78,7 +78,7 @@ class Warmup(Section):
     keep_alive: KeepAlive | None = Field(
         None, description="As Ollama takes it: seconds, or a duration like 30m; negative: for ever."
     )
-    options: RunnerOptions | None = Field(
+    options: WarmUpOptions | None = Field(
         None, description="Runner options, and no others; without it those that clients used most lately."
     )
 
@@ -108,7 +108,7 @@ JOB: Final = {
     fails=(503,),
     seed=True,
 )
-async def warm_up(asked: Asked, model: str) -> dict[str, Any]:
+async def warm_up(asked: AdminRequest, model: str) -> dict[str, Any]:
     system, name = asked.system, wanted(asked.system, model)
     servers = _targets(system, name, asked.body.servers)
     asked.note.about(model=name, server=",".join(servers))
@@ -236,7 +236,7 @@ def _failed(server: ServerId, why: str) -> dict[str, Any]:
     returns={"success": bool, "model": str, "cancelled": int, "message": str, "jobs": [str]},
     seed=True,
 )
-async def cancel(asked: Asked, model: str) -> dict[str, Any]:
+async def cancel(asked: AdminRequest, model: str) -> dict[str, Any]:
     system, server = asked.system, server_of(asked)
     asked.note.about(model=model, server=server or "")
     jobs = system.jobs.of(kind=JobKind.WARM, server=server, model=model, active=True)

@@ -11,7 +11,7 @@ from fleet.config.schema.types import Section, Whole
 from fleet.observability.alerting.alert import Alert
 from fleet.observability.alerting.rules import BY_NAME, IN_APP, RULES, SEVERITIES, Rule
 from web.admin.kit.parameters import Param
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import EPOCH_MS, SECONDS, Each, Maybe, OneOf, Said
 from web.http.units import iso, milliseconds, take_turns
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fleet.observability.alerting.alert_manager import Alerts
     from fleet.observability.alerting.silences import Silence
 
-topic = Topic("alerts", "What the fleet complains about.")
+topic = RouteGroup("alerts", "What the fleet complains about.")
 
 EPOCH: Final = Said(float, "seconds since 1970")
 SEVERITY: Final = OneOf(SEVERITIES)
@@ -109,7 +109,7 @@ class NewSilence(Section):
         "alerts": [ALERT],
     },
 )
-async def alerts(asked: Asked) -> dict[str, Any]:
+async def alerts(asked: AdminRequest) -> dict[str, Any]:
     held, query = asked.system.monitor.alerts, asked.query
     firing = held.firing
     found = _chosen(firing, held, query["state"])
@@ -130,20 +130,20 @@ async def alerts(asked: Asked) -> dict[str, Any]:
 
 
 @topic.get("/alerts/rules", "All rules, with the thresholds in effect.", returns={"success": bool, "rules": [RULE]})
-async def rules(asked: Asked) -> dict[str, Any]:
+async def rules(asked: AdminRequest) -> dict[str, Any]:
     return {"success": True, "rules": [_rule(asked, rule) for rule in RULES]}
 
 
 @topic.post(
     "/alerts/<alert>/ack", "Say that somebody looks after it.", action="acknowledge alert", returns=ONE, fails=(404,)
 )
-async def ack(asked: Asked, alert: str) -> dict[str, Any]:
+async def ack(asked: AdminRequest, alert: str) -> dict[str, Any]:
     asked.note.about(alert=alert)
     return _one(asked.system.monitor.ack(alert, asked.by.name), alert)
 
 
 @topic.delete("/alerts/<alert>/ack", "Take that back.", action="withdraw acknowledgement", returns=ONE, fails=(404,))
-async def unack(asked: Asked, alert: str) -> dict[str, Any]:
+async def unack(asked: AdminRequest, alert: str) -> dict[str, Any]:
     asked.note.about(alert=alert)
     return _one(asked.system.monitor.alerts.unack(alert), alert)
 
@@ -153,7 +153,7 @@ async def unack(asked: Asked, alert: str) -> dict[str, Any]:
     "All that hold, those that end first before others.",
     returns={"success": bool, "silences": [SILENCE]},
 )
-async def silences(asked: Asked) -> dict[str, Any]:
+async def silences(asked: AdminRequest) -> dict[str, Any]:
     held = sorted(asked.system.monitor.alerts.silences, key=lambda silence: silence.until)
     return {"success": True, "silences": [_silence(each) for each in held]}
 
@@ -166,7 +166,7 @@ async def silences(asked: Asked) -> dict[str, Any]:
     returns={"success": bool, "silence": SILENCE},
     fails=(409,),
 )
-async def silence(asked: Asked) -> dict[str, Any]:
+async def silence(asked: AdminRequest) -> dict[str, Any]:
     given: NewSilence = asked.body
     asked.note.about(rule=given.rule)
     rule, until = _known(given), _until(asked, given)
@@ -179,7 +179,7 @@ async def silence(asked: Asked) -> dict[str, Any]:
 
 
 @topic.get("/alerts/silences/<silence>", "One of them.", returns={"success": bool, "silence": SILENCE}, fails=(404,))
-async def one_silence(asked: Asked, silence: str) -> dict[str, Any]:
+async def one_silence(asked: AdminRequest, silence: str) -> dict[str, Any]:
     return _found(asked.system.monitor.alerts.silences.get(silence), silence)
 
 
@@ -190,7 +190,7 @@ async def one_silence(asked: Asked, silence: str) -> dict[str, Any]:
     returns={"success": bool, "silence": SILENCE},
     fails=(404,),
 )
-async def unsilence(asked: Asked, silence: str) -> dict[str, Any]:
+async def unsilence(asked: AdminRequest, silence: str) -> dict[str, Any]:
     asked.note.about(silence=silence)
     return _found(asked.system.monitor.unsilence(silence), silence)
 
@@ -201,7 +201,7 @@ async def unsilence(asked: Asked, silence: str) -> dict[str, Any]:
     action="test alerts",
     returns={**ONE, "webhook": Said(bool, "whether one is configured")},
 )
-async def test(asked: Asked) -> dict[str, Any]:
+async def test(asked: AdminRequest) -> dict[str, Any]:
     fired = asked.system.monitor.test(asked.by.name)
     return {**_one(fired, fired.id), "webhook": bool(asked.system.config.alerts.webhook.url.get_secret_value())}
 
@@ -236,7 +236,7 @@ def _known(given: NewSilence) -> Rule:
     return rule
 
 
-def _until(asked: Asked, given: NewSilence) -> float:
+def _until(asked: AdminRequest, given: NewSilence) -> float:
     """Epoch seconds. Raises BadRequest without an end, with two, and for one that has passed."""
     at = asked.system.fleet.clock.wall()
     if (given.until is None) == (given.minutes is None):
@@ -263,7 +263,7 @@ def _silence(silence: Silence) -> dict[str, Any]:
     }
 
 
-def _rule(asked: Asked, rule: Rule) -> dict[str, Any]:
+def _rule(asked: AdminRequest, rule: Rule) -> dict[str, Any]:
     """In `RULE`'s shape."""
     settings, held = asked.system.config.alerts, asked.system.monitor.alerts
     limit = rule.threshold(settings)

@@ -7,7 +7,7 @@ from typing import Any, Final
 from actors.storage.journal import RECENT, Document
 from fleet.security.roles import Role
 from web.admin.kit.parameters import Param
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import EPOCH_MS, ISO, Each, Maybe, OneOf, Optional, Said
 from web.http.units import iso, milliseconds
 
@@ -41,7 +41,7 @@ _MISSING: Final[Document] = {
 """What stands for a field that a line does not have: one of another version, or of the fleet's own doing."""
 _CHANGE: Final = ("before", "after")
 
-topic = Topic("audit", "Who changed what.")
+topic = RouteGroup("audit", "Who changed what.")
 
 
 @topic.get(
@@ -54,7 +54,7 @@ topic = Topic("audit", "Who changed what.")
     ),
     returns={"success": bool, "count": int, "entries": [LINE], "next": Maybe(int)},
 )
-async def audit(asked: Asked) -> dict[str, Any]:
+async def audit(asked: AdminRequest) -> dict[str, Any]:
     limit = asked.query["limit"]
     lines = await asked.system.fleet.journal.history(limit, asked.query["before"])
     entries = [_shown(line) for line in lines]

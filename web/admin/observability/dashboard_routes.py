@@ -8,7 +8,7 @@ from quart import Response, request
 
 from fleet.security.roles import Role
 from web.admin.kit.parameters import Param
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import ISO, OneOf, Said
 from web.asgi.quart_request import scope
 from web.http import responses
@@ -19,7 +19,7 @@ from web.monitoring.status_page import Doors, View, page
 from web.monitoring.status_style import stylesheet
 from web.security import api_key_auth
 
-topic = Topic("dashboard", "The dashboard port: the status page, and who watches.", root="")
+topic = RouteGroup("dashboard", "The dashboard port: the status page, and who watches.", root="")
 
 _FRAMED: Final = Param("framed", bool, False, "For `/wall`: bare, and it may be framed by pages of ours.")
 _REFRESH: Final = Param("refresh", int, 10, "Seconds until the page is loaded anew; 0 = never.", least=0, most=3600)
@@ -39,7 +39,7 @@ _REFRESH: Final = Param("refresh", int, 10, "Seconds until the page is loaded an
         "monitoring_active": Said(bool, "whether the fleet has been looked at"),
     },
 )
-async def status(asked: Asked) -> dict[str, Any]:
+async def status(asked: AdminRequest) -> dict[str, Any]:
     system = asked.system
     clients, text = sum(system.feed.clients.values()), system.config.ai_status
     return {
@@ -61,7 +61,7 @@ async def status(asked: Asked) -> dict[str, Any]:
     media="text/html",
     query=(_REFRESH,),
 )
-async def root(asked: Asked) -> Response:
+async def root(asked: AdminRequest) -> Response:
     answer = await _page(asked) if _wants_html() else responses.text("Ollama is running")
     answer.headers["Vary"] = "Accept"
     return answer
@@ -74,25 +74,25 @@ def _wants_html() -> bool:
 
 
 @topic.get("/status", "The status page.", role=Role.CLIENT, open=True, media="text/html", query=(_REFRESH, _FRAMED))
-async def status_page(asked: Asked) -> Response:
+async def status_page(asked: AdminRequest) -> Response:
     return await _page(asked)
 
 
 @topic.get(
     "/wall", "The status page for a display that nobody looks after.", role=Role.CLIENT, open=True, media="text/html"
 )
-async def wall(asked: Asked) -> Response:
+async def wall(asked: AdminRequest) -> Response:
     answer = responses.guarded(responses.raw(wall_display.page().encode(), "text/html; charset=utf-8"), "no-cache")
     answer.headers["Content-Security-Policy"] += "; frame-src 'self'"
     return answer
 
 
 @topic.get("/status.css", "How the status page looks.", role=Role.CLIENT, open=True, media="text/css")
-async def style(asked: Asked) -> Response:
+async def style(asked: AdminRequest) -> Response:
     return responses.guarded(responses.raw(stylesheet().encode(), "text/css; charset=utf-8"), "no-cache")
 
 
-async def _page(asked: Asked) -> Response:
+async def _page(asked: AdminRequest) -> Response:
     """Names only for those who may see them elsewhere too."""
     named = asked.by.role >= Role.OPERATOR
     by_pass = api_key_auth.pass_of(scope()) is not None
@@ -105,7 +105,7 @@ async def _page(asked: Asked) -> Response:
     return answer
 
 
-async def _view(asked: Asked, doors: Doors, *, named: bool) -> View:
+async def _view(asked: AdminRequest, doors: Doors, *, named: bool) -> View:
     system = asked.system
     known: dict[str, Any] = {}
     if named:

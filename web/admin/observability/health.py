@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from quart import Response
 
-from fleet.breakers.values import State
+from fleet.breakers.values import BreakerState
 from fleet.security.roles import Role
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import ISO, SECONDS, Each, Maybe, OneOf, Optional, Said
 from web.admin.observability.health_summary import VERDICT, verdict_of
 from web.admin.observability.symptoms import Symptom, symptoms, word_of
@@ -21,8 +21,8 @@ from web.security import api_key_auth
 if TYPE_CHECKING:
     from actors.system import System
 
-topic = Topic("health", "How the fleet is.")
-probes = Topic("probes", "For load balancers and people: needs no key.", root="")
+topic = RouteGroup("health", "How the fleet is.")
+probes = RouteGroup("probes", "For load balancers and people: needs no key.", root="")
 
 RATE_SPAN: Final = 60.0
 """Seconds over which `requestsPerSecond` is taken."""
@@ -69,7 +69,7 @@ OVERVIEW: Final = {
     },
     seed=True,
 )
-async def fleet_health(asked: Asked) -> dict[str, Any]:
+async def fleet_health(asked: AdminRequest) -> dict[str, Any]:
     system = asked.system
     named = asked.by.role >= Role.OPERATOR
     found = symptoms(system, asked.house.settings, named=named)
@@ -102,7 +102,7 @@ async def fleet_health(asked: Asked) -> dict[str, Any]:
         "orchestrator": {**OVERVIEW, "circuitBreakers": Optional(BREAKERS)},
     },
 )
-async def for_people(asked: Asked) -> dict[str, Any]:
+async def for_people(asked: AdminRequest) -> dict[str, Any]:
     system = asked.system
     trusted = api_key_auth.is_trusted(scope(), system.config.security)
     found = symptoms(system, asked.house.settings, named=trusted)
@@ -124,7 +124,7 @@ async def for_people(asked: Asked) -> dict[str, Any]:
     open=True,
     returns={"status": OneOf(("ok",))},
 )
-async def live(asked: Asked) -> dict[str, Any]:
+async def live(asked: AdminRequest) -> dict[str, Any]:
     return {"status": "ok"}
 
 
@@ -136,7 +136,7 @@ async def live(asked: Asked) -> dict[str, Any]:
     returns={"status": OneOf(("ready",)), "healthyServers": int},
     fails=(503,),
 )
-async def ready(asked: Asked) -> dict[str, Any] | Response:
+async def ready(asked: AdminRequest) -> dict[str, Any] | Response:
     system = asked.system
     usable = sum(cell.state.usable for cell in system.servers.values())
     if usable and not system.draining:
@@ -159,7 +159,7 @@ def overview(system: System) -> dict[str, Any]:
         "healthyServers": healthy_servers(system),
         "totalModels": len({model for state in states for model in state.models}),
         "inFlightRequests": system.in_flight,
-        "openCircuitBreakers": sum(state is State.OPEN for _, state, _ in system.breakers.states()),
+        "openCircuitBreakers": sum(state is BreakerState.OPEN for _, state, _ in system.breakers.states()),
     }
 
 

@@ -11,12 +11,12 @@ from typing import Any, Final
 from fleet.common.errors import BadRequest
 from fleet.security.roles import Role
 from web.admin.kit.parameters import Param
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import ISO, Each, Maybe, Optional, Said
 from web.http.units import iso
-from web.process.log_buffer import Kept
+from web.process.log_buffer import BufferedRecord
 
-topic = Topic("logs", "The last log records.")
+topic = RouteGroup("logs", "The last log records.")
 
 LEVELS: Final[Mapping[str, int]] = {
     "debug": logging.DEBUG,
@@ -56,7 +56,7 @@ _EPOCH_MS = re.compile(r"[0-9]{1,15}")
     },
     seed=True,
 )
-async def logs(asked: Asked) -> dict[str, Any]:
+async def logs(asked: AdminRequest) -> dict[str, Any]:
     kept, dropped = asked.house.logs.snapshot()
     found = _last(kept, asked.query)
     return {
@@ -76,18 +76,18 @@ async def logs(asked: Asked) -> dict[str, Any]:
     returns={"success": bool, "message": str, "removed": int},
     seed=True,
 )
-async def clear(asked: Asked) -> dict[str, Any]:
+async def clear(asked: AdminRequest) -> dict[str, Any]:
     return {"success": True, "message": "Logs cleared", "removed": asked.house.logs.clear()}
 
 
-def _last(kept: list[Kept], query: Mapping[str, Any]) -> list[Kept]:
+def _last(kept: list[BufferedRecord], query: Mapping[str, Any]) -> list[BufferedRecord]:
     """The newest that pass, oldest first."""
     passing = _passing(reversed(kept), query)
     newest = [each for each, _ in zip(passing, range(query["limit"]), strict=False)]
     return newest[::-1]
 
 
-def _passing(kept: Iterable[Kept], query: Mapping[str, Any]) -> Iterator[Kept]:
+def _passing(kept: Iterable[BufferedRecord], query: Mapping[str, Any]) -> Iterator[BufferedRecord]:
     least, logger, request = LEVELS[query["level"]], query["logger"], query["requestId"]
     since = None if query["since"] is None else moment(query["since"])
     for each in kept:
@@ -110,7 +110,7 @@ def moment(text: str) -> float:
         raise BadRequest("since must be a moment in ISO 8601 or in milliseconds since 1970") from None
 
 
-def _shown(kept: Kept) -> dict[str, Any]:
+def _shown(kept: BufferedRecord) -> dict[str, Any]:
     shown = {
         "timestamp": iso(kept.at),
         "level": kept.word,

@@ -15,7 +15,7 @@ import trio
 
 from fleet.common.ids import ANY_MODEL, Pair, ServerId
 from fleet.observability.statistics.aggregates import Sums
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import EPOCH_MS, SHARE, Each, OneOf, Said
 from web.admin.observability import window_figures
 from web.admin.observability.pair_metrics import PAIR, RANGE, range_of, shown, windows_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from actors.state.servers import ServerCell
     from actors.system import System
 
-topic = Topic("metrics", "Figures of finished requests.")
+topic = RouteGroup("metrics", "Figures of finished requests.")
 
 GLOBAL: Final = {
     "totalRequests": int,
@@ -81,7 +81,7 @@ class _Server:
     },
     seed=True,
 )
-async def metrics(asked: Asked) -> dict[str, Any]:
+async def metrics(asked: AdminRequest) -> dict[str, Any]:
     system, span = asked.system, range_of(asked.query["timeRange"])
     await system.fleet.recorder.catch_up()
     start, sums = system.fleet.tally.window(span)

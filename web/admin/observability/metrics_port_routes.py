@@ -18,7 +18,7 @@ from fleet.observability.statistics.time_windows import span_of
 from fleet.scheduling.server_state import Admin, Health
 from fleet.security.roles import Role
 from web.admin.kit.parameters import Param
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import ISO, Maybe, OneOf, Said
 from web.admin.models.figures import MINUTE
 from web.admin.observability.health_summary import VERDICT, verdict_of
@@ -30,7 +30,7 @@ from web.http.units import now_iso
 from web.http.version import own_version
 from web.security import api_key_auth
 
-topic = Topic("monitoring", "On the metrics port: health, and a summary of the figures.", root="")
+topic = RouteGroup("monitoring", "On the metrics port: health, and a summary of the figures.", root="")
 
 ROUTES: Final = """The metrics port of a fleet for Ollama.
 
@@ -69,7 +69,7 @@ HEALTH: Final = {
 
 
 @topic.get("/", "Which routes there are.", role=Role.CLIENT, open=True, returns=str, media="text/plain")
-async def root(asked: Asked) -> Response:
+async def root(asked: AdminRequest) -> Response:
     return responses.text(ROUTES)
 
 
@@ -82,7 +82,7 @@ async def root(asked: Asked) -> Response:
     returns=HEALTH,
     fails=(503,),
 )
-async def health(asked: Asked) -> Response:
+async def health(asked: AdminRequest) -> Response:
     system = asked.system
     found = symptoms(system, asked.house.settings, named=False)
     word = word_of(found)
@@ -104,7 +104,7 @@ async def health(asked: Asked) -> Response:
 @topic.get(
     "/health/live", "Whether the process answers.", role=Role.CLIENT, open=True, returns={"status": OneOf(("ok",))}
 )
-async def live(asked: Asked) -> dict[str, Any]:
+async def live(asked: AdminRequest) -> dict[str, Any]:
     return {"status": "ok"}
 
 
@@ -117,7 +117,7 @@ async def live(asked: Asked) -> dict[str, Any]:
     returns={"status": OneOf(("ready",))},
     fails=(503,),
 )
-async def ready(asked: Asked) -> Response:
+async def ready(asked: AdminRequest) -> Response:
     well = word_of(symptoms(asked.system, asked.house.settings, named=False)) in _WELL
     return responses.json({"status": "ready" if well else "not_ready"}, 200 if well else 503)
 
@@ -129,7 +129,7 @@ async def ready(asked: Asked) -> Response:
     query=(WINDOW,),
     returns=SUMMARY,
 )
-async def summary(asked: Asked) -> dict[str, Any]:
+async def summary(asked: AdminRequest) -> dict[str, Any]:
     window = asked.query["window"]
     found = await summarised(asked.system, _span(window))
     found["window"]["span"] = window

@@ -12,13 +12,13 @@ from fleet.common.model_names import canonical
 from fleet.observability.statistics.aggregates import Sums
 from fleet.observability.statistics.time_windows import span_of
 from web.admin.kit.parameters import Param
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import EPOCH_MS, SHARE, Maybe, Optional, Said
 from web.admin.observability import window_figures
 from web.admin.observability.window_figures import MILLIS, rounded
 from web.http.units import milliseconds
 
-topic = Topic("pair_metrics", "Figures of one model on one server.")
+topic = RouteGroup("pair_metrics", "Figures of one model on one server.")
 
 Windows = Mapping[float, tuple[float, Sums]]
 """By their seconds: where each begins on Trio's clock, and its sums."""
@@ -99,7 +99,7 @@ def _streaming(system: System, pair: Pair, name: str) -> dict[str, Any]:
     },
     seed=True,
 )
-async def of_pair(asked: Asked, server: str, model: str) -> dict[str, Any]:
+async def of_pair(asked: AdminRequest, server: str, model: str) -> dict[str, Any]:
     system, span = asked.system, range_of(asked.query["timeRange"])
     await system.fleet.recorder.catch_up()
     pair = _known(system, server, model)

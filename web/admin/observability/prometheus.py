@@ -5,11 +5,11 @@ from __future__ import annotations
 from quart import Response, request
 
 from fleet.security.roles import Role
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.http import responses
 from web.monitoring.exposition import content_type_of, wants_gzip
 
-topic = Topic("prometheus", "For Prometheus.", root="")
+topic = RouteGroup("prometheus", "For Prometheus.", root="")
 
 
 @topic.get(
@@ -19,7 +19,7 @@ topic = Topic("prometheus", "For Prometheus.", root="")
     returns=str,
     media="text/plain",
 )
-async def metrics(asked: Asked) -> Response:
+async def metrics(asked: AdminRequest) -> Response:
     content_type = content_type_of(",".join(request.headers.getlist("Accept")))
     zipped = wants_gzip(",".join(request.headers.getlist("Accept-Encoding")))
     body = await asked.house.exposition.latest(asked.system, content_type, zipped=zipped)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import EPOCH_MS, SECONDS, SHARE, Said
 from web.admin.observability import health, window_figures
 
-topic = Topic("stats", "The fleet in figures.")
+topic = RouteGroup("stats", "The fleet in figures.")
 
 LATELY: Final = 3_600.0
 
@@ -34,7 +34,7 @@ STATS: Final = {
 
 
 @topic.get("/stats", "The fleet in figures.", returns={"success": bool, "stats": STATS}, seed=True)
-async def stats(asked: Asked) -> dict[str, Any]:
+async def stats(asked: AdminRequest) -> dict[str, Any]:
     system = asked.system
     rate = await health.requests_per_second(system)
     _, sums = system.fleet.tally.window(LATELY)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from actors.state.lease import Waiting
+from actors.state.lease import WaitingFor
 from fleet.common.errors import NotFound
 from fleet.security.roles import ANONYMOUS
 from web.admin.kit.parameters import Param
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import EPOCH_MS, Maybe, OneOf, Said
 from web.admin.requests.queue import BY, BY_MODEL, by_model
 from web.http.units import epoch_ms, is_healthy, milliseconds
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from actors.state.lease import Lease
     from actors.state.servers import ServerCell
 
-topic = Topic("inflight", "Requests that run right now.")
+topic = RouteGroup("inflight", "Requests that run right now.")
 
 REQUEST: Final = {
     "id": str,
@@ -63,7 +63,7 @@ SERVER: Final = {
     returns={"success": bool, "total": int, "inFlight": [SERVER]},
     seed=True,
 )
-async def in_flight(asked: Asked) -> dict[str, Any]:
+async def in_flight(asked: AdminRequest) -> dict[str, Any]:
     system, left = asked.system, asked.query["limit"]
     shown = []
     for cell in list(system.servers.values()):
@@ -81,7 +81,7 @@ async def in_flight(asked: Asked) -> dict[str, Any]:
     action="cancel running request",
     returns={"success": bool, "id": str, "cancelled": int},
 )
-async def cancel(asked: Asked, request: str) -> dict[str, Any]:
+async def cancel(asked: AdminRequest, request: str) -> dict[str, Any]:
     asked.note.about(cancelled=request)
     count = asked.system.orders.cancel_running(request)
     if not count:
@@ -132,4 +132,4 @@ def _request(fleet: FleetCell, lease: Lease) -> dict[str, Any]:
 def _limit(fleet: FleetCell, lease: Lease) -> float:
     """Seconds of silence after which a running answer is ended."""
     timeouts = fleet.config.timeouts
-    return timeouts.idle if lease.waiting is Waiting.BACKEND else timeouts.write
+    return timeouts.idle if lease.waiting is WaitingFor.BACKEND else timeouts.write

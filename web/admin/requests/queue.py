@@ -9,7 +9,7 @@ from actors.kit.reply import heard
 from fleet.common.errors import NotFound
 from fleet.security.roles import ANONYMOUS
 from web.admin.kit.parameters import Param
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import EPOCH_MS, ISO, MS, Each, Maybe, Said
 from web.http.units import epoch, iso, milliseconds, take_turns
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from actors.state.servers import ServerCell
     from actors.system import System
 
-topic = Topic("queue", "The waiting lines.")
+topic = RouteGroup("queue", "The waiting lines.")
 
 BY: Final = Said(str, "the name of the key that asked for it; `anonymous` without one")
 STATE: Final = {"paused": bool, "since": ISO, "why": str, "next": str, "by": Maybe(str)}
@@ -61,7 +61,7 @@ FLYING: Final = Each({"total": int, "byModel": BY_MODEL})
     returns={"success": bool, "queue": QUEUE, "inFlight": FLYING},
     seed=True,
 )
-async def queue(asked: Asked) -> dict[str, Any]:
+async def queue(asked: AdminRequest) -> dict[str, Any]:
     system = asked.system
     flying = {
         server: {"total": len(cell.leases), "byModel": by_model(cell)}
@@ -84,7 +84,7 @@ async def queue(asked: Asked) -> dict[str, Any]:
     fails=(503,),
     seed=True,
 )
-async def pause(asked: Asked) -> dict[str, Any]:
+async def pause(asked: AdminRequest) -> dict[str, Any]:
     await heard(asked.system.orders.pause(True, asked.by.name))
     return {"success": True, **_state(asked.system, asked.system.queue_view(0))}
 
@@ -97,7 +97,7 @@ async def pause(asked: Asked) -> dict[str, Any]:
     fails=(503,),
     seed=True,
 )
-async def resume(asked: Asked) -> dict[str, Any]:
+async def resume(asked: AdminRequest) -> dict[str, Any]:
     await heard(asked.system.orders.pause(False, asked.by.name))
     return {"success": True, **_state(asked.system, asked.system.queue_view(0))}
 
@@ -108,7 +108,7 @@ async def resume(asked: Asked) -> dict[str, Any]:
     action="cancel waiting request",
     returns={"success": bool, "id": str, "cancelled": int},
 )
-async def cancel(asked: Asked, request: str) -> dict[str, Any]:
+async def cancel(asked: AdminRequest, request: str) -> dict[str, Any]:
     asked.note.about(cancelled=request)
     count = asked.system.orders.cancel_waiting(request)
     if not count:

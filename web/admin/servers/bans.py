@@ -14,14 +14,14 @@ from fleet.common.model_names import canonical
 from fleet.config.schema.types import Section, Unit, Whole
 from fleet.scheduling.bans import BanKind
 from web.admin.kit.parameters import Param
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import EPOCH_MS, ISO, Maybe, OneOf, Said
 from web.http.units import epoch, epoch_ms, iso, take_turns
 
 if TYPE_CHECKING:
     from fleet.scheduling.bans import Ban
 
-topic = Topic("bans", "Bans (by somebody, until lifted or for a time) and cooldowns (by the fleet, for a while).")
+topic = RouteGroup("bans", "Bans (by somebody, until lifted or for a time) and cooldowns (by the fleet, for a while).")
 
 YEAR_MS: Final = 366 * 24 * 3600 * 1000
 BAN: Final = {
@@ -60,7 +60,7 @@ class NewBan(Section):
     returns={"success": bool, "count": Said(int, "all there are"), "bans": [BAN]},
     seed=True,
 )
-async def bans(asked: Asked) -> dict[str, Any]:
+async def bans(asked: AdminRequest) -> dict[str, Any]:
     fleet, kind = asked.system.fleet, _kind(asked)
     found = [ban for ban in fleet.scheduler.bans.list(fleet.clock.now()) if kind in (None, ban.kind)]
     shown = []
@@ -78,7 +78,7 @@ async def bans(asked: Asked) -> dict[str, Any]:
     returns={"success": bool, "ban": BAN},
     fails=(404, 409, 503),
 )
-async def add(asked: Asked) -> dict[str, Any]:
+async def add(asked: AdminRequest) -> dict[str, Any]:
     body: NewBan = asked.body
     model = canonical(body.model)
     if model == ANY_MODEL:
@@ -94,7 +94,7 @@ async def add(asked: Asked) -> dict[str, Any]:
 @topic.delete(
     "/bans", "Lift everything.", action="lift all bans", query=(_WHICH,), returns=REMOVED, fails=(503,), seed=True
 )
-async def clear(asked: Asked) -> dict[str, Any]:
+async def clear(asked: AdminRequest) -> dict[str, Any]:
     gone = await _lift(asked)
     return _removed(gone, f"Removed {gone} bans" if gone else "No bans to clear")
 
@@ -108,7 +108,7 @@ async def clear(asked: Asked) -> dict[str, Any]:
     fails=(503,),
     seed=True,
 )
-async def clear_server(asked: Asked, server: str) -> dict[str, Any]:
+async def clear_server(asked: AdminRequest, server: str) -> dict[str, Any]:
     asked.note.about(server=server)
     gone = await _lift(asked, ServerId(server))
     if not gone and ServerId(server) not in asked.system.servers:
@@ -125,7 +125,7 @@ async def clear_server(asked: Asked, server: str) -> dict[str, Any]:
     fails=(503,),
     seed=True,
 )
-async def clear_model(asked: Asked, model: str) -> dict[str, Any]:
+async def clear_model(asked: AdminRequest, model: str) -> dict[str, Any]:
     asked.note.about(model=model)
     gone = await _lift(asked, model=canonical(model))
     return _removed(gone, f"Removed {gone} bans for model {model}" if gone else "No bans found for model")
@@ -140,7 +140,7 @@ async def clear_model(asked: Asked, model: str) -> dict[str, Any]:
     fails=(503,),
     seed=True,
 )
-async def remove(asked: Asked, server: str, model: str) -> dict[str, Any]:
+async def remove(asked: AdminRequest, server: str, model: str) -> dict[str, Any]:
     asked.note.about(server=server, model=model)
     gone = await _lift(asked, ServerId(server), canonical(model))
     return _removed(gone, f"Removed {gone} bans for {server}:{model}" if gone else f"No ban found for {server}:{model}")
@@ -164,14 +164,14 @@ def describe(ban: Ban) -> dict[str, Any]:
     }
 
 
-async def _lift(asked: Asked, server: ServerId | None = None, model: ModelName | None = None) -> int:
+async def _lift(asked: AdminRequest, server: ServerId | None = None, model: ModelName | None = None) -> int:
     if model == ANY_MODEL:  # not the name of a model; what is kept away from requests without one stays
         return 0
     gone = await heard(asked.system.orders.lift(server, model, _kind(asked)))
     return len(gone)
 
 
-def _kind(asked: Asked) -> BanKind | None:
+def _kind(asked: AdminRequest) -> BanKind | None:
     word = asked.query["type"]
     return None if word == "all" else BanKind(word)
 

@@ -11,12 +11,12 @@ from fleet.common.errors import BadRequest, Conflict
 from fleet.common.ids import ServerId
 from fleet.config.schema.types import Section, Whole
 from fleet.scheduling.server_state import Admin, Order
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import ISO, Maybe
 from web.admin.servers.views import ADMIN, admin_of
 from web.http.units import epoch, iso
 
-topic = Topic("standing", "What the operator says of a server.")
+topic = RouteGroup("standing", "What the operator says of a server.")
 
 _LONGEST: Final = 366 * 86_400_000
 Moment = Annotated[Whole, Field(ge=0, le=10**14)]
@@ -55,7 +55,7 @@ class Maintenance(Section):
     fails=(409, 503),
     seed=True,
 )
-async def drain(asked: Asked, server: str) -> dict[str, Any]:
+async def drain(asked: AdminRequest, server: str) -> dict[str, Any]:
     state = await _ordered(asked, server, Order.DRAIN, asked.body.reason or "drained by the operator")
     cell = asked.system.cell(ServerId(server))
     by = cell.state.admin_since + asked.system.config.drain_timeout
@@ -77,7 +77,7 @@ async def drain(asked: Asked, server: str) -> dict[str, Any]:
     fails=(409, 503),
     seed=True,
 )
-async def undrain(asked: Asked, server: str) -> dict[str, Any]:
+async def undrain(asked: AdminRequest, server: str) -> dict[str, Any]:
     if asked.system.cell(ServerId(server)).state.admin is Admin.MAINTENANCE:
         raise Conflict(f"server '{server}' is in maintenance", details='end that with {"enabled": false}')
     state = await _ordered(asked, server, Order.ACTIVATE, "undrained by the operator")
@@ -93,7 +93,7 @@ async def undrain(asked: Asked, server: str) -> dict[str, Any]:
     fails=(409, 503),
     seed=True,
 )
-async def maintenance(asked: Asked, server: str) -> dict[str, Any]:
+async def maintenance(asked: AdminRequest, server: str) -> dict[str, Any]:
     given: Maintenance = asked.body
     if given.enabled:
         why = given.reason or "maintenance by the operator"
@@ -113,7 +113,7 @@ async def maintenance(asked: Asked, server: str) -> dict[str, Any]:
     }
 
 
-def _until(asked: Asked, given: Maintenance) -> float:
+def _until(asked: AdminRequest, given: Maintenance) -> float:
     """On the fleet's clock; infinite without an end. Raises BadRequest for two ends, or one that has passed."""
     if given.until is not None and given.duration_ms is not None:
         raise BadRequest("give either until or durationMs, not both")
@@ -126,7 +126,7 @@ def _until(asked: Asked, given: Maintenance) -> float:
     return asked.system.fleet.clock.moment(given.until / 1000)
 
 
-async def _ordered(asked: Asked, server: str, order: Order, why: str, until: float = math.inf) -> dict[str, Any]:
+async def _ordered(asked: AdminRequest, server: str, order: Order, why: str, until: float = math.inf) -> dict[str, Any]:
     asked.note.about(server=server)
     before = asked.system.cell(ServerId(server)).state.admin.value
     await asked.system.ordered(ServerId(server), order, why, asked.by.name, until)

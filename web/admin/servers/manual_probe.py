@@ -9,7 +9,7 @@ import trio
 
 from fleet.common.errors import ServerNotFound
 from fleet.scheduling.server_state import Health
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import MS, Maybe, Said
 from web.http.units import milliseconds, status_of
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from actors.state.servers import ServerCell
     from actors.system import System
 
-topic = Topic("checkup", "A round of probes on demand.")
+topic = RouteGroup("checkup", "A round of probes on demand.")
 
 PATIENCE: Final = 30.0
 """Seconds a round of probes may take at the most."""
@@ -41,7 +41,7 @@ CHECKED: Final = {
     "Probe all servers now, side by side, and wait for the verdicts (30 s at the most).",
     returns={"success": bool, "servers": [CHECKED]},
 )
-async def health_check(asked: Asked) -> dict[str, Any]:
+async def health_check(asked: AdminRequest) -> dict[str, Any]:
     system, limits = asked.system, asked.system.config.health
     within = min(max(limits.tags_timeout, limits.ps_timeout, limits.version_timeout) + 1.0, PATIENCE)
     cells = list(system.servers.values())

@@ -14,7 +14,7 @@ from fleet.config.schema.types import Section
 from fleet.models.jobs import JobKind, JobState
 from fleet.protocol.typed_fields import name_of
 from web.admin.kit.parameters import Param
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import BYTES, Maybe, Optional, Said
 from web.admin.models.jobs import FOLLOW, describe, following, job_shape
 from web.http import responses
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from actors.state.servers import ServerCell
     from fleet.scheduling.server_state import Row
 
-topic = Topic("servermodels", "What one server holds.")
+topic = RouteGroup("servermodels", "What one server holds.")
 
 Name = Annotated[str, Field(min_length=1, max_length=1024)]
 _WAIT: Final = Param("wait", bool, True, "false: answer 202 with the job at once, and let it go on.")
@@ -81,7 +81,7 @@ WORKED: Final = {
     },
     seed=True,
 )
-async def models(asked: Asked, server: str) -> dict[str, Any]:
+async def models(asked: AdminRequest, server: str) -> dict[str, Any]:
     cell = asked.system.cell(ServerId(server))
     state = cell.state
     return {
@@ -104,7 +104,7 @@ async def models(asked: Asked, server: str) -> dict[str, Any]:
     fails=_FAILS,
     seed=True,
 )
-async def pull(asked: Asked, server: str) -> dict[str, Any] | Response:
+async def pull(asked: AdminRequest, server: str) -> dict[str, Any] | Response:
     job = _start(asked, JobKind.PULL, server, asked.body.model, _options(asked.body))
     return await _answer(asked, job, "pulled", details={"status": "success"})
 
@@ -120,7 +120,7 @@ async def pull(asked: Asked, server: str) -> dict[str, Any] | Response:
     fails=_FAILS,
     seed=True,
 )
-async def copy(asked: Asked, server: str) -> dict[str, Any] | Response:
+async def copy(asked: AdminRequest, server: str) -> dict[str, Any] | Response:
     model, source = asked.body.model, asked.body.source_server_id
     target = _known(asked, "target", server)
     origin = None if source is None else _known(asked, "source", source)
@@ -143,7 +143,7 @@ async def copy(asked: Asked, server: str) -> dict[str, Any] | Response:
     fails=_FAILS,
     seed=True,
 )
-async def delete(asked: Asked, server: str, model: str) -> dict[str, Any] | Response:
+async def delete(asked: AdminRequest, server: str, model: str) -> dict[str, Any] | Response:
     return await _answer(asked, _start(asked, JobKind.DELETE, server, model), "deleted")
 
 
@@ -154,14 +154,14 @@ def _options(body: PullBody) -> dict[str, Any]:
     return {"insecure": True} if body.insecure else {}
 
 
-def _start(asked: Asked, kind: JobKind, server: str, model: str, options: dict[str, Any] | None = None) -> Job:
+def _start(asked: AdminRequest, kind: JobKind, server: str, model: str, options: dict[str, Any] | None = None) -> Job:
     asked.note.about(server=server, model=model)
     job = asked.system.jobs.start(kind, ServerId(server), model, by=asked.by.name, options=options)
     asked.note.about(job=job.id)
     return job
 
 
-async def _answer(asked: Asked, job: Job, done: str, **more: Any) -> dict[str, Any] | Response:
+async def _answer(asked: AdminRequest, job: Job, done: str, **more: Any) -> dict[str, Any] | Response:
     """What the caller asked to see: every step, the end, or only that it has begun."""
     if asked.query["stream"]:
         return following(job)
@@ -192,7 +192,7 @@ def _failure(job: Job) -> FleetError:
 # ---- small things
 
 
-def _known(asked: Asked, which: str, server: str) -> ServerCell:
+def _known(asked: AdminRequest, which: str, server: str) -> ServerCell:
     cell = asked.system.servers.get(ServerId(server))
     if cell is None:
         raise ServerNotFound(f"{which} server '{server[:100]}' not found")

@@ -19,7 +19,7 @@ from fleet.config.schema.urls import hint
 from fleet.security.roles import Role
 from web.admin.kit.json_body import json_object
 from web.admin.kit.parameters import Param, body_of
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import Said
 from web.admin.servers.views import SERVER, describe
 from web.http.units import take_turns
@@ -38,7 +38,7 @@ TAKEN: Final = {
     "hints": Said([str], "what was taken, and is probably not what was meant"),
 }
 
-topic = Topic("servers", "The servers of the fleet.")
+topic = RouteGroup("servers", "The servers of the fleet.")
 
 
 class Taken(Conflict):
@@ -65,7 +65,7 @@ class ServerPatch(Section):
     returns={"success": bool, "count": int, "servers": [SERVER], "setAside": SET_ASIDE},
     seed=True,
 )
-async def all_servers(asked: Asked) -> dict[str, Any]:
+async def all_servers(asked: AdminRequest) -> dict[str, Any]:
     fleet = asked.system.fleet
     shown = []
     for number, cell in enumerate(list(fleet.servers.values())):
@@ -76,7 +76,7 @@ async def all_servers(asked: Asked) -> dict[str, Any]:
 
 
 @topic.get("/servers/<server>", "One server.", returns={"success": bool, "server": SERVER})
-async def one_server(asked: Asked, server: str) -> dict[str, Any]:
+async def one_server(asked: AdminRequest, server: str) -> dict[str, Any]:
     return {"success": True, "server": describe(asked.system.fleet, asked.system.cell(ServerId(server)))}
 
 
@@ -91,7 +91,7 @@ async def one_server(asked: Asked, server: str) -> dict[str, Any]:
     fails=(409,),
     seed=True,
 )
-async def add(asked: Asked) -> dict[str, Any]:
+async def add(asked: AdminRequest) -> dict[str, Any]:
     system = asked.system
     given, ignored = known_server(await json_object())
     spec = _spec(given)
@@ -119,7 +119,7 @@ async def add(asked: Asked) -> dict[str, Any]:
     fails=(409, 503),
     seed=True,
 )
-async def remove(asked: Asked, server: str) -> dict[str, Any]:
+async def remove(asked: AdminRequest, server: str) -> dict[str, Any]:
     asked.note.about(server=server)
     aside = ("server", server) in asked.system.fleet.journal.aside
     if ServerId(server) not in asked.system.servers and not aside:
@@ -139,7 +139,7 @@ async def remove(asked: Asked, server: str) -> dict[str, Any]:
     fails=(409,),
     seed=True,
 )
-async def change(asked: Asked, server: str) -> dict[str, Any]:
+async def change(asked: AdminRequest, server: str) -> dict[str, Any]:
     system = asked.system
     asked.note.about(server=server)
     given, ignored = known_server(await json_object())

@@ -16,7 +16,7 @@ _SHARE: Final = 3
 """One token of so many is a thought, if the client asks for thoughts."""
 
 
-class Kind(enum.Enum):
+class TokenKind(enum.Enum):
     """What one token belongs to."""
 
     THOUGHT = "thinking"
@@ -25,18 +25,18 @@ class Kind(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class AnswerParts:
     """How the tokens of one answer are shared out. `serial` tells the calls of a server apart."""
 
     thoughts: int = 0
     call: ToolCall | None = None
     serial: int = 0
 
-    def kind(self, index: int) -> Kind:
+    def kind(self, index: int) -> TokenKind:
         """Of the token at this place. The tokens of a call are not shown one by one: Ollama parses it first."""
         if index < self.thoughts:
-            return Kind.THOUGHT
-        return Kind.WORD if self.call is None else Kind.CALL
+            return TokenKind.THOUGHT
+        return TokenKind.WORD if self.call is None else TokenKind.CALL
 
     def split(self, tokens: tuple[str, ...]) -> tuple[str, str]:
         """The thoughts and the words of a whole answer."""
@@ -53,10 +53,10 @@ class Parts:
         return "" if self.call is None else orjson.dumps(dict(self.call.arguments)).decode()
 
 
-def parts_of(tokens: tuple[str, ...], serial: int, *, think: bool, call: ToolCall | None) -> Parts:
+def parts_of(tokens: tuple[str, ...], serial: int, *, think: bool, call: ToolCall | None) -> AnswerParts:
     """Share out the tokens of an answer. Thoughts alone are no answer: the last token is something else."""
     thoughts = min(max(1, len(tokens) // _SHARE), len(tokens) - 1) if think and tokens else 0
-    return Parts(thoughts, call, serial)
+    return AnswerParts(thoughts, call, serial)
 
 
 def call_for(request: dict[str, Any]) -> ToolCall | None:

@@ -11,7 +11,7 @@ import trio
 
 from web.simulator.engine.errors import error_answer
 from web.simulator.engine.faults import Plan
-from web.simulator.engine.host import Seen, SimHost
+from web.simulator.engine.host import SeenRequest, SimHost
 from web.simulator.engine.streams import reset
 
 _READ: Final = 65536
@@ -24,11 +24,17 @@ class ConnectionOver(Exception):
     """The connection is of no more use: reset by a fault, or left by the client."""
 
 
-class Exchange:
+class SimulatedExchange:
     """The server's half of one request. `body` is complete unless the route reads it itself (`read_some`)."""
 
     def __init__(
-        self, host: SimHost, conn: h11.Connection, stream: trio.abc.Stream, request: h11.Request, seen: Seen, plan: Plan
+        self,
+        host: SimHost,
+        conn: h11.Connection,
+        stream: trio.abc.Stream,
+        request: h11.Request,
+        seen: SeenRequest,
+        plan: Plan,
     ) -> None:
         self.host = host
         self.seen = seen

@@ -14,12 +14,12 @@ import trio
 
 from fleet.simulator import ModelFile, Profile, Runner, SimServer, Work, parse_models
 from web.simulator.engine.faults import FaultBook
-from web.simulator.engine.run import Run
+from web.simulator.engine.run import JobRun
 from web.simulator.engine.streams import reset
 
 
 @dataclass(slots=True)
-class Seen:
+class SeenRequest:
     """One request as it arrived. Times are on Trio's clock; `body` is capped at `SimHost.BODY_KEPT` bytes."""
 
     method: str
@@ -55,7 +55,7 @@ class SimHost:
         self.id = id
         self.server = server
         self.faults = FaultBook(random.Random(seed), self.now)
-        self.requests: deque[Seen] = deque(maxlen=10_000)
+        self.requests: deque[SeenRequest] = deque(maxlen=10_000)
         self.requests_seen = 0
         self.open_connections = 0
         self.active_requests = 0
@@ -78,9 +78,9 @@ class SimHost:
             self._wall_zero = time.time() - self.now()
         return self._wall_zero + self.now()
 
-    def begin(self, work: Work) -> Run:
+    def begin(self, work: Work) -> JobRun:
         """Submit work. Raises `Busy`. Use as a context manager: leaving the block early gives the work up."""
-        return Run(self.server, work)
+        return JobRun(self.server, work)
 
     def began(self) -> None:
         self.active_requests += 1
@@ -94,7 +94,7 @@ class SimHost:
         for stream in tuple(self.streams):
             reset(stream)
 
-    def seen(self, path: str) -> list[Seen]:
+    def seen(self, path: str) -> list[SeenRequest]:
         """The recorded requests for a path, oldest first."""
         return [request for request in self.requests if request.path == path]
 

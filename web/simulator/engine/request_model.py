@@ -7,11 +7,13 @@ from typing import Any, Protocol
 
 from fleet.simulator import Ask, ModelFile, Stats, keep_alive_seconds, work_for
 from web.simulator.engine.errors import ApiError
-from web.simulator.engine.exchange import Exchange, Headers
-from web.simulator.engine.run import Run, RunnerGone
+from web.simulator.engine.exchange import Headers, SimulatedExchange
+from web.simulator.engine.run import JobRun, RunnerGone
 
 
-def find_model(exchange: Exchange, name: str, capability: str, text: str = "model '{}' not found") -> ModelFile:
+def find_model(
+    exchange: SimulatedExchange, name: str, capability: str, text: str = "model '{}' not found"
+) -> ModelFile:
     """The installed model of that name. Raises `ApiError` 404 with `text`, or 400 if it cannot do that."""
     file = exchange.host.server.shelf.find(name)
     if file is None:
@@ -22,7 +24,7 @@ def find_model(exchange: Exchange, name: str, capability: str, text: str = "mode
     return file
 
 
-def keep_alive(exchange: Exchange, request: dict[str, Any]) -> float:
+def keep_alive(exchange: SimulatedExchange, request: dict[str, Any]) -> float:
     """Seconds, from the request or the server's default. Raises `BadDuration`."""
     return keep_alive_seconds(request.get("keep_alive"), exchange.host.server.profile.keep_alive)
 
@@ -60,13 +62,13 @@ def _part(part: Any) -> str:
     return str(part.get("text") or part.get("content") or "")
 
 
-def start(exchange: Exchange, file: ModelFile, ask: Ask) -> Run:
+def start(exchange: SimulatedExchange, file: ModelFile, ask: Ask) -> JobRun:
     """Submit the work; the faults of this request go along. Raises `Busy`, `BadOption`."""
     run = exchange.host.begin(work_for(file, exchange.host.server.profile, ask))
     return with_faults(exchange, run)
 
 
-def with_faults(exchange: Exchange, run: Run) -> Run:
+def with_faults(exchange: SimulatedExchange, run: JobRun) -> JobRun:
     """Let the runner die under this run, if the request's faults say so."""
     if "runner-crash" in exchange.plan:
         run.crash_after = 0
@@ -91,12 +93,12 @@ class Renderer(Protocol):
         """What is said when the runner dies in the middle; may be nothing."""
 
 
-def reason_of(run: Run) -> str:
+def reason_of(run: JobRun) -> str:
     """`stop` or `length`."""
     return "length" if run.job.work.length_limited else "stop"
 
 
-async def stream_answer(exchange: Exchange, run: Run, renderer: Renderer) -> None:
+async def stream_answer(exchange: SimulatedExchange, run: JobRun, renderer: Renderer) -> None:
     """Answer token by token. Raises `RunnerGone` only while no header was sent."""
     await run.ready()
     await exchange.open(200, renderer.content_type, renderer.headers)
@@ -111,7 +113,7 @@ async def stream_answer(exchange: Exchange, run: Run, renderer: Renderer) -> Non
         await exchange.end(final)
 
 
-async def whole_answer(run: Run) -> tuple[str, Stats, str]:
+async def whole_answer(run: JobRun) -> tuple[str, Stats, str]:
     """Text, statistics and reason of an answer that is not streamed. Raises `RunnerGone`."""
     await run.ready()
     for index in (0, run.crash_after or 0, len(run.tokens) - 1):

@@ -16,7 +16,7 @@ class RunnerGone(Exception):
     """The runner died with this job on it."""
 
 
-class Run:
+class JobRun:
     """One job under way. No driver is needed: every timer a job waits for is its own, or somebody notifies it."""
 
     def __init__(self, server: SimServer, work: Work) -> None:
@@ -29,7 +29,7 @@ class Run:
     def _stir(self) -> None:
         self._stirred.set()
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> JobRun:
         return self
 
     def __exit__(

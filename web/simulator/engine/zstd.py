@@ -7,13 +7,13 @@ from typing import Final
 import zstandard
 
 from web.simulator.engine.errors import ApiError
-from web.simulator.engine.exchange import Exchange
+from web.simulator.engine.exchange import SimulatedExchange
 
 _LIMIT: Final = 20 * 1024 * 1024
 _WINDOW: Final = 8 * 1024 * 1024
 
 
-def decompress(exchange: Exchange) -> None:
+def decompress(exchange: SimulatedExchange) -> None:
     """Replace a zstd body by what it holds. Raises `ApiError` 400."""
     if not exchange.path.startswith("/v1/") or exchange.seen.header("content-encoding") != "zstd":
         return

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from fleet.simulator import Ask, Stats, answer
-from web.simulator.engine.answer_parts import Kind, Parts, call_for, parts_of
+from web.simulator.engine.answer_parts import AnswerParts, TokenKind, call_for, parts_of
 from web.simulator.engine.errors import ApiError, go_json
-from web.simulator.engine.exchange import Exchange, Headers
+from web.simulator.engine.exchange import Headers, SimulatedExchange
 from web.simulator.engine.go_json import MESSAGES
 from web.simulator.engine.request_model import find_model, prompt_of, start, stream_answer, text_of, whole_answer
 from web.simulator.ollama_api.openai import JSON, read_v1
 
 
-async def messages(exchange: Exchange) -> None:
+async def messages(exchange: SimulatedExchange) -> None:
     """POST /v1/messages. `max_tokens` is an upper limit here, since every client must send one."""
     request, name = read_v1(exchange, "MessagesRequest", MESSAGES)
     limit, turns = request.get("max_tokens") or 0, request.get("messages") or []
@@ -50,10 +50,10 @@ class _Events:
     content_type = "text/event-stream"
     headers: Headers = (("Cache-Control", "no-cache"),)
 
-    def __init__(self, exchange: Exchange, name: str, prompt_tokens: int, parts: Parts) -> None:
+    def __init__(self, exchange: SimulatedExchange, name: str, prompt_tokens: int, parts: AnswerParts) -> None:
         self._prompt_tokens = prompt_tokens
         self._parts = parts
-        self._open: Kind | None = None
+        self._open: TokenKind | None = None
         self._block = -1
         self._base = {
             "id": f"msg_sim_{exchange.host.requests_seen}",
@@ -65,9 +65,9 @@ class _Events:
     def token(self, text: str, index: int) -> bytes:
         opening = self._opening() if index == 0 else b""
         kind = self._parts.kind(index)
-        if kind is Kind.CALL:
+        if kind is TokenKind.CALL:
             return opening
-        key = "thinking" if kind is Kind.THOUGHT else "text"
+        key = "thinking" if kind is TokenKind.THOUGHT else "text"
         return opening + self._enter(kind, self._empty(kind)) + self._delta(f"{key}_delta", **{key: text})
 
     def _opening(self) -> bytes:
@@ -81,7 +81,7 @@ class _Events:
         }
         return event("message_start", message=message)
 
-    def _enter(self, kind: Kind, block: dict[str, Any]) -> bytes:
+    def _enter(self, kind: TokenKind, block: dict[str, Any]) -> bytes:
         """The block of this kind, opened unless it is open already."""
         if self._open is kind:
             return b""
@@ -95,17 +95,17 @@ class _Events:
     def _delta(self, kind: str, **fields: str) -> bytes:
         return event("content_block_delta", index=self._block, delta={"type": kind, **fields})
 
-    def _empty(self, kind: Kind) -> dict[str, Any]:
+    def _empty(self, kind: TokenKind) -> dict[str, Any]:
         """A block of this kind before anything is in it."""
-        if kind is Kind.CALL:
+        if kind is TokenKind.CALL:
             assert self._parts.call is not None
             return {"type": "tool_use", "id": self._parts.call_id, "name": self._parts.call.name, "input": {}}
-        return {"type": "text", "text": ""} if kind is Kind.WORD else {"type": "thinking", "thinking": ""}
+        return {"type": "text", "text": ""} if kind is TokenKind.WORD else {"type": "thinking", "thinking": ""}
 
     def final(self, stats: Stats, reason: str) -> bytes:
         called = b""
         if self._parts.call is not None:
-            called = self._enter(Kind.CALL, self._empty(Kind.CALL))
+            called = self._enter(TokenKind.CALL, self._empty(TokenKind.CALL))
             called += self._delta("input_json_delta", partial_json=self._parts.arguments)
         delta = {"stop_reason": self._stop_reason(reason), "stop_sequence": None}
         usage = {"input_tokens": stats.prompt_tokens, "output_tokens": stats.tokens}
@@ -125,7 +125,7 @@ class _Events:
         if (call := self._parts.call) is None:
             blocks.append({"type": "text", "text": text})
         else:
-            blocks.append({**self._empty(Kind.CALL), "input": call.arguments})
+            blocks.append({**self._empty(TokenKind.CALL), "input": call.arguments})
         return {
             **self._base,
             "content": blocks,

@@ -7,7 +7,7 @@ from typing import Final
 
 from fleet.simulator import Ask
 from web.simulator.engine.errors import ApiError, go_json
-from web.simulator.engine.exchange import Exchange
+from web.simulator.engine.exchange import SimulatedExchange
 from web.simulator.engine.request_model import find_model, start, whole_answer
 from web.simulator.ollama_api.openai import JSON
 
@@ -16,7 +16,7 @@ _NAME: Final = re.compile(rb'(?<!file)name="([^"]*)"')
 _LIMIT: Final = 25 * 1024 * 1024
 
 
-async def transcriptions(exchange: Exchange) -> None:
+async def transcriptions(exchange: SimulatedExchange) -> None:
     """POST /v1/audio/transcriptions; needs a model with the `audio` capability (`whisper` in its name)."""
     fields = _form(exchange)
     name = fields.get("model", b"").decode("utf-8", "replace")
@@ -36,7 +36,7 @@ async def transcriptions(exchange: Exchange) -> None:
         await exchange.reply(200, go_json({"text": text}) + b"\n", JSON)
 
 
-def _form(exchange: Exchange) -> dict[str, bytes]:
+def _form(exchange: SimulatedExchange) -> dict[str, bytes]:
     found = _BOUNDARY.search(exchange.seen.header("content-type") or "")
     if found is None:
         raise ApiError(400, "failed to parse multipart form")

@@ -12,7 +12,7 @@ import trio
 from fleet.simulator import ModelFile, model_file, short_name
 from fleet.simulator.files import sha256
 from web.simulator.engine.errors import ApiError, go_json
-from web.simulator.engine.exchange import Exchange
+from web.simulator.engine.exchange import SimulatedExchange
 from web.simulator.engine.go_json import read_object
 
 _DIGEST: Final = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
@@ -21,12 +21,12 @@ _STEPS: Final = 4
 """Progress lines per digest."""
 
 
-async def head(exchange: Exchange) -> None:
+async def head(exchange: SimulatedExchange) -> None:
     """Whether a blob is there."""
     await exchange.reply(200 if _digest(exchange) in exchange.host.blobs else 404)
 
 
-async def upload(exchange: Exchange) -> None:
+async def upload(exchange: SimulatedExchange) -> None:
     """Take a blob: hash it, keep the digest only. One that is there already is refused unread, as Ollama does."""
     digest = _digest(exchange)
     if digest in exchange.host.blobs:
@@ -44,7 +44,7 @@ async def upload(exchange: Exchange) -> None:
     await exchange.reply(201)
 
 
-def _digest(exchange: Exchange) -> str:
+def _digest(exchange: SimulatedExchange) -> str:
     digest = exchange.last_segment
     if not _DIGEST.fullmatch(digest):
         exchange.drain = exchange.method == "POST"
@@ -55,7 +55,7 @@ def _digest(exchange: Exchange) -> str:
 class _Progress:
     """Status lines, streamed or only the last of them."""
 
-    def __init__(self, exchange: Exchange, request: dict[str, Any]) -> None:
+    def __init__(self, exchange: SimulatedExchange, request: dict[str, Any]) -> None:
         self._exchange = exchange
         self._streams = request.get("stream") is not False
 
@@ -81,7 +81,7 @@ class _Progress:
         await self._exchange.end(go_json({"error": text}) + b"\n")
 
 
-async def pull(exchange: Exchange) -> None:
+async def pull(exchange: SimulatedExchange) -> None:
     """Download from a registry that has every model whose name does not contain `missing`."""
     request = read_object(exchange.body, name="PullRequest", empty="missing request body")
     name = short_name(_name(request))
@@ -100,7 +100,7 @@ async def pull(exchange: Exchange) -> None:
     await progress.end()
 
 
-async def _download(exchange: Exchange, progress: _Progress, file: ModelFile, seconds: float) -> None:
+async def _download(exchange: SimulatedExchange, progress: _Progress, file: ModelFile, seconds: float) -> None:
     layers = [(file.weights, file.size), (sha256(f"template {file.name}"), 1500), (sha256(f"config {file.name}"), 485)]
     for digest, total in layers:
         for step in range(1, _STEPS + 1):
@@ -109,7 +109,7 @@ async def _download(exchange: Exchange, progress: _Progress, file: ModelFile, se
             await progress.say(status=status, digest=f"sha256:{digest}", total=total, completed=completed)
 
 
-async def push(exchange: Exchange) -> None:
+async def push(exchange: SimulatedExchange) -> None:
     """Upload to that registry: errors come inside the stream even for unknown models."""
     request = read_object(exchange.body, name="PushRequest", empty="missing request body")
     name = _name(request)
@@ -128,7 +128,7 @@ async def push(exchange: Exchange) -> None:
     await progress.end()
 
 
-async def create(exchange: Exchange) -> None:
+async def create(exchange: SimulatedExchange) -> None:
     """A model from another one, or from uploaded blobs."""
     request = read_object(exchange.body, name="CreateRequest", empty="missing request body")
     name, source = short_name(_name(request)), str(request.get("from") or "")
@@ -151,7 +151,7 @@ async def create(exchange: Exchange) -> None:
     await progress.end()
 
 
-def _created(exchange: Exchange, name: str, source: str, files: dict[str, str]) -> ModelFile | None:
+def _created(exchange: SimulatedExchange, name: str, source: str, files: dict[str, str]) -> ModelFile | None:
     made = exchange.host.wall()
     if files:
         weights = next(iter(files.values())).removeprefix("sha256:")

@@ -7,34 +7,34 @@ from typing import Any
 
 from fleet.simulator import InvalidName, ModelFile, details, name_key, ps_rows, rfc3339, short_name, tags_rows
 from web.simulator.engine.errors import ApiError, go_json
-from web.simulator.engine.exchange import Exchange
+from web.simulator.engine.exchange import SimulatedExchange
 from web.simulator.engine.go_json import read_object
 
 JSON = "application/json; charset=utf-8"
 
 
-async def root(exchange: Exchange) -> None:
+async def root(exchange: SimulatedExchange) -> None:
     await exchange.reply(200, b"Ollama is running", "text/plain; charset=utf-8")
 
 
-async def version(exchange: Exchange) -> None:
+async def version(exchange: SimulatedExchange) -> None:
     await exchange.reply(200, go_json({"version": exchange.host.server.profile.version}), JSON)
 
 
-async def status(exchange: Exchange) -> None:
+async def status(exchange: SimulatedExchange) -> None:
     await exchange.reply(200, go_json({"cloud": {"disabled": True, "source": "env"}}), JSON)
 
 
-async def tags(exchange: Exchange) -> None:
+async def tags(exchange: SimulatedExchange) -> None:
     await exchange.reply(200, go_json({"models": tags_rows(exchange.host.server)}), JSON)
 
 
-async def ps(exchange: Exchange) -> None:
+async def ps(exchange: SimulatedExchange) -> None:
     host = exchange.host
     await exchange.reply(200, go_json({"models": ps_rows(host.server, host.now(), host.wall())}), JSON)
 
 
-async def show(exchange: Exchange) -> None:
+async def show(exchange: SimulatedExchange) -> None:
     """Details of one model; `name` is accepted instead of `model`."""
     request = read_object(exchange.body, name="ShowRequest", empty="missing request body")
     name = request.get("model") or request.get("name") or ""
@@ -64,7 +64,7 @@ def _details(file: ModelFile) -> dict[str, Any]:
     }
 
 
-async def copy(exchange: Exchange) -> None:
+async def copy(exchange: SimulatedExchange) -> None:
     """A second name for the same files."""
     request = read_object(exchange.body, name="CopyRequest", empty="missing request body")
     source, target = str(request.get("source") or ""), str(request.get("destination") or "")
@@ -78,7 +78,7 @@ async def copy(exchange: Exchange) -> None:
     await exchange.reply(200)
 
 
-async def delete(exchange: Exchange) -> None:
+async def delete(exchange: SimulatedExchange) -> None:
     """Forget a name; a loaded runner stays where it is."""
     request = read_object(exchange.body, name="DeleteRequest", empty="missing request body")
     name = str(request.get("model") or request.get("name") or "")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fleet.simulator import Ask, ModelFile, Stats, embedding, embedding_work, rfc3339, stats_of
-from web.simulator.engine.answer_parts import Kind, Parts, call_for, parts_of
+from web.simulator.engine.answer_parts import AnswerParts, TokenKind, call_for, parts_of
 from web.simulator.engine.errors import RUNNER_BROKE, ApiError, go_json
-from web.simulator.engine.exchange import Exchange, Headers
+from web.simulator.engine.exchange import Headers, SimulatedExchange
 from web.simulator.engine.go_json import read_object
 from web.simulator.engine.request_model import (
     as_json,
@@ -19,12 +19,12 @@ from web.simulator.engine.request_model import (
     whole_answer,
     with_faults,
 )
-from web.simulator.engine.run import Run
+from web.simulator.engine.run import JobRun
 
 JSON = "application/json; charset=utf-8"
 
 
-async def generate(exchange: Exchange) -> None:
+async def generate(exchange: SimulatedExchange) -> None:
     """POST /api/generate."""
     request = read_object(exchange.body, name="GenerateRequest", empty="missing request body")
     name = request.get("model") or ""
@@ -35,7 +35,7 @@ async def generate(exchange: Exchange) -> None:
     await _answer(exchange, request, name, f"{system}\n{prompt}" if system and prompt else prompt, "response")
 
 
-async def chat(exchange: Exchange) -> None:
+async def chat(exchange: SimulatedExchange) -> None:
     """POST /api/chat."""
     request = read_object(exchange.body, name="ChatRequest", empty="missing request body")
     name = request.get("model") or ""
@@ -44,7 +44,7 @@ async def chat(exchange: Exchange) -> None:
     await _answer(exchange, request, name, prompt_of(request.get("messages") or ()), "message")
 
 
-async def _answer(exchange: Exchange, request: dict[str, Any], name: str, prompt: str, field: str) -> None:
+async def _answer(exchange: SimulatedExchange, request: dict[str, Any], name: str, prompt: str, field: str) -> None:
     stay = keep_alive(exchange, request)
     file = find_model(exchange, name, "completion" if prompt else _any_capability(exchange, name))
     _check_abilities(file, request, name)
@@ -59,7 +59,7 @@ async def _answer(exchange: Exchange, request: dict[str, Any], name: str, prompt
         await _deliver(exchange, request, run, _Ndjson(exchange, name, field, parts))
 
 
-async def _deliver(exchange: Exchange, request: dict[str, Any], run: Run, lines: _Ndjson) -> None:
+async def _deliver(exchange: SimulatedExchange, request: dict[str, Any], run: JobRun, lines: _Ndjson) -> None:
     if not run.tokens:
         await run.ready()
         await exchange.reply(200, _done(exchange, lines.name, lines.field, {"done_reason": "load"}), JSON)
@@ -70,7 +70,7 @@ async def _deliver(exchange: Exchange, request: dict[str, Any], run: Run, lines:
         await stream_answer(exchange, run, lines)
 
 
-def _any_capability(exchange: Exchange, name: str) -> str:
+def _any_capability(exchange: SimulatedExchange, name: str) -> str:
     """Loading asks nothing of a model."""
     file = exchange.host.server.shelf.find(name)
     return file.capabilities[0] if file else "completion"
@@ -90,7 +90,9 @@ def _said(field: str, text: str = "", thoughts: str = "", calls: list[Any] | Non
     return {"message": {"role": "assistant", "content": text, **more, **({"tool_calls": calls} if calls else {})}}
 
 
-def _done(exchange: Exchange, name: str, field: str, more: dict[str, Any], said: dict[str, Any] | None = None) -> bytes:
+def _done(
+    exchange: SimulatedExchange, name: str, field: str, more: dict[str, Any], said: dict[str, Any] | None = None
+) -> bytes:
     created = rfc3339(exchange.host.wall())
     return go_json({"model": name, "created_at": created, **(said or _said(field)), "done": True, **more})
 
@@ -101,7 +103,7 @@ class _Ndjson:
     content_type = "application/x-ndjson"
     headers: Headers = ()
 
-    def __init__(self, exchange: Exchange, name: str, field: str, parts: Parts) -> None:
+    def __init__(self, exchange: SimulatedExchange, name: str, field: str, parts: AnswerParts) -> None:
         self._exchange = exchange
         self._parts = parts
         self.name = name
@@ -109,9 +111,9 @@ class _Ndjson:
 
     def token(self, text: str, index: int) -> bytes:
         kind = self._parts.kind(index)
-        if kind is Kind.CALL:
+        if kind is TokenKind.CALL:
             return b""
-        return self._line(_said(self.field, thoughts=text) if kind is Kind.THOUGHT else _said(self.field, text))
+        return self._line(_said(self.field, thoughts=text) if kind is TokenKind.THOUGHT else _said(self.field, text))
 
     def _line(self, said: dict[str, Any]) -> bytes:
         created = rfc3339(self._exchange.host.wall())
@@ -156,7 +158,7 @@ def _counts(stats: Stats) -> dict[str, int]:
     return {key: value for key, value in counts.items() if value}
 
 
-async def embed(exchange: Exchange) -> None:
+async def embed(exchange: SimulatedExchange) -> None:
     """POST /api/embed."""
     request = read_object(exchange.body, name="EmbedRequest", empty="missing request body")
     name = request.get("model") or ""
@@ -167,7 +169,7 @@ async def embed(exchange: Exchange) -> None:
     await exchange.reply(200, go_json({"model": name, "embeddings": vectors, **kept}), JSON)
 
 
-async def embeddings(exchange: Exchange) -> None:
+async def embeddings(exchange: SimulatedExchange) -> None:
     """POST /api/embeddings, the old form: one text, one vector, names in exact case."""
     request = read_object(exchange.body, name="EmbeddingRequest", empty="missing request body")
     name, prompt = request.get("model") or "", request.get("prompt") or ""
@@ -188,7 +190,7 @@ def _texts(value: Any) -> list[str]:
 
 
 async def embed_texts(
-    exchange: Exchange, request: dict[str, Any], name: str, texts: list[str]
+    exchange: SimulatedExchange, request: dict[str, Any], name: str, texts: list[str]
 ) -> tuple[list[list[float]], Stats]:
     """The vectors of some texts, once the model has worked for them. Raises `ApiError`, `RunnerGone`, `Busy`."""
     if not name:

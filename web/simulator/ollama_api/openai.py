@@ -7,9 +7,9 @@ import struct
 from typing import Any
 
 from fleet.simulator import Ask, InvalidName, Stats
-from web.simulator.engine.answer_parts import Kind, Parts, call_for, parts_of
+from web.simulator.engine.answer_parts import AnswerParts, TokenKind, call_for, parts_of
 from web.simulator.engine.errors import ApiError, go_json
-from web.simulator.engine.exchange import Exchange, Headers
+from web.simulator.engine.exchange import Headers, SimulatedExchange
 from web.simulator.engine.go_json import OPENAI, Shape, read_object
 from web.simulator.engine.request_model import find_model, prompt_of, start, stream_answer, whole_answer
 from web.simulator.ollama_api.catalog import openai_row
@@ -18,7 +18,7 @@ from web.simulator.ollama_api.ollama import embed_texts
 JSON = "application/json"
 
 
-def read_v1(exchange: Exchange, name: str, shape: Shape = OPENAI) -> tuple[dict[str, Any], str]:
+def read_v1(exchange: SimulatedExchange, name: str, shape: Shape = OPENAI) -> tuple[dict[str, Any], str]:
     """The request and its model's name. Raises `ApiError` 400."""
     request = read_object(exchange.body, name=name, empty="EOF", shape=shape)
     model = request.get("model") or ""
@@ -34,7 +34,7 @@ def sampling(request: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if value is not None}
 
 
-async def chat_completions(exchange: Exchange) -> None:
+async def chat_completions(exchange: SimulatedExchange) -> None:
     """POST /v1/chat/completions."""
     request, name = read_v1(exchange, "ChatCompletionRequest")
     messages = request.get("messages") or []
@@ -45,7 +45,7 @@ async def chat_completions(exchange: Exchange) -> None:
     await _answer(exchange, request, name, prompt_of(messages), _Chunks(exchange, name, request, chat=True), as_json)
 
 
-async def completions(exchange: Exchange) -> None:
+async def completions(exchange: SimulatedExchange) -> None:
     """POST /v1/completions."""
     request, name = read_v1(exchange, "CompletionRequest")
     prompt = str(request.get("prompt") or "")
@@ -53,7 +53,7 @@ async def completions(exchange: Exchange) -> None:
 
 
 async def _answer(
-    exchange: Exchange, request: dict[str, Any], name: str, prompt: str, chunks: _Chunks, as_json: bool = False
+    exchange: SimulatedExchange, request: dict[str, Any], name: str, prompt: str, chunks: _Chunks, as_json: bool = False
 ) -> None:
     file = find_model(exchange, name, "completion")
     if thinks(request) and "thinking" not in file.capabilities:
@@ -86,8 +86,8 @@ class _Chunks:
     content_type = "text/event-stream"
     headers: Headers = ()
 
-    def __init__(self, exchange: Exchange, name: str, request: dict[str, Any], *, chat: bool) -> None:
-        self.parts = Parts()
+    def __init__(self, exchange: SimulatedExchange, name: str, request: dict[str, Any], *, chat: bool) -> None:
+        self.parts = AnswerParts()
         self._chat = chat
         self._usage = bool((request.get("stream_options") or {}).get("include_usage"))
         self._base = {
@@ -100,9 +100,9 @@ class _Chunks:
 
     def token(self, text: str, index: int) -> bytes:
         kind = self.parts.kind(index)
-        if kind is Kind.CALL:
+        if kind is TokenKind.CALL:
             return b""
-        delta = {"content": "", "reasoning": text} if kind is Kind.THOUGHT else {"content": text}
+        delta = {"content": "", "reasoning": text} if kind is TokenKind.THOUGHT else {"content": text}
         return self._chunk({"role": "assistant", **delta} if index == 0 else delta, text)
 
     def _chunk(self, delta: dict[str, Any], text: str = "", reason: str | None = None) -> bytes:
@@ -151,7 +151,7 @@ def usage(stats: Stats) -> dict[str, int]:
     }
 
 
-async def embeddings(exchange: Exchange) -> None:
+async def embeddings(exchange: SimulatedExchange) -> None:
     """POST /v1/embeddings, as floats or as base64 of little-endian float32."""
     request, name = read_v1(exchange, "EmbedRequest")
     given = request.get("input")
@@ -173,13 +173,13 @@ def _packed(vector: list[float]) -> str:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
-async def models(exchange: Exchange) -> None:
+async def models(exchange: SimulatedExchange) -> None:
     """GET /v1/models; `data` is null when there are none."""
     rows = [openai_row(file, file.name) for file in exchange.host.server.shelf]
     await exchange.reply(200, go_json({"object": "list", "data": rows or None}) + b"\n", JSON)
 
 
-async def model(exchange: Exchange) -> None:
+async def model(exchange: SimulatedExchange) -> None:
     """GET /v1/models/:model; the id echoes the path."""
     name = exchange.last_segment
     try:

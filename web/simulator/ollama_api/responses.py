@@ -6,14 +6,14 @@ from typing import Any
 
 from fleet.simulator import Ask, Stats
 from web.simulator.engine.errors import go_json
-from web.simulator.engine.exchange import Exchange, Headers
+from web.simulator.engine.exchange import Headers, SimulatedExchange
 from web.simulator.engine.go_json import RESPONSES
 from web.simulator.engine.request_model import find_model, prompt_of, start, stream_answer, whole_answer
 from web.simulator.ollama_api.anthropic import event
 from web.simulator.ollama_api.openai import JSON, read_v1
 
 
-async def responses(exchange: Exchange) -> None:
+async def responses(exchange: SimulatedExchange) -> None:
     """POST /v1/responses."""
     request, name = read_v1(exchange, "ResponsesRequest", RESPONSES)
     file = find_model(exchange, name, "completion")
@@ -43,7 +43,7 @@ class _Events:
     content_type = "text/event-stream"
     headers: Headers = (("Cache-Control", "no-cache"),)
 
-    def __init__(self, exchange: Exchange, name: str, tokens: tuple[str, ...]) -> None:
+    def __init__(self, exchange: SimulatedExchange, name: str, tokens: tuple[str, ...]) -> None:
         serial = exchange.host.requests_seen
         self._text = "".join(tokens)
         self._item_id = f"msg_sim_{serial}"

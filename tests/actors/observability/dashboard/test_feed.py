@@ -12,12 +12,12 @@ import trio
 import trio.testing
 
 from actors.observability.dashboard.collector import Collector
-from actors.observability.dashboard.feed import Update, Viewer
+from actors.observability.dashboard.feed import Subscriber, Update
 from fleet.common.errors import TooManyClients
 from fleet.common.ids import ModelName, ServerId
 from fleet.config import ServerSpec
 from fleet.observability.dashboard.live_figures import LiveFigures
-from fleet.observability.dashboard.snapshot import State
+from fleet.observability.dashboard.snapshot import FleetSnapshot
 from tests.kit.clients.watching import Replica, Watched, watched
 from tests.kit.fleets.fleet import Client, chat
 
@@ -29,7 +29,7 @@ class Counting:
         self.looks = 0
         real = Collector._collect
 
-        async def counted(collector: Collector, now: float) -> State:
+        async def counted(collector: Collector, now: float) -> FleetSnapshot:
             self.looks += 1
             return await real(collector, now)
 
@@ -277,7 +277,7 @@ async def test_a_crash_of_the_loop_costs_no_viewer(
     async with watched("a") as here:
         real, bugs = Collector._collect, [RuntimeError("a bug")]
 
-        async def crashing(collector: Collector, now: float) -> State:
+        async def crashing(collector: Collector, now: float) -> FleetSnapshot:
             if bugs:
                 raise bugs.pop()
             return await real(collector, now)
@@ -299,14 +299,14 @@ async def test_a_crash_in_the_middle_of_telling_leaves_nobody_with_half_a_state(
         watchers = [here.watch(f"10.0.0.{number}") for number in range(3)]
         watchers[2].viewer.set_rate(0.5)
         await trio.sleep(5.5)
-        real, bugs = Viewer.offer, [RuntimeError("a bug")]
+        real, bugs = Subscriber.offer, [RuntimeError("a bug")]
 
-        def crashing(viewer: Viewer, update: Update) -> int:
+        def crashing(viewer: Subscriber, update: Update) -> int:
             if viewer is watchers[1].viewer and bugs:
                 raise bugs.pop()
             return real(viewer, update)
 
-        monkeypatch.setattr(Viewer, "offer", crashing)
+        monkeypatch.setattr(Subscriber, "offer", crashing)
         here.fleet.cell("a").state.why = "something new"
         await trio.sleep(9)
         assert not bugs

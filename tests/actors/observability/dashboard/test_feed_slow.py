@@ -10,16 +10,16 @@ import orjson
 import trio
 import trio.testing
 
-from actors.observability.dashboard.feed import Update, Viewer
+from actors.observability.dashboard.feed import Subscriber, Update
 from tests.kit.clients.watching import Replica, watched
 
 
-def held(viewer: Viewer) -> int:
+def held(viewer: Subscriber) -> int:
     """Updates that wait for a viewer."""
     return len(viewer._held) + len(viewer._first) + len(viewer._latest)
 
 
-def is_slow(viewer: Viewer) -> bool:
+def is_slow(viewer: Subscriber) -> bool:
     return viewer.slow
 
 
@@ -106,7 +106,7 @@ async def test_however_a_client_behaves_it_never_gets_a_delta_that_does_not_fit(
     async with watched("a", "b") as here:
         viewers = [(here.feed.join(f"10.0.0.{number}", "plain"), Replica()) for number in range(8)]
 
-        async def live(viewer: Viewer, replica: Replica) -> None:
+        async def live(viewer: Subscriber, replica: Replica) -> None:
             while True:
                 with trio.move_on_after(chance.choice((0.1, 1, 20))):
                     replica.take(orjson.loads((await viewer.next()).data))
@@ -136,7 +136,7 @@ async def test_a_crowd_is_not_roused_in_one_turn(autojump_clock: object) -> None
         crowd = [here.feed.join(f"10.0.{number}.1", "plain") for number in range(40)]
         moments: dict[float, int] = {}
 
-        async def read(viewer: Viewer) -> None:
+        async def read(viewer: Subscriber) -> None:
             while True:
                 await viewer.next()
                 now = trio.current_time()

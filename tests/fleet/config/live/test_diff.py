@@ -12,7 +12,7 @@ from fleet.config import Config, ConfigError, Loaded
 from fleet.config.live.diff import Change, amended, diff, only, servers_layer
 from fleet.config.live.restart_keys import KEYS
 from fleet.config.loading.layers import over, overlaid
-from fleet.config.loading.sourced_value import Given
+from fleet.config.loading.sourced_value import SourcedValue
 from tests.fleet.config.config_kit import loaded
 from tests.fleet.config.test_properties import CONFIGS, MARK
 
@@ -97,13 +97,15 @@ def test_a_difference_names_exactly_the_keys_that_a_change_needs(before: Config,
 @given(CONFIGS)
 def test_what_the_api_shows_can_be_sent_back_and_changes_nothing(config: Config) -> None:
     given_all = config.model_dump(exclude_unset=False)
-    start = overlaid(Loaded(config, {}, Given({}, "")), over(Given({}, ""), _tree(given_all)), [], source="f")
+    start = overlaid(
+        Loaded(config, {}, SourcedValue({}, "")), over(SourcedValue({}, ""), _tree(given_all)), [], source="f"
+    )
     new, layer = amended(start, shown(config))
     assert new.config == config
     assert layer.plain() == {}
 
 
-def _tree(plain: Any) -> Given:
+def _tree(plain: Any) -> SourcedValue:
     from fleet.config.loading.sourced_value import from_python
 
     return from_python(plain, "f.yml")

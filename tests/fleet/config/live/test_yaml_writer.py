@@ -15,12 +15,12 @@ from fleet.config import Config, ConfigError, load
 from fleet.config.live.diff import amended, diff, servers_layer
 from fleet.config.live.yaml_writer import draft, saved
 from fleet.config.loading.layers import file_layer
-from fleet.config.loading.sourced_value import Given
+from fleet.config.loading.sourced_value import SourcedValue
 from tests.fleet.config.test_properties import CONFIGS, revealed
 from tests.kit.places import ROOT
 
 SHIPPED = (ROOT / "config.yml").read_text(encoding="utf-8")
-NOTHING = Given({}, "")
+NOTHING = SourcedValue({}, "")
 
 
 def save(

@@ -15,13 +15,13 @@ from fleet.observability.alerting.facts import (
     BreakerFact,
     Culprit,
     Facts,
+    FirstTokenTimes,
+    FleetTrouble,
     ModelFact,
-    Pace,
     QueueFact,
     ServerFact,
     Share,
     Traffic,
-    Trouble,
 )
 from fleet.observability.alerting.rule_wording import cause, words
 from fleet.observability.alerting.rules import IN_APP, RULES
@@ -53,8 +53,8 @@ def host(**more: Any) -> Facts:
     return facts("ok", host=HostSample(1e9, **more))
 
 
-def paces(*seconds: float, count: int = 20) -> dict[str, Pace]:
-    return {f"s{n}": Pace(count, each) for n, each in enumerate(seconds)}
+def paces(*seconds: float, count: int = 20) -> dict[str, FirstTokenTimes]:
+    return {f"s{n}": FirstTokenTimes(count, each) for n, each in enumerate(seconds)}
 
 
 HOLDS: dict[str, list[Facts]] = {
@@ -65,7 +65,7 @@ HOLDS: dict[str, list[Facts]] = {
     "FleetDrainStuck": [replace(facts("draining"), now=NOW + 1_701)],
     "FleetErrorBudgetBurnFast": [burning(20, 2), burning(1000, 51)],
     "FleetErrorBudgetBurnSlow": [traffic(minutes30=Share(100, 3), hours6=Share(1000, 25))],
-    "FleetTTFTHigh": [traffic(first=Pace(10, 5.1))],
+    "FleetTTFTHigh": [traffic(first=FirstTokenTimes(10, 5.1))],
     "FleetServerSlow": [traffic(servers=paces(1.0, 1.0, 4.1))],
     "FleetStreamStalls": [traffic(streams=200, stalls=3), traffic(streams=2, stalls=3)],
     "FleetQueueBacklog": [facts("ok", queue=QueueFact(waiting=1, oldest=NOW - 31, model="m"))],
@@ -78,9 +78,9 @@ HOLDS: dict[str, list[Facts]] = {
     "FleetMemoryHigh": [host(memory_percent=96.0)],
     "FleetDiskFull": [host(disk_percent=91.0)],
     "FleetVRAMNearFull": [host(gpus=(Gpu("0", "card", memory_used=96, memory_total=100),))],
-    "FleetConfigReloadFailed": [facts("ok", reload=Trouble(NOW - 1, "bad"))],
-    "FleetStoreDegraded": [facts("ok", store=Trouble(NOW - 1, "disk full"))],
-    "FleetHistoryDropped": [facts("ok", dropped=Trouble(NOW - 1, "", 12))],
+    "FleetConfigReloadFailed": [facts("ok", reload=FleetTrouble(NOW - 1, "bad"))],
+    "FleetStoreDegraded": [facts("ok", store=FleetTrouble(NOW - 1, "disk full"))],
+    "FleetHistoryDropped": [facts("ok", dropped=FleetTrouble(NOW - 1, "", 12))],
 }
 HOLDS_NOT: dict[str, list[Facts]] = {
     "FleetNoServers": [facts(), facts("ok", "down")],
@@ -99,7 +99,7 @@ HOLDS_NOT: dict[str, list[Facts]] = {
         traffic(minutes30=Share(100, 2), hours6=Share(1000, 900)),
         traffic(minutes30=Share(19, 19), hours6=Share(19, 19)),
     ],
-    "FleetTTFTHigh": [traffic(first=Pace(9, 60.0)), traffic(first=Pace(100, 5.0))],
+    "FleetTTFTHigh": [traffic(first=FirstTokenTimes(9, 60.0)), traffic(first=FirstTokenTimes(100, 5.0))],
     "FleetServerSlow": [
         traffic(servers=paces(1.0, 1.0, 4.0)),
         traffic(servers=paces(0.1, 0.1, 0.45)),
@@ -165,7 +165,7 @@ def test_every_rule_of_the_app_has_a_condition_and_rows_here() -> None:
     [
         ("FleetErrorBudgetBurnFast", burning(20, 2), {"error_rate": 0.1}),
         ("FleetErrorBudgetBurnFast", burning(20, 2), {"error_requests": 21}),
-        ("FleetTTFTHigh", traffic(first=Pace(10, 5.1)), {"first_token": 5.2}),
+        ("FleetTTFTHigh", traffic(first=FirstTokenTimes(10, 5.1)), {"first_token": 5.2}),
         ("FleetServerSlow", traffic(servers=paces(1.0, 1.0, 4.1)), {"slow_ratio": 5.0}),
         ("FleetServerSlow", traffic(servers=paces(1.0, 1.0, 4.1)), {"slow_requests": 21}),
         ("FleetStreamStalls", traffic(streams=200, stalls=3), {"stall_share": 0.02}),

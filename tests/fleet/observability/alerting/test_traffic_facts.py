@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from fleet.breakers.recovery_log import Book
-from fleet.breakers.values import State
+from fleet.breakers.recovery_log import RecoveryLog
+from fleet.breakers.values import BreakerState
 from fleet.common.ids import ModelName, Pair, ServerId
-from fleet.observability.alerting.facts import Culprit, Pace, Share, Traffic
+from fleet.observability.alerting.facts import Culprit, FirstTokenTimes, Share, Traffic
 from fleet.observability.alerting.traffic_facts import (
     ASKED,
     LONG,
@@ -174,13 +174,13 @@ def test_servers_that_are_gone_are_forgotten() -> None:
     counts = Counts()
     counts.note([End(stream=True, tries=(Try(),))], 0.0)
     counts.forget([], 1.0)
-    assert counts.server(A, 1.0) == (Pace(), 0, 0)
+    assert counts.server(A, 1.0) == (FirstTokenTimes(), 0, 0)
 
 
 def test_moves_of_a_breaker_are_counted_over_half_an_hour() -> None:
-    book = Book()
+    book = RecoveryLog()
     for at in (0.0, 100.0, 200.0):
-        book.moved(PAIR, State.CLOSED, State.OPEN, "", at, 1.0)
+        book.moved(PAIR, BreakerState.CLOSED, BreakerState.OPEN, "", at, 1.0)
     assert flaps_of(book.page(A), LONG + 50.0) == {PAIR: 2}
     assert flaps_of(book.page(A), 2 * LONG) == {} == flaps_of(book.page(ServerId("b")), 0.0)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.observability.dashboard.delta import apply, delta
-from fleet.observability.dashboard.snapshot import State, iso, read, snapshot
+from fleet.observability.dashboard.snapshot import FleetSnapshot, iso, read, snapshot
 
 names = st.text(min_size=1, max_size=4)
 lists = st.lists(st.integers(0, 3), max_size=2)
@@ -21,11 +21,11 @@ rows = st.fixed_dictionaries(dict.fromkeys(FIELDS, values))
 
 
 @st.composite
-def states(draw: st.DrawFn) -> State:
+def states(draw: st.DrawFn) -> FleetSnapshot:
     servers = draw(st.dictionaries(names, rows, max_size=5))
     models = tuple(draw(st.lists(names, max_size=4, unique=True)))
     line = st.text(alphabet=" .~#@/x!", min_size=len(models), max_size=len(models))
-    return State(
+    return FleetSnapshot(
         timestamp=draw(st.sampled_from(("t1", "t2"))),
         metrics=draw(st.fixed_dictionaries({"active_requests": values, "avg_latency": values})),
         ollama_status=draw(st.sampled_from(("healthy", "degraded", "unhealthy"))),
@@ -42,17 +42,17 @@ def sent(message: dict[str, Any]) -> Any:
 
 
 @given(states(), states())
-def test_old_and_delta_make_new(old: State, new: State) -> None:
+def test_old_and_delta_make_new(old: FleetSnapshot, new: FleetSnapshot) -> None:
     assert apply(old, sent(delta(old, new))) == new
 
 
 @given(states())
-def test_a_snapshot_is_read_as_what_it_was(state: State) -> None:
+def test_a_snapshot_is_read_as_what_it_was(state: FleetSnapshot) -> None:
     assert read(sent(snapshot(state))) == state
 
 
 @given(states())
-def test_nothing_changed_means_next_to_nothing_sent(state: State) -> None:
+def test_nothing_changed_means_next_to_nothing_sent(state: FleetSnapshot) -> None:
     message = delta(state, state)
     assert (message["fleet"], message["servers"], message["matrix"]) == ({}, {}, {})
     assert "models" not in message
@@ -61,15 +61,15 @@ def test_nothing_changed_means_next_to_nothing_sent(state: State) -> None:
 
 @settings(max_examples=50)
 @given(st.lists(states(), min_size=2, max_size=8))
-def test_a_chain_of_deltas_ends_at_the_last_state(chain: list[State]) -> None:
+def test_a_chain_of_deltas_ends_at_the_last_state(chain: list[FleetSnapshot]) -> None:
     state = read(sent(snapshot(chain[0])))
     for old, new in pairwise(chain):
         state = apply(state, sent(delta(old, new)))
     assert state == chain[-1]
 
 
-def state_of(servers: dict[str, Any], models: tuple[str, ...] = ("m",), **matrix: str) -> State:
-    return State("t", {"active_requests": 0}, "healthy", {"rps": 1.0}, servers, models, matrix)
+def state_of(servers: dict[str, Any], models: tuple[str, ...] = ("m",), **matrix: str) -> FleetSnapshot:
+    return FleetSnapshot("t", {"active_requests": 0}, "healthy", {"rps": 1.0}, servers, models, matrix)
 
 
 def test_null_means_gone_for_a_server_and_unknown_for_a_field() -> None:

@@ -10,8 +10,8 @@ import pytest
 from fleet.breakers.gate import Gate, GateState
 from fleet.common.ids import ModelName, ServerId
 from fleet.config import ServerSpec
-from fleet.observability.dashboard.live_figures import Figures
-from fleet.observability.dashboard.server_rows import Around, Standing, row, standing
+from fleet.observability.dashboard.live_figures import FigureSums
+from fleet.observability.dashboard.server_rows import Around, ServerStatus, row, standing
 from fleet.scheduling.server_state import Admin, Health, ServerState
 
 EPOCH = 1000.0
@@ -36,7 +36,7 @@ def around(**more: Any) -> Around:
 
 DRAINING = {"admin": Admin.DRAINING, "admin_since": 7.0, "admin_why": "by ana"}
 GATES = {ModelName("n"): shut(40.0), ModelName("m"): shut(20.0), ModelName("k"): Gate()}
-COMPLAINT = Standing("warn", "5x slower", 1003.0)
+COMPLAINT = ServerStatus("warn", "5x slower", 1003.0)
 
 
 @pytest.mark.parametrize(
@@ -80,14 +80,14 @@ def test_one_word_for_a_server(fields: dict[str, Any], more: dict[str, Any], exp
 
 def test_a_server_s_row_does_not_name_it_twice() -> None:
     down = server(health=Health.UNHEALTHY, why="a: connection refused by a: 1")
-    assert row(down, around(), Figures(), 60.0, {})["why"] == "connection refused by a: 1"
+    assert row(down, around(), FigureSums(), 60.0, {})["why"] == "connection refused by a: 1"
 
 
 def test_the_figures_of_a_server() -> None:
     rows = {ModelName("m"): {"size_vram": 2**30}, ModelName("n"): {"size_vram": "lots"}, ModelName("o"): {}}
     state = server(models={ModelName("m"): {}, ModelName("n"): {}}, resident=rows)
     state.ledger.open(1, ModelName("m"))
-    shown = row(state, around(), Figures(), 60.0, {ModelName("m"): 2, ModelName("n"): 1, ModelName("elsewhere"): 9})
+    shown = row(state, around(), FigureSums(), 60.0, {ModelName("m"): 2, ModelName("n"): 1, ModelName("elsewhere"): 9})
     assert shown == {
         "state": "ok",
         "why": "answers probes",

@@ -16,17 +16,17 @@ from fleet.observability.alerting.facts import (
     BreakerFact,
     Culprit,
     Facts,
+    FirstTokenTimes,
+    FleetTrouble,
     ModelFact,
-    Pace,
     QueueFact,
     ServerFact,
     Share,
     Traffic,
-    Trouble,
 )
 from fleet.observability.alerting.rules import BY_NAME
-from fleet.observability.health_summary.summary import Level, Verdict
-from fleet.observability.health_summary.summary_rules import IMPROVE, WORSEN, Judge, Seen, judge
+from fleet.observability.health_summary.summary import HealthSummary, Level
+from fleet.observability.health_summary.summary_rules import IMPROVE, WORSEN, Judge, SummaryInput, judge
 
 NOW, EPOCH = 10_000.0, 1_795_000_000.0
 SETTINGS = AlertsSection()
@@ -39,8 +39,8 @@ def facts(*states: str, now: float = NOW, **more: Any) -> Facts:
     return Facts(now=now, at=EPOCH, servers=servers, **more)
 
 
-def seen(*states: str, firing: tuple[Alert, ...] = (), **more: Any) -> Seen:
-    return Seen(facts(*states, **more), SETTINGS, firing)
+def seen(*states: str, firing: tuple[Alert, ...] = (), **more: Any) -> SummaryInput:
+    return SummaryInput(facts(*states, **more), SETTINGS, firing)
 
 
 def alert(rule: str, severity: Any = "warning", **more: Any) -> Alert:
@@ -51,8 +51,10 @@ CULPRIT = Culprit("gpu-042", "backend_unreachable", 8, "m:7b")
 BAD = Traffic(minutes5=Share(125, 9), hours6=Share(10_125, 19), culprit=CULPRIT)
 UNSERVABLE = (ModelFact("m:7b", 2, 2),)
 WAITING = QueueFact(waiting=31, capacity=100, oldest=NOW - 12, model="m:7b", taken=40, slots=40)
-SLOW = Traffic(servers={"gpu-0": Pace(20, 1.0), "gpu-1": Pace(20, 1.0), "gpu-2": Pace(20, 5.0)})
-ROWS: list[tuple[Seen, str, str]] = [
+SLOW = Traffic(
+    servers={"gpu-0": FirstTokenTimes(20, 1.0), "gpu-1": FirstTokenTimes(20, 1.0), "gpu-2": FirstTokenTimes(20, 5.0)}
+)
+ROWS: list[tuple[SummaryInput, str, str]] = [
     (seen("ok", draining=True, open_requests=3), "draining", "◆ shutting down: 3 requests left"),
     (seen(), "no_servers", "○ nothing to serve yet: add a server"),
     (seen("unknown", "unknown"), "starting", "○ starting: 0 of 2 servers probed"),
@@ -102,17 +104,17 @@ ROWS: list[tuple[Seen, str, str]] = [
     ),
     (seen("ok", "ok", "ok", traffic=SLOW), "server_slow", "▲ gpu-2 answers 5× slower than the rest"),
     (
-        seen("ok", reload=Trouble(NOW - 7, "/etc/secret"), store=Trouble(NOW - 8, "")),
+        seen("ok", reload=FleetTrouble(NOW - 7, "/etc/secret"), store=FleetTrouble(NOW - 8, "")),
         "config_reload_failed",
         "▲ the configuration file cannot be used, the last good one is in effect",
     ),
     (
-        seen("ok", store=Trouble(NOW - 8, "/etc/secret: no space left")),
+        seen("ok", store=FleetTrouble(NOW - 8, "/etc/secret: no space left")),
         "store_degraded",
         "▲ what changes is not kept on disk: /etc/secret: no space left",
     ),
     (seen("ok", firing=(alert("FleetDiskFull"),)), "alert", "▲ the secret title"),
-    (seen("ok", dropped=Trouble(NOW - 1, "", 12)), "records_dropped", "▲ 12 requests missing from the statistics"),
+    (seen("ok", dropped=FleetTrouble(NOW - 1, "", 12)), "records_dropped", "▲ 12 requests missing from the statistics"),
     (seen("ok", "unknown", "drained"), "server_not_probed", "○ 1 of 3 servers not probed yet"),
     (seen("ok", "maintenance", "maintenance"), "planned", "◆ 2 servers in maintenance, 1 serving"),
     (seen("ok", "maintenance", "drained"), "planned", "◆ 1 server in maintenance, 1 drained, 1 serving"),
@@ -124,7 +126,7 @@ ROWS: list[tuple[Seen, str, str]] = [
         "◆ 1 server in maintenance, 2 draining, 1 drained, 1 serving",
     ),
     (
-        seen("ok", "ok", traffic=Traffic(per_second=41.2, first=Pace(9, 0.92))),
+        seen("ok", "ok", traffic=Traffic(per_second=41.2, first=FirstTokenTimes(9, 0.92))),
         "healthy",
         "● All 2 servers healthy, 41 req/s, TTFT p95 920 ms",
     ),
@@ -133,7 +135,7 @@ ROWS: list[tuple[Seen, str, str]] = [
 
 
 @pytest.mark.parametrize(("what", "code", "line"), ROWS, ids=[f"{n}-{row[1]}" for n, row in enumerate(ROWS)])
-def test_the_first_sentence_that_matches_is_said(what: Seen, code: str, line: str) -> None:
+def test_the_first_sentence_that_matches_is_said(what: SummaryInput, code: str, line: str) -> None:
     verdict = Judge().look(what)
     assert (verdict.code, verdict.line) == (code, line)
     assert verdict.plain
@@ -155,7 +157,7 @@ def test_since_is_when_the_condition_began() -> None:
     assert Judge().look(seen("ok", queue=WAITING)).since == EPOCH - 2, "who waits 12 s has waited 10 s for 2 s"
 
 
-def after(judge: Judge, *looks: Seen) -> Verdict:
+def after(judge: Judge, *looks: SummaryInput) -> HealthSummary:
     """The verdict after looks, one per second."""
     for n, look in enumerate(looks):
         moved = replace(look.facts, now=look.facts.now + n, at=EPOCH + n)
@@ -163,7 +165,7 @@ def after(judge: Judge, *looks: Seen) -> Verdict:
     return verdict
 
 
-def queue_of(seconds: float, n: int, **more: Any) -> Seen:
+def queue_of(seconds: float, n: int, **more: Any) -> SummaryInput:
     """A queue whose oldest waiter has come so many seconds before the look number `n`."""
     return seen("ok", queue=WAITING._replace(oldest=NOW + n - seconds), **more)
 
@@ -199,7 +201,7 @@ def test_no_server_can_be_used_since_the_last_one_went_whatever_happens_to_them_
     down = facts("down", "down").servers
     looks = [replace(facts("ok"), servers=(down[0], down[1]._replace(since=NOW - 20))) for _ in range(5)]
     looks += [replace(facts("ok"), servers=(down[0], down[1]._replace(state="drained", since=NOW + 4))) for _ in looks]
-    verdict = after(Judge(), *[Seen(each, SETTINGS, ()) for each in looks])
+    verdict = after(Judge(), *[SummaryInput(each, SETTINGS, ()) for each in looks])
     assert (verdict.code, verdict.since) == ("no_server", EPOCH - 20)
 
 
@@ -214,7 +216,7 @@ def test_each_model_that_cannot_be_served_has_a_beginning_of_its_own() -> None:
 def test_each_slow_server_has_a_beginning_of_its_own() -> None:
     looks = []
     for slow in (0, 1):
-        paces = {f"gpu-{n}": Pace(20, 5.0 if n == slow else 1.0) for n in range(3)}
+        paces = {f"gpu-{n}": FirstTokenTimes(20, 5.0 if n == slow else 1.0) for n in range(3)}
         looks += [seen("ok", "ok", "ok", traffic=Traffic(servers=paces))] * 10
     assert after(Judge(), *looks).since == EPOCH + 10
 
@@ -265,7 +267,7 @@ def test_the_proxys_own_cpu_is_a_note_and_no_degradation() -> None:
 def test_since_does_not_tremble_with_the_clocks() -> None:
     judge = Judge()
     looks = [Facts(now=NOW + n, at=EPOCH + n + n * 1e-5, servers=facts("ok", "down").servers) for n in range(5)]
-    assert {judge.look(Seen(each, SETTINGS, ())).since for each in looks} == {EPOCH - 100}
+    assert {judge.look(SummaryInput(each, SETTINGS, ())).since for each in looks} == {EPOCH - 100}
 
 
 def test_subjects_are_what_it_is_about() -> None:
@@ -285,7 +287,8 @@ def run(judge: Judge, *codes: str) -> list[str]:
     """One look per second at a fleet in these states."""
     looks = {"well": ("ok",), "planned": ("ok", "maintenance"), "warn": ("ok", "down"), "crit": ("down",)}
     return [
-        judge.look(Seen(facts(*looks[code], now=NOW + n), SETTINGS, ())).level.value for n, code in enumerate(codes)
+        judge.look(SummaryInput(facts(*looks[code], now=NOW + n), SETTINGS, ())).level.value
+        for n, code in enumerate(codes)
     ]
 
 
@@ -336,8 +339,8 @@ def test_what_is_said_of_the_same_thing_follows_at_once() -> None:
 
 
 def test_one_trouble_of_the_same_weight_replaces_another_in_the_end() -> None:
-    judge, store = Judge(), Trouble(NOW - 8, "")
-    judge.look(seen("ok", reload=Trouble(NOW, "")))
+    judge, store = Judge(), FleetTrouble(NOW - 8, "")
+    judge.look(seen("ok", reload=FleetTrouble(NOW, "")))
     found = [judge.look(seen("ok", store=store)).code for _ in range(IMPROVE)]
     assert found == ["config_reload_failed"] * (IMPROVE - 1) + ["store_degraded"]
 
@@ -346,7 +349,7 @@ def test_since_of_what_has_no_beginning_is_when_it_was_first_found() -> None:
     judge = Judge()
     for n in range(5):
         look = replace(facts("ok", now=NOW + n, traffic=BAD if n else Traffic()), at=EPOCH + n)
-        verdict = judge.look(Seen(look, SETTINGS, ()))
+        verdict = judge.look(SummaryInput(look, SETTINGS, ()))
     assert verdict.code == "errors"
     assert verdict.since == EPOCH + 1  # the second look, though it was not said before the third
 
@@ -368,5 +371,5 @@ def test_it_never_changes_faster_than_its_hysteresis(codes: list[str]) -> None:
 
 
 def test_a_verdict_has_a_shape_of_its_own_for_each_level() -> None:
-    glyphs = [Verdict(level, "c", "h", "p", 0.0).line for level in Level]
+    glyphs = [HealthSummary(level, "c", "h", "p", 0.0).line for level in Level]
     assert glyphs == ["● h", "◆ h", "○ h", "▲ h", "■ h"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from fleet.observability.metrics.registry import Meter
+from fleet.observability.metrics.registry import MetricsRegistry
 from fleet.observability.metrics.snapshot import Exposed, count
 
 
@@ -69,14 +69,14 @@ def refused(outcome: str, status: int, **more: object) -> Done:
     return nothing
 
 
-def metered(*done: Done, now: float = 100.0, meter: Meter | None = None) -> Meter:
+def metered(*done: Done, now: float = 100.0, meter: MetricsRegistry | None = None) -> MetricsRegistry:
     """A meter that was told of these, together."""
-    meter = meter or Meter()
+    meter = meter or MetricsRegistry()
     meter.note(done, now, 1e9)
     return meter
 
 
-def shown(meter: Meter) -> dict[tuple[str, ...], float]:
+def shown(meter: MetricsRegistry) -> dict[tuple[str, ...], float]:
     """Every counter by name and labels; of histograms the number and the sum."""
     exposed = Exposed()
     count(exposed, meter)

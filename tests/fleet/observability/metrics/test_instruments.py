@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.observability.metrics.instruments import MINUTE, Pace, Table
+from fleet.observability.metrics.instruments import MINUTE, MinuteRate, Table
 
 STEP = 5.0
 
@@ -20,7 +20,7 @@ STEP = 5.0
 def test_a_pace_is_what_came_in_the_last_minute_by_its_length(
     began: float, came: list[tuple[float, int]], rest: float
 ) -> None:
-    pace, now, amounts = Pace(began), began, []
+    pace, now, amounts = MinuteRate(began), began, []
     for later, amount in came:
         now += later
         pace.add(now, amount)
@@ -33,7 +33,7 @@ def test_a_pace_is_what_came_in_the_last_minute_by_its_length(
 
 
 def test_a_pace_fades_to_nothing_and_starts_at_no_less_than_a_second() -> None:
-    pace = Pace(100.0)
+    pace = MinuteRate(100.0)
     pace.add(100.1, 50)
     assert pace.per_second(100.2) == 50
     assert pace.per_second(110.1) == pytest.approx(50 / 10.1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from fleet.observability.metrics.key_usage import KeyMeter
-from fleet.observability.metrics.registry import Meter
+from fleet.observability.metrics.registry import MetricsRegistry
 from fleet.observability.metrics.snapshot import Exposed, count
 from fleet.security.api_keys import StoredKey, digest_of, read_keys, written
 from fleet.security.roles import Role
@@ -23,7 +23,7 @@ class Done:
 
 def shown(keys: KeyMeter) -> dict[tuple[str, ...], float]:
     """Family and labels of every series of keys."""
-    meter, exposed = Meter(), Exposed()
+    meter, exposed = MetricsRegistry(), Exposed()
     meter.keys = keys
     count(exposed, meter)
     families = [each for each in exposed.in_order() if each.metric.name.startswith("fleet_key_")]

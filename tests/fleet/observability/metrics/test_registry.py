@@ -13,7 +13,7 @@ from fleet.breakers.outcomes import ClientLeft, Completed, End, Failed, Incomple
 from fleet.common.errors import BackendBroke, IdleTimeout, Phase
 from fleet.observability.metrics.definitions import BY_NAME, OTHER
 from fleet.observability.metrics.label_values import outcome_word, status_word
-from fleet.observability.metrics.registry import BETWEEN_SWEEPS, LIMITED, MOST_LISTENERS, Meter
+from fleet.observability.metrics.registry import BETWEEN_SWEEPS, LIMITED, MOST_LISTENERS, MetricsRegistry
 from fleet.observability.metrics.snapshot import Exposed, count
 from tests.fleet.observability.metrics.metered import Done, Inventory, Tried, metered, refused, shown
 
@@ -73,7 +73,7 @@ def test_what_a_finished_request_counts_for(
 
 def test_two_batches_add_up_as_one_does() -> None:
     done = [row[1] for row in ROWS]
-    apart = Meter()
+    apart = MetricsRegistry()
     for each in done:
         metered(each, meter=apart)
     together, one_by_one = shown(metered(*done)), shown(apart)
@@ -83,7 +83,7 @@ def test_two_batches_add_up_as_one_does() -> None:
 
 
 def test_a_call_without_a_model_counts_by_method_route_and_status() -> None:
-    meter = Meter()
+    meter = MetricsRegistry()
     meter.called("GET", "/api/tags", 200, 0.01)
     found = shown(meter)
     assert found["ollama_proxy_requests_total", "GET", "/api/tags", "", "200"] == 1
@@ -91,7 +91,7 @@ def test_a_call_without_a_model_counts_by_method_route_and_status() -> None:
 
 
 def test_rate_limits_count_by_listener_of_which_there_are_few() -> None:
-    meter = Meter()
+    meter = MetricsRegistry()
     for number in range(MOST_LISTENERS + 5):
         meter.limited(f"l{number}")
     found = {key[1]: value for key, value in shown(meter).items() if key[0] == "fleet_rate_limited_total"}
@@ -100,7 +100,7 @@ def test_rate_limits_count_by_listener_of_which_there_are_few() -> None:
 
 
 def test_a_breaker_s_moves_count_by_where_to() -> None:
-    meter = Meter()
+    meter = MetricsRegistry()
     for to in ("open", "half_open", "open"):
         meter.moved("a", M, to, 1.0)
     found = shown(meter)
@@ -110,7 +110,7 @@ def test_a_breaker_s_moves_count_by_where_to() -> None:
 
 def test_what_rules_watch_is_there_before_it_happens() -> None:
     """To Prometheus a counter that is 1 when it is first seen has not increased."""
-    found = shown(Meter())
+    found = shown(MetricsRegistry())
     for series in (("fleet_queue_rejected_total", "full"), *(("fleet_rate_limited_total", name) for name in LIMITED)):
         assert found[series] == 0
     assert found["fleet_failovers_total", "connect_timeout"] == 0
@@ -130,7 +130,7 @@ def test_a_request_without_a_server_makes_no_series_of_breakers_and_loads() -> N
 
 
 def test_requests_that_wait_to_be_counted_keep_their_time_and_their_name() -> None:
-    meter, inventory = Meter(), Inventory({"a": {M}})
+    meter, inventory = MetricsRegistry(), Inventory({"a": {M}})
     meter.known = inventory
     metered(Done(), meter=meter, now=100.0)
     shown(meter)
@@ -194,7 +194,7 @@ def test_a_backend_cannot_make_labels_of_its_statuses(status: int, word: str) ->
 
 
 def test_names_that_nobody_serves_are_one_series() -> None:
-    meter = Meter()
+    meter = MetricsRegistry()
     meter.known = Inventory({"a": {M}})
     metered(*[refused("model_not_found", 404, model=f"x{n}:latest") for n in range(50)], Done(), meter=meter)
     found = shown(meter)
@@ -204,14 +204,14 @@ def test_names_that_nobody_serves_are_one_series() -> None:
 
 
 def test_a_pinned_name_that_the_server_does_not_list_is_other() -> None:
-    meter = Meter()
+    meter = MetricsRegistry()
     meter.known = Inventory({"a": {M}})
     found = shown(metered(replace(Done(), model="x:latest", outcome="refused_404", status=404), meter=meter))
     assert found["fleet_requests_total", "a", OTHER, "refused_404"] == 1
 
 
 def test_over_the_caps_further_names_share_a_series_and_the_first_keep_theirs() -> None:
-    meter = Meter()
+    meter = MetricsRegistry()
     meter.bound(models=2, pairs=3)
     names = ["m1", "m2", "m3"]
     done = [replace(Done(), server=s, model=m, tries=(Tried(server=s),)) for s in "abc" for m in names]
@@ -223,7 +223,7 @@ def test_over_the_caps_further_names_share_a_series_and_the_first_keep_theirs() 
 
 
 def test_what_is_gone_makes_room_but_only_when_there_is_none() -> None:
-    meter, inventory = Meter(), Inventory({"a": {"m1", "m2"}})
+    meter, inventory = MetricsRegistry(), Inventory({"a": {"m1", "m2"}})
     meter.known = inventory
     meter.bound(models=2, pairs=2)
     metered(replace(Done(), model="m1"), replace(Done(), model="m2"), meter=meter)
@@ -270,7 +270,7 @@ DONE = st.builds(
 @settings(max_examples=60, deadline=None)
 @given(batches=st.lists(st.lists(DONE, max_size=8), max_size=8), models=st.integers(1, 5), pairs=st.integers(1, 6))
 def test_counters_never_run_back_and_labels_stay_few(batches: list[list[Done]], models: int, pairs: int) -> None:
-    meter = Meter()
+    meter = MetricsRegistry()
     meter.bound(models, pairs)
     before: dict[tuple[str, ...], float] = {}
     for number, batch in enumerate(batches):

@@ -19,7 +19,15 @@ from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.observability.statistics.aggregates import HARMLESS, Sample, Sums
 from fleet.observability.statistics.quantile_sketch import BINS, ERROR, value_of
 from fleet.observability.statistics.time_windows import MOST_BUCKETS
-from fleet.observability.statistics.totals import MOST_MODELS, MOST_PAIRS, MOST_STRANGERS, RECENT, Line, Tally, Total
+from fleet.observability.statistics.totals import (
+    MOST_MODELS,
+    MOST_PAIRS,
+    MOST_STRANGERS,
+    RECENT,
+    PairTotals,
+    Tally,
+    Total,
+)
 
 
 @dataclass
@@ -242,7 +250,7 @@ def test_the_most_memory_that_all_figures_can_ever_take() -> None:
     worst = (MOST_PAIRS + 1) * pair + (MOST_MODELS + MOST_STRANGERS) * model
     assert 1e6 < worst < 250e6  # every bucket of a week full of latencies from 1 ms to a day, on 1024 pairs
     tally = tally_of([Done()])
-    assert isinstance(tally.fleet, Line)
+    assert isinstance(tally.fleet, PairTotals)
     usual = Sums()
     usual.add(Sample([Done()]))
     assert bytes_of(usual) < 600

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
-from actors.state.messages import Record, Try
+from actors.state.messages import RequestRecord, Try
 from fleet.observability.tracing.spans import Span, tree, waits
 from fleet.observability.tracing.trace_context import Parent, Trace
 
@@ -22,7 +22,7 @@ def trace(parent: Parent | None = None, attempts: int = 0, **named: Any) -> Trac
     return made
 
 
-def record(*tries: Try, **named: Any) -> Record:
+def record(*tries: Try, **named: Any) -> RequestRecord:
     base: dict[str, Any] = {
         "request_id": "r1",
         "endpoint": "/api/chat",
@@ -41,10 +41,10 @@ def record(*tries: Try, **named: Any) -> Record:
         "stream": True,
         "began": 10.0,
     }
-    return Record(**{**base, **named}, tries=tries)
+    return RequestRecord(**{**base, **named}, tries=tries)
 
 
-def made(done: Record, place: Trace) -> list[Span]:
+def made(done: RequestRecord, place: Trace) -> list[Span]:
     return tree(done, place, OFFSET, ADDRESSES)
 
 

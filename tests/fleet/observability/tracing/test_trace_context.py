@@ -18,7 +18,7 @@ from fleet.observability.tracing.trace_context import (
     without_context,
     write_parent,
 )
-from fleet.protocol.headers import passing
+from fleet.protocol.headers import forwarded_headers
 
 TRACE, SPAN = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
 GOOD = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -128,9 +128,9 @@ def test_whatever_a_client_sends_a_backend_gets_one_clean_context(headers: list[
     assert not set(state) & set(b"\r\n\0")
     if parent is not None:
         assert read_state([state]) == parent.state
-    lines = without_context(passing(headers).lines)
+    lines = without_context(forwarded_headers(headers).lines)
     assert b"\ntrace" not in b"\n" + lines
-    assert lines.count(b"x-other: ") == passing(headers).lines.count(b"x-other: ")
+    assert lines.count(b"x-other: ") == forwarded_headers(headers).lines.count(b"x-other: ")
 
 
 def test_only_the_context_is_taken_away() -> None:

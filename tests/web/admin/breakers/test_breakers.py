@@ -16,7 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 import web.asgi.audited_route
 from actors.kit import reply
 from actors.kit.mailbox import Promise
-from fleet.breakers.state_machine import State
+from fleet.breakers.state_machine import BreakerState
 from fleet.common.ids import ModelName, Pair, ServerId
 from tests.kit.clients.admin import ask
 from tests.kit.clients.lanes import both_lanes
@@ -95,7 +95,11 @@ async def test_names_with_slashes_and_colons_work_in_every_path_and_mean_one_mod
         assert (await ask(fleet, "GET", path_of(spelling)))["model"] == "ns/deep:7b"
         other = await ask(fleet, "GET", f"/servers/a/models/{spelling}/circuit-breaker")
         assert (other["model"], other["circuitBreaker"]["name"]) == ("ns/deep:7b", "a:ns/deep:7b")
-        for word, state in (("open", State.OPEN), ("half-open", State.HALF_OPEN), ("close", State.CLOSED)):
+        for word, state in (
+            ("open", BreakerState.OPEN),
+            ("half-open", BreakerState.HALF_OPEN),
+            ("close", BreakerState.CLOSED),
+        ):
             await ask(fleet, "POST", path_of(spelling, word))
             view = fleet.system.breakers.get(DEEP)
             assert view is not None

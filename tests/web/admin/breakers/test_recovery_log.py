@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import trio
 
-from fleet.breakers.recovery_log import Book, Failure, Page, Source
-from fleet.breakers.state_machine import State
+from fleet.breakers.recovery_log import Failure, RecoveryLog, ServerLog, Source
+from fleet.breakers.state_machine import BreakerState
 from fleet.breakers.values import Why
 from fleet.common.ids import ANY_MODEL, ModelName, Pair, ServerId
 from fleet.scheduling.server_state import Health
@@ -37,7 +37,7 @@ def near(shown: int | None, moment: float, within: float = 5.0) -> bool:
     return abs(shown / 1000 - moment) < within
 
 
-def page_of(fleet: Served, server: ServerId = A) -> Page:
+def page_of(fleet: Served, server: ServerId = A) -> ServerLog:
     return fleet.system.fleet.recoveries.page(server)
 
 
@@ -45,7 +45,7 @@ class Story:
     """Something to tell the book, in seconds before now."""
 
     def __init__(self, fleet: Served) -> None:
-        self.book: Book = fleet.system.fleet.recoveries
+        self.book: RecoveryLog = fleet.system.fleet.recoveries
         self.now = trio.current_time()
         self.wall = time.time()
 
@@ -57,11 +57,11 @@ class Story:
         self.probe(100.0)
         self.probe(90.0, Failure("first_byte_timeout", "too late"))
         self.probe(70.0, None)
-        self.book.moved(DEEP, State.CLOSED, State.OPEN, Why.STRIKES.value, self.now - 60.0, 5.0)
-        self.book.moved(DEEP, State.OPEN, State.HALF_OPEN, Why.WAITED.value, self.now - 20.0, 40.0)
+        self.book.moved(DEEP, BreakerState.CLOSED, BreakerState.OPEN, Why.STRIKES.value, self.now - 60.0, 5.0)
+        self.book.moved(DEEP, BreakerState.OPEN, BreakerState.HALF_OPEN, Why.WAITED.value, self.now - 20.0, 40.0)
         failure = Failure("refused_503", "a trial ended: refused_503")
-        self.book.attempt(DEEP, Source.TRIAL, self.now - 10.0, state=State.HALF_OPEN, failure=failure)
-        self.book.moved(DEEP, State.HALF_OPEN, State.OPEN, Why.TRIAL_FAILED.value, self.now - 10.0, 10.0)
+        self.book.attempt(DEEP, Source.TRIAL, self.now - 10.0, state=BreakerState.HALF_OPEN, failure=failure)
+        self.book.moved(DEEP, BreakerState.HALF_OPEN, BreakerState.OPEN, Why.TRIAL_FAILED.value, self.now - 10.0, 10.0)
 
 
 # ---- nothing happened
@@ -326,4 +326,4 @@ async def test_no_view_ever_shows_a_prompt() -> None:
         shown = [await ask(fleet, method, path.replace("<server>", "a")) for method, path in ROUTES if method == "GET"]
         assert "secret" not in json.dumps(shown)
         (attempt, *_) = page_of(fleet).attempts
-        assert (attempt.source, attempt.model, attempt.state) == (Source.TRIAL, "tiny:latest", State.HALF_OPEN)
+        assert (attempt.source, attempt.model, attempt.state) == (Source.TRIAL, "tiny:latest", BreakerState.HALF_OPEN)

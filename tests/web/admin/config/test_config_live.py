@@ -23,7 +23,7 @@ from tests.web.test_serve import Draining, start
 from web.app_reload import follower, patience
 from web.asgi.quart_connection import TERMS_KEY
 from web.edge.acceptor import Edge
-from web.http.body_limits import Terms
+from web.http.body_limits import BodyTerms
 from web.process.bind import bind
 from web.process.private_listener import private_socket
 
@@ -162,7 +162,7 @@ async def test_what_was_limited_by_the_system_at_the_start_follows_too(monkeypat
     system = FakeSystem()
     try:
         with private_socket() as inner:
-            terms = Terms()
+            terms = BodyTerms()
             edge = Edge(system.handle, inner, terms, None, most=100)
             app = SimpleNamespace(config={TERMS_KEY: terms, "MAX_CONTENT_LENGTH": 1})
             follow = follower([app], edge, [bound])

@@ -17,7 +17,7 @@ import trio
 from fleet.common.ids import ServerId
 from fleet.observability.alerting.rules import BY_NAME, RULES
 from fleet.observability.alerting.webhook_payload import signature
-from fleet.observability.health_summary.summary import Level, Verdict
+from fleet.observability.health_summary.summary import HealthSummary, Level
 from tests.kit.clients.admin import ask, checked
 from tests.kit.clients.lanes import both_lanes
 from tests.kit.fleets.served import Served, served
@@ -28,7 +28,7 @@ KEYS = {
     "require_api_key": True,
     "keys": [{"name": role, "role": role, "key": f"{role}-key-0123456789"} for role in ("client", "operator", "admin")],
 }
-NAMED = Verdict(
+NAMED = HealthSummary(
     Level.WARN, "server_slow", "gpu-7 answers 5× slower", "1 server is slow", 1_795_000_000.0, ("server:gpu-7",)
 )
 

@@ -17,7 +17,7 @@ from fleet.security.api_keys import digest_of, new_key
 from fleet.security.roles import Role
 from tests.kit.fleets.served import served
 from tests.web.fake_system import FakeSystem, fleet
-from web.admin.kit.routes import Asked, Topic
+from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.observability import audit_log
 from web.http.ports import Face
 from web.process.log_buffer import LogRing, scrub_with
@@ -36,11 +36,11 @@ SECURITY: dict[str, Any] = {
     ],
 }
 
-probing = Topic("probing", "Routes of this test.")
+probing = RouteGroup("probing", "Routes of this test.")
 
 
 @probing.post("/probing/<path:target>", "Change something.", role=Role.ADMIN, action="probe", returns=dict)
-async def probe(asked: Asked, target: str) -> dict[str, Any]:
+async def probe(asked: AdminRequest, target: str) -> dict[str, Any]:
     asked.note.about(server=target)
     before = ServerSpec.model_validate({"id": "a", "url": "http://a", "api_key": BACKEND})
     asked.note.change(before=before, after={"url": f"http://u:{BACKEND}@b?x={BACKEND}", "apiKey": BACKEND, "why": KEY})

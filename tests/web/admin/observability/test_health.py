@@ -13,8 +13,8 @@ import pytest
 import trio
 
 from actors.config.settings import Settings
-from actors.config.sources import Trouble
-from actors.state.messages import Record
+from actors.config.sources import ConfigTrouble
+from actors.state.messages import RequestRecord
 from fleet.common.ids import ServerId
 from fleet.config import Problem
 from fleet.scheduling.server_state import Admin, Health, Order
@@ -88,7 +88,9 @@ async def test_requests_per_second_are_those_of_the_last_minute() -> None:
     async with served("a") as here:
         book, now = here.system.fleet.tally.book, trio.current_time()
         book.began = now - 1_000.0
-        record = Record("r", "/api/chat", "m:latest", "", "a", "completed", 200, 1, 0.0, None, 1.0, 1, 0, 0, False)
+        record = RequestRecord(
+            "r", "/api/chat", "m:latest", "", "a", "completed", 200, 1, 0.0, None, 1.0, 1, 0, 0, False
+        )
         for moment in (now - 300.0, *(now - 30.0,) * 30):
             book.note([record], moment, time.time())
         found = await ask(here, "GET", "/health")
@@ -191,7 +193,9 @@ async def test_dropped_records_are_a_reason_for_ten_minutes() -> None:
 async def test_a_recorder_that_is_behind_says_when_it_dropped_something() -> None:
     async with served("a") as here:
         recorder = here.system.fleet.recorder
-        record = Record("r", "/api/chat", "m:latest", "", "a", "completed", 200, 1, 0.0, None, 1.0, 1, 0, 0, False)
+        record = RequestRecord(
+            "r", "/api/chat", "m:latest", "", "a", "completed", 200, 1, 0.0, None, 1.0, 1, 0, 0, False
+        )
         for _ in range(5_000):  # in one turn: the recorder cannot empty its backlog
             recorder.note(record)
         assert recorder.dropped == 5_000 - 4_096
@@ -208,7 +212,7 @@ def system_of(count: int, ill: int) -> FakeSystem:
 async def test_a_configuration_that_cannot_be_used_is_a_reason() -> None:
     system = system_of(1, 0)
     settings = Settings(system.handle)
-    settings.trouble = Trouble(1e9, (Problem("config.yml", "queue.max_size", "must be a whole number"),))
+    settings.trouble = ConfigTrouble(1e9, (Problem("config.yml", "queue.max_size", "must be a whole number"),))
     (found,) = symptoms(system.handle, settings, named=True)
     assert (found.code, found.since) == ("config_reload_failed", 1e9)
     assert "queue.max_size" in found.text

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from actors.state.messages import Record
+from actors.state.messages import RequestRecord
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.simulator import Profile
 from tests.kit.clients.admin import ask
@@ -46,7 +46,9 @@ def past(
     """A request that ended `ago` seconds before now; the process is a week older for it."""
     book, now = here.system.fleet.tally.book, trio.current_time()
     book.began = min(book.began, now - 700_000.0)
-    record = Record("r", "/api/chat", model, "", server, outcome, 200, 1, queued, None, seconds, 1, *tokens, False)
+    record = RequestRecord(
+        "r", "/api/chat", model, "", server, outcome, 200, 1, queued, None, seconds, 1, *tokens, False
+    )
     book.note([record], now - ago, time.time() - ago)
 
 
