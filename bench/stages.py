@@ -118,6 +118,7 @@ class Canned:
 
     status, length, raw, complete, done = 200, len(ANSWER), b"", True, True
     passing = (FIELDS[0],)
+    head = SimpleNamespace(media=b"application/json", encoded=False)
 
     async def receive(self) -> bytes:
         return ANSWER

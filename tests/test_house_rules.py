@@ -235,6 +235,15 @@ def test_a_folder_imports_only_what_the_table_allows() -> None:
     assert {edge: files for edge, files in found.items() if edge not in allowed and edge[0] in KNOWS} == {}
 
 
+def test_no_two_public_classes_have_one_name() -> None:
+    owners: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                owners.setdefault(node.name, []).append(name(path))
+    assert {each: files for each, files in owners.items() if len(files) > 1} == {}
+
+
 def test_every_folder_says_what_lives_in_it() -> None:
     for folder in sorted({path.parent for path in SOURCES}):
         told = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))

@@ -19,7 +19,7 @@ _THREADS: Final = 4
 """Work that hangs keeps its thread until the disk comes back; more of it than this waits, and is given up."""
 
 
-class Disk:
+class FileThreads:
     """One actor's work on files, in worker threads. Those of others stay free, however many of ours hang."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from actors.config import backend_url_check, config_file, key_file, reconfigure
-from actors.config.disk import Disk, Turns
+from actors.config.disk import FileThreads, Turns
 from actors.config.settings_view import SettingsView
 from actors.config.sources import LONGEST_LINE, ConfigTrouble, Origin, Outcome, Reading, SavedConfig, check
 from fleet.common.errors import BadRequest, Conflict, FleetError, NotFound
@@ -62,7 +62,7 @@ class Settings(SettingsView):
         self._lock = trio.Lock()
         """Whoever holds it waits for nothing without a deadline: files are read and written by `_disk` only."""
         self._turn = Turns(self._lock)
-        self._disk, self._checks = Disk(), Disk()
+        self._disk, self._checks = FileThreads(), FileThreads()
         self._refused: str | None = None
         """The text of the file that caused the trouble."""
 
