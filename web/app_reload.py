@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import trio
 
-from actors.config import key_file
+from actors.config import disk, key_file
 from actors.config.tls import TlsUnusable, secured
 from actors.system import System
+from fleet.common.errors import DiskTimeout
 from fleet.config import Config
 from web.admin.kit.context import AppContext
 from web.asgi.quart_connection import TERMS_KEY
@@ -62,14 +63,17 @@ async def renew_all(house: AppContext) -> None:
     log.info("reading configuration, keys and certificates anew")
     await house.settings.renew()
     if path := house.system.config.security.keys_file:
-        await key_file.refresh(path)
+        with trio.move_on_after(disk.PATIENCE) as late:
+            await key_file.refresh(path)
+        if late.cancelled_caught:
+            log.error("the file of keys could not be read within %g s: the keys stay as they were", disk.PATIENCE)
     log.info("everything was read anew")
 
 
 async def renew_certificate(edge: Edge, system: System) -> None:
     """For connections that come from here on. Files that cannot be used change nothing."""
     try:
-        edge.tls = await trio.to_thread.run_sync(secured, system.config)
+        edge.tls = await disk.FileThreads().do(secured, system.config)
         log.info("the certificate was read anew")
-    except TlsUnusable as error:
+    except (TlsUnusable, DiskTimeout) as error:
         log.error("the certificate stays as it was: %s", error)

@@ -22,8 +22,8 @@ _THREADS: Final = 4
 class FileThreads:
     """One actor's work on files, in worker threads. Those of others stay free, however many of ours hang."""
 
-    def __init__(self) -> None:
-        self._threads = trio.CapacityLimiter(_THREADS)
+    def __init__(self, threads: int = _THREADS) -> None:
+        self._threads = trio.CapacityLimiter(threads)
 
     async def do(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """What the work returns or raises. Raises DiskTimeout after `PATIENCE` seconds.

@@ -20,7 +20,7 @@ from actors.config import backend_url_check, config_file, key_file, reconfigure
 from actors.config.disk import FileThreads, Turns
 from actors.config.settings_view import SettingsView
 from actors.config.sources import LONGEST_LINE, ConfigTrouble, Origin, Outcome, Reading, SavedConfig, check
-from fleet.common.errors import BadRequest, Conflict, FleetError, NotFound
+from fleet.common.errors import BadRequest, Conflict, DiskTimeout, FleetError, NotFound
 from fleet.config import Config, ConfigError, Loaded, Problem, load
 from fleet.config.live.diff import SOURCE, amended, diff, only, servers_layer
 from fleet.config.live.restart_keys import awaiting_restart, held
@@ -63,6 +63,8 @@ class Settings(SettingsView):
         """Whoever holds it waits for nothing without a deadline: files are read and written by `_disk` only."""
         self._turn = Turns(self._lock)
         self._disk, self._checks = FileThreads(), FileThreads()
+        self._writer = FileThreads(1)
+        """One at a time: a save that hangs, and is given up, may land yet, but never on top of a later one."""
         self._refused: str | None = None
         """The text of the file that caused the trouble."""
 
@@ -137,7 +139,8 @@ class Settings(SettingsView):
             below, config = self._below, self.config
             servers = servers_layer(below.loaded, config.servers).value.get("servers")
             draw = partial(_draw, below, origin.env, self._layer, servers)
-            reading, left_out = await self._disk.do(self._write, path, source, draw, mine)
+            with trio.CancelScope(shield=True):  # the file and what we know of it change together, whoever leaves
+                reading, left_out = await self._writer.do(self._write, path, source, draw, mine)
             overridden = [change.path for change in diff(reading.loaded.config, config)]
             if mine:
                 self._base = self._at_rest = reading
@@ -263,7 +266,8 @@ class Settings(SettingsView):
         problems = error.problems if isinstance(error, ConfigError) else [Problem("file", error.message, self.source)]
         since = time.time() if self.trouble is None else self.trouble.since
         told = self.trouble
-        self.trouble, self._refused = ConfigTrouble(since, tuple(problems)), text
+        passing = isinstance(error, DiskTimeout | Conflict)  # the same text may be fine at the next look
+        self.trouble, self._refused = ConfigTrouble(since, tuple(problems)), None if passing else text
         reloads = self.system.fleet.reloads
         reloads.since, reloads.text = since, self.trouble.text
         if told is None or told.problems != self.trouble.problems:

@@ -23,7 +23,12 @@ PATIENCE: Final = 5.0
 """Seconds that an actor has to carry out an order; it needs them only after a crash."""
 
 
-async def heard(promise: Promise[T], whom: str = "the dispatcher", *, within: float | None = None) -> T:
+_MAYBE: Final = "the order may still be carried out"
+
+
+async def heard(
+    promise: Promise[T], whom: str = "the dispatcher", *, within: float | None = None, details: str = _MAYBE
+) -> T:
     """What became of an order; raises what it was refused with.
 
     Raises NoAnswer after `within` seconds (`PATIENCE`), or at once when the actor is gone. Cancelled: the order stands.
@@ -33,7 +38,7 @@ async def heard(promise: Promise[T], whom: str = "the dispatcher", *, within: fl
         return await promise.wait(limit)
     except ActorGone:
         log.warning("%s has not carried out an order within %g s", whom, limit)
-        raise NoAnswer(f"no answer from {whom}", details="the order may still be carried out") from None
+        raise NoAnswer(f"no answer from {whom}", details=details) from None
 
 
 async def all_heard(promises: Sequence[Promise[T]], whom: str) -> list[T]:

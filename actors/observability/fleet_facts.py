@@ -80,7 +80,7 @@ class Look:
             breakers=self._open_breakers(now),
             traffic=self.traffic,
             draining=fleet.servers.draining,
-            open_requests=fleet.live,
+            open_requests=fleet.open_requests,
             reload=self._reload(now),
             store=self._store(now),
             dropped=self._dropped(now),

@@ -29,7 +29,7 @@ def note_move(meter: MetricsRegistry, pair: Pair, to: BreakerState, now: float) 
 
 
 class Listed:
-    """The servers there are, and the models in their inventories (see `fleet.observability.metrics.registry.Known`)."""
+    """The servers there are, and the models in their inventories (see `metrics.registry.KnownNames`)."""
 
     def __init__(self, servers: Servers, now: Callable[[], float]) -> None:
         self._servers = servers

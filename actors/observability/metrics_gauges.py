@@ -89,7 +89,7 @@ def _requests(exposed: Exposed, sources: MetricSources) -> None:
     exposed.points("ollama_proxy_tokens_per_second", pace)
     exposed.value("ollama_proxy_active_requests", sources.fleet.servers.in_flight)
     exposed.value("fleet_in_flight", sources.fleet.servers.in_flight)
-    exposed.value("fleet_open_requests", sources.fleet.live)
+    exposed.value("fleet_open_requests", sources.fleet.open_requests)
 
 
 def _queue(exposed: Exposed, sources: MetricSources) -> None:

@@ -102,5 +102,10 @@ class FleetCell:
 
     @property
     def live(self) -> int:
-        """How many requests are open: waiting for a slot or holding one. Asked at every retry, so not added up."""
+        """How many requests wait for a slot or hold one. Asked at every retry, so not added up."""
         return len(self.scheduler.tickets) + self.scheduler.memory.total.in_use
+
+    @property
+    def open_requests(self) -> int:
+        """How many requests are open: those that `live` counts, and those that need no slot."""
+        return len(self.scheduler.tickets) + self.servers.in_flight

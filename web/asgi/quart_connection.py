@@ -31,7 +31,7 @@ GLANCE: Final = 0.05
 """Seconds between two looks at whether the sender of a body that nobody takes is still there."""
 
 TERMS_KEY: Final = "FLEET_BODY_TERMS"
-"""Where the app's configuration has the `web.asgi.request_body.Terms`."""
+"""Where the app's configuration has the `web.http.body_limits.BodyTerms`."""
 
 Work = Callable[[Downstream], Awaitable[None]]
 

@@ -36,7 +36,7 @@ _SHORT: Final = 1e-4
 
 
 class TracedRequest(Protocol):
-    """One finished request; see `actors.state.messages.Record`."""
+    """One finished request; see `actors.state.messages.RequestRecord`."""
 
     request_id: str
     endpoint: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -12,6 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from actors.config import config_file, disk
 from fleet.common.errors import DiskTimeout
+from fleet.config import Loaded, load
 from tests.kit.clients.admin import ask
 from tests.kit.fleets.configured import Configured, configured
 
@@ -57,6 +59,30 @@ async def test_a_reload_a_save_and_a_look_end_in_time(tmp_path: Path, mount: Mou
         with trio.fail_after(30):
             await here.settings.look()
         assert here.settings.trouble is None
+
+
+async def test_a_text_whose_check_took_too_long_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its certificate or keys may lie on a mount that hung; it was refused until somebody altered it."""
+    async with configured(tmp_path, "a", text=QUEUE) as here:
+        back = threading.Event()
+
+        def slow(*given: Any, **more: Any) -> Loaded:
+            back.wait(60.0)
+            return load(*given, **more)
+
+        monkeypatch.setattr(disk, "PATIENCE", 0.3)
+        monkeypatch.setattr("actors.config.settings.load", slow)
+        here.rewrite(here.path.read_text().replace("max_size: 5", "max_size: 6"))
+        with trio.fail_after(30):
+            await here.settings.look()
+        assert here.settings.unread
+        back.set()
+        monkeypatch.setattr(disk, "PATIENCE", 30.0)
+        await here.settings.look()
+        assert here.settings.trouble is None
+        assert here.system.config.queue.max_size == 6
 
 
 async def test_a_change_that_needs_no_file_waits_for_nobody_s_disk(tmp_path: Path, mount: Mount) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fleet.breakers.values import BreakerView
 
 _WHOM: Final = "a breaker"
+_UNDER_WAY: Final = "a test that is under way counts when it ends"
 
 topic = RouteGroup("breaker-orders", "Orders to circuit breakers.")
 
@@ -206,7 +207,7 @@ async def recovery_test(asked: AdminRequest, server: str, model: str) -> dict[st
 async def _tested(asked: AdminRequest, pair: Pair) -> str:
     """Why the test did not pass; empty if it did. Raises NoAnswer: it is under way, and will count when it ends."""
     promise = asked.system.breakers.test(pair)
-    passed = None if promise is None else await heard(promise, _WHOM)
+    passed = None if promise is None else await heard(promise, _WHOM, details=_UNDER_WAY)
     if passed is None:
         return "no test is possible now: the server is busy or not healthy, or the model is not in its memory"
     page = asked.system.fleet.recoveries.page(pair.server)

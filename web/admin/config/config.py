@@ -108,6 +108,7 @@ async def look(asked: AdminRequest) -> dict[str, Any]:
     body=Config,
     reads=False,
     returns=CHANGED,
+    fails=(400, 503),
     seed=True,
 )
 async def change(asked: AdminRequest) -> dict[str, Any]:

@@ -42,7 +42,7 @@ _EPOCH_MS = re.compile(r"[0-9]{1,15}")
     "The last log records, newest last; every filter given must hold.",
     query=(
         Param("level", str, "debug", "records of this level and above", words=tuple(LEVELS)),
-        Param("logger", str, None, "records of this logger and those below it, for example `fleet.scheduler.mailbox`"),
+        Param("logger", str, None, "records of this logger and those below it, for example `fleet.dispatcher`"),
         Param("requestId", str, None, "records of this request"),
         Param("since", str, None, "records from this moment on: ISO 8601 (UTC unless it says otherwise) or epoch ms"),
         Param("limit", int, 100, "records listed, the newest", least=1, most=1000),

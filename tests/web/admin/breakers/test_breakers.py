@@ -400,7 +400,8 @@ async def test_a_test_that_takes_long_is_not_waited_for(monkeypatch: pytest.Monk
     async with half_open() as fleet:
         fleet.sims["a"].host.faults.set("hang-before-headers,paths=/api/generate")
         said = await ask(fleet, "POST", TEST, status=503)
-        assert (said["error"], said["details"]) == ("no answer from a breaker", "the order may still be carried out")
+        assert said["error"] == "no answer from a breaker"
+        assert said["details"] == "a test that is under way counts when it ends"
         assert (await ask(fleet, "GET", path_of("tiny")))["stats"]["activeTestsInProgress"] == 1
         reset = await ask(fleet, "POST", path_of("tiny", "reset"))
         assert (reset["previousState"], reset["testCancelled"]) == ("half-open", True)
