@@ -59,7 +59,7 @@ def follower(apps: Sequence[Any], edge: Edge, listeners: Sequence[Bound]) -> Cal
 
 
 async def renew_all(house: AppContext) -> None:
-    """Once. What cannot be used changes nothing, and is told. Cancelled: the same."""
+    """Once. What cannot be used changes nothing, and is told; cancelled, what is read by then is kept."""
     log.info("reading configuration, keys and certificates anew")
     await house.settings.renew()
     if path := house.system.config.security.keys_file:

@@ -108,3 +108,25 @@ async def test_disks_that_hang_leave_threads_to_others(tmp_path: Path, mount: Mo
                 await here.settings.reload(None, dry=False)
         threads = trio.to_thread.current_default_thread_limiter()
         assert threads.borrowed_tokens == 0
+
+
+async def test_a_save_whose_client_leaves_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file was new, and what we knew of it old: the next save refused to overwrite our own words."""
+    begun, go_on, write = threading.Event(), threading.Event(), config_file.write
+
+    def slow(path: Path, text: str) -> None:
+        begun.set()
+        go_on.wait(60.0)
+        write(path, text)
+
+    async with configured(tmp_path, "a", text=QUEUE) as here:
+        await change(here, 7)
+        monkeypatch.setattr(config_file, "write", slow)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(here.settings.save, None)
+            await trio.to_thread.run_sync(begun.wait)
+            nursery.cancel_scope.cancel()
+            go_on.set()
+        await change(here, 8)
+        await here.settings.save(None)
+        assert "max_size: 8" in here.path.read_text()
