@@ -30,6 +30,7 @@ from actors.persisted_state import PersistedState, touch_ban, touch_breaker
 from actors.requests.exchange import Exchange
 from actors.requests.pull_stream import pulling
 from actors.requests.transfer import check_open, transfer, watched
+from actors.security.api_keys import ApiKeys
 from actors.servers.membership import BackendFactory, Membership
 from actors.servers.model_lookup import InventoryLookup
 from actors.servers.server_tree import cut
@@ -136,6 +137,7 @@ class System(FleetQueries):
     ) -> None:
         self.started = trio.current_time()
         clock, servers = Clock(seed), Servers()
+        self.keys = ApiKeys()
         self.lookout = InventoryLookup(servers, clock.now)
         tester = ModelTester(servers, lambda: self.config.health.ps_timeout)
         self.fleet, self.breakers = _make_cells(config, clock, journal, servers, self.lookout, tester)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import trio
 
-from actors.config import disk, key_file
+from actors.config import disk
 from actors.config.tls import TlsUnusable, secured
 from actors.system import System
 from fleet.common.errors import DiskTimeout
@@ -64,7 +64,7 @@ async def renew_all(house: AppContext) -> None:
     await house.settings.renew()
     if path := house.system.config.security.keys_file:
         with trio.move_on_after(disk.PATIENCE) as late:
-            await key_file.refresh(path)
+            await house.system.keys.refresh(path)
         if late.cancelled_caught:
             log.error("the file of keys could not be read within %g s: the keys stay as they were", disk.PATIENCE)
     log.info("everything was read anew")

@@ -22,7 +22,6 @@ from typing import Any, Final
 
 import trio
 
-from actors.config import key_file
 from actors.config.file_watch import Watch
 from actors.config.settings import Settings
 from actors.config.sources import Origin
@@ -47,7 +46,6 @@ from web.process.file_limits import most_clients
 from web.process.log_buffer import LogRing, scrub_with
 from web.process.private_listener import Inner, private_socket
 from web.process.watchdog import Watchdog, watchdog
-from web.security import api_key_auth
 
 log = logging.getLogger("fleet.serve")
 
@@ -277,7 +275,7 @@ async def _run_system(
     ):
         if tracer is not None:
             tracer.attach(system.fleet)
-        scrub_with(lambda text: api_key_auth.secrets_of(system.config).scrubbed(text))
+        scrub_with(lambda text: system.keys.secrets(system.config).scrubbed(text))
         house = AppContext(system, Settings(system, doors.origin), LogRing.installed(), TOPICS)
         house.settings.followers.append(end.follow)
         urls = await serving.start(_serve, config, house, end, doors)
@@ -292,7 +290,7 @@ async def _run_system(
             log.warning("no servers configured: add `servers:` to config.yml or set FLEET_SERVERS")
         async with trio.open_nursery() as beside:
             beside.start_soon(setting.beside, urls)
-            beside.start_soon(key_file.follow, system)
+            beside.start_soon(system.keys.follow, system)
             beside.start_soon(keep_up, "reload", partial(_renew, end, house))
             beside.start_soon(keep_up, "configuration watch", Watch(house.settings).run)
             await end.stop.wait()

@@ -1,4 +1,4 @@
-"""The configuration as the running process has it: its files (keys and certificates too), settings, and their changes.
+"""The configuration as the running process has it: its files (certificates too), settings, and their changes.
 
 Knows no HTTP.
 """

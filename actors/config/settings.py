@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from actors.config import backend_url_check, config_file, key_file, reconfigure
+from actors.config import backend_url_check, config_file, reconfigure
 from actors.config.disk import FileThreads, Turns
 from actors.config.settings_view import SettingsView
 from actors.config.sources import LONGEST_LINE, ConfigTrouble, Origin, Outcome, Reading, SavedConfig, check
+from actors.security.api_keys import ApiKeys
 from fleet.common.errors import BadRequest, Conflict, DiskTimeout, FleetError, NotFound
 from fleet.config import Config, ConfigError, Loaded, Problem, load
 from fleet.config.live.diff import SOURCE, amended, diff, only, servers_layer
@@ -199,7 +200,8 @@ class Settings(SettingsView):
 
     async def _asked_for(self, new: Config, running: Config) -> None:
         """What only requests are held to. Raises `ConfigError`."""
-        if _has_admin(running) and not _has_admin(held(new, running)):
+        keys = self.system.keys
+        if _has_admin(running, keys) and not _has_admin(held(new, running), keys):
             what = "would leave no admin, so that nobody could change it back; the file may say so"
             raise ConfigError([Problem("security", what, SOURCE)])
         known = {spec.url for spec in running.servers}
@@ -220,7 +222,7 @@ class Settings(SettingsView):
         """
         for _ in range(_TRIES):
             running, own_urls = self.system.config, tuple(self.system.roster.own_urls)
-            found = await self._checks.do(_checked, planning(), running, own_urls)
+            found = await self._checks.do(_checked, planning(), running, self.system.keys, own_urls)
             if also is not None:
                 await also(found[0].config, running)
             if self.system.config is running:
@@ -281,21 +283,21 @@ class Settings(SettingsView):
         self.system.fleet.reloads.since, self.system.fleet.reloads.text = None, ""
 
 
-def _has_admin(config: Config) -> bool:
+def _has_admin(config: Config, keys: ApiKeys) -> bool:
     file = config.security.keys_file
-    return has_admin(config, key_file.stored(file) if file else ())
+    return has_admin(config, keys.stored(file) if file else ())
 
 
 def _draw(below: Reading, env: Mapping[str, str], layer: SourcedValue, servers: SourcedValue | None) -> Draft:
     return draft(file_layer(below.text, env, source=below.source), layer, servers)
 
 
-def _checked(plan: Plan, running: Config, own_urls: tuple[str, ...]) -> tuple[Loaded, SourcedValue]:
+def _checked(plan: Plan, running: Config, keys: ApiKeys, own_urls: tuple[str, ...]) -> tuple[Loaded, SourcedValue]:
     """In a worker thread, where another file of keys is read too: requests will only recall it."""
     new, layer = plan()
     check(new, held(new.config, running), own_urls)
     if new.config.server.tls != running.server.tls:
         config_file.check_tls(new.config.server.tls)
     if new.config.security.keys_file not in ("", running.security.keys_file):
-        key_file.stored(new.config.security.keys_file)
+        keys.stored(new.config.security.keys_file)
     return new, layer

@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 import trio
 
 from actors.kit.clock import Clock
+from actors.security.api_keys import ApiKeys
 from actors.state.queue_views import QueueView
 from actors.state.request_log import RequestLog
 from actors.state.totals import Totals
@@ -123,6 +124,7 @@ class FakeSystem:
     def __init__(self, servers: Sequence[str] = ("a", "b"), models: Sequence[str] = ("m:latest",), **config: Any):
         self.config = Config.model_validate(unlimited(config))
         self.draining = False
+        self.keys = ApiKeys()
         self.uptime = 12.5
         self.answering: Answering = say_hi
         self.calls: list[Call] = []

@@ -60,7 +60,7 @@ async def log_in(asked: AdminRequest) -> Response:
         answer = _page(_TOO_OFTEN, 429)
         answer.headers["Retry-After"] = str(int(verdict.retry_after) + 1)
         return answer
-    issued = passes.issue(await _key(), api_key_auth.ring_of(asked.system.config.security))
+    issued = passes.issue(await _key(), api_key_auth.ring_of(asked.system))
     if issued is None:
         log.info("login refused", extra={"client": who})
         return _page(_NOBODY, 403)

@@ -120,7 +120,7 @@ def _check(known: Mapping[tuple[str, str], Role], method: str, rule: str, scope:
     if role is None:
         log.error("%s %s has no role, so nobody may use it: see web/admin/role_enforcement.py", method, rule)
         raise Unlisted("nobody may use this route")
-    by = api_key_auth.visitor(scope, system.config)
+    by = api_key_auth.visitor(scope, system)
     if by.role < role:
         about = {"reason": RoleTooLow.reason, "status": 403, "by": by.name, "role": by.role.word, "rule": rule}
         log.info("request refused", extra=about)

@@ -51,10 +51,10 @@ class Note:
         self._change: dict[str, Any] = {}
         self._system = cast("System", current_app.config[quart_request.SYSTEM_KEY])
         here = quart_request.scope()
-        self._clean = api_key_auth.cleaner(here["headers"], self._system.config)
+        self._clean = api_key_auth.cleaner(here["headers"], self._system)
         self._harmless = here["method"] == "HEAD"
         self._request_id = errors.asker_of(here).request_id
-        self._by = api_key_auth.visitor(here, self._system.config)
+        self._by = api_key_auth.visitor(here, self._system)
         self._client = quart_request.client()
         self._began = trio.current_time()
 

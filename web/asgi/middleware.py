@@ -102,7 +102,7 @@ class Guard:
 
     def _admitted(self, scope: Any, passes: SessionCookies, judged: GateDecision) -> GateDecision:
         """The same request, if it shows a good pass: that stands for a key then."""
-        ring = api_key_auth.ring_of(self._system.config.security)
+        ring = api_key_auth.ring_of(self._system)
         held = shown(passes, scope["headers"], ring)
         who = held.who(ring) if held is not None else None
         if held is None or who is None:

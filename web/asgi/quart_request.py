@@ -45,7 +45,7 @@ def target() -> str:
 
 def _is_secret() -> Callable[[bytes], bool]:
     system = cast("Guarded", current_app.config[SYSTEM_KEY])
-    return api_key_auth.is_secret(scope()["headers"], system.config)
+    return api_key_auth.is_secret(scope()["headers"], system)
 
 
 def client() -> str:

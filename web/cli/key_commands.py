@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from actors.config import key_file
-from actors.config.key_file import KeysUnusable
+from actors.security import key_file
+from actors.security.key_file import KeysUnusable
 from fleet.security.api_keys import MOST_KEYS, NAME_SAYS, RANDOM_BYTES, StoredKey, digest_of, is_name, new_key
 from fleet.security.roles import Role
 from web.cli.configuration import load_or_exit

@@ -226,7 +226,7 @@ def _refuse_unusable_tls(config: Config) -> None:
 
 
 def _refuse_unusable_keys(config: Config) -> None:
-    from actors.config.key_file import KeysUnusable, read
+    from actors.security.key_file import KeysUnusable, read
 
     path = config.security.keys_file
     try:

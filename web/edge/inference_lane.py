@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from actors.config import key_file
 from fleet.common.ids import RequestId, ServerId
 from fleet.protocol.call import ClientGone
 from fleet.protocol.endpoints import ENDPOINTS, PINNABLE
@@ -42,6 +41,7 @@ class Prepared:
     def __init__(
         self,
         config: Config,
+        keys: int,
         hints: Hints | None,
         judged: GateDecision | None,
         request_id: RequestId,
@@ -49,7 +49,7 @@ class Prepared:
     ) -> None:
         self.config = config
         self.rate = rate
-        self.keys = key_file.changes()
+        self.keys = keys
         self.hints = hints
         self.judged = judged
         self.request_id = request_id
@@ -76,19 +76,19 @@ class HotLane:
         return known if known.hints is not None else None
 
     def _outdated(self, known: Prepared) -> bool:
-        return known.config is not self._system.config or known.keys != key_file.changes()
+        return known.config is not self._system.config or known.keys != self._system.keys.changes
 
     def _prepare(self, head: RequestHead) -> Prepared:
-        config = self._system.config
+        config, keys = self._system.config, self._system.keys.changes
         path, _, query = head.target.partition(b"?")
-        hints = _hints(head, path.decode("ascii"), query, config) if head.method == "POST" else None
+        hints = _hints(head, path.decode("ascii"), query, self._system) if head.method == "POST" else None
         if hints is None:
-            return Prepared(config, None, None, _NONE)
+            return Prepared(config, keys, None, None, _NONE)
         host = field(head.headers, b"host") or b""
         judged = self._doorman.judge("POST", path.decode("ascii"), host.decode("latin-1"), head.headers)
         limited = judged.ours and generates(hints.endpoint)
         rate = rate_of(Face.PROXY, config) if limited else None
-        return Prepared(config, hints, judged, request_id_of(head.headers, ""), rate)
+        return Prepared(config, keys, hints, judged, request_id_of(head.headers, ""), rate)
 
     async def serve(self, known: Prepared, body: Body, down: EdgeDownstream, client: str, face: Face) -> None:
         """Answer one request. Raises ClientGone. Cancelled (the client has left): everything is released."""
@@ -129,11 +129,11 @@ class HotLane:
         return judged.as_of(request_id)
 
 
-def _hints(head: RequestHead, path: str, query: bytes, config: Config) -> Hints | None:
+def _hints(head: RequestHead, path: str, query: bytes, system: System) -> Hints | None:
     endpoint, pinned = ENDPOINTS.get(path), None
     if endpoint is None:
         base, mark, server = path.partition("--")
         if not mark or base not in PINNABLE or not server or "%" in server or "/" in server:
             return None
         endpoint, pinned = ENDPOINTS[base], ServerId(server)
-    return hints_of(endpoint, query, head.headers, pinned, api_key_auth.is_secret(head.headers, config))
+    return hints_of(endpoint, query, head.headers, pinned, api_key_auth.is_secret(head.headers, system))

@@ -40,12 +40,10 @@ class Credentials:
         who = self._who()
         if who.role >= NEEDED:
             return None
-        security = self._system.config.security
-        if security.keys_required and who.name == ANONYMOUS:
-            return api_key_auth.refusal("/socket.io/", (), security)
+        if self._system.config.security.keys_required and who.name == ANONYMOUS:
+            return api_key_auth.refusal("/socket.io/", (), self._system)
         return RoleTooLow(NEEDED, who)
 
     def _who(self) -> Identity:
-        config = self._system.config
-        by_token = api_key_auth.identity(self._token, config)
-        return api_key_auth.visitor(self._shown, config) if by_token.name == ANONYMOUS else by_token
+        by_token = api_key_auth.identity(self._token, self._system)
+        return api_key_auth.visitor(self._shown, self._system) if by_token.name == ANONYMOUS else by_token

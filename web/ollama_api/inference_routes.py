@@ -39,7 +39,7 @@ def _view(system: System, endpoint: Endpoint) -> Callable[..., Awaitable[Relay]]
             here["query_string"],
             here["headers"],
             pinned,
-            api_key_auth.is_secret(here["headers"], system.config),
+            api_key_auth.is_secret(here["headers"], system),
         )
         request_id = RequestId(errors.asker_of(here).request_id)
         work = await work_of(system, hints, await whole_body(), request_id, client(), by())

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import base64
-import os
-import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from actors.config import key_file
-from fleet.common.bounded_cache import Recent
+from actors.security.api_keys import ApiKeys
 from fleet.common.errors import FleetError, Forbidden, Unauthorized
-from fleet.config import Config, SecuritySection
+from fleet.config import Config
 from fleet.config.schema.access import anonymous_role
 from fleet.protocol.call import Headers
 from fleet.protocol.endpoints import ENDPOINTS, PINNABLE
 from fleet.protocol.headers import field
-from fleet.security.api_keys import LONGEST_KEY, KeyRing, StoredKey
-from fleet.security.known_secrets import Secrets, texts_of
+from fleet.security.api_keys import LONGEST_KEY, KeyRing
+from fleet.security.known_secrets import Secrets
 from fleet.security.roles import ANONYMOUS, Identity
 from web.http.ports import Face
 from web.security.session_cookies import Shown
@@ -26,7 +23,6 @@ PASS_KEY: Final = "fleet.pass"
 """Where the scope has the pass that a browser has shown, if its page is one of ours."""
 _WHAT_TO_SEND: Final = "send one as `Authorization: Bearer <key>` or `X-API-Key: <key>`"
 _LONGEST_BASIC: Final = 2 * LONGEST_KEY
-_SECRET_VARIABLE: Final = re.compile(r"FLEET_\w*(?:TOKEN|KEY|SECRET|PASSWORD)\w*")
 _FIELDS: Final = (b"x-api-key", b"api-key")
 _OURS: Final = ("/api/orchestrator", "/api/metrics/")
 """Ollama's CLI asks for nothing below these."""
@@ -41,10 +37,15 @@ _PAGES: Final = frozenset(("/status", "/status.css", "/wall", "/login"))
 FORMS: Final = frozenset(("/login", "/logout"))
 """Where the dashboard port's forms go."""
 
-_rings = Recent[int, tuple[SecuritySection, tuple[StoredKey, ...], KeyRing]](16)
-"""By the identity of the section, which is kept so that no other can take its place."""
-_secrets = Recent[int, tuple[Config, Secrets]](16)
-"""Likewise, by that of the configuration."""
+
+class Keyed(Protocol):
+    """What is asked of a fleet: its configuration and its keys, both of the moment."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def keys(self) -> ApiKeys: ...
 
 
 def is_open(method: str, path: str, face: Face = Face.PROXY) -> bool:
@@ -68,14 +69,14 @@ def is_use(method: str, path: str) -> bool:
     return method == "POST" and (path in ENDPOINTS or path.partition("--")[0] in PINNABLE)
 
 
-def is_trusted(scope: Any, security: SecuritySection) -> bool:
+def is_trusted(scope: Any, system: Keyed) -> bool:
     """Whether a request may see what is not for everybody: it has a valid key or pass, or none is needed."""
-    return not security.keys_required or _shown(scope, security) is not None
+    return not system.config.security.keys_required or _shown(scope, system) is not None
 
 
-def visitor(scope: Any, config: Config) -> Identity:
+def visitor(scope: Any, system: Keyed) -> Identity:
     """Who asks, by a key or by a pass; or nobody in particular, with the role of those."""
-    return _shown(scope, config.security) or Identity(ANONYMOUS, anonymous_role(config))
+    return _shown(scope, system) or Identity(ANONYMOUS, anonymous_role(system.config))
 
 
 def pass_of(scope: Any) -> Shown | None:
@@ -83,71 +84,54 @@ def pass_of(scope: Any) -> Shown | None:
     return scope.get(PASS_KEY)  # type: ignore[no-any-return]
 
 
-def identity(headers: Headers, config: Config) -> Identity:
+def identity(headers: Headers, system: Keyed) -> Identity:
     """The same, going by keys alone."""
-    return _known(headers, config.security) or Identity(ANONYMOUS, anonymous_role(config))
+    return _known(headers, system) or Identity(ANONYMOUS, anonymous_role(system.config))
 
 
-def key_name(headers: Headers, security: SecuritySection) -> str:
+def key_name(headers: Headers, system: Keyed) -> str:
     """The name of the valid key that was shown; empty if there is none."""
-    known = _known(headers, security)
+    known = _known(headers, system)
     return known.name if known is not None else ""
 
 
-def refusal(path: str, headers: Headers, security: SecuritySection) -> FleetError | None:
+def refusal(path: str, headers: Headers, system: Keyed) -> FleetError | None:
     """The error for a request without a valid key, or None.
 
     Native routes get a 403: Ollama's own CLI takes every 401 for "sign in to the cloud".
     """
-    if _known(headers, security) is not None:
+    if _known(headers, system) is not None:
         return None
     if path.startswith("/api/") and not path.startswith(_OURS):
         return Forbidden(f"a valid API key is needed: {_WHAT_TO_SEND}")
     return Unauthorized("a valid API key is needed", details=_WHAT_TO_SEND)
 
 
-def ring_of(security: SecuritySection) -> KeyRing:
-    """Everybody who has a key now. Made once per configuration and content of the file of keys."""
-    stored = key_file.stored(security.keys_file) if security.keys_file else ()
-    kept = _rings.get(id(security))
-    if kept is not None and kept[0] is security and kept[1] is stored:
-        return kept[2]
-    ring = security.key_ring(stored)
-    _rings.keep(id(security), (security, stored, ring))
-    return ring
+def ring_of(system: Keyed) -> KeyRing:
+    """Everybody who has a key now."""
+    return system.keys.ring(system.config.security)
 
 
-def _shown(scope: Any, security: SecuritySection) -> Identity | None:
-    known = _known(scope["headers"], security)
+def _shown(scope: Any, system: Keyed) -> Identity | None:
+    known = _known(scope["headers"], system)
     if known is None and (held := pass_of(scope)) is not None:
-        return held.who(ring_of(security))
+        return held.who(ring_of(system))
     return known
 
 
-def secrets_of(config: Config) -> Secrets:
-    """What is secret under a configuration: every secret in it and in our environment, and all keys. Made once."""
-    kept = _secrets.get(id(config))
-    if kept is not None and kept[0] is config:
-        return kept[1]
-    said = (text for name, text in os.environ.items() if _SECRET_VARIABLE.fullmatch(name))
-    made = Secrets((*texts_of(config), *said), lambda key: ring_of(config.security).find(key))
-    _secrets.keep(id(config), (config, made))
-    return made
-
-
-def is_secret(headers: Headers, config: Config) -> Callable[[bytes], bool]:
+def is_secret(headers: Headers, system: Keyed) -> Callable[[bytes], bool]:
     """What tells, of a piece of a request's head, that it holds a key: one of ours, or the one that was shown."""
-    return _aware(headers, config).within if config.security.has_keys else _nothing
+    return _aware(headers, system).within if system.config.security.has_keys else _nothing
 
 
-def cleaner(headers: Headers, config: Config) -> Callable[[str], str]:
+def cleaner(headers: Headers, system: Keyed) -> Callable[[str], str]:
     """What takes keys and other secrets out of a text that a caller has sent with these headers."""
-    return _aware(headers, config).cleaned
+    return _aware(headers, system).cleaned
 
 
-def _aware(headers: Headers, config: Config) -> Secrets:
+def _aware(headers: Headers, system: Keyed) -> Secrets:
     """The secrets, this caller's key among them."""
-    secrets, ring = secrets_of(config), ring_of(config.security)
+    secrets, ring = system.keys.secrets(system.config), ring_of(system)
     for key in _presented(headers):
         if ring.find(key) is not None:
             secrets.shown(key.decode("latin-1"))
@@ -158,12 +142,12 @@ def _nothing(data: bytes) -> bool:
     return False
 
 
-def _known(headers: Headers, security: SecuritySection) -> Identity | None:
+def _known(headers: Headers, system: Keyed) -> Identity | None:
     """Whose key was shown: of several, the first good one; never one in the query, which ends up in logs."""
     presented = _presented(headers)
-    if not presented or not security.has_keys:
+    if not presented or not system.config.security.has_keys:
         return None
-    ring = ring_of(security)
+    ring = ring_of(system)
     return next((who for key in presented if (who := ring.find(key)) is not None), None)
 
 

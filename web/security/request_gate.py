@@ -10,20 +10,18 @@ from typing import Protocol
 from actors.state.fleet_state import FleetCell
 from fleet.common.errors import BadRequest, FleetError
 from fleet.common.ids import RequestId
-from fleet.config import Config, checks_hosts
+from fleet.config import checks_hosts
 from fleet.protocol.call import Downstream, Headers
 from fleet.protocol.headers import request_id_of
 from fleet.security.host_header import is_local, is_loopback
 from web.http import errors
 from web.http.ports import Face
 from web.security import api_key_auth, cross_origin
+from web.security.api_key_auth import Keyed
 
 
-class Guarded(Protocol):
+class Guarded(Keyed, Protocol):
     """What a doorman asks of the system."""
-
-    @property
-    def config(self) -> Config: ...
 
     @property
     def draining(self) -> bool: ...
@@ -94,7 +92,7 @@ class RequestGate:
         decision = cross_origin.decide(method, path, host, headers, self._system.config)
         if decision.status is not None:
             return GateDecision(asker, decision, None)
-        key = api_key_auth.key_name(headers, self._system.config.security)
+        key = api_key_auth.key_name(headers, self._system)
         return GateDecision(
             asker, decision, None if key else self._refusal(method, path, headers, face), key, ours=True
         )
@@ -113,10 +111,9 @@ class RequestGate:
         return errors.asker(path, request_id, self._system.config.compat.native_errors, headers, face)
 
     def _refusal(self, method: str, path: str, headers: Headers, face: Face) -> FleetError | None:
-        security = self._system.config.security
-        if not security.keys_required or api_key_auth.is_open(method, path, face):
+        if not self._system.config.security.keys_required or api_key_auth.is_open(method, path, face):
             return None
-        return api_key_auth.refusal(path, headers, security)
+        return api_key_auth.refusal(path, headers, self._system)
 
 
 _numbers = random.Random(random.SystemRandom().getrandbits(128))

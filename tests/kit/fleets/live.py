@@ -19,6 +19,7 @@ from trio_websocket import WebSocketConnection, wrap_client_stream
 import actors.observability.alert_monitor
 import web.live.routes
 from actors.observability.dashboard.feed import Feed, Subscriber, Transport, Update
+from actors.security.api_keys import ApiKeys
 from actors.system import System
 from fleet.common.errors import TooManyClients
 from fleet.config import Config
@@ -244,7 +245,7 @@ async def fleet_with_alerts(monkeypatch: pytest.MonkeyPatch, *servers: str) -> A
 
 
 def house(feed: FakeFeed | None = None, **config: Any) -> Sessions:
-    system = SimpleNamespace(config=Config.model_validate(config), feed=feed or FakeFeed())
+    system = SimpleNamespace(config=Config.model_validate(config), keys=ApiKeys(), feed=feed or FakeFeed())
     return Sessions(cast(System, system))
 
 

@@ -16,7 +16,6 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from actors.config import key_file
 from fleet.security.api_keys import StoredKey, digest_of, written
 from fleet.security.roles import Role
 from tests.kit.fleets.served import Served, served
@@ -235,23 +234,23 @@ async def test_a_cookie_ends_with_its_key_and_follows_its_role(tmp_path: Path) -
     file = tmp_path / "keys.jsonl"
     key = StoredKey("wall", Role.OPERATOR, digest_of("wall-key-0123456789"), "2026-01-01T00:00:00Z")
 
-    async def write(*keys: StoredKey) -> None:
+    async def write(fleet: Served, *keys: StoredKey) -> None:
         file.write_text(written(keys))
         file.chmod(0o600)
-        await key_file.refresh(str(file))
+        await fleet.system.keys.refresh(str(file))
 
     file.write_text(written([key]))
     file.chmod(0o600)
     async with served("gpu-a", security={"keys_file": str(file)}) as fleet, browser(fleet) as client:
         assert (await client.post("/login", data={"key": "wall-key-0123456789"})).status_code == 303
         assert "gpu-a" in (await client.get("/")).text
-        await write(StoredKey("wall", Role.CLIENT, key.sha256, key.created))
+        await write(fleet, StoredKey("wall", Role.CLIENT, key.sha256, key.created))
         assert "shown to operators" in (await client.get("/")).text
-        await write(StoredKey("wall", Role.ADMIN, digest_of("another-key-0123456789"), key.created))
+        await write(fleet, StoredKey("wall", Role.ADMIN, digest_of("another-key-0123456789"), key.created))
         assert "gpu-a" not in (await client.get("/")).text  # the same name is another key
-        await write(key)
+        await write(fleet, key)
         assert "gpu-a" in (await client.get("/")).text
-        await write(StoredKey("wall", Role.OPERATOR, key.sha256, key.created, revoked="2026-02-01T00:00:00Z"))
+        await write(fleet, StoredKey("wall", Role.OPERATOR, key.sha256, key.created, revoked="2026-02-01T00:00:00Z"))
         assert "gpu-a" not in (await client.get("/")).text
 
 

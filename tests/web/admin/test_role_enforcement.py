@@ -208,7 +208,7 @@ ANONYMOUS = [
 async def test_without_a_key_one_is_an_admin_only_where_nobody_else_can_call(
     config: dict[str, Any], role: Role
 ) -> None:
-    who = api_key_auth.identity([], FakeSystem(**config).config)
+    who = api_key_auth.identity([], FakeSystem(**config).handle)
     assert (who.name, who.role) == ("anonymous", role)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from actors.config import key_file
+from actors.security import key_file
 from fleet.security.api_keys import digest_of
 from fleet.security.roles import Role
 from web.cli import main

@@ -11,7 +11,6 @@ from urllib.parse import quote, unquote_to_bytes
 
 import pytest
 
-from actors.config import key_file
 from fleet.protocol.call import Call
 from fleet.protocol.headers import forwarded_headers, own_headers
 from fleet.security.api_keys import StoredKey, digest_of, new_key, written
@@ -32,7 +31,7 @@ def basic(key: str, user: str = "user") -> str:
 
 
 def known_as(*fields: tuple[bytes, bytes], **config: Any) -> str:
-    return api_key_auth.identity(fields, FakeSystem(**config).config).name
+    return api_key_auth.identity(fields, FakeSystem(**config).handle).name
 
 
 @pytest.mark.parametrize(
@@ -183,12 +182,13 @@ async def test_a_revoked_key_opens_nothing_on_a_connection_that_is_open_already(
     path = tmp_path / "keys.jsonl"
     stored = StoredKey("ci", Role.CLIENT, digest_of(KEY))
     path.write_text(written([stored]))
-    async with fleet(FakeSystem(security={"keys_file": str(path)})) as server:
+    system = FakeSystem(security={"keys_file": str(path)})
+    async with fleet(system) as server:
         wire = await server.connect()
         statuses = []
         for revoked in (None, "2026-01-01T00:00:00Z"):
             path.write_text(written([StoredKey("ci", Role.CLIENT, digest_of(KEY), revoked=revoked)]))
-            await key_file.refresh(str(path))
+            await system.keys.refresh(str(path))
             for method, where in ROUTES[:2]:
                 statuses.append((await wire.ask(method, where, BODY, f"X-API-Key: {KEY}")).status)
     assert statuses == [200, 200, 403, 403]
@@ -197,11 +197,12 @@ async def test_a_revoked_key_opens_nothing_on_a_connection_that_is_open_already(
 @both_lanes
 async def test_a_key_that_was_refused_opens_everything_once_it_is_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "keys.jsonl"
-    async with fleet(FakeSystem(security={"keys_file": str(path)})) as server:
+    system = FakeSystem(security={"keys_file": str(path)})
+    async with fleet(system) as server:
         wire = await server.connect()
         assert (await wire.ask("POST", "/api/chat", BODY, f"X-API-Key: {KEY}")).status == 403
         path.write_text(written([StoredKey("ci", Role.CLIENT, digest_of(KEY))]))
-        await key_file.refresh(str(path))
+        await system.keys.refresh(str(path))
         assert (await wire.ask("POST", "/api/chat", BODY, f"X-API-Key: {KEY}")).status == 200
 
 
@@ -217,10 +218,10 @@ async def test_callers_are_known_by_the_names_of_their_keys(tmp_path: Path) -> N
 
 
 async def test_a_key_is_an_identity_even_where_none_is_needed() -> None:
-    config = FakeSystem(security={**SECURITY, "require_api_key": False}).config
-    assert api_key_auth.identity([(b"x-api-key", KEY.encode())], config).name == "ci"
-    assert api_key_auth.identity([(b"x-api-key", KEY.encode())], config).role is Role.CLIENT
-    assert api_key_auth.identity([(b"x-api-key", b"wrong")], config).role is Role.ADMIN
+    system = FakeSystem(security={**SECURITY, "require_api_key": False}).handle
+    assert api_key_auth.identity([(b"x-api-key", KEY.encode())], system).name == "ci"
+    assert api_key_auth.identity([(b"x-api-key", KEY.encode())], system).role is Role.CLIENT
+    assert api_key_auth.identity([(b"x-api-key", b"wrong")], system).role is Role.ADMIN
 
 
 async def test_health_tells_strangers_nothing_about_servers() -> None:

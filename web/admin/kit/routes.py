@@ -141,7 +141,7 @@ def _handler(entry: Route, house: AppContext) -> Callable[..., Awaitable[Respons
 
 
 async def _run(entry: Route, house: AppContext, note: Note | None, **path: Any) -> Response:
-    by = api_key_auth.visitor(scope(), house.system.config)
+    by = api_key_auth.visitor(scope(), house.system)
     asked = AdminRequest(house, by, query_of(entry.query), None, note)
     if entry.body is not None and entry.reads:
         asked.body = _clean(body_of(entry.body, await json_object()), house)
@@ -154,5 +154,5 @@ def _clean(body: BaseModel, house: AppContext) -> BaseModel:
     reason = getattr(body, "reason", None)
     if not isinstance(reason, str) or not reason:
         return body
-    cleaned = api_key_auth.cleaner(scope()["headers"], house.system.config)(reason)
+    cleaned = api_key_auth.cleaner(scope()["headers"], house.system)(reason)
     return body if cleaned == reason else body.model_copy(update={"reason": cleaned})

@@ -104,7 +104,7 @@ async def fleet_health(asked: AdminRequest) -> dict[str, Any]:
 )
 async def for_people(asked: AdminRequest) -> dict[str, Any]:
     system = asked.system
-    trusted = api_key_auth.is_trusted(scope(), system.config.security)
+    trusted = api_key_auth.is_trusted(scope(), system)
     found = symptoms(system, asked.house.settings, named=trusted)
     word = word_of(found)
     return {

@@ -90,7 +90,7 @@ async def health(asked: AdminRequest) -> Response:
         "status": word,
         "timestamp": now_iso(),
         "version": own_version(),
-        "verdict": verdict_of(system, named=api_key_auth.is_trusted(scope(), system.config.security)),
+        "verdict": verdict_of(system, named=api_key_auth.is_trusted(scope(), system)),
         "services": {
             "ollama": _backends(system, asked.by.role >= Role.OPERATOR),
             "proxy": _proxy(system),

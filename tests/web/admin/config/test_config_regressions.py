@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from actors.config import key_file
+from actors.security import key_file
 from fleet.common.ids import ServerId
 from fleet.config import Config, ConfigError, load
 from fleet.security.api_keys import StoredKey, digest_of, written

@@ -21,7 +21,6 @@ from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.observability import audit_log
 from web.http.ports import Face
 from web.process.log_buffer import LogRing, scrub_with
-from web.security import api_key_auth
 
 ADMIN = "/api/orchestrator"
 KEY = new_key(b"k" * 32)
@@ -310,8 +309,7 @@ async def test_a_key_inside_a_reason_stands_nowhere(key: str, around: str) -> No
     root.addHandler(ring)
     try:
         async with served(servers=servers, security=SECURITY) as front:
-            config = front.system.config
-            scrub_with(lambda text: api_key_auth.secrets_of(config).scrubbed(text))
+            scrub_with(lambda text: front.system.keys.secrets(front.system.config).scrubbed(text))
             async with front.client(**{"X-API-Key": KEY}) as client:
                 for body in ({"reason": around.format(key)},):
                     answer = await client.post(f"{ADMIN}/servers/a/drain", json=body)

@@ -14,8 +14,9 @@ from typing import Any, cast
 import pytest
 import trio
 
-from actors.config import key_file
-from actors.config.key_file import KeyFile, KeysUnusable
+from actors.security import key_file
+from actors.security.api_keys import ApiKeys
+from actors.security.key_file import KeyFile, KeysUnusable
 from fleet.config import Config
 from fleet.security.api_keys import StoredKey, digest_of, written
 from fleet.security.roles import Identity, Role
@@ -181,27 +182,28 @@ def test_two_who_change_it_at_one_time_lose_nothing(path: Path) -> None:
 
 
 def running(path: Path) -> Any:
-    return SimpleNamespace(config=Config.model_validate({"security": {"keys_file": str(path)}}), draining=False)
+    config = Config.model_validate({"security": {"keys_file": str(path)}})
+    return SimpleNamespace(config=config, keys=ApiKeys(), draining=False)
 
 
 def known(system: Any, secret: str) -> str:
-    return api_key_auth.identity([(b"x-api-key", secret.encode())], system.config).name
+    return api_key_auth.identity([(b"x-api-key", secret.encode())], system).name
 
 
 async def test_a_running_fleet_follows_the_file(path: Path) -> None:
     system = running(path)
     put(path, key("a"))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(key_file.follow, system, 0.01)
+        nursery.start_soon(system.keys.follow, system, 0.01)
         with trio.fail_after(20):
             while known(system, "secret of a") != "a":
                 await trio.sleep(0.005)
-            before = key_file.changes()
+            before = system.keys.changes
             put(path, key("a", revoked="2026-01-01T00:00:00Z"), key("b"))
             while known(system, "secret of b") != "b":
                 await trio.sleep(0.005)
         assert known(system, "secret of a") == "anonymous"
-        assert key_file.changes() > before
+        assert system.keys.changes > before
         nursery.cancel_scope.cancel()
 
 
@@ -214,16 +216,29 @@ async def test_a_disk_that_hangs_leaves_the_fleet_with_the_keys_it_has(
     hang = threading.Event()
     monkeypatch.setattr(KeyFile, "look", lambda self: cast(None, hang.wait(5)))
     with trio.move_on_after(0.05):
-        await key_file.refresh(str(path))
+        await system.keys.refresh(str(path))
     hang.set()
     assert known(system, "secret of a") == "a"
+
+
+async def test_two_fleets_in_one_process_know_nothing_of_each_others_keys(path: Path) -> None:
+    put(path, key("a"))
+    one, other = running(path), running(path)
+    assert known(one, "secret of a") == "a"
+    put(path, key("b"))
+    assert known(other, "secret of b") == "b", "it reads the file itself"
+    assert known(one, "secret of b") == "anonymous"
+    put(path, key("c"))
+    await one.keys.refresh(str(path))
+    assert (one.keys.changes, other.keys.changes) == (1, 0)
+    assert (known(one, "secret of c"), known(other, "secret of c")) == ("c", "anonymous")
 
 
 def test_the_ring_is_made_once_per_configuration_and_content(path: Path) -> None:
     put(path, key("a"))
     system = running(path)
-    first = api_key_auth.ring_of(system.config.security)
-    assert api_key_auth.ring_of(system.config.security) is first
+    first = api_key_auth.ring_of(system)
+    assert api_key_auth.ring_of(system) is first
     other = system.config.security.model_copy(update={"keys_file": ""})
-    assert api_key_auth.ring_of(other).find(b"secret of a") is None
+    assert system.keys.ring(other).find(b"secret of a") is None
     assert first.find(b"secret of a") == Identity("a", Role.CLIENT)

@@ -1,4 +1,4 @@
-"""The file of API keys: read when it changes, off the request path, and written so that no reader sees half of it."""
+"""The file of API keys: read when it has changed, and written so that no reader sees half of it."""
 
 from __future__ import annotations
 
@@ -11,28 +11,16 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
-import trio
-
-from fleet.config import Config
 from fleet.security.api_keys import LONGEST_FILE, StoredKey, read_keys, written
 
 log = logging.getLogger(__name__)
 
-EVERY: Final = 1.0
-"""Seconds between two looks at the file; a revoked key works for no longer than that."""
 _OTHERS: Final = 0o077
 
 Stamp = tuple[int, ...]
 """What tells one content of a file from another without reading it; empty: there is no file."""
-
-
-class ConfigHolder(Protocol):
-    """Whatever runs by a configuration, which changes."""
-
-    @property
-    def config(self) -> Config: ...
 
 
 class KeysUnusable(Exception):
@@ -96,45 +84,6 @@ class KeyFile:
             in_use = sum(key.revoked is None for key in found.keys)
             log.info("security.keys_file %s read: %d keys in use", self.path, in_use)
         return changed
-
-
-_files: dict[str, KeyFile] = {}
-_changes = [0]
-
-
-def stored(path: str) -> tuple[StoredKey, ...]:
-    """The keys of a file: the same tuple until they change. The first time it reads the file, later it only recalls."""
-    known = _files.get(path)
-    if known is None:
-        known = KeyFile(path)
-        known.take(known.look())
-        known = _files.setdefault(path, known)  # a worker thread may have been here
-    return known.keys
-
-
-def changes() -> int:
-    """How often any file has brought other keys: what was decided by keys before is to be decided again."""
-    return _changes[0]
-
-
-async def follow(system: ConfigHolder, every: float = EVERY) -> None:
-    """Look at the file of the configuration of the moment, again and again, until cancelled.
-
-    The disk is touched in a worker thread: one that hangs leaves the fleet with the keys it has.
-    """
-    while True:
-        path = system.config.security.keys_file
-        if path:
-            await refresh(path)
-        await trio.sleep(every)
-
-
-async def refresh(path: str) -> None:
-    """Look at one file now. Cancelled: nothing has changed."""
-    file = _files.get(path) or KeyFile(path)
-    found = await trio.to_thread.run_sync(file.look, abandon_on_cancel=True)
-    if _files.setdefault(path, file) is file and file.take(found):
-        _changes[0] += 1
 
 
 def read(path: str) -> tuple[StoredKey, ...]:
