@@ -50,10 +50,11 @@ class DecayingMean:
         weight = self.weight_at(now)
         return (weight * self.mean + strength * prior) / (weight + strength)
 
-    def variance(self, now: float, strength: float = 1.0) -> float:
-        """The variance, with `strength` samples added that do not vary: few samples do not make it large."""
+    def variance(self, now: float, prior: float = 0.0, strength: float = 1.0) -> float:
+        """The variance, with `strength` samples added that vary by `prior`: few samples alone do not make it large."""
         weight = self.weight_at(now)
-        return weight / (weight + strength) * self.squares / self.weight if self.weight > NO_TRUST else 0.0
+        own = self.squares / self.weight if self.weight > NO_TRUST else 0.0
+        return (weight * own + strength * prior) / (weight + strength)
 
     def to_plain(self, now: float) -> list[float]:
         """As it stands `now`, for `from_plain`."""
@@ -103,9 +104,12 @@ class LogMean:
         """The geometric mean, with `strength` samples of the prior added."""
         return math.exp(self.logs.towards(math.log(prior), now, strength))
 
-    def expected(self, prior: float, now: float, strength: float = 1.0) -> float:
-        """The arithmetic mean that belongs to it: exp(mean + variance / 2), as for log-normal numbers."""
-        spread = min(self.logs.variance(now, strength), _MOST_SPREAD)
+    def expected(self, prior: float, now: float, strength: float = 1.0, variance: float = 0.0) -> float:
+        """The arithmetic mean that belongs to it: exp(mean + variance / 2), as for log-normal numbers.
+
+        `prior` is a geometric mean, `variance` the variance of logarithms that belongs to it.
+        """
+        spread = min(self.logs.variance(now, variance, strength), _MOST_SPREAD)
         return min(self.typical(prior, now, strength) * math.exp(spread / 2), self.most)
 
 
