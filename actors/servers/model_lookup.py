@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from fleet.common.bounded_cache import LeastRecentlyUsed
 from fleet.common.ids import ANY_MODEL
 from fleet.scheduling.server_state import Health
 
@@ -39,7 +40,7 @@ class InventoryLookup:
         self._now = now
         self._wanted = trio.Event()
         self._sought: dict[ModelName, trio.Event] = {}
-        self._missed: dict[ModelName, float] = {}
+        self._missed: LeastRecentlyUsed[ModelName, float] = LeastRecentlyUsed(_MOST_NAMES)
         self._fresh_until = -math.inf
         """Before that no inventory is old enough; found out by the last walk over the servers."""
 
@@ -113,8 +114,5 @@ class InventoryLookup:
         for name in names:
             answered = self._sought.pop(name, None)
             if answered is not None:
-                self._missed.pop(name, None)
-                self._missed[name] = now
+                self._missed.put(name, now)
                 answered.set()
-        while len(self._missed) > _MOST_NAMES:
-            del self._missed[next(iter(self._missed))]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fleet.breakers.values import BreakerState
+from fleet.common.bounded_cache import LeastRecentlyUsed
 from fleet.common.ids import ModelName, Pair, ServerId
 
 MOST_SERVERS: Final = 1000
@@ -220,8 +221,7 @@ class RecoveryLog:
         self, most: int = MOST_SERVERS, told: Callable[[Pair, BreakerState, float], None] = lambda pair, to, now: None
     ) -> None:
         self._told = told
-        self._most = most
-        self._pages: dict[ServerId, ServerLog] = {}
+        self._pages: LeastRecentlyUsed[ServerId, ServerLog] = LeastRecentlyUsed(most)
 
     def __len__(self) -> int:
         return len(self._pages)
@@ -277,13 +277,7 @@ class RecoveryLog:
 
     def _open(self, server: ServerId) -> ServerLog:
         """The page to write on, moved to the end of the book."""
-        page = self._pages.pop(server, None)
-        if page is None:
-            page = ServerLog()
-            while len(self._pages) >= self._most:
-                del self._pages[next(iter(self._pages))]
-        self._pages[server] = page
-        return page
+        return self._pages.touch(server, ServerLog)
 
 
 def clean(text: str) -> str:

@@ -11,10 +11,10 @@ that the server's system still holds in its cache loads faster than one that it 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from statistics import median
-from typing import Final, TypeVar
+from typing import Final
 
+from fleet.common.bounded_cache import LeastRecentlyUsed
 from fleet.common.ids import ModelName, Pair, ServerId
 
 COLD: Final = 0.1
@@ -31,8 +31,6 @@ _PAIRS: Final = 16_384
 _MODELS: Final = 4096
 _SERVERS: Final = 1024
 
-K = TypeVar("K")
-V = TypeVar("V")
 _Samples = deque[float]
 
 
@@ -40,9 +38,9 @@ class LoadTimes:
     """Bounded memory: the pairs, models and servers that were loaded last are remembered."""
 
     def __init__(self) -> None:
-        self._pairs: dict[Pair, _Samples] = {}
-        self._models: dict[ModelName, _Samples] = {}
-        self._speeds: dict[ServerId, _Samples] = {}
+        self._pairs: LeastRecentlyUsed[Pair, _Samples] = LeastRecentlyUsed(_PAIRS)
+        self._models: LeastRecentlyUsed[ModelName, _Samples] = LeastRecentlyUsed(_MODELS)
+        self._speeds: LeastRecentlyUsed[ServerId, _Samples] = LeastRecentlyUsed(_SERVERS)
         self._speed: _Samples = _samples()
 
     def note(self, pair: Pair, seconds: float, size: int | None) -> None:
@@ -50,10 +48,10 @@ class LoadTimes:
         if seconds < COLD:
             return
         seconds = _sane(seconds)
-        touch(self._pairs, pair, _samples, _PAIRS).append(seconds)
-        touch(self._models, pair.model, _samples, _MODELS).append(seconds)
+        self._pairs.touch(pair, _samples).append(seconds)
+        self._models.touch(pair.model, _samples).append(seconds)
         if size is not None and size > 0:
-            touch(self._speeds, pair.server, _samples, _SERVERS).append(size / seconds)
+            self._speeds.touch(pair.server, _samples).append(size / seconds)
             self._speed.append(size / seconds)
 
     def last(self, pair: Pair) -> float | None:
@@ -76,17 +74,6 @@ def size_of(row: object) -> int | None:
     """The size in bytes that a row of /api/tags or /api/ps gives; None if it gives none that makes sense."""
     size = row.get("size") if isinstance(row, dict) else None
     return size if type(size) is int and 0 < size < 2**60 else None
-
-
-def touch(table: dict[K, V], key: K, make: Callable[[], V], most: int) -> V:
-    """The entry of `key`, made if need be; the entry that was touched longest ago goes when there are too many."""
-    entry = table.pop(key, None)
-    if entry is None:
-        entry = make()
-    table[key] = entry
-    if len(table) > most:
-        del table[next(iter(table))]
-    return entry
 
 
 def _samples() -> _Samples:

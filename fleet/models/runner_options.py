@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from fleet.common.bounded_cache import LeastRecentlyUsed
 from fleet.common.ids import ModelName
-from fleet.models.load_times import touch
 from fleet.scheduling.moving_average import Ewma
 
 LATELY: Final = 9
@@ -36,17 +36,17 @@ class Demand:
     """Bounded memory: some thousand models, those that were asked for last."""
 
     def __init__(self) -> None:
-        self._asked: dict[ModelName, _Asked] = {}
+        self._asked: LeastRecentlyUsed[ModelName, _Asked] = LeastRecentlyUsed(_MODELS)
 
     def note(self, model: ModelName, options: Mapping[str, object] | None, *, embedding: bool) -> None:
         """A request ended well. `options`: its runner options, None if it had none."""
-        asked = touch(self._asked, model, _Asked, _MODELS)
+        asked = self._asked.touch(model, _Asked)
         asked.options.append(_key(options or {}))
         asked.embedding.append(embedding)
 
     def note_seconds(self, model: ModelName, seconds: float) -> None:
         """How long a request held its slot, without what it waited for a load."""
-        touch(self._asked, model, _Asked, _MODELS).service.add(max(seconds, 0.0))
+        self._asked.touch(model, _Asked).service.add(max(seconds, 0.0))
 
     def options(self, model: ModelName) -> dict[str, object]:
         """The runner options to load the model with; empty: those that the server chooses by itself."""

@@ -17,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 from pydantic import BaseModel, SecretStr
 
+from fleet.common.bounded_cache import LeastRecentlyUsed
 from fleet.security.api_keys import LONGEST_KEY, PREFIX
 
 REDACTED: Final = "***REDACTED***"
@@ -44,7 +45,7 @@ class Secrets:
 
     def __init__(self, plain: Iterable[str], find: Find = lambda key: None) -> None:
         self._plain = frozenset(plain)
-        self._shown: dict[str, None] = {}
+        self._shown: LeastRecentlyUsed[str, None] = LeastRecentlyUsed(_SHOWN)
         self._find = find
         self._pattern = one_of(self._plain)
 
@@ -52,9 +53,7 @@ class Secrets:
         """Somebody has shown this valid key. The last 256 are remembered, those apart that look like keys of ours."""
         if key in self._shown or len(key) < SHORTEST or _OWN.fullmatch(key) or key in self._plain:
             return
-        if len(self._shown) >= _SHOWN:
-            del self._shown[next(iter(self._shown))]
-        self._shown[key] = None
+        self._shown.put(key, None)
         self._pattern = one_of([*self._plain, *self._shown])
 
     def scrubbed(self, text: str) -> str:

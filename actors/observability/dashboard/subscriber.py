@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 import orjson
 import trio
 
+from fleet.common.bounded_cache import LeastRecentlyUsed
+
 if TYPE_CHECKING:
     from actors.observability.dashboard.rate_group import RateGroup
 
@@ -104,7 +106,7 @@ class Subscriber:
         self._good = 0
         self._held: deque[Update] = deque()
         self._first: deque[Callable[[], Update]] = deque()
-        self._latest: dict[str, Update] = {}
+        self._latest: LeastRecentlyUsed[str, Update] = LeastRecentlyUsed(MOST_LATEST)
         self._parked = trio.lowlevel.ParkingLot()
         self._left = False
         self._wishes = Wishes()
@@ -189,10 +191,7 @@ class Subscriber:
 
     def replace(self, key: str, update: Update) -> None:
         """Something of which only the latest matters."""
-        self._latest.pop(key, None)
-        self._latest[key] = update
-        if len(self._latest) > MOST_LATEST:
-            del self._latest[next(iter(self._latest))]
+        self._latest.put(key, update)
         self.rouse()
 
     def rouse(self) -> None:
@@ -212,7 +211,7 @@ class Subscriber:
         if self._held:
             return self._pop()
         if self._latest:
-            return self._latest.pop(next(iter(self._latest)))
+            return self._latest.popitem(last=False)[1]
         return None
 
     def _pop(self) -> Update:

@@ -6,11 +6,12 @@ fleet's own (`MOST_PAIRS`), models by those asked for last, kinds of failures pe
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 from fleet.breakers.recovery_log import ServerLog
+from fleet.common.bounded_cache import LeastRecentlyUsed
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.observability.alerting.facts import Culprit, FirstTokenTimes, Share, Traffic
 from fleet.observability.statistics.failure_classes import REJECTED, STALLED, failed
@@ -133,15 +134,15 @@ class Counts:
     """All of it. `now` is the caller's clock, in seconds, and never runs back."""
 
     def __init__(self) -> None:
-        self.asked: OrderedDict[ModelName, float] = OrderedDict()
+        self.asked: LeastRecentlyUsed[ModelName, float] = LeastRecentlyUsed(MOST_MODELS)
         """Models by when a request for them last ended."""
         self._ends: Series[_Ends] = Series(_Ends)
         self._causes = Minutes(_Causes, 5)
         self._first = Minutes(_Streams, 5)
         self._servers: dict[str, Minutes[_Streams]] = {}
         self._resident: dict[ServerId, Mapping[ModelName, object]] = {}
-        self._loads: OrderedDict[Pair, deque[float]] = OrderedDict()
-        self._counted: OrderedDict[Pair, deque[float]] = OrderedDict()
+        self._loads: LeastRecentlyUsed[Pair, deque[float]] = LeastRecentlyUsed(MOST_PAIRS)
+        self._counted: LeastRecentlyUsed[Pair, deque[float]] = LeastRecentlyUsed(MOST_PAIRS)
         self._totals: Mapping[Pair, int] = {}
 
     # ---- fed
@@ -149,7 +150,7 @@ class Counts:
     def note(self, ended: Sequence[JudgedRequest], now: float) -> None:
         """Requests have just finished: a busy fleet has hundreds in each batch."""
         for model in {each.model for each in ended if each.outcome != _UNKNOWN} - {""}:
-            self._ask(ModelName(model), now)
+            self.asked.put(ModelName(model), now)
         ends = self._ends.bucket(now)
         numbers = Counter([each.outcome for each in ended])
         for outcome, number in numbers.items():
@@ -185,12 +186,6 @@ class Counts:
             minutes = self._servers[server] = Minutes(_Streams, 15)
         return minutes.bucket(now)
 
-    def _ask(self, model: ModelName, now: float) -> None:
-        self.asked[model] = now
-        self.asked.move_to_end(model)
-        if len(self.asked) > MOST_MODELS:
-            self.asked.popitem(last=False)
-
     def look(self, server: ServerId, resident: Mapping[ModelName, object] | None, now: float) -> None:
         """What a server has in memory (None: nobody knows); what was not there at the last look was loaded since."""
         if resident is None:
@@ -201,14 +196,15 @@ class Counts:
             return
         self._resident[server] = resident
         for model in () if before is None else resident.keys() - before.keys():
-            _remember(self._loads, Pair(server, model), now)
+            self._loads.touch(Pair(server, model), _moments).append(now)
 
     def loaded(self, totals: Mapping[Pair, int], now: float) -> None:
         """What the metrics have counted so far, for the pairs with series of their own: they see requests wait too."""
         before, self._totals = self._totals, totals
         for pair, total in totals.items():
             if (had := before.get(pair, 0)) != total:
-                _remember(self._counted, pair, now, total - had if total > had else total)
+                times = total - had if total > had else total
+                self._counted.touch(pair, _moments).extend([now] * min(times, MOST_LOADS))
 
     def forget(self, known: Collection[ServerId], now: float) -> None:
         """Keep nothing of servers that are gone, nor of what is long ago."""
@@ -289,11 +285,8 @@ def culprit_of(causes: Mapping[tuple[str, str, str], int]) -> Culprit | None:
     return Culprit(server, outcome, number, most if own[most] > number * _HALF else "")
 
 
-def _remember(table: OrderedDict[Pair, deque[float]], pair: Pair, now: float, times: int = 1) -> None:
-    table.setdefault(pair, deque(maxlen=MOST_LOADS)).extend([now] * min(times, MOST_LOADS))
-    table.move_to_end(pair)
-    if len(table) > MOST_PAIRS:
-        table.popitem(last=False)
+def _moments() -> deque[float]:
+    return deque(maxlen=MOST_LOADS)
 
 
 def flaps_of(page: ServerLog, now: float) -> dict[Pair, int]:

@@ -7,6 +7,7 @@ import hmac
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from fleet.common.bounded_cache import LeastRecentlyUsed
 from fleet.observability.alerting.alert import Alert
 from fleet.observability.alerting.alert_manager import TEST
 from fleet.observability.alerting.rules import SEVERITIES, Severity
@@ -31,7 +32,7 @@ class Told:
     """Which alerts the receiver knows of: an end is sent to whom the beginning was sent, once each."""
 
     def __init__(self) -> None:
-        self._ids: dict[str, None] = {}
+        self._ids: LeastRecentlyUsed[str, None] = LeastRecentlyUsed(_MOST_TOLD)
 
     def event(self, alert: Alert, least: Severity) -> Event | None:
         """What to send about a change; None: nothing. Silenced alerts are sent when their silence ends, if ever."""
@@ -42,9 +43,7 @@ class Told:
         serious = SEVERITIES.index(alert.severity) <= SEVERITIES.index(least)
         if not serious or alert.silenced_until is not None or alert.id in self._ids:
             return None
-        if len(self._ids) >= _MOST_TOLD:
-            del self._ids[next(iter(self._ids))]
-        self._ids[alert.id] = None
+        self._ids.put(alert.id, None)
         return "alert.firing"
 
 

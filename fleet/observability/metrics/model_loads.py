@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from fleet.models.load_times import COLD, touch
+from fleet.common.bounded_cache import LeastRecentlyUsed
+from fleet.models.load_times import COLD
 from fleet.observability.metrics.series import OfPair
 
 MOST_SERVERS: Final = 1000
@@ -58,13 +59,13 @@ class LoadWatch:
 
     def __init__(self, of_pair: Callable[[str, str, float], OfPair]) -> None:
         self._of_pair = of_pair
-        self._servers: dict[str, _Memory] = {}
+        self._servers: LeastRecentlyUsed[str, _Memory] = LeastRecentlyUsed(MOST_SERVERS)
 
     def looked(self, server: str, resident: Collection[str], now: float) -> None:
         """A probe saw these models in a server's memory."""
         memory = self._servers.get(server)
         if memory is None:
-            touch(self._servers, server, lambda: _Memory(now, dict.fromkeys(resident, now)), MOST_SERVERS)
+            self._servers.put(server, _Memory(now, dict.fromkeys(resident, now)))
             return
         before, memory.since = memory.since, {model: memory.since.get(model, now) for model in resident}
         for model in memory.since.keys() - before.keys():

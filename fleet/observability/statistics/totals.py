@@ -12,11 +12,12 @@ process; totals are for the store (`Total.document`).
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
+from fleet.common.bounded_cache import LeastRecentlyUsed
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.observability.statistics.aggregates import Count, CountedRequest, Sample, Sums
 from fleet.observability.statistics.time_windows import Series
@@ -91,9 +92,9 @@ class Tally:
         self.began = now
         """Nothing is known from before."""
         self.fleet = PairTotals(Total(at))
-        self.pairs: OrderedDict[Pair, PairTotals] = OrderedDict()
-        self._models: OrderedDict[ModelName, Series[Count]] = OrderedDict()
-        self._strangers: OrderedDict[ModelName, Series[Count]] = OrderedDict()
+        self.pairs: LeastRecentlyUsed[Pair, PairTotals] = LeastRecentlyUsed(MOST_PAIRS)
+        self._models: LeastRecentlyUsed[ModelName, Series[Count]] = LeastRecentlyUsed(MOST_MODELS)
+        self._strangers: LeastRecentlyUsed[ModelName, Series[Count]] = LeastRecentlyUsed(MOST_STRANGERS)
 
     def note(self, ended: Sequence[CountedRequest], now: float, at: float) -> tuple[set[Pair], set[Pair]]:
         """Count requests that have just finished; returns the pairs that were counted, and those forgotten for them."""
@@ -111,8 +112,8 @@ class Tally:
         return seen, gone
 
     def _note_pair(self, pair: Pair, own: Sample, group: Sequence[CountedRequest], now: float, at: float) -> set[Pair]:
-        gone = _room(self.pairs, pair, MOST_PAIRS)
-        line = _latest(self.pairs, pair, lambda: PairTotals(Total(at)))
+        line = self.pairs.get(pair) or PairTotals(Total(at))
+        gone = self.pairs.put(pair, line)
         line.series.bucket(now).add(own)
         line.total.add(own, at)
         streams = [each for each in group if each.stream and each.first_byte_seconds is not None]
@@ -121,8 +122,7 @@ class Tally:
 
     def restore(self, pair: Pair, total: Total) -> None:
         """Take a pair's total from the store; to be called for the least recently used pair first."""
-        _room(self.pairs, pair, MOST_PAIRS)
-        _latest(self.pairs, pair, lambda: PairTotals(total))
+        self.pairs.touch(pair, lambda: PairTotals(total))
 
     def window(self, now: float, span: float, pair: Pair | None = None) -> tuple[float, Sums]:
         """The last `span` seconds of a pair, or of the fleet: where they begin, and the sums."""
@@ -149,30 +149,7 @@ class Tally:
 
     def _asked(self, model: ModelName, served: bool) -> Series[Count]:
         known = served or model in self._models
-        table, most = (self._models, MOST_MODELS) if known else (self._strangers, MOST_STRANGERS)
-        _room(table, model, most)
-        return _latest(table, model, lambda: Series(Count))
-
-
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
-
-
-def _latest(table: OrderedDict[K, V], key: K, make: Callable[[], V]) -> V:
-    """The entry of a key, made if need be and marked as the latest."""
-    found = table.get(key)
-    if found is None:
-        table[key] = found = make()
-    else:
-        table.move_to_end(key)
-    return found
-
-
-def _room(table: OrderedDict[K, V], key: K, most: int) -> K | None:
-    """Make room for a key; returns the one that had to go for it."""
-    if key in table or len(table) < most:
-        return None
-    return table.popitem(last=False)[0]
+        return (self._models if known else self._strangers).touch(model, lambda: Series(Count))
 
 
 def _grouped(ended: Sequence[CountedRequest]) -> dict[tuple[ServerId, ModelName], list[CountedRequest]]:
