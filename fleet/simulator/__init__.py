@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from fleet.simulator.files import ModelFile, Shelf, model_file
+from fleet.simulator.foreign import ForeignClient
 from fleet.simulator.keepalive import BadDuration, go_duration, keep_alive_seconds
 from fleet.simulator.naming import InvalidName, name_key, short_name
 from fleet.simulator.parsing import parse_models, parse_size
+from fleet.simulator.profile import Profile
 from fleet.simulator.requests import Ask, BadOption, embedding_work, work_for
 from fleet.simulator.rows import details, ps_rows, rfc3339, tags_rows
 from fleet.simulator.runner import Runner
-from fleet.simulator.server import Busy, Profile, SimServer
+from fleet.simulator.server import Busy, SimServer
 from fleet.simulator.text import answer, count_tokens, embedding
-from fleet.simulator.work import RunnerOptions, SimulatedJob, Stage, Stats, Work, stats_of
+from fleet.simulator.work import JobFailure, RunnerOptions, SimulatedJob, Stage, Stats, Work, stats_of
 
 __all__ = [
     "Ask",
     "BadDuration",
     "BadOption",
     "Busy",
+    "ForeignClient",
     "InvalidName",
+    "JobFailure",
     "ModelFile",
     "Profile",
     "Runner",

@@ -9,6 +9,9 @@ from typing import Final
 
 from fleet.simulator.naming import name_key, short_name
 
+_ONE_SLOT: Final = ("mllama", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "qwen3next", "lfm2", "lfm2moe")
+ONE_SLOT_FAMILIES: Final = frozenset((*_ONE_SLOT, "nemotron_h", "nemotron_h_moe", "nemotron_h_omni"))
+"""Families that Ollama gives one slot whatever it is told, as it does embedding models."""
 EPOCH: Final = 1_767_225_600.0
 """When simulated models were made (wall clock, seconds), unless somebody says otherwise."""
 
@@ -34,6 +37,11 @@ class ModelFile:
     @property
     def embeds_only(self) -> bool:
         return "completion" not in self.capabilities
+
+    @property
+    def one_slot(self) -> bool:
+        """Whether its runner never has more than one slot."""
+        return self.embeds_only or self.family in ONE_SLOT_FAMILIES
 
 
 def sha256(text: str) -> str:

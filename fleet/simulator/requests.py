@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fleet.simulator.files import ModelFile
-from fleet.simulator.server import Profile
+from fleet.simulator.profile import Profile
 from fleet.simulator.text import answer
 from fleet.simulator.work import RunnerOptions, Work, prompt_size
 
@@ -85,6 +85,8 @@ def work_for(file: ModelFile, profile: Profile, ask: Ask) -> Work:
         tokens=tokens,
         length_limited=wanted is not None and len(tokens) >= wanted,
         held=ask.held,
+        automatic=not options.get("num_ctx"),
+        poison=bool(profile.poison) and profile.poison in ask.prompt,
     )
 
 
@@ -98,4 +100,5 @@ def embedding_work(file: ModelFile, profile: Profile, texts: list[str], ask: Ask
         keep_alive=ask.keep_alive,
         prompt="\0".join(texts),
         prompt_tokens=sum(prompt_size(text) for text in texts),
+        automatic=not options.get("num_ctx"),
     )

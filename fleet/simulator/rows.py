@@ -61,5 +61,5 @@ def _ps_row(runner: Runner, expires: float) -> dict[str, Any]:
         "details": details(runner.file),
         "expires_at": rfc3339(expires),
         "size_vram": runner.vram,
-        "context_length": runner.options.num_ctx,
+        "context_length": runner.context,
     }

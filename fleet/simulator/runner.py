@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from fleet.simulator.files import ModelFile
 from fleet.simulator.prefix import PrefixCache
-from fleet.simulator.work import RunnerOptions, SimulatedJob
+from fleet.simulator.slot_cache import SlotCaches
+from fleet.simulator.work import RunnerOptions, SimulatedJob, Stage, Work
 
 
 @dataclass(eq=False, slots=True)
@@ -21,9 +22,13 @@ class Runner:
     vram: int
     """Bytes of video memory it takes; less than the file when that does not fit."""
     keep_alive: float
-    active: set[SimulatedJob] = field(default_factory=set)
+    context: int = 0
+    """Tokens of context that each slot really got; less than its options say where memory was short."""
+    active: dict[SimulatedJob, None] = field(default_factory=dict)
     queue: OrderedDict[SimulatedJob, None] = field(default_factory=OrderedDict)
     cache: PrefixCache = field(default_factory=PrefixCache)
+    slot_caches: SlotCaches | None = None
+    """What each slot holds, where that is told apart."""
     idle_until: float = math.inf
     timer_at: float = math.inf
     """When the one expiry timer that is set for this runner rings."""
@@ -41,9 +46,35 @@ class Runner:
         if not self.queue or len(self.active) >= self.slots:
             return None
         job, _ = self.queue.popitem(last=False)
-        self.active.add(job)
+        self.active[job] = None
         return job
 
     def drop(self, job: SimulatedJob) -> None:
-        self.active.discard(job)
+        self.active.pop(job, None)
         self.queue.pop(job, None)
+
+    def serves(self, work: Work) -> bool:
+        """Whether work needs no reload. A context that shrank suits only who named none."""
+        return self.options == work.options and (work.automatic or self.context >= work.options.num_ctx)
+
+    def known(self, job: SimulatedJob) -> int:
+        """How many leading characters of its prompt need no evaluation; from now on the cache holds the prompt."""
+        prompt = job.work.prompt
+        if self.slot_caches is not None:
+            job.slot, known = self.slot_caches.take(prompt)
+            return known
+        known = self.cache.common(prompt)
+        self.cache.remember(prompt)
+        return known
+
+    def remember(self, job: SimulatedJob, text: str) -> None:
+        """A job gives its slot back; the cache holds `text` of it."""
+        if self.slot_caches is None:
+            self.cache.remember(text)
+        elif job.slot is not None:
+            self.slot_caches.free(job.slot, text)
+            job.slot = None
+
+    def streams(self) -> list[SimulatedJob]:
+        """The jobs that decode now."""
+        return [job for job in self.active if job.stage is Stage.DECODE]

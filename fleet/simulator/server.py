@@ -15,26 +15,14 @@ from dataclasses import dataclass
 
 from fleet.common.randomness import Chance
 from fleet.simulator.files import ModelFile, Shelf
+from fleet.simulator.page_cache import PageCache
+from fleet.simulator.profile import Profile
 from fleet.simulator.runner import Runner
-from fleet.simulator.work import LOOKUP, OVER, SimulatedJob, Stage, Work
+from fleet.simulator.slot_cache import SlotCaches
+from fleet.simulator.work import LOOKUP, OVER, JobFailure, SimulatedJob, Stage, Work
 
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """How strong and how configured the server is. Durations are seconds, rates tokens per second and slot."""
-
-    vram: int = 24 * 10**9
-    slots: int = 1
-    max_loaded: int = 3
-    max_queue: int = 512
-    load_seconds: float = 2.0
-    tokens_per_second: float = 50.0
-    prefill_per_second: float = 2000.0
-    jitter: float = 0.1
-    keep_alive: float = 300.0
-    num_ctx: int = 4096
-    version: str = "0.33.0"
-    pull_seconds: float = 0.5
+_SMALLEST_CONTEXT = 2048
+"""Tokens below which an automatic context does not shrink."""
 
 
 class Busy(Exception):
@@ -47,6 +35,7 @@ class Load:
 
     job: SimulatedJob
     runner: Runner
+    fails: bool = False
 
 
 class SimServer:
@@ -58,6 +47,7 @@ class SimServer:
         self.runners: dict[str, Runner] = {}
         """Loaded models by weights digest, as Ollama keys them: copies of a model share a runner."""
         self.loads_begun = 0
+        self.page_cache = PageCache()
         self._chance = chance
         self._pending: deque[SimulatedJob] = deque()
         self._load: Load | None = None
@@ -71,7 +61,7 @@ class SimServer:
         self.advance(now)
         job = SimulatedJob(work, now, notify=notify)
         runner = self.runners.get(work.file.weights)
-        if runner is not None and runner.options == work.options:
+        if runner is not None and runner.serves(work):
             self._attach(job, runner, now)
             return job
         if len(self._pending) >= self.profile.max_queue:
@@ -119,11 +109,31 @@ class SimServer:
         """The runner process dies: all its jobs fail, the next request loads it again."""
         self.advance(now)
         if self.runners.get(runner.file.weights) is runner:
-            self._unload(runner)
+            self._unload(runner, now)
         for job in (*runner.active, *runner.queue):
             runner.drop(job)
-            job.enter(Stage.FAILED)
+            job.fail(JobFailure.CRASH, now)
         self._schedule(now)
+
+    def restart(self, now: float, profile: Profile | None = None) -> None:
+        """The server itself dies and is back at once, with another profile if one is given; all its jobs fail.
+
+        Files stay in the page cache. How long it cannot be reached meanwhile is for those who connect to it to show.
+        """
+        self.advance(now)
+        self.profile = profile or self.profile
+        jobs = [job for runner in self.runners.values() for job in (*runner.active, *runner.queue)]
+        jobs += self._pending
+        if self._load is not None:
+            jobs.append(self._load.job)
+        for runner in list(self.runners.values()):
+            self._unload(runner, now)
+            runner.active.clear()
+            runner.queue.clear()
+        self._pending.clear()
+        self._load = None
+        for job in jobs:
+            job.fail(JobFailure.RESTART, now)
 
     @property
     def next_event(self) -> float:
@@ -150,45 +160,73 @@ class SimServer:
         while self._pending and self._load is None:
             job = self._pending[0]
             runner = self.runners.get(job.work.file.weights)
-            if runner is not None and runner.options == job.work.options:
+            if runner is not None and runner.serves(job.work):
                 self._attach(self._pending.popleft(), runner, now)
             elif runner is not None:
                 if not runner.idle:
                     return
-                self._unload(runner)
-            elif self._make_room(job.work.file):
+                self._unload(runner, now)
+            elif self._make_room(self._need(job.work), now):
                 self._begin_load(self._pending.popleft(), now)
             else:
                 return
 
-    def _make_room(self, file: ModelFile) -> bool:
-        """Evict idle runners, shortest keep-alive first, until the file fits; False if somebody must be waited for."""
-        while self.runners and not self._fits(file):
+    def _make_room(self, need: int, now: float) -> bool:
+        """Evict idle runners, shortest keep-alive first, until there is room; False if somebody must be waited for."""
+        while self.runners and not self._fits(need):
             idle = [runner for runner in self.runners.values() if runner.idle]
             if not idle:
                 return False
-            self._unload(min(idle, key=lambda runner: runner.keep_alive))
+            self._unload(min(idle, key=lambda runner: runner.keep_alive), now)
         return True
 
-    def _fits(self, file: ModelFile) -> bool:
-        return len(self.runners) < self.profile.max_loaded and self.vram_used + file.size <= self.profile.vram
+    def _fits(self, need: int) -> bool:
+        return len(self.runners) < self.profile.max_loaded and self.vram_used + need <= self.profile.vram
+
+    def _slots(self, work: Work) -> int:
+        return 1 if work.file.one_slot else self.profile.slots
+
+    def _context(self, work: Work) -> int:
+        """Tokens of context per slot: what the options say, or half and half again where nobody named any."""
+        context, per_token = work.options.num_ctx, self.profile.bytes_per_token * self._slots(work)
+        if work.automatic and per_token:
+            while context > _SMALLEST_CONTEXT and work.file.size + context * per_token > self.profile.vram:
+                context = max(_SMALLEST_CONTEXT, context // 2)
+        return context
+
+    def _need(self, work: Work) -> int:
+        """Bytes of memory of a runner for this work: its file and the contexts of its slots."""
+        return work.file.size + self._context(work) * self.profile.bytes_per_token * self._slots(work)
 
     def _begin_load(self, job: SimulatedJob, now: float) -> None:
-        work, profile = job.work, self.profile
-        slots = 1 if work.file.embeds_only else profile.slots
-        runner = Runner(work.file, work.options, slots, min(work.file.size, profile.vram), work.keep_alive)
-        load = self._load = Load(job, runner)
+        work, profile, slots = job.work, self.profile, self._slots(job.work)
+        vram, context = min(self._need(work), profile.vram), self._context(work)
+        runner = Runner(work.file, work.options, slots, vram, work.keep_alive, context)
+        if profile.slot_caches:
+            runner.slot_caches = SlotCaches(slots, profile.parked_tokens)
+        fails = profile.failing_loads > 0.0 and self._chance.random() < profile.failing_loads
+        load = self._load = Load(job, runner, fails)
         self.loads_begun += 1
-        at = now + profile.load_seconds
+        at = now + self.load_seconds(work.file, now)
         job.enter(Stage.LOADING, at)
-        self._ring(at, lambda at: self._loaded(load, at))
+        self.call_at(at, lambda at: self._loaded(load, at))
+
+    def load_seconds(self, file: ModelFile, now: float) -> float:
+        """How long a load of that file would take if it began now."""
+        profile = self.profile
+        warm = self.page_cache.warm(file.weights, now, profile.page_cache_seconds)
+        return (profile.load_seconds + file.size / profile.load_rate) * (1.0 if warm else profile.cold_load_factor)
 
     def _loaded(self, load: Load, now: float) -> None:
         if self._load is not load:
             return
         self._load = None
-        self.runners[load.runner.file.weights] = load.runner
-        self._attach(load.job, load.runner, now)
+        self.page_cache.touch(load.runner.file.weights, now)
+        if load.fails:
+            load.job.fail(JobFailure.MEMORY, now)
+        else:
+            self.runners[load.runner.file.weights] = load.runner
+            self._attach(load.job, load.runner, now)
         self._schedule(now)
 
     # A runner's slots
@@ -210,41 +248,63 @@ class SimServer:
             self._prefill(job, runner, now)
 
     def _prefill(self, job: SimulatedJob, runner: Runner, now: float) -> None:
-        known = runner.cache.common(job.work.prompt)
+        known = runner.known(job)
         job.cached_tokens = job.work.prompt_tokens * known // max(1, len(job.work.prompt))
-        runner.cache.remember(job.work.prompt)
         job.prefill_at = now
         at = now + LOOKUP + job.evaluated / self._vary(self.profile.prefill_per_second)
         job.enter(Stage.PREFILL, at)
-        self._ring(at, lambda at: self._decode(job, at))
+        self.call_at(at, lambda at: self._decode(job, at))
 
     def _decode(self, job: SimulatedJob, now: float) -> None:
         if job.stage is not Stage.PREFILL:
             return
+        if job.work.poison and job.runner is not None:
+            self.crash(job.runner, now)
+            return
         job.decode_at = now
-        job.step = 1.0 / self._vary(self.profile.tokens_per_second)
-        job.ends_at = now + len(job.work.tokens) * job.step
+        job.lone_step = 1.0 / self._vary(self.profile.tokens_per_second)
+        job.pace(1.0, now)
         if not job.work.tokens:
             self._complete(job, now)
             return
         job.enter(Stage.DECODE, job.ends_at)
         if not job.work.held:
-            self._ring(job.ends_at, lambda at: self._ended(job, at))
+            self._ring_at_end(job)
+        self._pace_all(job.runner, now)
+
+    def _ring_at_end(self, job: SimulatedJob) -> None:
+        self.call_at(job.ends_at, lambda at: self._ended(job, at))
 
     def _ended(self, job: SimulatedJob, now: float) -> None:
-        if job.stage is Stage.DECODE:
+        """The end, unless company has meanwhile come (then another timer rings later) or gone (one rang before)."""
+        if job.stage is Stage.DECODE and job.ends_at <= now:
             self._complete(job, now)
+
+    def _pace_all(self, runner: Runner | None, now: float) -> None:
+        """Streams of one runner share its memory's bandwidth: one that comes or goes changes the pace of all others."""
+        if not self.profile.batch_cost or runner is None:
+            return
+        streams = runner.streams()
+        crowding = self.profile.crowding(len(streams))
+        for job in streams:
+            job.pace(crowding, now)
+            job.wake_at = job.ends_at
+            if not job.work.held:
+                self._ring_at_end(job)
 
     def _complete(self, job: SimulatedJob, now: float) -> None:
         job.finished_at = now
         job.enter(Stage.DONE)
         if job.runner is not None:
-            job.runner.cache.remember(job.work.prompt + "".join(job.work.tokens))
+            job.runner.remember(job, job.work.prompt + "".join(job.work.tokens))
             self._release(job, job.runner, now)
         self._schedule(now)
 
     def _release(self, job: SimulatedJob, runner: Runner, now: float) -> None:
+        if job.slot is not None:
+            runner.remember(job, job.work.prompt)
         runner.drop(job)
+        self._pace_all(runner, now)
         self._fill(runner, now)
         self._settle(runner, now)
 
@@ -256,31 +316,33 @@ class SimServer:
             return
         runner.idle_until = now + runner.keep_alive
         if runner.keep_alive <= 0:
-            self._unload(runner)
+            self._unload(runner, now)
         elif runner.idle_until < runner.timer_at:
             self._expire_at(runner, runner.idle_until)
 
     def _expire_at(self, runner: Runner, at: float) -> None:
         # One timer per runner: it looks again when it rings, instead of one timer per request.
         runner.timer_at = at
-        self._ring(at, lambda at: self._expire(runner, at))
+        self.call_at(at, lambda at: self._expire(runner, at))
 
     def _expire(self, runner: Runner, now: float) -> None:
         if self.runners.get(runner.file.weights) is not runner or runner.timer_at != now:
             return
         runner.timer_at = math.inf
         if runner.idle and runner.idle_until <= now:
-            self._unload(runner)
+            self._unload(runner, now)
             self._schedule(now)
         elif runner.idle and runner.idle_until < math.inf:
             self._expire_at(runner, runner.idle_until)
 
-    def _unload(self, runner: Runner) -> None:
+    def _unload(self, runner: Runner, now: float) -> None:
         del self.runners[runner.file.weights]
+        self.page_cache.touch(runner.file.weights, now)
 
     # Small things
 
-    def _ring(self, at: float, ring: Callable[[float], None]) -> None:
+    def call_at(self, at: float, ring: Callable[[float], None]) -> None:
+        """Have something done when the server's time has come there."""
         heapq.heappush(self._timers, (at, next(self._order), ring))
 
     def _vary(self, rate: float) -> float:

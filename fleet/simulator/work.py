@@ -44,6 +44,10 @@ class Work:
     length_limited: bool = False
     held: bool = False
     """The slot is kept until `SimServer.finish`: a slow reader holds its slot, as in Ollama."""
+    automatic: bool = False
+    """Nobody named the context, so whatever the server made of it will do."""
+    poison: bool = False
+    """It kills its runner as soon as its prompt is evaluated."""
 
 
 class Stage(enum.Enum):
@@ -60,6 +64,14 @@ class Stage(enum.Enum):
 
 
 OVER: Final = frozenset({Stage.DONE, Stage.FAILED, Stage.LEFT})
+
+
+class JobFailure(enum.Enum):
+    """Why a job FAILED."""
+
+    CRASH = "the runner died"
+    MEMORY = "the load ran out of memory"
+    RESTART = "the server was restarted"
 
 
 @dataclass(eq=False, slots=True)
@@ -80,6 +92,25 @@ class SimulatedJob:
     finished_at: float = 0.0
     step: float = 0.0
     cached_tokens: int = 0
+    slot: int | None = None
+    """Its slot's number, where each has a cache of its own."""
+    lone_step: float = 0.0
+    """Seconds per token if it were alone; `step` is what they are in present company."""
+    paced_at: float = 0.0
+    paced_tokens: float = 0.0
+    """How many tokens were out at `paced_at`, when `step` last changed."""
+    failure: JobFailure | None = None
+
+    def fail(self, why: JobFailure, now: float) -> None:
+        self.failure, self.finished_at = why, now
+        self.enter(Stage.FAILED)
+
+    def pace(self, crowding: float, now: float) -> None:
+        """Go on decoding at another pace from now on."""
+        if self.step:
+            self.paced_tokens += (now - self.paced_at) / self.step
+        self.paced_at, self.step = now, self.lone_step * crowding
+        self.ends_at = now + (len(self.work.tokens) - self.paced_tokens) * self.step
 
     def enter(self, stage: Stage, wake_at: float = math.inf) -> None:
         """Move on and tell whoever waits."""
@@ -87,8 +118,8 @@ class SimulatedJob:
         self.notify()
 
     def token_at(self, index: int) -> float:
-        """When token `index` is there; known once the job decodes."""
-        return self.decode_at + (index + 1) * self.step
+        """When token `index` is there at the present pace; known once the job decodes."""
+        return self.paced_at + (index + 1 - self.paced_tokens) * self.step
 
     @property
     def evaluated(self) -> int:

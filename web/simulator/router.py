@@ -6,9 +6,9 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from fleet.simulator import BadDuration, BadOption, Busy, InvalidName
+from fleet.simulator import BadDuration, BadOption, Busy, InvalidName, JobFailure
 from web.simulator import fault_admin
-from web.simulator.engine.errors import BUSY, RUNNER_STOPPED, ApiError
+from web.simulator.engine.errors import BUSY, NO_MEMORY, RUNNER_STOPPED, ApiError
 from web.simulator.engine.exchange import SimulatedExchange
 from web.simulator.engine.run import RunnerGone
 from web.simulator.engine.zstd import decompress
@@ -86,7 +86,7 @@ def _meaning(error: Exception) -> tuple[int, str]:
         case Busy():
             return 503, BUSY
         case RunnerGone():
-            return 500, RUNNER_STOPPED
+            return 500, NO_MEMORY if error.failure is JobFailure.MEMORY else RUNNER_STOPPED
         case BadDuration():
             return 400, str(error)
         case _:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ FILES = [model_file(name, size * GB) for name, size in (("a", 4), ("b", 8), ("c"
 
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["ask", "ask", "ask", "leave", "unload", "crash", "wait"]),
+        st.sampled_from(["ask", "ask", "ask", "leave", "unload", "crash", "restart", "wait"]),
         st.integers(0, 3),
         st.floats(0, 3, allow_nan=False),
         st.sampled_from([0.0, 2.0, 300.0]),
@@ -26,11 +27,25 @@ steps = st.lists(
 )
 
 
+PLAIN = Profile(vram=16 * GB, max_loaded=2, load_seconds=1.0)
+HABITS = replace(
+    PLAIN,
+    load_rate=8 * GB,
+    cold_load_factor=2.0,
+    failing_loads=0.2,
+    batch_cost=0.3,
+    slot_caches=True,
+    parked_tokens=50,
+    bytes_per_token=100_000,
+    poison="hello hello hello",
+)
+
+
 class World:
     """A server, and everything that was asked of it."""
 
-    def __init__(self, slots: int) -> None:
-        profile = Profile(slots=slots, vram=16 * GB, max_loaded=2, load_seconds=1.0)
+    def __init__(self, profile: Profile, slots: int) -> None:
+        profile = replace(profile, slots=slots)
         self.server = SimServer(profile, FILES, random.Random(slots))
         self.jobs: list[SimulatedJob] = []
         self.started: dict[object, list[int]] = defaultdict(list)
@@ -48,6 +63,8 @@ class World:
             server.unload(FILES[pick], now)
         elif what == "crash" and job is not None and job.runner is not None:
             server.crash(job.runner, now)
+        elif what == "restart":
+            server.restart(now)
 
     def note(self, number: int) -> None:
         if number < len(self.jobs) and (job := self.jobs[number]).stage is Stage.PREFILL:
@@ -70,11 +87,11 @@ class World:
 
 
 @settings(max_examples=150, deadline=None)
-@given(steps=steps, slots=st.integers(1, 3))
+@given(steps=steps, slots=st.integers(1, 3), profile=st.sampled_from([PLAIN, HABITS]))
 def test_slots_memory_and_loads_stay_within_bounds_and_everybody_ends(
-    steps: list[tuple[str, int, float, float, int]], slots: int
+    steps: list[tuple[str, int, float, float, int]], slots: int, profile: Profile
 ) -> None:
-    world, now = World(slots), 0.0
+    world, now = World(profile, slots), 0.0
     for what, pick, gap, stay, num_ctx in steps:
         now += gap
         world.server.advance(now)

@@ -11,6 +11,7 @@ RUNNER_STOPPED: Final = (
     "check ollama server logs for details"
 )
 RUNNER_BROKE: Final = "an error was encountered while running the model: unexpected EOF"
+NO_MEMORY: Final = "model requires more system memory (9.9 GiB) than is available (9.1 GiB)"
 BUSY: Final = "server busy, please try again.  maximum pending requests exceeded"
 
 _OPENAI_TYPES: Final = {400: "invalid_request_error", 404: "not_found_error"}

@@ -124,7 +124,7 @@ def _runner_state(runner: Runner) -> dict[str, Any]:
         "slots": runner.slots,
         "active": len(runner.active),
         "queued": len(runner.queue),
-        "num_ctx": runner.options.num_ctx,
+        "num_ctx": runner.context,
     }
 
 

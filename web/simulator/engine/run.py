@@ -7,13 +7,17 @@ from typing import Final
 
 import trio
 
-from fleet.simulator import SimServer, Stage, Stats, Work, stats_of
+from fleet.simulator import JobFailure, SimServer, Stage, Stats, Work, stats_of
 
 _WAITING: Final = frozenset({Stage.PENDING, Stage.LOADING, Stage.QUEUED, Stage.PREFILL})
 
 
 class RunnerGone(Exception):
-    """The runner died with this job on it."""
+    """The runner died with this job on it, or was never there: `failure` says which, where the job knows."""
+
+    def __init__(self, failure: JobFailure | None = None) -> None:
+        super().__init__(failure)
+        self.failure = failure
 
 
 class JobRun:
@@ -53,8 +57,8 @@ class JobRun:
     async def reach(self, index: int) -> None:
         """Until token `index` is there. Raises `RunnerGone`."""
         self._reach(index)
-        due = self.job.token_at(index)
-        if due > trio.current_time():  # sending is a checkpoint too: no need for two when late
+        # Sending is a checkpoint too: no need for two when late. Company that comes meanwhile makes it due later.
+        while (due := self.job.token_at(index)) > trio.current_time():  # noqa: ASYNC110
             await trio.sleep_until(due)
         self._check()
 
@@ -73,4 +77,4 @@ class JobRun:
 
     def _check(self) -> None:
         if self.job.stage is Stage.FAILED:
-            raise RunnerGone
+            raise RunnerGone(self.job.failure)
