@@ -12,9 +12,9 @@ import trio
 
 from actors.observability.ai_status_model import Exchange, StatusModel
 from actors.state.messages import RequestRecord
+from fleet.breakers.failure_classes import failed
 from fleet.observability.alerting.facts import Share
 from fleet.observability.health_summary.status_text import FleetFigures, by_rules
-from fleet.observability.statistics.failure_classes import failed
 from fleet.observability.statistics.minute_buckets import Minutes
 from fleet.scheduling.server_state import Health
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from actors.requests.held_responses import HeldResponse
 from actors.state.messages import BanPair, Unwelcome
-from fleet.breakers.outcomes import Signal, classify, convict
+from fleet.breakers.failure_classes import classify, convict
+from fleet.breakers.outcomes import Signal
 from fleet.common.errors import BackendRefused, RouteMissing
 from fleet.common.ids import ANY_MODEL
 from fleet.protocol.refusals import Ground

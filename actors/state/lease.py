@@ -8,7 +8,8 @@ import math
 from typing import TYPE_CHECKING, Protocol
 
 from actors.state.messages import BanPair, LeaseClosed, LiftBans, SlotFreed, Welcome
-from fleet.breakers.outcomes import ClientLeft, End, Signal, classify, kind
+from fleet.breakers.failure_classes import classify
+from fleet.breakers.outcomes import ClientLeft, End, Signal, kind
 from fleet.common.ids import Pair, RequestId
 from fleet.scheduling.bans import BanKind
 from fleet.scheduling.cooldown import FAST

@@ -1,1 +1,1 @@
-"""The circuit breaker as a state machine, and what it is judged by. Knows no task, no clock, no message."""
+"""What an end of a request counts as, and the circuit breaker as a state machine. Knows no task, clock or message."""

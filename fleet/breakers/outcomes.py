@@ -1,8 +1,7 @@
-"""How an attempt ended, who is to blame, and whether another server may be tried.
+"""How an attempt ended, by what word it is known, and whether another server may be tried.
 
-`classify` gives the breaker one of four signals; `retryable_elsewhere` says whether failover makes sense. Both decide
-by type, phase and status; what a refusal is about is said by `refusals`. Whom the answer of another server proves
-guilty is what `convict` says.
+`retryable_elsewhere` decides by type and by what a refusal is about, which `refusals` says. Who is to blame, and what
+an end counts as, is said by `failure_classes`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import enum
 from dataclasses import dataclass
 
 from fleet.common.errors import BackendError, FleetError
-from fleet.protocol.refusals import WITNESSED, Ground, gist, ground, is_crash_text
+from fleet.protocol.refusals import WITNESSED, Ground, gist, ground
 
 
 class Signal(enum.Enum):
@@ -95,39 +94,6 @@ class Revoked:
 
 
 End = Completed | Incomplete | Refused | Failed | StreamError | ClientLeft | Revoked
-
-
-def classify(end: End) -> Signal:
-    """What the breaker of this server and model should learn."""
-    match end:
-        case Completed():
-            return Signal.SUCCESS
-        case Incomplete() | ClientLeft() | Revoked():
-            return Signal.NEUTRAL
-        case Failed():
-            return Signal.FAILURE
-        case StreamError(text=text):
-            return Signal.FAILURE if is_crash_text(text) else Signal.NEUTRAL
-        case Refused():
-            return _unwitnessed(end)
-
-
-def _unwitnessed(end: Refused) -> Signal:
-    """What a refusal proves as long as nobody has seen another server do better."""
-    if end.ground in (Ground.CRASH, Ground.GATEWAY):
-        return Signal.FAILURE
-    return Signal.SOFT_FAILURE if end.status == 429 else Signal.NEUTRAL
-
-
-def convict(end: Refused) -> Signal:
-    """What the breaker should learn of a server that refused a request which another then answered."""
-    match end.ground:
-        case Ground.CLIENT | Ground.MODEL | Ground.ROUTE | Ground.BUSY:
-            return _unwitnessed(end)
-        case Ground.SIZE:  # smaller requests may be welcome
-            return Signal.SOFT_FAILURE
-        case _:
-            return Signal.FAILURE
 
 
 def retryable_elsewhere(end: End) -> bool:

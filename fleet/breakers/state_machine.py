@@ -13,6 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
+from fleet.breakers.failure_classes import class_of
 from fleet.breakers.gate import Gate
 from fleet.breakers.outcomes import Signal
 from fleet.breakers.values import (
@@ -26,7 +27,6 @@ from fleet.breakers.values import (
     FailureRun,
     Transition,
     Why,
-    trouble,
 )
 from fleet.common.ids import Pair
 from fleet.common.randomness import Chance
@@ -203,7 +203,7 @@ class Breaker:
     def _strike(self, weight: float, kind: str, now: float) -> bool:
         self.successes = 0
         self.struck_at = now
-        self.run.add(weight, trouble(kind))
+        self.run.add(weight, class_of(kind).sort)
         why = self._trip() if self.forced_by is None else None
         return self._move(why, now) if why is not None else False
 

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from fleet.breakers.failure_classes import FailureKind
 from fleet.breakers.gate import GateState
 from fleet.common.ids import Pair
 
@@ -42,36 +43,6 @@ VERDICT: Final = {
     BreakerState.HALF_OPEN: GateState.LIMITED,
     BreakerState.OPEN: GateState.SHUT,
 }
-
-
-class FailureKind(enum.Enum):
-    """What sort of failure a kind (`fleet.breakers.outcomes.kind`) stands for, as far as the threshold is concerned."""
-
-    TRANSIENT = "transient"
-    CRASH = "crash"
-    OVERLOAD = "overload"
-    OTHER = "other"
-
-
-_TROUBLES: Final = {
-    "backend_unreachable": FailureKind.TRANSIENT,
-    "backend_broke": FailureKind.TRANSIENT,
-    "connect_timeout": FailureKind.TRANSIENT,
-    "first_byte_timeout": FailureKind.TRANSIENT,
-    "idle_timeout": FailureKind.TRANSIENT,
-    "refused_502": FailureKind.TRANSIENT,
-    "refused_503": FailureKind.TRANSIENT,
-    "refused_504": FailureKind.TRANSIENT,
-    "refused_429": FailureKind.OVERLOAD,
-    # These count as failures when the model runner died, or another server answered what this one refused.
-    "refused_500": FailureKind.CRASH,
-    "stream_error": FailureKind.CRASH,
-}
-
-
-def trouble(kind: str) -> FailureKind:
-    """The sort of a failure kind; unknown kinds are `OTHER`."""
-    return _TROUBLES.get(kind, FailureKind.OTHER)
 
 
 class BreakerSection(Protocol):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from fleet.breakers.failure_classes import HARMLESS_PATTERN
 from fleet.config.schema.observability import AlertsSection
-from fleet.observability.statistics.failure_classes import HARMLESS_PATTERN
 
 BURN_FAST: Final = 14.4
 BURN_SLOW: Final = 6.0

@@ -10,11 +10,11 @@ from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Protocol
 
+from fleet.breakers.failure_classes import REJECTED, STALLED, failed
 from fleet.breakers.recovery_log import ServerLog
 from fleet.common.bounded_cache import LeastRecentlyUsed
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.observability.alerting.facts import Culprit, FirstTokenTimes, Share, Traffic
-from fleet.observability.statistics.failure_classes import REJECTED, STALLED, failed
 from fleet.observability.statistics.minute_buckets import Minutes
 from fleet.observability.statistics.quantile_sketch import Sketch, bin_of
 from fleet.observability.statistics.request_record import RequestAttempt

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final, NamedTuple, Protocol
 
-from fleet.observability.statistics.failure_classes import failed
+from fleet.breakers.failure_classes import failed
 from fleet.observability.statistics.quantile_sketch import bin_of, value_of
 
 WINDOW: Final = 60.0

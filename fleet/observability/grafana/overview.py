@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from fleet.breakers.failure_classes import HARMLESS_PATTERN
 from fleet.observability.grafana import states as state
 from fleet.observability.grafana.panels import (
     CRIT,
@@ -25,7 +26,6 @@ from fleet.observability.grafana.panels import (
     table,
     timeseries,
 )
-from fleet.observability.statistics.failure_classes import HARMLESS_PATTERN
 
 FAILED: Final = f'outcome!~"{HARMLESS_PATTERN}"'
 """Requests that the fleet or its servers failed, as alerts see it."""

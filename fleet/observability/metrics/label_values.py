@@ -6,10 +6,10 @@ from functools import cache
 from http import HTTPStatus
 from typing import Final
 
+from fleet.breakers.failure_classes import LEFT
+
 CLIENT_LEFT: Final = 499
 """The status of a request whose client left before its end; the word of many proxies for it."""
-LEFT: Final = frozenset({"client_left", "client_stalled"})
-"""Outcomes in which the client left, or did not read any more."""
 _REFUSED: Final = "refused_"
 _KNOWN: Final = frozenset({CLIENT_LEFT, *(status.value for status in HTTPStatus)})
 _LONGEST: Final = 40

@@ -12,11 +12,12 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
+from fleet.breakers.failure_classes import LEFT, REJECTED, STALLED
 from fleet.models.load_times import COLD
 from fleet.observability.metrics.definitions import OTHER
 from fleet.observability.metrics.instruments import Histogram, MinuteRate, Table
 from fleet.observability.metrics.key_usage import KeyMeter
-from fleet.observability.metrics.label_values import LEFT, outcome_word, status_word
+from fleet.observability.metrics.label_values import outcome_word, status_word
 from fleet.observability.metrics.model_loads import LoadWatch
 from fleet.observability.metrics.series import OfModel, OfPair, OfServer, RouteSeries
 from fleet.observability.statistics.request_record import RequestAttempt
@@ -28,8 +29,6 @@ LIMITED: Final = ("proxy", "metrics")
 """The listeners with a rate limit. Series whose labels are fixed words start at 0, or their first event is none."""
 _POST: Final = "POST"
 _COMPLETED: Final = "completed"
-_STALLED: Final = "idle_timeout"
-_REJECTED: Final = {"queue_full": "full", "queue_timeout": "timeout"}
 _USUAL: Final = ("backend_unreachable", "backend_broke", "connect_timeout", "first_byte_timeout")
 _MOST_WAITING: Final = 256
 _LONGEST_WAIT: Final = 1.0
@@ -102,7 +101,7 @@ class MetricsRegistry:
         self.began = began
         self.exemplars = True
         self.failovers: defaultdict[str, int] = defaultdict(int, dict.fromkeys(_USUAL, 0))
-        self.rejected: dict[str, int] = dict.fromkeys(_REJECTED.values(), 0)
+        self.rejected: dict[str, int] = dict.fromkeys(REJECTED.values(), 0)
         self.limits: dict[str, int] = dict.fromkeys(LIMITED, 0)
         self._now = self._at = self._since = 0.0
         self._waiting: list[MeteredRequest] = []
@@ -187,7 +186,7 @@ class MetricsRegistry:
         _observe(route.duration, group, [each.total_seconds for each in group], at, self.exemplars)
         for (status, outcome), count in Counter([(each.status, each.outcome) for each in group]).items():
             route.statuses[status_word(status, outcome)] += count
-            if (reason := _REJECTED.get(outcome)) is not None:
+            if (reason := REJECTED.get(outcome)) is not None:
                 self.rejected[reason] += count
 
     def _note_tries(self, ended: Sequence[MeteredRequest]) -> None:
@@ -206,7 +205,7 @@ class MetricsRegistry:
         for each in last:
             if each.first_byte is not None:
                 waits.setdefault(each.server, []).append(max(each.first_byte - each.started, 0.0))
-                if each.outcome == _STALLED:
+                if each.outcome == STALLED:
                     self._server(each.server).stalls += 1
         for name, seconds in waits.items():
             server = self._server(name)

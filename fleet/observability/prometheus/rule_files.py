@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import yaml
 
+from fleet.breakers.failure_classes import HARMLESS_PATTERN
 from fleet.config.schema.model import Config
 from fleet.config.schema.observability import AlertsSection
 from fleet.observability.alerting.rules import MACHINE, RULES, Rule
-from fleet.observability.statistics.failure_classes import HARMLESS_PATTERN
 
 Yaml = dict[str, Any]
 

@@ -6,16 +6,10 @@ import math
 from collections.abc import Sequence
 from copy import copy
 from operator import mul
-from typing import Final, Protocol
+from typing import Protocol
 
+from fleet.breakers.failure_classes import NO_ERRORS
 from fleet.observability.statistics.quantile_sketch import Sketch, bin_of
-
-HARMLESS: Final = frozenset({"completed", "incomplete", "client_left", "client_stalled"})
-"""Outcomes that are no errors (see `fleet.breakers.outcomes.kind`).
-
-A stream without a final record is normal for Ollama, and a client may leave; everything else has failed its client:
-refusals of the fleet and of the backends (whoever is to blame), timeouts, broken streams, what we revoked.
-"""
 
 
 class CountedRequest(Protocol):
@@ -43,7 +37,7 @@ class Sample:
         self.count = len(ended)
         self.latencies = [each.total_seconds * 1000 for each in ended]
         self.waited = sum([each.queue_seconds for each in ended]) * 1000
-        self.errors = sum([each.outcome not in HARMLESS for each in ended])
+        self.errors = sum([each.outcome not in NO_ERRORS for each in ended])
         self.prompt = sum([each.prompt_tokens or 0 for each in ended])
         self.output = sum([each.output_tokens or 0 for each in ended])
         self.bins = [bin_of(latency) for latency in self.latencies]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from fleet.observability.statistics.aggregates import HARMLESS
+from fleet.breakers.failure_classes import NO_ERRORS
 from fleet.observability.statistics.request_record import RequestAttempt
 from fleet.observability.tracing.trace_context import Trace
 from fleet.protocol.endpoints import ENDPOINTS, EndpointKind
@@ -90,10 +90,10 @@ def _whole(done: TracedRequest, trace: Trace, offset: float) -> Span:
     }
     if done.status:
         attributes["http.response.status_code"] = done.status
-    if done.outcome not in HARMLESS:
+    if done.outcome not in NO_ERRORS:
         attributes["error.type"] = done.outcome
     # A refusal that is the client's own doing is no error of the server's, says the convention.
-    failed = done.outcome not in HARMLESS and not 400 <= done.status < 500
+    failed = done.outcome not in NO_ERRORS and not 400 <= done.status < 500
     parent = None if trace.parent is None else trace.parent.span_id
     start, end = _at(done.began, offset), _at(done.began + done.total_seconds, offset)
     name = f"{trace.method} {done.endpoint}"
@@ -139,7 +139,7 @@ def _attempts(
             attributes["server.address"], attributes["server.port"] = addresses[each.server]
         if (status := _status(each, done if last else None)) is not None:
             attributes["http.response.status_code"] = status
-        if failed := each.outcome not in HARMLESS:
+        if failed := each.outcome not in NO_ERRORS:
             attributes["error.type"] = each.outcome
         if last and each.first_byte is not None:
             attributes |= _answered(done)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fleet.breakers.failure_classes import classify
 from fleet.breakers.outcomes import (
     ClientLeft,
     Completed,
@@ -14,7 +15,6 @@ from fleet.breakers.outcomes import (
     Revoked,
     Signal,
     StreamError,
-    classify,
     kind,
     retryable_elsewhere,
 )

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import pytest
 
+from fleet.breakers.failure_classes import FailureKind
 from fleet.breakers.gate import Gate, GateState
 from fleet.breakers.outcomes import Signal
 from fleet.breakers.persistence import restore, snapshot
 from fleet.breakers.state_machine import Breaker, BreakerSettings, BreakerState, Why
-from fleet.breakers.values import MOVES, ErrorWindow, FailureKind, FailureRun
+from fleet.breakers.values import MOVES, ErrorWindow, FailureRun
 from fleet.common.ids import ModelName, Pair, ServerId
 
 PAIR = Pair(ServerId("s1:11434"), ModelName("llama3:8b"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.breakers.outcomes import Refused, Signal, classify, convict, kind, retryable_elsewhere
+from fleet.breakers.failure_classes import classify, convict
+from fleet.breakers.outcomes import Refused, Signal, kind, retryable_elsewhere
 from fleet.protocol.refusals import Ground, gist
 
 GROUNDS: list[tuple[Refused, Ground]] = [

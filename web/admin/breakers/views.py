@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from fleet.breakers.values import BreakerState, BreakerView, FailureKind, trouble
+from fleet.breakers.failure_classes import FailureKind, class_of
+from fleet.breakers.values import BreakerState, BreakerView
 from fleet.common.ids import ModelName
 from fleet.config import Config, Weights
 from fleet.scheduling.balancing import Weighted
@@ -185,7 +186,7 @@ def _counts(view: BreakerView) -> dict[str, int]:
     """Failures in the reference's five drawers, two of which stay empty: nothing that ends by itself is permanent."""
     drawers = dict.fromkeys(DRAWERS, 0)
     for kind, count in view.error_counts.items():
-        drawers[_DRAWERS[trouble(kind)]] += count
+        drawers[_DRAWERS[class_of(kind).sort]] += count
     return drawers
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fleet.breakers.failure_classes import HARMLESS_PATTERN, failed
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.config.schema.observability import AlertsSection
 from fleet.observability.alerting.conditions import CONDITIONS, Finding
@@ -27,7 +28,6 @@ from fleet.observability.alerting.rule_wording import cause, words
 from fleet.observability.alerting.rules import IN_APP, RULES
 from fleet.observability.host_sample import Gpu, HostSample
 from fleet.observability.metrics.definitions import BY_NAME as METRICS
-from fleet.observability.statistics.failure_classes import HARMLESS_PATTERN, failed
 
 NOW = 10_000.0
 PAIR = Pair(ServerId("a"), ModelName("m:latest"))

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleet.breakers.failure_classes import NO_ERRORS
 from fleet.breakers.outcomes import ClientLeft, Completed, End, Failed, Incomplete, Refused, Revoked, StreamError, kind
 from fleet.common.errors import BackendUnreachable, Phase
 from fleet.common.ids import ModelName, Pair, ServerId
-from fleet.observability.statistics.aggregates import HARMLESS, Sample, Sums
+from fleet.observability.statistics.aggregates import Sample, Sums
 from fleet.observability.statistics.quantile_sketch import BINS, ERROR, value_of
 from fleet.observability.statistics.time_windows import MOST_BUCKETS
 from fleet.observability.statistics.totals import (
@@ -122,7 +123,7 @@ ENDS: list[tuple[End, bool]] = [
 def test_what_failed_its_client_is_an_error_and_a_client_that_left_is_none(end: End, error: bool) -> None:
     tally = tally_of([Done(outcome=kind(end))])
     assert tally.window(0.0, 60.0)[1].errors == int(error)
-    assert (kind(end) in HARMLESS) is not error
+    assert (kind(end) in NO_ERRORS) is not error
 
 
 @pytest.mark.parametrize("outcome", ["queue_full", "queue_timeout", "no_server", "model_not_found", "internal_error"])
