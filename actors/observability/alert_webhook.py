@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections import deque
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Final
@@ -17,6 +16,7 @@ import httpx
 import orjson
 import trio
 
+from actors.kit.inbox import Inbox
 from fleet.config.schema.receivers import WEBHOOK, rules
 from fleet.observability.alerting.webhook_payload import Delivery, Told, headers, hopeless, pause
 from fleet.security.backend_addresses import address_of, refusal, refused_addresses
@@ -62,8 +62,7 @@ class Webhook:
         self.transport = transport
         self._fleet = fleet
         self._told = Told()
-        self._waiting: deque[Delivery] = deque()
-        self._resting = trio.lowlevel.ParkingLot()
+        self._waiting: Inbox[Delivery] = Inbox(MOST, oldest_goes=True)
         self._run = f"{round(fleet.clock.wall() * 1000):x}"
         self._numbers = 0
 
@@ -76,21 +75,18 @@ class Webhook:
         settings = self._fleet.config.alerts.webhook
         if not settings.url.get_secret_value() or (event := self._told.event(alert, settings.severity)) is None:
             return
-        if len(self._waiting) >= MOST:
-            lost = self._waiting.popleft()
+        self._numbers += 1
+        lost = self._waiting.offer(Delivery(f"{self._run}-{self._numbers}", event, alert.payload()))
+        if lost is not None:
             self.dropped += 1
             log.warning("alert %s was not delivered: %d others wait already", lost.payload["id"], MOST)
-        self._numbers += 1
-        self._waiting.append(Delivery(f"{self._run}-{self._numbers}", event, alert.payload()))
-        self._resting.unpark_all()
 
     async def run(self) -> None:
         """Deliver until cancelled; a crash loses the delivery in hand."""
         while True:
-            if not self._waiting:
-                await self._resting.park()
-                continue
-            await self._deliver(self._waiting.popleft())
+            await self._waiting.wait()
+            for delivery in self._waiting.take(1):
+                await self._deliver(delivery)
 
     async def _deliver(self, delivery: Delivery) -> None:
         attempt = 0

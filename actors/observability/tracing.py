@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
+from actors.kit.inbox import Inbox
 from actors.kit.supervisor import keep_up
 from actors.state.messages import OURSELVES, RequestRecord
 from fleet.config import Config
@@ -60,8 +60,7 @@ class Tracer:
         self._ratio = ratio
         self._exporter = exporter
         self._dice = random.Random()
-        self._waiting: deque[tuple[Trace, RequestRecord]] = deque()
-        self._resting = trio.lowlevel.ParkingLot()
+        self._waiting: Inbox[tuple[Trace, RequestRecord]] = Inbox(MOST)
         self._limiter = trio.CapacityLimiter(1)
         self._fleet: FleetCell | None = None
         self._closing = False
@@ -103,12 +102,8 @@ class Tracer:
     def note(self, records: Sequence[RequestRecord]) -> None:
         """Requests have ended."""
         sampled = [(each.trace, each) for each in records if each.trace is not None and each.trace.sampled]
-        room = MOST - len(self._waiting)
-        self._waiting.extend(sampled[:room])
-        if len(sampled) > room:
-            self._lose(len(sampled) - room, "too many wait to be sent")
-        if self._waiting:
-            self._resting.unpark_all()
+        if lost := sum(self._waiting.offer(each) is not None for each in sampled):
+            self._lose(lost, "too many wait to be sent")
         if len(self._waiting) >= BATCH:
             self._hurry.set()
 
@@ -118,14 +113,14 @@ class Tracer:
             while not self._waiting:
                 if self._closing:
                     self._idle.set()
-                await self._resting.park()
+                await self._waiting.wait()
             await self._gather()
-            await self._send([self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))])
+            await self._send(self._waiting.take(BATCH))
 
     async def finish(self, within: float) -> None:
         """Send what is left, for so many seconds at the most, and say what was lost since the last complaint."""
         self._closing = True
-        self._resting.unpark_all()
+        self._waiting.wake()
         self._hurry.set()
         with trio.move_on_after(within, shield=True):
             await self._idle.wait()

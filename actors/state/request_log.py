@@ -14,6 +14,7 @@ from typing import Final
 
 import trio
 
+from actors.kit.inbox import Inbox
 from actors.state.messages import OURSELVES, RequestRecord
 
 log = logging.getLogger("fleet.request")
@@ -33,8 +34,7 @@ class RequestLog:
     """The cell and the loop of the recorder actor. `note` is called from the data path and cannot fail."""
 
     def __init__(self) -> None:
-        self._backlog: deque[RequestRecord] = deque()
-        self._resting = trio.lowlevel.ParkingLot()
+        self._backlog: Inbox[RequestRecord] = Inbox(_BACKLOG)
         self._recent: deque[RequestRecord] = deque(maxlen=_KEEP)
         self.listeners: list[Callable[[Sequence[RequestRecord]], None]] = []
         """Told of clients' records, batch by batch, off the data path. Who fails has missed a batch, alone."""
@@ -63,22 +63,17 @@ class RequestLog:
 
     def note(self, record: RequestRecord) -> None:
         """Hand over one record; dropped and counted when the recorder is behind."""
-        if len(self._backlog) >= _BACKLOG:
+        if self._backlog.offer(record) is not None:
             self.dropped += 1
             now = trio.current_time()
             if self.dropped_at is None or now - self.dropped_at >= LATELY:
                 self.dropped_since = now
             self.dropped_at = now
-            return
-        self._backlog.append(record)
-        if self._resting:
-            self._resting.unpark()
 
     async def run(self) -> None:
         """Digest records until cancelled; a crash loses the batch in hand at the most."""
         while True:
-            if not self._backlog:
-                await self._resting.park()
+            await self._backlog.wait()
             await self.catch_up()  # what comes meanwhile waits for the next round
             await trio.sleep(_REST)
 
@@ -114,8 +109,7 @@ class RequestLog:
         self._digest_some(len(self._backlog))
 
     def _digest_some(self, most: int) -> None:
-        backlog = self._backlog
-        if batch := [backlog.popleft() for _ in range(min(most, len(backlog)))]:
+        if batch := self._backlog.take(most):
             self._digested += len(batch)
             self.digest(batch)
 

@@ -14,6 +14,7 @@ from actors.kit.supervisor import keep_up
 from actors.observability.alert_monitor import SOON, THOROUGH
 from actors.observability.fleet_facts import MOST_MODELS, served_by
 from actors.state.fleet_state import Reloads
+from actors.state.messages import RequestRecord
 from bench.growth.measure import MOST, Case, grown
 from fleet.breakers.gate import Gate, GateState
 from fleet.breakers.outcomes import Signal
@@ -205,15 +206,13 @@ async def test_errors_stop_being_told_when_the_fault_has_stopped(autojump_clock:
 async def test_records_are_dropped_since_the_first_of_a_run_was(autojump_clock: MockClock) -> None:
     async with watched("a") as fleet:
         recorder = fleet.system.fleet.recorder
-        recorder._backlog.extend([None] * 5000)  # type: ignore[list-item]  # full, in one turn
+        one = RequestRecord("r", "e", "m", "", "", "ok", 200, 1, 0.0, None, 0.0, 0, None, None, True)
         began = trio.current_time()
-        recorder.note(None)  # type: ignore[arg-type]
-        recorder._backlog.clear()
-        for _ in range(3):
+        for _ in range(4):
+            for _ in range(5000):  # too many, in one turn
+                recorder.note(one)
+            recorder.flush()
             await trio.sleep(400)
-            recorder._backlog.extend([None] * 5000)  # type: ignore[list-item]
-            recorder.note(None)  # type: ignore[arg-type]
-            recorder._backlog.clear()
         facts = fleet.system.monitor.look()
         assert facts.dropped is not None
         assert facts.dropped.since == began
