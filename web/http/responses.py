@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
 import orjson
 from quart import Response
 
@@ -16,6 +17,7 @@ _FIELDS: Final = {
 }
 JSON: Final = "application/json; charset=utf-8"
 TEXT: Final = "text/plain; charset=utf-8"
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def raw(body: bytes, content_type: str = JSON, status: int = 200) -> Response:
@@ -26,6 +28,11 @@ def raw(body: bytes, content_type: str = JSON, status: int = 200) -> Response:
 def json(value: object, status: int = 200, content_type: str = JSON) -> Response:
     """A JSON response."""
     return raw(orjson.dumps(value), content_type, status)
+
+
+def typed(value: msgspec.Struct, status: int = 200) -> Response:
+    """A JSON response of a class of ours, by itself or with others within."""
+    return raw(_encode(value), JSON, status)
 
 
 def nothing(status: int = 200) -> Response:

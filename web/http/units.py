@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, overload
 
 import trio
 
@@ -25,21 +25,37 @@ async def take_turns(number: int) -> None:
         await trio.lowlevel.checkpoint()
 
 
+@overload
+def milliseconds(seconds: float) -> int: ...
+@overload
+def milliseconds(seconds: float | None) -> int | None: ...
 def milliseconds(seconds: float | None) -> int | None:
     """Whole milliseconds."""
     return None if seconds is None else round(seconds * 1000)
 
 
+@overload
+def epoch(moment: float) -> float: ...
+@overload
+def epoch(moment: float | None) -> float | None: ...
 def epoch(moment: float | None) -> float | None:
     """Seconds since 1970 of a moment on Trio's clock."""
     return None if moment is None else time.time() - (trio.current_time() - moment)
 
 
+@overload
+def epoch_ms(moment: float) -> int: ...
+@overload
+def epoch_ms(moment: float | None) -> int | None: ...
 def epoch_ms(moment: float | None) -> int | None:
     """Milliseconds since 1970 of a moment on Trio's clock."""
     return milliseconds(epoch(moment))
 
 
+@overload
+def iso(epoch_seconds: float) -> str: ...
+@overload
+def iso(epoch_seconds: float | None) -> str | None: ...
 def iso(epoch_seconds: float | None) -> str | None:
     """ISO 8601 in UTC, with milliseconds."""
     if epoch_seconds is None:
@@ -50,7 +66,7 @@ def iso(epoch_seconds: float | None) -> str | None:
 
 def now_iso() -> str:
     """The time of day."""
-    return iso(time.time()) or ""
+    return iso(time.time())
 
 
 def status_of(state: ServerState) -> str:

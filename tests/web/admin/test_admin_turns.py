@@ -54,7 +54,7 @@ async def fill_servers(fleet: Fleet, nursery: trio.Nursery) -> None:
     ("view", "fill", "query", "entries"),
     [
         (servers.all_servers, fill_nothing, {}, lambda answer: answer["servers"]),
-        (bans.bans, fill_bans, {"type": "all", "limit": 1000}, lambda answer: answer["bans"]),
+        (bans.bans, fill_bans, {"type": "all", "limit": 1000}, lambda answer: answer.bans),
         (breakers.all_breakers, fill_breakers, {}, lambda answer: answer["circuitBreakers"]),
         (queue.queue, fill_queue, {"limit": 1000}, lambda answer: answer["queue"]["items"]),
         (in_flight.in_flight, fill_servers, {"limit": 1000}, lambda answer: answer["inFlight"]),
@@ -62,10 +62,10 @@ async def fill_servers(fleet: Fleet, nursery: trio.Nursery) -> None:
     ids=["servers", "bans", "circuit-breakers", "queue", "in-flight"],
 )
 async def test_requests_go_first_while_a_long_list_is_made(
-    view: Callable[[AdminRequest], Awaitable[dict[str, Any]]],
+    view: Callable[[AdminRequest], Awaitable[Any]],
     fill: Filling,
     query: dict[str, Any],
-    entries: Callable[[dict[str, Any]], list[Any]],
+    entries: Callable[[Any], list[Any]],
     autojump_clock: MockClock,
 ) -> None:
     async with open_fleet(*SERVERS, slots=1) as fleet, trio.open_nursery() as nursery:

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from msgspec import Struct
 from pydantic import BaseModel
 from quart import Blueprint, Response
 
 from actors.system import System
 from fleet.security.roles import Identity, Role
+from web.admin.kit.answers import answer_of
 from web.admin.kit.json_body import json_object
 from web.admin.kit.parameters import Param, body_of, query_of
 from web.admin.kit.schemas import Shape
@@ -27,7 +29,8 @@ from web.security import api_key_auth
 if TYPE_CHECKING:
     from web.admin.kit.context import AppContext
 
-View = Callable[..., Awaitable["Response | dict[str, Any]"]]
+View = Callable[..., Awaitable["Response | Struct | dict[str, Any]"]]
+AnyView = TypeVar("AnyView", bound=View)
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +63,8 @@ class AdminRequest:
 class Route:
     """One route. `path` is a rule of Werkzeug's with the root before it; `fails` are statuses beside the usual ones.
 
-    `returns` is the shape of a 200, `media` its type if that is not JSON. `seed`: the orchestrator's reference has it.
+    `returns` is the type of a 200: the class of answers that the view is annotated with, or what is given; `media` is
+    its media type if that is not JSON. `seed`: the orchestrator's reference has it.
     `reads`: the body is read before the view is called (else it reads the body itself).
     `open`: needs no key (probes). `bare`: its errors have bodies of their own.
     `action`: what the audit log calls it; only routes that change something have one.
@@ -96,19 +100,19 @@ class RouteGroup:
         self.entries: list[Route] = []
         self._root = root
 
-    def get(self, path: str, does: str, *, role: Role = Role.OPERATOR, **more: Any) -> Callable[[View], View]:
+    def get(self, path: str, does: str, *, role: Role = Role.OPERATOR, **more: Any) -> Callable[[AnyView], AnyView]:
         """A route that changes nothing."""
         return self._route("GET", path, does, role, more)
 
-    def post(self, path: str, does: str, *, role: Role = Role.OPERATOR, **more: Any) -> Callable[[View], View]:
+    def post(self, path: str, does: str, *, role: Role = Role.OPERATOR, **more: Any) -> Callable[[AnyView], AnyView]:
         """A route that does something; it needs an `action`, unless it changes nothing."""
         return self._route("POST", path, does, role, more)
 
-    def patch(self, path: str, does: str, *, role: Role = Role.ADMIN, **more: Any) -> Callable[[View], View]:
+    def patch(self, path: str, does: str, *, role: Role = Role.ADMIN, **more: Any) -> Callable[[AnyView], AnyView]:
         """A route that changes a part of something."""
         return self._route("PATCH", path, does, role, more)
 
-    def delete(self, path: str, does: str, *, role: Role = Role.OPERATOR, **more: Any) -> Callable[[View], View]:
+    def delete(self, path: str, does: str, *, role: Role = Role.OPERATOR, **more: Any) -> Callable[[AnyView], AnyView]:
         """A route that ends something."""
         return self._route("DELETE", path, does, role, more)
 
@@ -121,8 +125,12 @@ class RouteGroup:
             routes.add_url_rule(entry.path, endpoint, handler, methods=[entry.method])
         return routes
 
-    def _route(self, method: str, path: str, does: str, role: Role, more: dict[str, Any]) -> Callable[[View], View]:
-        def declared(view: View) -> View:
+    def _route(
+        self, method: str, path: str, does: str, role: Role, more: dict[str, Any]
+    ) -> Callable[[AnyView], AnyView]:
+        def declared(view: AnyView) -> AnyView:
+            if (answer := answer_of(view)) is not None:
+                more["returns"] = answer
             self.entries.append(Route(self.name, method, self._root + path, does, role, view, **more))
             return view
 
@@ -146,7 +154,9 @@ async def _run(entry: Route, house: AppContext, note: Note | None, **path: Any) 
     if entry.body is not None and entry.reads:
         asked.body = _clean(body_of(entry.body, await json_object()), house)
     answer = await entry.view(asked, **path)
-    return answer if isinstance(answer, Response) else responses.json(answer)
+    if isinstance(answer, Response):
+        return answer
+    return responses.typed(answer) if isinstance(answer, Struct) else responses.json(answer)
 
 
 def _clean(body: BaseModel, house: AppContext) -> BaseModel:

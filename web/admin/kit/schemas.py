@@ -1,15 +1,19 @@
-"""The shapes of the admin API's bodies, written as Python literals, and as JSON Schema.
+"""The JSON Schema of what routes answer, read from their types (`web.admin.kit.answers`).
 
-A shape is `bool`, `int`, `float`, `str`, `dict` (an object of any content) or `object` (anything at all); a dict of
-shapes by field name, a list with one shape, or one of the wrappers below. Fields that a shape does not name may be
-there too: clients must ignore what they do not know.
+Fields that a type does not name may be there too: clients must ignore what they do not know. Answers that have no type
+yet are shapes: `bool`, `int`, `float`, `str`, `dict` (an object of any content) or `object` (anything at all); a dict
+of shapes by field name, a list with one shape, or one of the wrappers below.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from types import UnionType
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+from msgspec import Struct, UnsetType, structs
 
 Shape = Any
 
@@ -37,7 +41,7 @@ class Each:
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """One of some words."""
+    """One of some words; also of words that are no enumeration, as in `Annotated[str, OneOf(WORDS)]`."""
 
     words: tuple[str, ...]
 
@@ -66,14 +70,15 @@ _PLAIN: Final[Mapping[type, dict[str, Any]]] = {
     str: {"type": "string"},
     dict: {"type": "object"},
     object: {},
+    type(None): {"type": "null"},
 }
 
 
 def schema(shape: Shape) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a shape."""
+    """The JSON Schema (2020-12) of a type or a shape. Raises TypeError for what is neither."""
     match shape:
-        case type():
-            return dict(_PLAIN[shape])
+        case type() if get_origin(shape) is None:
+            return _named(shape)
         case Mapping():
             return _object(shape)
         case [item]:
@@ -88,10 +93,49 @@ def schema(shape: Shape) -> dict[str, Any]:
             return {"type": "string", "enum": list(words)}
         case Said(shape=inner, about=about):
             return {**schema(inner), "description": about}
-    raise TypeError(f"not a shape: {shape!r}")
+    return _composed(shape)
 
 
 def _object(fields: Mapping[str, Shape]) -> dict[str, Any]:
     required = [name for name, shape in fields.items() if not isinstance(shape, Optional)]
     found: dict[str, Any] = {"type": "object", "properties": {name: schema(shape) for name, shape in fields.items()}}
     return {**found, "required": required} if required else found
+
+
+def _named(kind: type) -> dict[str, Any]:
+    if issubclass(kind, enum.Enum):
+        return {"type": "string", "enum": [each.value for each in kind]}
+    return _struct(kind) if issubclass(kind, Struct) else dict(_PLAIN[kind])
+
+
+def _struct(kind: type[Struct]) -> dict[str, Any]:
+    """A field that has a default is there nevertheless; only UNSET is left out."""
+    fields = structs.fields(kind)
+    required = [each.encode_name for each in fields if UnsetType not in get_args(each.type)]
+    found: dict[str, Any] = {"type": "object", "properties": {each.encode_name: schema(each.type) for each in fields}}
+    return {**found, "required": required} if required else found
+
+
+def _composed(annotation: Any) -> dict[str, Any]:
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _annotated(*args)
+    if origin is list:
+        return {"type": "array", "items": schema(args[0])}
+    if origin is dict:  # its keys are names: of servers, models ...
+        return {"type": "object"} | ({} if args[1] is Any else {"additionalProperties": schema(args[1])})
+    if origin is Literal:
+        return {"type": "string", "enum": list(args)}
+    if origin in (Union, UnionType):
+        kinds = [each for each in args if each is not UnsetType]
+        return schema(kinds[0]) if len(kinds) == 1 else {"anyOf": [schema(each) for each in kinds]}
+    if annotation is Any:
+        return {}
+    raise TypeError(f"not a type of an answer: {annotation!r}")
+
+
+def _annotated(kind: Any, *told: Any) -> dict[str, Any]:
+    found = schema(kind)
+    for each in told:
+        found |= {"enum": list(each.words)} if isinstance(each, OneOf) else {"description": each}
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import Field
 
@@ -13,9 +13,9 @@ from fleet.common.ids import ANY_MODEL, ModelName, Pair, ServerId
 from fleet.common.model_names import canonical
 from fleet.config.schema.types import Section, Unit, Whole
 from fleet.scheduling.bans import BanKind
+from web.admin.kit.answers import EPOCH_MS, ISO, Answer, JsonObject
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.admin.kit.schemas import EPOCH_MS, ISO, Maybe, OneOf, Said
 from web.http.units import epoch, epoch_ms, iso, take_turns
 
 if TYPE_CHECKING:
@@ -24,22 +24,44 @@ if TYPE_CHECKING:
 topic = RouteGroup("bans", "Bans (by somebody, until lifted or for a time) and cooldowns (by the fleet, for a while).")
 
 YEAR_MS: Final = 366 * 24 * 3600 * 1000
-BAN: Final = {
-    "serverId": str,
-    "model": str,
-    "key": str,
-    "type": OneOf(tuple(kind.value for kind in BanKind)),
-    "reason": str,
-    "bannedAt": EPOCH_MS,
-    "expiresAt": Maybe(Said(int, "milliseconds since 1970; null: until it is lifted")),
-    "since": ISO,
-    "why": str,
-    "next": str,
-    "by": Maybe(Said(str, "who asked for it; null: the fleet itself")),
-}
-REMOVED: Final = {"success": bool, "removed": int, "message": str}
 _TYPES: Final = (*(kind.value for kind in BanKind), "all")
 _WHICH: Final = Param("type", str, "all", "bans, cooldowns or both", words=_TYPES)
+
+
+class BanJson(JsonObject, kw_only=True):
+    """What keeps one server away from one model."""
+
+    server_id: str
+    model: str
+    key: str
+    type: BanKind
+    reason: str
+    banned_at: EPOCH_MS
+    expires_at: Annotated[int, "milliseconds since 1970; null: until it is lifted"] | None
+    since: ISO
+    why: str
+    next: str
+    by: Annotated[str, "who asked for it; null: the fleet itself"] | None
+
+
+class BansAnswer(Answer, kw_only=True):
+    """Some of those that hold, and how many there are."""
+
+    count: Annotated[int, "all there are"]
+    bans: list[BanJson]
+
+
+class BanAnswer(Answer, kw_only=True):
+    """One that holds now."""
+
+    ban: BanJson
+
+
+class LiftedAnswer(Answer, kw_only=True):
+    """How many hold no more."""
+
+    removed: int
+    message: str
 
 
 class NewBan(Section):
@@ -57,17 +79,16 @@ class NewBan(Section):
     "/bans",
     "All that hold now, oldest first.",
     query=(_WHICH, Param("limit", int, 1000, "how many are listed, the oldest", least=1, most=10_000)),
-    returns={"success": bool, "count": Said(int, "all there are"), "bans": [BAN]},
     seed=True,
 )
-async def bans(asked: AdminRequest) -> dict[str, Any]:
+async def bans(asked: AdminRequest) -> BansAnswer:
     fleet, kind = asked.system.fleet, _kind(asked)
     found = [ban for ban in fleet.scheduler.bans.list(fleet.clock.now()) if kind in (None, ban.kind)]
     shown = []
     for number, ban in enumerate(found[: asked.query["limit"]]):
         shown.append(describe(ban))
         await take_turns(number)
-    return {"success": True, "count": len(found), "bans": shown}
+    return BansAnswer(count=len(found), bans=shown)
 
 
 @topic.post(
@@ -75,10 +96,9 @@ async def bans(asked: AdminRequest) -> dict[str, Any]:
     "Keep a server away from a model; in place of an older ban of the same two.",
     action="ban",
     body=NewBan,
-    returns={"success": bool, "ban": BAN},
     fails=(404, 409, 503),
 )
-async def add(asked: AdminRequest) -> dict[str, Any]:
+async def add(asked: AdminRequest) -> BanAnswer:
     body: NewBan = asked.body
     model = canonical(body.model)
     if model == ANY_MODEL:
@@ -88,15 +108,13 @@ async def add(asked: AdminRequest) -> dict[str, Any]:
     until = math.inf if body.duration_ms is None else asked.system.fleet.clock.now() + body.duration_ms / 1000
     reason = body.reason or "banned by an operator"
     ban = await heard(asked.system.orders.ban(pair, reason, until, asked.by.name))
-    return {"success": True, "ban": describe(ban)}
+    return BanAnswer(ban=describe(ban))
 
 
-@topic.delete(
-    "/bans", "Lift everything.", action="lift all bans", query=(_WHICH,), returns=REMOVED, fails=(503,), seed=True
-)
-async def clear(asked: AdminRequest) -> dict[str, Any]:
+@topic.delete("/bans", "Lift everything.", action="lift all bans", query=(_WHICH,), fails=(503,), seed=True)
+async def clear(asked: AdminRequest) -> LiftedAnswer:
     gone = await _lift(asked)
-    return _removed(gone, f"Removed {gone} bans" if gone else "No bans to clear")
+    return LiftedAnswer(removed=gone, message=f"Removed {gone} bans" if gone else "No bans to clear")
 
 
 @topic.delete(
@@ -104,16 +122,17 @@ async def clear(asked: AdminRequest) -> dict[str, Any]:
     "Lift everything of one server.",
     action="lift bans",
     query=(_WHICH,),
-    returns=REMOVED,
     fails=(503,),
     seed=True,
 )
-async def clear_server(asked: AdminRequest, server: str) -> dict[str, Any]:
+async def clear_server(asked: AdminRequest, server: str) -> LiftedAnswer:
     asked.note.about(server=server)
     gone = await _lift(asked, ServerId(server))
     if not gone and ServerId(server) not in asked.system.servers:
         raise ServerNotFound(f"server '{server}' not found")
-    return _removed(gone, f"Removed {gone} bans for server {server}" if gone else "No bans found for server")
+    return LiftedAnswer(
+        removed=gone, message=f"Removed {gone} bans for server {server}" if gone else "No bans found for server"
+    )
 
 
 @topic.delete(
@@ -121,14 +140,15 @@ async def clear_server(asked: AdminRequest, server: str) -> dict[str, Any]:
     "Lift everything of one model, on all servers.",
     action="lift bans",
     query=(_WHICH,),
-    returns=REMOVED,
     fails=(503,),
     seed=True,
 )
-async def clear_model(asked: AdminRequest, model: str) -> dict[str, Any]:
+async def clear_model(asked: AdminRequest, model: str) -> LiftedAnswer:
     asked.note.about(model=model)
     gone = await _lift(asked, model=canonical(model))
-    return _removed(gone, f"Removed {gone} bans for model {model}" if gone else "No bans found for model")
+    return LiftedAnswer(
+        removed=gone, message=f"Removed {gone} bans for model {model}" if gone else "No bans found for model"
+    )
 
 
 @topic.delete(
@@ -136,32 +156,34 @@ async def clear_model(asked: AdminRequest, model: str) -> dict[str, Any]:
     "Lift the ban, the cooldown or both of one pair; it is no error if there is none.",
     action="lift bans",
     query=(_WHICH,),
-    returns=REMOVED,
     fails=(503,),
     seed=True,
 )
-async def remove(asked: AdminRequest, server: str, model: str) -> dict[str, Any]:
+async def remove(asked: AdminRequest, server: str, model: str) -> LiftedAnswer:
     asked.note.about(server=server, model=model)
     gone = await _lift(asked, ServerId(server), canonical(model))
-    return _removed(gone, f"Removed {gone} bans for {server}:{model}" if gone else f"No ban found for {server}:{model}")
+    return LiftedAnswer(
+        removed=gone,
+        message=f"Removed {gone} bans for {server}:{model}" if gone else f"No ban found for {server}:{model}",
+    )
 
 
-def describe(ban: Ban) -> dict[str, Any]:
-    """One of them, in `BAN`'s shape."""
+def describe(ban: Ban) -> BanJson:
+    """One of them, as the API shows it."""
     for_good = ban.expires_at == math.inf
-    return {
-        "serverId": ban.pair.server,
-        "model": ban.pair.model,
-        "key": f"{ban.pair.server}:{ban.pair.model}",
-        "type": ban.kind.value,
-        "reason": ban.reason,
-        "bannedAt": epoch_ms(ban.banned_at),
-        "expiresAt": None if for_good else epoch_ms(ban.expires_at),
-        "since": iso(epoch(ban.banned_at)),
-        "why": ban.reason,
-        "next": "holds until it is lifted" if for_good else f"ends by itself at {iso(epoch(ban.expires_at))}",
-        "by": ban.by or None,
-    }
+    return BanJson(
+        server_id=ban.pair.server,
+        model=ban.pair.model,
+        key=f"{ban.pair.server}:{ban.pair.model}",
+        type=ban.kind,
+        reason=ban.reason,
+        banned_at=epoch_ms(ban.banned_at),
+        expires_at=None if for_good else epoch_ms(ban.expires_at),
+        since=iso(epoch(ban.banned_at)),
+        why=ban.reason,
+        next="holds until it is lifted" if for_good else f"ends by itself at {iso(epoch(ban.expires_at))}",
+        by=ban.by or None,
+    )
 
 
 async def _lift(asked: AdminRequest, server: ServerId | None = None, model: ModelName | None = None) -> int:
@@ -174,7 +196,3 @@ async def _lift(asked: AdminRequest, server: ServerId | None = None, model: Mode
 def _kind(asked: AdminRequest) -> BanKind | None:
     word = asked.query["type"]
     return None if word == "all" else BanKind(word)
-
-
-def _removed(count: int, message: str) -> dict[str, Any]:
-    return {"success": True, "removed": count, "message": message}
