@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import time
 from collections import Counter
 from collections.abc import Sequence
 
@@ -21,7 +22,10 @@ STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Enc
 LINE = b'{"model":"m","response":"x","done":false}\n'
 CHUNK = b"%x\r\n%b\r\n" % (len(LINE), LINE)
 SHARE = 1 / 3
-"""Of the time that serving the crowd takes: the longest pause of a stream that was there before, unless under 0.5 s."""
+"""Of the processor time that serving the crowd takes: the longest pause of a stream that was there before.
+
+Not of seconds: how many of those pass is decided by whoever else wants the processor.
+"""
 
 
 def crowd() -> int:
@@ -51,7 +55,7 @@ class Ticker:
 
 
 class Watcher:
-    """A client in mid-stream: the longest time between two pieces of its answer."""
+    """A client in mid-stream: the most processor time between two pieces of its answer."""
 
     def __init__(self) -> None:
         self.gap = 0.0
@@ -62,10 +66,10 @@ class Watcher:
             await client.send(generate("tick", stream=True))
             await client._until(CHUNK)
             task_status.started()
-            last = trio.current_time()
+            last = time.process_time()
             while True:
                 await client._until(CHUNK)
-                now = trio.current_time()
+                now = time.process_time()
                 self.gap, last = max(self.gap, now - last), now
 
 
@@ -92,13 +96,13 @@ async def test_a_crowd_that_comes_at_once_is_served(what: str) -> None:
         nursery.start_soon(ticker.run)
         await nursery.start(watcher.run, fleet)
         count = crowd() if what == "hot" else crowd() // 4
-        began = trio.current_time()
+        began = time.process_time()
         async with trio.open_nursery() as clients:
             for _ in range(count):
                 clients.start_soon(one, fleet, ASKED[what], seen)
-        took = trio.current_time() - began
+        took = time.process_time() - began
         assert seen == {404 if what == "blob" else 200: count}
-        assert watcher.gap < max(0.5, SHARE * took)
+        assert watcher.gap < SHARE * took
         nursery.cancel_scope.cancel()
 
 
