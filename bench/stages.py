@@ -33,6 +33,7 @@ from web.edge.request_reader import Intake
 from web.http.body_limits import BodyTerms
 from web.ollama_api.inference_call import Work
 from web.process.private_listener import Inner
+from web.security.request_gate import RequestGate
 
 REQUEST = REQUESTS["short"].wire()
 BODY = b'{"model":"m0","message":{"role":"assistant","content":"%b"},"done":true,"eval_count":150,"eval_duration":9}'
@@ -197,7 +198,7 @@ async def main() -> None:
         async with open_system(config, backends=Backends()) as system:
             await system.probe(ServerId("a"), 5.0)
             logging.getLogger("fleet.request").setLevel(logging.WARNING)  # as a busy fleet would be run
-            edge = Edge(system, cast(Inner, SimpleNamespace(path="")), BodyTerms(), None)
+            edge = Edge(system, RequestGate(system), cast(Inner, SimpleNamespace(path="")), BodyTerms(), None)
             await report(edge)
         nursery.cancel_scope.cancel()
 

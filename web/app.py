@@ -77,7 +77,9 @@ def create_app(system: System, house: AppContext | None = None, face: Face = Fac
     app.register_error_handler(Exception, _on_crash)
     if _LEFT is not None:
         app.register_error_handler(_LEFT, _on_left)
-    app.asgi_app = Guard(app.asgi_app, system, home.passes if face is Face.DASHBOARD else None)  # type: ignore[method-assign]
+    app.asgi_app = Guard(  # type: ignore[method-assign]
+        app.asgi_app, system, home.gate, home.passes if face is Face.DASHBOARD else None
+    )
     if face.infers:
         app.asgi_app = Counting(app.asgi_app, system.fleet)  # type: ignore[method-assign]
     return app

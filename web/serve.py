@@ -15,7 +15,7 @@ import signal
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, closing, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -43,7 +43,7 @@ from web.live.routes import keepers
 from web.process import hangup, log_format, systemd
 from web.process.bind import Bound, bind
 from web.process.file_limits import most_clients
-from web.process.log_buffer import LogRing, scrub_with
+from web.process.log_buffer import LogRing, scrubbing
 from web.process.private_listener import Inner, private_socket
 from web.process.watchdog import Watchdog, watchdog
 
@@ -133,7 +133,7 @@ async def _listen(
             nursery.start_soon(keep, closing)
         done = trio.Event()
         await nursery.start(partial(_serve_app, house.system, config, Faces(apps), inner, done))
-        edge = Edge(house.system, inner, app.config[TERMS_KEY], tls, most)
+        edge = Edge(house.system, house.gate, inner, app.config[TERMS_KEY], tls, most)
         house.settings.followers.append(follower(list(apps.values()), edge, listeners))
         if tls is not None:
             house.settings.renewals.append(partial(renew_certificate, edge, house.system))
@@ -268,14 +268,15 @@ async def _run_system(
     end: _End,
 ) -> None:
     async with (
+        AsyncExitStack() as to_the_end,
         keeping(config, source) as journal,
         tracing(config) as tracer,
         open_system(config, journal=journal) as system,
         trio.open_nursery() as serving,
     ):
+        to_the_end.enter_context(scrubbing(lambda text: system.keys.secrets(system.config).scrubbed(text)))
         if tracer is not None:
             tracer.attach(system.fleet)
-        scrub_with(lambda text: system.keys.secrets(system.config).scrubbed(text))
         house = AppContext(system, Settings(system, doors.origin), LogRing.installed(), TOPICS)
         house.settings.followers.append(end.follow)
         urls = await serving.start(_serve, config, house, end, doors)

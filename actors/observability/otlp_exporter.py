@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Final
@@ -33,28 +34,27 @@ _KINDS: Final = {"server": SpanKind.SERVER, "client": SpanKind.CLIENT, "internal
 _LONGEST: Final = 300
 
 
-class _Words(logging.Handler):
-    """Keeps what the SDK complains about first, instead of passing it on: one warning per minute is ours to give."""
+class _Complaint(logging.Handler):
+    """Keeps what the SDK complains about first, in the thread that made this: another fleet may deliver meanwhile."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.text = ""
+        self._thread = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self.text:
+        if not self.text and record.thread == self._thread:
             self.text = "".join(each if each.isprintable() else " " for each in record.getMessage()[:_LONGEST])
-
-
-_WORDS: Final = _Words()
 
 
 class OtlpExporter:
     """One collector; see `actors.observability.tracing.Exporter`."""
 
     def __init__(self, endpoint: str, service: str, rules: AllowedBackends | None = None) -> None:
-        logger = logging.getLogger(_LOGGER)
-        logger.addHandler(_WORDS)
-        logger.propagate = False  # for good: a delivery that was given up complains when all else is over
+        self._logger = logging.getLogger(_LOGGER)
+        if not self._logger.handlers:
+            self._logger.addHandler(logging.NullHandler())  # one warning per minute is ours to give
+        self._logger.propagate = False  # for good: a delivery that was given up complains when all else is over
         self._host, self._rules = urlsplit(endpoint).hostname or "", rules or Anywhere()
         self._exporter = OTLPSpanExporter(endpoint=traces_url(endpoint), timeout=_TIMEOUT)
         about = version("fleet-for-ollama")
@@ -63,13 +63,17 @@ class OtlpExporter:
 
     def send(self, spans: Sequence[tuple[Trace, list[Span]]]) -> str:
         """Deliver the trees; why not, if not. A name that leads to where nobody should be sent gets nothing."""
-        _WORDS.text = ""
         if why := refused_addresses(self._host, _addresses(self._host), self._rules):
             return f"the collector {why}"
         made = [span for trace, tree in spans for span in self._made(trace, tree)]
-        if self._exporter.export(made) is SpanExportResult.SUCCESS:
-            return ""
-        return _WORDS.text or "the collector does not take them"
+        complaint = _Complaint()
+        self._logger.addHandler(complaint)
+        try:
+            if self._exporter.export(made) is SpanExportResult.SUCCESS:
+                return ""
+        finally:
+            self._logger.removeHandler(complaint)
+        return complaint.text or "the collector does not take them"
 
     def close(self) -> None:
         """Give up what is being sent."""

@@ -20,6 +20,7 @@ _UNSEEN_GRACE: Final = 60.0
 """Seconds for which a new server that has never answered may still turn out to hold an unknown model."""
 
 _NONE: Final[IndexedSet[ServerState]] = IndexedSet()
+"""Nobody. Never written."""
 
 
 class ServerIndex:

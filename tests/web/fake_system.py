@@ -31,6 +31,8 @@ from fleet.security.rate_limit import Limiter
 from tests.kit.clients.lanes import QUART, UNIX, current
 from tests.kit.suite.unlimited import unlimited
 from tests.web.edge.raw import Served, running, served
+from web.admin.kit.context import AppContext
+from web.admin.route_table import TOPICS
 from web.app import create_app
 from web.asgi.quart_connection import TERMS_KEY
 from web.edge.acceptor import Edge, serve_edge
@@ -284,14 +286,15 @@ class FakeSystem:
 @asynccontextmanager
 async def fleet(system: FakeSystem) -> AsyncIterator[Served]:
     """The front end over a fake system, on a real socket: the edge before the app, or the app alone."""
-    app = create_app(system.handle)
+    house = AppContext.of(system.handle, TOPICS)
+    app = create_app(system.handle, house)
     with private_socket() as inner:
         async with served(app, [inner.bound], UNIX + inner.path, arriving=inner.arriving) as behind:
             if current() == QUART:
                 yield behind
                 return
             bound = bind("127.0.0.1", 0, "test")
-            edge = Edge(system.handle, inner, app.config[TERMS_KEY], None)
+            edge = Edge(system.handle, house.gate, inner, app.config[TERMS_KEY], None)
             async with running(partial(serve_edge, [bound], edge), bound.url) as server:
                 server.edge = edge
                 yield server

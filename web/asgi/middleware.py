@@ -30,12 +30,12 @@ Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 class Guard:
     """Wraps an ASGI app; reads the configuration anew for every request."""
 
-    def __init__(self, app: Asgi, system: Guarded, passes: SessionCookies | None = None) -> None:
+    def __init__(self, app: Asgi, system: Guarded, gate: RequestGate, passes: SessionCookies | None = None) -> None:
         self._app = app
         self._passes = passes
         """Only where people log in: browsers send a cookie to every port of a machine."""
         self._system = system
-        self._doorman = RequestGate(system)
+        self._doorman = gate
         self._turnstiles = {face: rate_limits.Turnstile(system, face) for face in Face}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

@@ -19,11 +19,13 @@ from web.edge.app_proxy import ColdLane
 from web.edge.connection import Connection
 from web.edge.inference_lane import HotLane
 from web.edge.request_head import Heads
+from web.edge.response_writer import DateLine
 from web.http.body_limits import BodyTerms
 from web.http.ports import Face
 from web.process.bind import Bound
 from web.process.private_listener import Inner
 from web.process.resource_shortage import PAUSE, Shortage, is_shortage
+from web.security.request_gate import RequestGate
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +44,22 @@ class Edge:
     """
 
     def __init__(
-        self, system: System, inner: Inner, terms: BodyTerms, tls: ssl.SSLContext | None, most: float = math.inf
+        self,
+        system: System,
+        gate: RequestGate,
+        inner: Inner,
+        terms: BodyTerms,
+        tls: ssl.SSLContext | None,
+        most: float = math.inf,
     ) -> None:
         self._system = system
         self.terms = terms
         self.tls = tls
-        self.hot = HotLane(system)
+        self.hot = HotLane(system, gate)
         self.cold = ColdLane(inner)
         self.heads = Heads(system.config.limits.headers)
         self.proxies = TrustedProxies(system.config.server.trusted_proxies)
+        self.date = DateLine(system.fleet.clock.wall)
         self.leaving = disconnect_watch.make()
         self.closing = False
         self.connections: set[Connection] = set()
@@ -95,7 +104,7 @@ class Edge:
         try:
             with trio.move_on_after(1):
                 if self.tls is None:
-                    await stream.send_all(error_responses.too_many(face))
+                    await stream.send_all(error_responses.too_many(self.date.now(), face))
                 await stream.send_eof()
                 while await stream.receive_some(65536):
                     pass

@@ -126,7 +126,7 @@ class Connection:
                 got = await intake.head()
             except BadHead as bad:
                 with trio.move_on_after(LINGER):
-                    await link.send_all(error_responses.answer(bad, self._face))
+                    await link.send_all(error_responses.answer(bad, edge.date.now(), self._face))
                 self._unread = True
                 break
             if got is None:
@@ -146,7 +146,7 @@ class Connection:
     async def _one(self, link: ClientLink, intake: Intake, head: RequestHead, length: int | None) -> bool:
         """One request; whether another may follow on this connection."""
         body = Body(intake, head, length, self._edge.terms)
-        down = EdgeDownstream(link, head, body)
+        down = EdgeDownstream(link, head, body, self._edge.date)
         if self._edge.draining:
             down.keep_alive = False
         try:

@@ -63,9 +63,9 @@ class Prepared:
 class HotLane:
     """Serves what the table of endpoints lists, asked for in its plainest spelling; all else is the Quart app's."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, gate: RequestGate) -> None:
         self._system = system
-        self._doorman = RequestGate(system)
+        self._doorman = gate
         self._turnstile = Turnstile(system, Face.PROXY)
 
     def prepared(self, head: RequestHead) -> Prepared | None:

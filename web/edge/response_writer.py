@@ -7,7 +7,7 @@ passed on as they are; everything else is framed here.
 from __future__ import annotations
 
 import math
-import time
+from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
@@ -29,6 +29,24 @@ def status_line(status: int) -> bytes:
     return _STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status
 
 
+class DateLine:
+    """The Date field, made once a second for all answers of an edge. `wall`: seconds since 1970."""
+
+    __slots__ = ("_line", "_made", "_wall")
+
+    def __init__(self, wall: Callable[[], float]) -> None:
+        self._wall = wall
+        self._made = -1
+        self._line = b""
+
+    def now(self) -> bytes:
+        """The line of this second."""
+        now = int(self._wall())
+        if now != self._made:
+            self._made, self._line = now, f"date: {formatdate(now, usegmt=True)}\r\n".encode()
+        return self._line
+
+
 class EdgeDownstream:
     """Start, write, finish or cut, as the protocol says; then `whole` and `keep_alive` say what comes next.
 
@@ -42,6 +60,7 @@ class EdgeDownstream:
         "_bodiless",
         "_body",
         "_chunking",
+        "_date",
         "_head",
         "_left",
         "_link",
@@ -56,9 +75,10 @@ class EdgeDownstream:
         "whole",
     )
 
-    def __init__(self, link: ClientLink, head: RequestHead, body: Body) -> None:
+    def __init__(self, link: ClientLink, head: RequestHead, body: Body, date: DateLine) -> None:
         self._link = link
         self._body = body
+        self._date = date
         self._old = head.old
         self._bodiless = head.method == "HEAD"
         self._head = b""
@@ -78,7 +98,7 @@ class EdgeDownstream:
         self.started = True
         self.status = status
         self.keep_alive = self.keep_alive and self._body.nearly_here
-        lines = [status_line(status), date_line()]
+        lines = [status_line(status), self._date.now()]
         length = None
         for name, value in headers:
             if name == b"content-length":
@@ -198,16 +218,3 @@ class EdgeDownstream:
                 raise ClientGone from gone
             self._torn, self.keep_alive = False, alive
         return not self._torn
-
-
-_made = 0
-_line = b""
-
-
-def date_line() -> bytes:
-    """The Date field of this second."""
-    global _made, _line
-    now = int(time.time())
-    if now != _made:
-        _made, _line = now, f"date: {formatdate(now, usegmt=True)}\r\n".encode()
-    return _line

@@ -8,18 +8,20 @@ from typing import Final, TypeVar
 import trio
 
 from fleet.common.steps import Steps
+from web.http.per_run import PerRun
 
 T = TypeVar("T")
 
 TURN: Final = 0.001
 """Seconds of such work in one turn of the event loop, of all who have some together."""
-_one_at_a_time = trio.Lock()
+_one_at_a_time: Final = PerRun(trio.Lock)
 
 
 async def paced(steps: Steps[T]) -> T:
     """Take all steps, in turn with others who have some. Raises what they raise. Cancelled: between two steps."""
+    one_at_a_time = _one_at_a_time.get()
     while True:
-        async with _one_at_a_time:
+        async with one_at_a_time:
             until = perf_counter() + TURN
             try:
                 while perf_counter() < until:

@@ -23,6 +23,7 @@ from fleet.protocol.json.go_json import LONG
 from fleet.security.api_keys import without_keys
 from web.http.errors import CloudDisabled
 from web.http.paced_steps import paced
+from web.http.per_run import PerRun
 from web.ollama_api.fan_out import unload
 
 Work = Callable[[Downstream], Awaitable[None]]
@@ -32,7 +33,7 @@ _EVENTS: Final = b"text/event-stream"
 _USUAL: Final = frozenset((b"application/x-ndjson", b"application/json", b"application/*", b"*/*"))
 _ACCEPTED: Final = 2048
 """Bytes of what a client accepts that are looked at; a browser says a hundred."""
-_decoders = trio.CapacityLimiter(2)
+_decoders: Final = PerRun(partial(trio.CapacityLimiter, 2))
 
 # A quality of nothing: "anything but this".
 _ZERO = re.compile(rb"\s*q\s*=\s*0(\.0*)?\s*")
@@ -122,7 +123,7 @@ async def _decompressed(body: bytes, limit: int) -> bytes | bytearray:
     try:
         if len(body) <= LONG:
             return await paced(steps)
-        return await trio.to_thread.run_sync(finished, steps, limiter=_decoders)
+        return await trio.to_thread.run_sync(finished, steps, limiter=_decoders.get())
     except BadRequest:
         return b""
 

@@ -10,6 +10,7 @@ import math
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -27,17 +28,25 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 
 Value = str | int | float | bool | None
 
-_scrub: list[Callable[[str], str]] = [str]
+_scrubbers: list[Callable[[str], str]] = []
+"""Of all fleets that run in this process: it has one log, in which the secrets of none of them may stand."""
 
 
-def scrub_with(how: Callable[[str], str]) -> None:
-    """From here on nothing is written or kept before this has seen it; any thread may call it."""
-    _scrub[0] = how
+@contextmanager
+def scrubbing(how: Callable[[str], str]) -> Iterator[None]:
+    """While this is open nothing is written or kept before `how` has seen it; any thread may call it."""
+    _scrubbers.append(how)
+    try:
+        yield
+    finally:
+        _scrubbers.remove(how)
 
 
 def scrubbed(text: str) -> str:
     """A text as it may stand in a log: without the secrets that are known."""
-    return _scrub[0](text)
+    for scrub in tuple(_scrubbers):  # whoever comes or goes meanwhile, no other is passed over
+        text = scrub(text)
+    return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,6 @@ log = logging.getLogger("fleet.cors")
 
 _SHOWN: Final = 128
 _MOST_TOLD: Final = 256
-_told: set[tuple[str, bool]] = set()
 
 NOTHING: Final = OriginDecision()
 OWN_KEY: Final = "fleet.own"
@@ -41,10 +40,33 @@ _ANYBODY: Final = re.compile(r"\*|https?://\*(?::.*)?", re.IGNORECASE)
 _allowed = lru_cache(maxsize=8)(cors.allowed_origins)
 
 
-def decide(method: str, path: str, host: str, headers: Headers, config: Config) -> OriginDecision:
+class RefusedOrigins:
+    """The pages that one fleet has turned away: each is told once, up to a number of them.
+
+    A browser shows its user nothing that would help.
+    """
+
+    def __init__(self) -> None:
+        self._told: set[tuple[str, bool]] = set()
+
+    def tell(self, origin: str, *, admin: bool) -> None:
+        """A page of this origin was refused."""
+        known = (origin[:_SHOWN].lower(), admin)
+        if known in self._told or len(self._told) >= _MOST_TOLD:
+            return
+        self._told.add(known)
+        what = "administer the fleet" if admin else "use the fleet"
+        last = "" if len(self._told) < _MOST_TOLD else " (further origins are not told)"
+        log.warning("refused a page of %s that wants to %s: cors.origins could allow it%s", origin[:_SHOWN], what, last)
+
+
+def decide(
+    method: str, path: str, host: str, headers: Headers, config: Config, refused: RefusedOrigins
+) -> OriginDecision:
     """Judge one request to `host`.
 
     What Ollama allows every local page is meant for models; who may administer the fleet has to be configured.
+    `refused` hears of pages that are turned away.
     """
     live = path in LIVE
     admin = live or _is_admin(path)
@@ -57,7 +79,7 @@ def decide(method: str, path: str, host: str, headers: Headers, config: Config) 
     allowed = _allowed(configured, defaults=not admin)
     verdict = cors.decide(origin, allowed, host)
     if verdict is cors.CorsVerdict.DENIED:
-        _tell(origin, admin=admin)
+        refused.tell(origin, admin=admin)
         return _FORBIDDEN
     if verdict is cors.CorsVerdict.ABSENT:
         return NOTHING
@@ -88,17 +110,6 @@ def _preflight(origin: str, allowed: tuple[str, ...], headers: Headers, config: 
     asked = (field(headers, b"access-control-request-headers") or b"").decode("latin-1")
     private = (field(headers, b"access-control-request-private-network") or b"").lower() == b"true"
     return cors.preflight_headers(origin, allowed, asked=asked, extra=config.cors.headers, private=private)
-
-
-def _tell(origin: str, *, admin: bool) -> None:
-    """Once for every origin, up to a number of them: a browser shows its user nothing that would help."""
-    known = (origin[:_SHOWN].lower(), admin)
-    if known in _told or len(_told) >= _MOST_TOLD:
-        return
-    _told.add(known)
-    what = "administer the fleet" if admin else "use the fleet"
-    last = "" if len(_told) < _MOST_TOLD else " (further origins are not told)"
-    log.warning("refused a page of %s that wants to %s: cors.origins could allow it%s", origin[:_SHOWN], what, last)
 
 
 def _admins(config: Config) -> tuple[str, ...]:

@@ -73,11 +73,15 @@ class GateDecision:
 
 
 class RequestGate:
-    """Judges by the configuration and the keys of the moment; the edge keeps a verdict while those stay the same."""
+    """Judges by the configuration and the keys of the moment; the edge keeps a verdict while those stay the same.
+
+    A fleet has one, which both lanes ask.
+    """
 
     def __init__(self, system: Guarded) -> None:
         self._system = system
         self._own_name = socket.gethostname().lower()
+        self._origins = cross_origin.RefusedOrigins()
 
     def judge(
         self, method: str, path: str, host: str | None, headers: Headers, face: Face = Face.PROXY
@@ -89,7 +93,7 @@ class RequestGate:
             return GateDecision(asker, cross_origin.NOTHING, bad)
         if not self._is_ours(method, path, host):
             return GateDecision(asker, cross_origin.NOTHING, errors.ForeignHost())
-        decision = cross_origin.decide(method, path, host, headers, self._system.config)
+        decision = cross_origin.decide(method, path, host, headers, self._system.config, self._origins)
         if decision.status is not None:
             return GateDecision(asker, decision, None)
         key = api_key_auth.key_name(headers, self._system)
@@ -117,6 +121,7 @@ class RequestGate:
 
 
 _numbers = random.Random(random.SystemRandom().getrandbits(128))
+"""The process's, not a fleet's: nobody can tell from a number who has drawn others."""
 
 
 def new_request_id() -> RequestId:

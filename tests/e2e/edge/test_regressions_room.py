@@ -32,6 +32,7 @@ from web.edge.request_head import BadHead, Heads
 from web.http.ports import Face
 from web.process.bind import bind
 from web.process.private_listener import Inner, private_socket
+from web.security.request_gate import RequestGate
 from web.serve import bind_all
 
 DONE = b'{"model":"m","response":"","done":true,"done_reason":"stop"}\n'
@@ -90,7 +91,7 @@ async def edge_without_app(answer: bytes | None, **config: Any) -> AsyncIterator
     app = create_app(system.handle)
     with private_socket() as inner:
         cleaned(inner.path)
-        edge = Edge(system.handle, inner, app.config[TERMS_KEY], None)
+        edge = Edge(system.handle, RequestGate(system.handle), inner, app.config[TERMS_KEY], None)
         bound = bind("127.0.0.1", 0, "test")
         async with running(partial(serve_edge, [bound], edge), bound.url) as server, trio.open_nursery() as nursery:
             if answer is None:
@@ -177,7 +178,8 @@ def test_the_system_does_not_reset_a_client_before_its_write_timeout(write: floa
 
 def _edge(most: float) -> tuple[Edge, list[socket.socket]]:
     """An edge that entered nobody yet, and where the other ends of its clients are kept."""
-    return Edge(FakeSystem().handle, cast(Inner, None), cast(Any, None), None, most), []
+    system = FakeSystem().handle
+    return Edge(system, RequestGate(system), cast(Inner, None), cast(Any, None), None, most), []
 
 
 async def test_a_batch_of_refused_clients_is_counted_before_its_tasks_run(monkeypatch: pytest.MonkeyPatch) -> None:

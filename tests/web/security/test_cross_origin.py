@@ -8,7 +8,6 @@ import pytest
 
 from tests.kit.clients.lanes import both_lanes
 from tests.web.fake_system import FakeSystem, fleet
-from web.security import cross_origin
 
 pytestmark = both_lanes
 
@@ -118,9 +117,8 @@ async def test_a_preflight_names_configured_fields_and_lets_into_a_private_netwo
 
 
 async def test_a_refused_origin_is_told_once_with_the_setting_that_could_allow_it(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(cross_origin, "_told", set())
     async with fleet(FakeSystem()) as server:
         for n in range(600):
             wire = await server.connect()

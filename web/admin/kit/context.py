@@ -11,6 +11,7 @@ from web.monitoring.exposition import Exposition
 from web.ollama_api import merged_lists
 from web.ollama_api.merged_lists import Listing
 from web.process.log_buffer import LogRing
+from web.security.request_gate import RequestGate
 from web.security.session_cookies import SessionCookies
 
 
@@ -28,11 +29,14 @@ class AppContext:
     tags: Listing = field(init=False)
     """What `/api/tags` answers under the orchestrator's prefix."""
 
+    gate: RequestGate = field(init=False)
+    """Who may come in, by any port."""
     passes: SessionCookies = field(init=False)
     """Who has logged in on the dashboard port."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tags", merged_lists.tags(self.system))
+        object.__setattr__(self, "gate", RequestGate(self.system))
         object.__setattr__(self, "passes", SessionCookies(self.system.fleet.journal))
 
     @classmethod

@@ -26,6 +26,7 @@ from web.edge.acceptor import Edge
 from web.http.body_limits import BodyTerms
 from web.process.bind import bind
 from web.process.private_listener import private_socket
+from web.security.request_gate import RequestGate
 
 SHORT = {"model": "tiny", "prompt": "x", "stream": False, "options": {"num_predict": 1}}
 
@@ -163,7 +164,7 @@ async def test_what_was_limited_by_the_system_at_the_start_follows_too(monkeypat
     try:
         with private_socket() as inner:
             terms = BodyTerms()
-            edge = Edge(system.handle, inner, terms, None, most=100)
+            edge = Edge(system.handle, RequestGate(system.handle), inner, terms, None, most=100)
             app = SimpleNamespace(config={TERMS_KEY: terms, "MAX_CONTENT_LENGTH": 1})
             follow = follower([app], edge, [bound])
             follow(Config.model_validate({"limits": {"connections": 300}, "timeouts": {"write": 100}}))

@@ -20,7 +20,7 @@ from tests.web.fake_system import FakeSystem, fleet
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.observability import audit_log
 from web.http.ports import Face
-from web.process.log_buffer import LogRing, scrub_with
+from web.process.log_buffer import LogRing, scrubbing
 
 ADMIN = "/api/orchestrator"
 KEY = new_key(b"k" * 32)
@@ -309,17 +309,17 @@ async def test_a_key_inside_a_reason_stands_nowhere(key: str, around: str) -> No
     root.addHandler(ring)
     try:
         async with served(servers=servers, security=SECURITY) as front:
-            scrub_with(lambda text: front.system.keys.secrets(front.system.config).scrubbed(text))
-            async with front.client(**{"X-API-Key": KEY}) as client:
-                for body in ({"reason": around.format(key)},):
-                    answer = await client.post(f"{ADMIN}/servers/a/drain", json=body)
-                    assert answer.status_code == 200, answer.text
-                    shown.append(answer.text)
-                for path in ("servers", "health", "audit", "logs"):
-                    shown.append((await client.get(f"{ADMIN}/{path}")).text)
+            secrets = front.system.keys.secrets(front.system.config)
+            with scrubbing(secrets.scrubbed):
+                async with front.client(**{"X-API-Key": KEY}) as client:
+                    for body in ({"reason": around.format(key)},):
+                        answer = await client.post(f"{ADMIN}/servers/a/drain", json=body)
+                        assert answer.status_code == 200, answer.text
+                        shown.append(answer.text)
+                    for path in ("servers", "health", "audit", "logs"):
+                        shown.append((await client.get(f"{ADMIN}/{path}")).text)
     finally:
         root.removeHandler(ring)
-        scrub_with(str)
     kept, _ = ring.snapshot()
     shown += [f"{each.message} {each.meta}" for each in kept]
     assert not [text for text in shown if key in text]
