@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections import defaultdict
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import partial
@@ -39,6 +40,7 @@ from actors.state.messages import DispatcherMail, GateMoved, SetAdmin, Withdrawn
 from actors.state.queries import FleetQueries
 from actors.state.request_log import RequestLog
 from actors.state.request_orders import RequestOrders
+from actors.state.request_statistics import RequestStatistics
 from actors.state.scheduler_state import SchedulerState
 from actors.state.servers import ServerCell, Servers
 from actors.state.totals import Totals
@@ -58,6 +60,7 @@ from fleet.scheduling.bans import Bans
 from fleet.scheduling.decisions import SchedulerMemory
 from fleet.scheduling.rates import RetryBudget
 from fleet.scheduling.server_state import Order, Row
+from fleet.security.rate_limit import Limiter
 
 
 class TcpBackends:
@@ -88,12 +91,16 @@ class _Gates:
 
 
 def _make_cells(
-    config: Config, clock: Clock, journal: Journal, servers: Servers, lookout: InventoryLookup, tester: RecoveryTester
+    config: Config, clock: Clock, journal: Journal, servers: Servers, lookup: InventoryLookup, tester: RecoveryTester
 ) -> tuple[FleetCell, BreakerRegistry]:
     """What outlives every actor."""
     dispatcher = Mailbox[DispatcherMail]("dispatcher")
-    meter = MetricsRegistry(Listed(servers, clock.now), began=clock.wall())
-    book = RecoveryLog(told=partial(note_move, meter))
+    statistics = RequestStatistics(
+        RequestLog(),
+        Totals(clock.now, clock.wall, journal),
+        MetricsRegistry(Listed(servers, clock.now), began=clock.wall()),
+    )
+    recovery_log = RecoveryLog(told=partial(note_move, statistics.metrics))
     breakers = BreakerRegistry(
         BreakerSettings.from_config(config.circuit_breaker),
         gates=_Gates(servers),
@@ -101,32 +108,34 @@ def _make_cells(
         rng=clock.chance,
         enabled=config.enable_circuit_breaker,
         tester=tester,
-        book=book,
+        book=recovery_log,
         on_move=partial(touch_breaker, journal),
     )
     fleet = FleetCell(
         config=config,
         clock=clock,
-        scheduler=SchedulerState(
-            dispatcher,
-            SchedulerMemory.fresh(rules_of(config)),
-            RetryBudget(config.retry.budget_ratio, config.retry.budget_floor),
-            Bans(changed=partial(touch_ban, journal)),
-        ),
+        scheduler=_make_scheduler(config, dispatcher, journal),
         breakers=breakers,
-        recorder=RequestLog(),
-        tally=Totals(clock.now, clock.wall, journal),
+        statistics=statistics,
         servers=servers,
-        lookout=lookout,
-        meter=meter,
+        model_lookup=lookup,
         hop=secrets.token_hex(8).encode(),
         journal=journal,
-        recoveries=book,
+        recovery_log=recovery_log,
     )
     learn_from(fleet)
-    fleet.recorder.listeners.append(fleet.tally.note)
+    statistics.request_log.listeners.append(statistics.totals.note)
     measure(fleet)
     return fleet, breakers
+
+
+def _make_scheduler(config: Config, mailbox: Mailbox[DispatcherMail], journal: Journal) -> SchedulerState:
+    return SchedulerState(
+        mailbox,
+        SchedulerMemory.fresh(rules_of(config)),
+        RetryBudget(config.retry.budget_ratio, config.retry.budget_floor),
+        Bans(changed=partial(touch_ban, journal)),
+    )
 
 
 class System(FleetQueries):
@@ -138,18 +147,23 @@ class System(FleetQueries):
         self.started = trio.current_time()
         clock, servers = Clock(seed), Servers()
         self.keys = ApiKeys()
-        self.lookout = InventoryLookup(servers, clock.now)
+        self.limiters: Mapping[str, Limiter] = defaultdict(Limiter)
+        """What clients have left of their rate limits, by listener."""
+        self.model_lookup = InventoryLookup(servers, clock.now)
         tester = ModelTester(servers, lambda: self.config.health.ps_timeout)
-        self.fleet, self.breakers = _make_cells(config, clock, journal, servers, self.lookout, tester)
-        self.roster = Membership(self.fleet, self.breakers, backends, nursery)
-        self.kept = PersistedState(self.fleet, self.breakers)
+        self.fleet, self.breakers = _make_cells(config, clock, journal, servers, self.model_lookup, tester)
+        self.clock, self.journal = clock, journal
+        self.scheduler, self.statistics = self.fleet.scheduler, self.fleet.statistics
+        self.recovery_log, self.missing_routes = self.fleet.recovery_log, self.fleet.missing_routes
+        self.membership = Membership(self.fleet, self.breakers, backends, nursery)
+        self.persisted_state = PersistedState(self.fleet, self.breakers)
         self.jobs = JobBoard(self.fleet)
         self.orders = RequestOrders(self.fleet)
         self.host = HostWatch(self.fleet)
         self.monitor = Monitor(self.fleet, self.breakers, self.host)
-        self.scribe = StatusWriter(self.fleet, self.monitor, self.exchange)
+        self.status_writer = StatusWriter(self.fleet, self.monitor, self.exchange)
         self.feed = Feed(
-            FeedSources(self.fleet, self.breakers, self.host, self.monitor, self.scribe, self.jobs, self.started)
+            FeedSources(self.fleet, self.breakers, self.host, self.monitor, self.status_writer, self.jobs, self.started)
         )
 
     # ---- requests
@@ -178,18 +192,18 @@ class System(FleetQueries):
 
     def add_server(self, spec: ServerSpec) -> ServerCell:
         """Start to use a server. Raises Conflict when the id or an equivalent URL is taken."""
-        return self.roster.add(spec)
+        return self.membership.add(spec)
 
     async def remove_server(self, server: ServerId, *, drain: bool = True) -> None:
         """Stop using a server, after its open requests ended (at most `drain_timeout`).
 
         Raises ServerNotFound, Conflict and NoAnswer. Cancelled: the removal goes on without the caller.
         """
-        await self.roster.remove(server, drain=drain)
+        await self.membership.remove(server, drain=drain)
 
     def change_server(self, spec: ServerSpec) -> ServerCell:
         """Another description of a server; what runs on it goes on. Raises ServerNotFound, Conflict."""
-        return self.roster.change(spec)
+        return self.membership.change(spec)
 
     def order(self, server: ServerId, order: Order, why: str, by: str = "", until: float = math.inf) -> None:
         """Drain, activate or maintain a server; a maintenance ends by itself at `until`."""
@@ -201,7 +215,7 @@ class System(FleetQueries):
         Raises Conflict while it leaves, and NoAnswer if it has not done it in time; an actor that is down does it when
         it is back. Cancelled: the order stands.
         """
-        cell = self.roster.staying(server)
+        cell = self.membership.staying(server)
         done = Promise[None]()
         cell.mailbox.cast(SetAdmin(order, why, by, until, done))
         await heard(done, f"server '{server}'")
@@ -248,13 +262,13 @@ class System(FleetQueries):
         async with trio.open_nursery() as nursery:
             await nursery.start(self.breakers.run)
             steady = RestartPolicy(restarts=20, within=60.0)
-            nursery.start_soon(keep_up, "recorder", self.fleet.recorder.run)
-            nursery.start_soon(keep_up, "tally", self.fleet.tally.run)
-            nursery.start_soon(keep_up, "lookout", self.lookout.run)
+            nursery.start_soon(keep_up, "recorder", self.fleet.statistics.request_log.run)
+            nursery.start_soon(keep_up, "tally", self.fleet.statistics.totals.run)
+            nursery.start_soon(keep_up, "lookout", self.model_lookup.run)
             nursery.start_soon(partial(supervise, "dispatcher", self._run_dispatcher, steady))
             await nursery.start(self.jobs.run)
-            self.roster.start()
-            self.kept.restore()
+            self.membership.start()
+            self.persisted_state.restore()
             if (keeper := self.fleet.journal.keeper) is not None:
                 nursery.start_soon(keep_up, "store", keeper.run)
             task_status.started()
@@ -264,7 +278,7 @@ class System(FleetQueries):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_up, "host", self.host.run)
             nursery.start_soon(keep_up, "monitor", self.monitor.run)
-            nursery.start_soon(keep_up, "scribe", self.scribe.run)
+            nursery.start_soon(keep_up, "scribe", self.status_writer.run)
             nursery.start_soon(keep_up, "feed", self.feed.run)
 
     async def _run_dispatcher(self) -> None:
@@ -285,4 +299,4 @@ async def open_system(
             system.drain()  # before anything is revoked, or the slots would go to those who wait
             system.revoke_all("the fleet stops")
             nursery.cancel_scope.cancel()
-            system.fleet.recorder.flush()
+            system.statistics.request_log.flush()

@@ -153,10 +153,9 @@ class Alone:
             clock=Clock(),
             scheduler=SchedulerState(self._mail, memory, nothing),
             breakers=nothing,
-            recorder=nothing,
-            tally=nothing,
+            statistics=nothing,
             servers=servers,
-            lookout=nothing,
+            model_lookup=nothing,
         )
         self._fleet, self._pair = fleet, Pair(state.id, self._model)
 

@@ -79,9 +79,9 @@ async def large(servers: int, models: int) -> AsyncIterator[System]:
             state.models = {name: {"name": name} for name in names}
             state.resident = {name: {"name": name, "size_vram": 10**9} for name in names[:4]}
             cell = ServerCell(state, cast(Any, None), cast(Any, None), Mailbox[ServerMail](spec.id))
-            system.fleet.servers[spec.id] = cell
+            system.servers[spec.id] = cell
         for record in traffic(specs, names):
-            system.fleet.recorder.digest([record])
+            system.statistics.request_log.digest([record])
         yield system
 
 
@@ -169,11 +169,11 @@ def _note_cost(system: System, rounds: int) -> float:
     cells = list(system.servers.values())[:10]
     names = list(cells[0].state.models)[:3]
     batch = [_record(n, _ENDPOINTS[0], names[n % len(names)], cells[n % len(cells)].state.id) for n in range(_BATCH)]
-    meter = system.fleet.meter
+    meter = system.statistics.metrics
 
     def note() -> None:
         for start in range(0, len(batch), _AT_ONCE):
-            meter.note(batch[start : start + _AT_ONCE], system.fleet.clock.now(), 0.0)
+            meter.note(batch[start : start + _AT_ONCE], system.clock.now(), 0.0)
         meter.settle()
 
     took = [_timed(note) for _ in range(rounds)]
@@ -191,7 +191,7 @@ def _more(system: System) -> None:
     servers = system.servers.values()
     names = next(iter(servers)).state.models
     batch = list(traffic([cell.state.spec for cell in servers], list(names)))
-    system.fleet.meter.note(batch, system.fleet.clock.now(), 1e9)
+    system.statistics.metrics.note(batch, system.clock.now(), 1e9)
 
 
 async def _median(

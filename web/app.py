@@ -41,17 +41,17 @@ class FleetApp(QuartTrio):
     request_class = FleetRequest
 
 
-def create_apps(system: System, house: AppContext | None = None) -> Mapping[Face, QuartTrio]:
+def create_apps(system: System, context: AppContext | None = None) -> Mapping[Face, QuartTrio]:
     """The application of every face; the proxy's, which the orchestrator's port serves too, comes first."""
-    home = house or AppContext.of(system, TOPICS)
+    home = context or AppContext.of(system, TOPICS)
     whole = create_app(system, home)
     made = {face: create_app(system, home, face) for face in (Face.DASHBOARD, Face.METRICS)}
     return {Face.PROXY: whole, Face.ORCHESTRATOR: whole, **made}
 
 
-def create_app(system: System, house: AppContext | None = None, face: Face = Face.PROXY) -> QuartTrio:
+def create_app(system: System, context: AppContext | None = None, face: Face = Face.PROXY) -> QuartTrio:
     """The application of one face of one system, guard included: an ASGI callable for `web.asgi.hypercorn_server`."""
-    home = house or AppContext.of(system, TOPICS)
+    home = context or AppContext.of(system, TOPICS)
     app = FleetApp("fleet", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = system.config.limits.body_bytes
     app.config["BODY_TIMEOUT"] = None  # the body has terms of its own
@@ -81,7 +81,7 @@ def create_app(system: System, house: AppContext | None = None, face: Face = Fac
         app.asgi_app, system, home.gate, home.passes if face is Face.DASHBOARD else None
     )
     if face.infers:
-        app.asgi_app = Counting(app.asgi_app, system.fleet)  # type: ignore[method-assign]
+        app.asgi_app = Counting(app.asgi_app, system.statistics.metrics, system.clock.now)  # type: ignore[method-assign]
     return app
 
 

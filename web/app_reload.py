@@ -58,13 +58,13 @@ def follower(apps: Sequence[Any], edge: Edge, listeners: Sequence[Bound]) -> Cal
     return follow
 
 
-async def renew_all(house: AppContext) -> None:
+async def renew_all(context: AppContext) -> None:
     """Once. What cannot be used changes nothing, and is told; cancelled, what is read by then is kept."""
     log.info("reading configuration, keys and certificates anew")
-    await house.settings.renew()
-    if path := house.system.config.security.keys_file:
+    await context.settings.renew()
+    if path := context.system.config.security.keys_file:
         with trio.move_on_after(disk.PATIENCE) as late:
-            await house.system.keys.refresh(path)
+            await context.system.keys.refresh(path)
         if late.cancelled_caught:
             log.error("the file of keys could not be read within %g s: the keys stay as they were", disk.PATIENCE)
     log.info("everything was read anew")

@@ -88,14 +88,14 @@ async def serve(
     bound: Sequence[Bound] | None = None,
     inner: Inner | None = None,
     most: float = math.inf,
-    house: AppContext | None = None,
+    context: AppContext | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the application on its ports until `stop`; then drain, for `drain_timeout` or until `hurry`.
 
     `bound` and `inner` are where to listen, if that is open already; whoever opened `inner` removes it.
     `most` clients are let in at one time, whatever `limits.connections` says.
-    `house` is what the admin API shows and changes; else one around `system` alone.
+    `context` is what the admin API shows and changes; else one around `system` alone.
     Reports the URLs, the proxy's first. Raises PortTaken, TlsUnusable, NoPlace. Cancelled: everything ends at once.
     """
     tls = secured(config)
@@ -105,9 +105,9 @@ async def serve(
         async with trio.open_nursery() as watching:
             watching.start_soon(system.watch)
             async with trio.open_nursery() as nursery:
-                home = house or AppContext.of(system, TOPICS)
+                home = context or AppContext.of(system, TOPICS)
                 urls = await nursery.start(_listen, config, home, listeners, behind, tls, most, closing)
-                system.roster.own_urls = urls
+                system.membership.own_urls = urls
                 task_status.started(urls)
                 await stop.wait()
                 await _drain(system, system.config.drain_timeout, trio.Event() if hurry is None else hurry)
@@ -117,7 +117,7 @@ async def serve(
 
 async def _listen(
     config: Config,
-    house: AppContext,
+    context: AppContext,
     listeners: Sequence[Bound],
     inner: Inner,
     tls: ssl.SSLContext | None,
@@ -126,17 +126,17 @@ async def _listen(
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
     """The edge on the ports, and behind it the app on its private socket, which outlives it."""
-    apps = create_apps(house.system, house)
+    apps = create_apps(context.system, context)
     app = apps[Face.PROXY]
     async with trio.open_nursery() as nursery:
         for keep in keepers(apps[Face.DASHBOARD]):
             nursery.start_soon(keep, closing)
         done = trio.Event()
-        await nursery.start(partial(_serve_app, house.system, config, Faces(apps), inner, done))
-        edge = Edge(house.system, house.gate, inner, app.config[TERMS_KEY], tls, most)
-        house.settings.followers.append(follower(list(apps.values()), edge, listeners))
+        await nursery.start(partial(_serve_app, context.system, config, Faces(apps), inner, done))
+        edge = Edge(context.system, context.gate, inner, app.config[TERMS_KEY], tls, most)
+        context.settings.followers.append(follower(list(apps.values()), edge, listeners))
         if tls is not None:
-            house.settings.renewals.append(partial(renew_certificate, edge, house.system))
+            context.settings.renewals.append(partial(renew_certificate, edge, context.system))
         await serve_edge(listeners, edge, stop=closing, drain_timeout=_LAST_WORDS, task_status=task_status)
         done.set()
 
@@ -277,9 +277,9 @@ async def _run_system(
         to_the_end.enter_context(scrubbing(lambda text: system.keys.secrets(system.config).scrubbed(text)))
         if tracer is not None:
             tracer.attach(system.fleet)
-        house = AppContext(system, Settings(system, doors.origin), LogRing.installed(), TOPICS)
-        house.settings.followers.append(end.follow)
-        urls = await serving.start(_serve, config, house, end, doors)
+        context = AppContext(system, Settings(system, doors.origin), LogRing.installed(), TOPICS)
+        context.settings.followers.append(end.follow)
+        urls = await serving.start(_serve, config, context, end, doors)
         say(f"proxy        {urls[0]}")
         say(f"orchestrator {urls[1]}")
         say(f"dashboard    {urls[2]}")
@@ -292,38 +292,38 @@ async def _run_system(
         async with trio.open_nursery() as beside:
             beside.start_soon(setting.beside, urls)
             beside.start_soon(system.keys.follow, system)
-            beside.start_soon(keep_up, "reload", partial(_renew, end, house))
-            beside.start_soon(keep_up, "configuration watch", Watch(house.settings).run)
+            beside.start_soon(keep_up, "reload", partial(_renew, end, context))
+            beside.start_soon(keep_up, "configuration watch", Watch(context.settings).run)
             await end.stop.wait()
             beside.cancel_scope.cancel()
 
 
 async def _serve(
     config: Config,
-    house: AppContext,
+    context: AppContext,
     end: _End,
     doors: _Doors,
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
     await serve(
         config,
-        system=house.system,
+        system=context.system,
         stop=end.stop,
         hurry=end.hurry,
         bound=doors.bound,
         inner=doors.inner,
         most=most_clients(config),
-        house=house,
+        context=context,
         task_status=task_status,
     )
 
 
-async def _renew(end: _End, house: AppContext) -> None:
+async def _renew(end: _End, context: AppContext) -> None:
     """Read everything anew whenever that is asked for. Cancelled: what is half read changes nothing."""
     while True:
         await end.renew.wait()
         end.renew = trio.Event()
-        await renew_all(house)
+        await renew_all(context)
 
 
 async def _watch_signals(

@@ -29,7 +29,7 @@ def apply(system: System, config: Config, base: Iterable[ServerSpec] | None = No
     servers = config.servers
     system.fleet.config = held(config.model_copy(update={"servers": before.servers}), before)
     if base is not None or servers != before.servers:
-        system.roster.follow(servers, base=base)
+        system.membership.follow(servers, base=base)
     _tell(system, before)
     return system.fleet.config
 

@@ -146,7 +146,7 @@ class Settings(SettingsView):
             if mine:
                 self._base = self._at_rest = reading
                 self._layer = only(self._layer, set(overridden))  # the rest is in the file now
-                self.system.roster.follow(self.system.config.servers, base=reading.loaded.config.servers)
+                self.system.membership.follow(self.system.config.servers, base=reading.loaded.config.servers)
                 self._recovered()
             log.info("configuration saved to %s", source)
             return SavedConfig(path, overridden, left_out)
@@ -191,7 +191,7 @@ class Settings(SettingsView):
         return plan
 
     def _following(self, loaded: Loaded, source: str) -> Plan:
-        servers = self.system.roster.effective(loaded.config.servers)
+        servers = self.system.membership.effective(loaded.config.servers)
 
         def plan() -> tuple[Loaded, SourcedValue]:
             return overlaid(loaded, servers_layer(loaded, servers), [], source=source), SourcedValue({}, SOURCE)
@@ -221,7 +221,7 @@ class Settings(SettingsView):
         anew if servers have come or gone meanwhile. Raises `ConfigError`, Conflict.
         """
         for _ in range(_TRIES):
-            running, own_urls = self.system.config, tuple(self.system.roster.own_urls)
+            running, own_urls = self.system.config, tuple(self.system.membership.own_urls)
             found = await self._checks.do(_checked, planning(), running, self.system.keys, own_urls)
             if also is not None:
                 await also(found[0].config, running)

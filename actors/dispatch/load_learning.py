@@ -17,13 +17,13 @@ _WELL: Final = "completed"
 
 
 def learn_from(fleet: FleetCell) -> None:
-    """Tell `fleet.demand` and `fleet.loads` of every request that ends from now on."""
-    fleet.recorder.listeners.append(lambda batch: _learn_all(fleet, batch))
+    """Tell `fleet.statistics.demand` and `fleet.statistics.load_times` of every request that ends from now on."""
+    fleet.statistics.request_log.listeners.append(lambda batch: _learn_all(fleet, batch))
 
 
 def learn_load(fleet: FleetCell, cell: ServerCell, model: ModelName, seconds: float) -> None:
     """A load (or what looked like one) ended well."""
-    fleet.loads.note(Pair(cell.state.id, model), seconds, size_of(cell.state.models.get(model)))
+    fleet.statistics.load_times.note(Pair(cell.state.id, model), seconds, size_of(cell.state.models.get(model)))
 
 
 def _learn_all(fleet: FleetCell, batch: Sequence[RequestRecord]) -> None:
@@ -46,10 +46,10 @@ def _learn_all(fleet: FleetCell, batch: Sequence[RequestRecord]) -> None:
 def _learn(fleet: FleetCell, cell: ServerCell, endpoint: Endpoint, record: RequestRecord) -> None:
     """Of what ended well and is in an inventory: names are the client's to invent, memory is ours."""
     model = ModelName(record.model)
-    fleet.demand.note(model, record.runner, embedding=endpoint.embedding)
+    fleet.statistics.demand.note(model, record.runner, embedding=endpoint.embedding)
     loading, whole = record.load_seconds or 0.0, record.total_seconds - record.queue_seconds
     if endpoint.loads and record.chunks <= 1 and record.prompt_tokens is None and record.output_tokens is None:
         loading = whole  # nothing was asked but to load it, and then Ollama tells no times
     else:
-        fleet.demand.note_seconds(model, whole - loading)
+        fleet.statistics.demand.note_seconds(model, whole - loading)
     learn_load(fleet, cell, model, loading)

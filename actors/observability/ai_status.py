@@ -83,7 +83,7 @@ class StatusWriter:
         self._due = self._asked = -math.inf
         self.latest: AiStatus | None = None
         self._ends = Minutes(_Ends, round(_LATELY / _MINUTE))
-        fleet.recorder.listeners.append(self._note)
+        fleet.statistics.request_log.listeners.append(self._note)
 
     async def run(self) -> None:
         """Write until cancelled: at once, whenever the verdict or the settings change, and every `interval`."""
@@ -143,7 +143,7 @@ class StatusWriter:
         """The fleet in numbers, as of now."""
         fleet, now = self._fleet, self._fleet.clock.now()
         states = [cell.state for cell in fleet.servers.values()]
-        ((start, minute),) = fleet.tally.windows((_MINUTE,))
+        ((start, minute),) = fleet.statistics.totals.windows((_MINUTE,))
         span = max(now - start, 1.0)
         return FleetFigures(
             up=sum(state.health is Health.HEALTHY for state in states),

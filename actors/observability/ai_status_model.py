@@ -144,7 +144,7 @@ class StatusModel:
     def call(self, model: ModelName, server: ServerId, verdict: HealthSummary, figures: FleetFigures) -> Call:
         """The request: small, in one piece, at the lowest priority, with the runner options that clients use."""
         fleet = self._fleet
-        runner = fleet.demand.options(model)  # with others, the server would load the model anew
+        runner = fleet.statistics.demand.options(model)  # with others, the server would load the model anew
         options = {name: value for name, value in runner.items() if name != "shift"}
         body: dict[str, object] = {
             "model": model,

@@ -54,7 +54,7 @@ class Look:
         self._breakers = breakers
         self._host = host
         self._opened: dict[Pair, BreakerFact] = {}
-        fleet.recorder.listeners.append(self._note)
+        fleet.statistics.request_log.listeners.append(self._note)
 
     def _note(self, batch: Sequence[RequestRecord]) -> None:
         self.counts.note(batch, self._fleet.clock.now())
@@ -150,7 +150,7 @@ class Look:
         return FleetTrouble(now if standing.since is None else self._moment(standing.since, now), standing.why)
 
     def _dropped(self, now: float) -> FleetTrouble | None:
-        recorder = self._fleet.recorder
+        recorder = self._fleet.statistics.request_log
         at, since = recorder.dropped_at, recorder.dropped_since
         if at is None or now - at >= LATELY:
             return None
@@ -171,7 +171,7 @@ class Look:
     async def thorough(self) -> None:
         """Add up what requests told, server by server, and let others run in between."""
         fleet, counts = self._fleet, self.counts
-        await fleet.recorder.catch_up()
+        await fleet.statistics.request_log.catch_up()
         counts.forget(set(fleet.servers), fleet.clock.now())
         servers, flaps = {}, {}
         for cell in list(fleet.servers.values()):
@@ -186,7 +186,7 @@ class Look:
 
     def _counted_loads(self) -> dict[Pair, int]:
         """So that Prometheus, which reads the same counters, complains of nothing that we do not."""
-        pairs = self._fleet.meter.pairs.items()
+        pairs = self._fleet.statistics.metrics.pairs.items()
         return {
             Pair(ServerId(server), ModelName(model)): pair.loads
             for (server, model), pair in pairs

@@ -20,7 +20,7 @@ STATE_WORDS: Final = {BreakerState.CLOSED: "closed", BreakerState.HALF_OPEN: "ha
 
 def measure(fleet: FleetCell) -> None:
     """Let the fleet's meter hear of every request that ends from now on."""
-    fleet.recorder.listeners.append(lambda batch: _note(fleet, batch))
+    fleet.statistics.request_log.listeners.append(lambda batch: _note(fleet, batch))
 
 
 def note_move(meter: MetricsRegistry, pair: Pair, to: BreakerState, now: float) -> None:
@@ -53,7 +53,7 @@ class Listed:
 
 
 def _note(fleet: FleetCell, batch: Sequence[RequestRecord]) -> None:
-    meter, settings = fleet.meter, fleet.config.metrics
+    meter, settings = fleet.statistics.metrics, fleet.config.metrics
     meter.bound(settings.models, settings.pairs)
     meter.keys.series.most = settings.callers
     meter.exemplars = settings.exemplars

@@ -68,7 +68,7 @@ def snapshot(sources: MetricSources, version: str, python: str, counts: ModelCou
     `counts` are of this moment or the one before; they are made here if they are not given.
     """
     exposed = Exposed()
-    count(exposed, sources.fleet.meter)
+    count(exposed, sources.fleet.statistics.metrics)
     cells = list(sources.fleet.servers.values())
     _requests(exposed, sources)
     _queue(exposed, sources)
@@ -85,7 +85,7 @@ def snapshot(sources: MetricSources, version: str, python: str, counts: ModelCou
 
 def _requests(exposed: Exposed, sources: MetricSources) -> None:
     now = sources.fleet.clock.now()
-    pace = [((label,), model.pace.per_second(now)) for label, model in sources.fleet.meter.models.items()]
+    pace = [((label,), model.pace.per_second(now)) for label, model in sources.fleet.statistics.metrics.models.items()]
     exposed.points("ollama_proxy_tokens_per_second", pace)
     exposed.value("ollama_proxy_active_requests", sources.fleet.servers.in_flight)
     exposed.value("fleet_in_flight", sources.fleet.servers.in_flight)
@@ -167,7 +167,7 @@ def _models(exposed: Exposed, sources: MetricSources, counts: ModelCounts) -> No
 
 def _shown(sources: MetricSources, installed: Counter[ModelName]) -> list[ModelName]:
     """The models with gauges: those that are asked for come first, then by how many servers have them."""
-    meter, most = sources.fleet.meter, sources.fleet.config.metrics.models
+    meter, most = sources.fleet.statistics.metrics, sources.fleet.config.metrics.models
     asked = [ModelName(model) for model in meter.models if model in installed]
     if len(installed) <= most:
         return list(filter(None, installed))  # what has an impossible name is no model
@@ -192,14 +192,14 @@ def _breakers(exposed: Exposed, sources: MetricSources) -> None:
 
 def _fleet(exposed: Exposed, sources: MetricSources) -> None:
     fleet, reloads = sources.fleet, sources.fleet.reloads
-    began = fleet.meter.began  # not worked out anew each time, or it would seem to change
+    began = fleet.statistics.metrics.began  # not worked out anew each time, or it would seem to change
     exposed.value("fleet_start_time_seconds", began)
     exposed.value("fleet_draining", fleet.servers.draining)
     exposed.value("fleet_config_reload_success", reloads.ok)
     exposed.points("fleet_config_reloads_total", [(("ok",), reloads.succeeded), (("failed",), reloads.failed)])
     exposed.value("fleet_config_reload_timestamp_seconds", began if reloads.at is None else reloads.at)
-    exposed.value("fleet_history_dropped_total", fleet.recorder.dropped)
-    exposed.value("fleet_history_failures_total", fleet.recorder.failures)
+    exposed.value("fleet_history_dropped_total", fleet.statistics.request_log.dropped)
+    exposed.value("fleet_history_failures_total", fleet.statistics.request_log.failures)
     store = fleet.journal.standing.state
     exposed.value("fleet_store_up", None if store == "off" else store == "ok")
     exposed.value("fleet_store_dropped_total", fleet.journal.dropped_lines + fleet.journal.dropped_changes)

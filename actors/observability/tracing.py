@@ -77,7 +77,7 @@ class Tracer:
         """Trace every request of this fleet from now on."""
         self._fleet = fleet
         fleet.tracer = self
-        fleet.recorder.listeners.append(self.note)
+        fleet.statistics.request_log.listeners.append(self.note)
 
     def begin(self, call: Call) -> Trace:
         """A request begins: in its client's trace, or in one of its own."""

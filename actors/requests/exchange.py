@@ -95,7 +95,7 @@ class Exchange:
                 raise _shutting_down()
             refuse_loop(self._fleet, self._passing.hops)
         except FleetError as refusal:
-            self._fleet.meter.called("POST", self._call.endpoint, refusal.status, 0.0)
+            self._fleet.statistics.metrics.called("POST", self._call.endpoint, refusal.status, 0.0)
             raise
 
     # ---- attempts
@@ -105,7 +105,7 @@ class Exchange:
         if self._sought or self._attempts:
             return False
         self._sought = True
-        found = await self._fleet.lookout.find(self._call.model)
+        found = await self._fleet.model_lookup.find(self._call.model)
         if self._servers.draining:
             raise _shutting_down()
         return found
@@ -151,7 +151,7 @@ class Exchange:
 
     def _submit(self) -> PendingTicket:
         call = self._call
-        number, missing = self._scheduler.next_number(), self._fleet.missing.of(call.endpoint)
+        number, missing = self._scheduler.next_number(), self._fleet.missing_routes.of(call.endpoint)
         ticket = PendingTicket(
             number,
             call.request_id,
@@ -320,7 +320,7 @@ class Exchange:
 
     def _too_old(self) -> bool:
         """Whether all servers that list the model lack the endpoint."""
-        without, model = self._fleet.missing.of(self._call.endpoint), self._call.model
+        without, model = self._fleet.missing_routes.of(self._call.endpoint), self._call.model
         if not without or self._call.pinned is not None:
             return False
         states = [cell.state for cell in self._fleet.servers.values()]
@@ -334,7 +334,7 @@ class Exchange:
         passage, now = self._passage, self._now()
         lease = passage.lease if passage else None
         first = lease.first_byte - self._enqueued if lease is not None and lease.first_byte is not None else None
-        self._fleet.recorder.note(
+        self._fleet.statistics.request_log.note(
             RequestRecord(
                 request_id=self._call.request_id,
                 endpoint=self._call.endpoint,

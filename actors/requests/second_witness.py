@@ -133,7 +133,7 @@ class SecondWitness:
 
     def _note_route(self, lease: Lease) -> None:
         state, endpoint = lease.cell.state, self._call.endpoint
-        if self._fleet.missing.note(state.id, endpoint, state.version, self._fleet.clock.now()):
+        if self._fleet.missing_routes.note(state.id, endpoint, state.version, self._fleet.clock.now()):
             log.warning("server has no %s: it is not asked for it again", endpoint, extra={"server": state.id})
 
     def _best(self) -> HeldResponse:

@@ -54,7 +54,7 @@ async def probe(fleet: FleetCell, cell: ServerCell) -> Probed | None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(box.tags, lambda: cell.client.tags(health.tags_timeout), health.tags_timeout)
         nursery.start_soon(box.ps, lambda: cell.client.ps(health.ps_timeout), health.ps_timeout)
-        if cell.state.version is None or cell.rounds % 30 == 0 or fleet.missing.concerns(cell.state.id):
+        if cell.state.version is None or cell.rounds % 30 == 0 or fleet.missing_routes.concerns(cell.state.id):
             nursery.start_soon(
                 box.ask_version, lambda: cell.client.version(health.version_timeout), health.version_timeout
             )

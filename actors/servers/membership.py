@@ -248,8 +248,8 @@ class Membership:
             cell.pool.retire()
             cell.pool = way[0]
             state.start_anew(trio.current_time(), "its URL was changed")
-            self._fleet.meter.loads.lost(spec.id)
-            self._fleet.missing.forget(spec.id)
+            self._fleet.statistics.metrics.loads.lost(spec.id)
+            self._fleet.missing_routes.forget(spec.id)
             self._breakers.forget_server(spec.id)
         cell.probe_now.set()
         self._fleet.scheduler.mailbox.cast(ServerChanged(spec.id))
@@ -290,8 +290,8 @@ class Membership:
         if self._fleet.servers.get(server) is not cell:
             return
         del self._fleet.servers[server]
-        self._fleet.meter.loads.lost(server)
-        self._fleet.missing.forget(server)
+        self._fleet.statistics.metrics.loads.lost(server)
+        self._fleet.missing_routes.forget(server)
         self._fleet.scheduler.mailbox.cast(ServerGone(server))
         cut(cell, "server removed")
         self._breakers.forget_server(server)

@@ -110,11 +110,11 @@ class ServerActor:
                 del state.stats[gone]
             if probed.resident is not None:
                 state.resident = by_name(probed.resident)
-                self._fleet.meter.loads.looked(state.id, state.resident, now)
+                self._fleet.statistics.metrics.loads.looked(state.id, state.resident, now)
             state.version = probed.version or state.version
-            self._fleet.missing.seen(state.id, state.version, now)
+            self._fleet.missing_routes.seen(state.id, state.version, now)
             if state.judge(Health.HEALTHY, now, state.unwelcome or _FINE):
-                self._fleet.missing.forget(state.id)  # perhaps it was only something before it that came up
+                self._fleet.missing_routes.forget(state.id)  # perhaps it was only something before it that came up
                 log.info("server is healthy", extra={"server": state.id, "models": len(state.models)})
         if probed.asked is not None:
             probed.asked.set()
@@ -127,7 +127,7 @@ class ServerActor:
             return
         failure = Failure(probed.kind, probed.error) if probed.error else None
         itself = Pair(state.id, ANY_MODEL)
-        self._fleet.recoveries.attempt(itself, Source.HEALTH_CHECK, now, state=_worst(state), failure=failure)
+        self._fleet.recovery_log.attempt(itself, Source.HEALTH_CHECK, now, state=_worst(state), failure=failure)
 
     def _failed_round(self, error: str, now: float) -> None:
         """A server that was never healthy is unhealthy at once; a healthy one gets `health.failures` rounds."""
@@ -137,7 +137,7 @@ class ServerActor:
             self._cell.probe_now.set()  # look again at once: a second opinion, not a second interval
             return
         state.resident = {}
-        self._fleet.meter.loads.lost(state.id)
+        self._fleet.statistics.metrics.loads.lost(state.id)
         if state.judge(Health.UNHEALTHY, now, error):
             log.warning("server is unhealthy: %s", error, extra={"server": state.id})
 

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from actors.kit.clock import Clock
 from actors.state.scheduler_state import SchedulerState
 from actors.state.servers import Servers
-from actors.state.totals import Totals
 from actors.storage.journal import Journal
 from fleet.breakers.outcomes import Signal
 from fleet.breakers.recovery_log import RecoveryLog
 from fleet.common.ids import ModelName, Pair
-from fleet.models.load_times import LoadTimes
-from fleet.models.runner_options import Demand
-from fleet.observability.metrics.registry import MetricsRegistry
 from fleet.protocol.missing_endpoints import MissingRoutes
-from fleet.security.rate_limit import Limiter
 
 if TYPE_CHECKING:
-    from actors.state.request_log import RequestLog
+    from actors.state.request_statistics import RequestStatistics
     from fleet.config import Config
     from fleet.observability.tracing.trace_context import Trace
     from fleet.protocol.call import Call
@@ -78,25 +72,17 @@ class FleetCell:
     clock: Clock
     scheduler: SchedulerState
     breakers: Outcomes
-    recorder: RequestLog
-    tally: Totals
-    """Figures of finished requests."""
+    statistics: RequestStatistics
     servers: Servers
-    lookout: ModelLookup
+    model_lookup: ModelLookup
     journal: Journal = field(default_factory=Journal)
-    demand: Demand = field(default_factory=Demand)
-    loads: LoadTimes = field(default_factory=LoadTimes)
-    recoveries: RecoveryLog = field(default_factory=RecoveryLog)
+    recovery_log: RecoveryLog = field(default_factory=RecoveryLog)
     """What was tried to bring servers back, and what breakers did."""
     reloads: Reloads = field(default_factory=Reloads)
     hop: bytes = b""
     """This fleet's name in the header that betrays loops."""
-    missing: MissingRoutes = field(default_factory=MissingRoutes)
+    missing_routes: MissingRoutes = field(default_factory=MissingRoutes)
     """What servers that are too old do not have."""
-    meter: MetricsRegistry = field(default_factory=MetricsRegistry)
-    """What Prometheus counts."""
-    limiters: defaultdict[str, Limiter] = field(default_factory=lambda: defaultdict(Limiter))
-    """What clients have left of their rate limits, by listener."""
     tracer: RequestTracer | None = None
     """Who traces requests; None while that is off."""
 

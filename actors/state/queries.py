@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import trio
 
 from actors.state.fleet_state import FleetCell
 from actors.state.queue_views import MOST_ITEMS, QueueView, queue_view
-from actors.state.servers import ServerCell
+from actors.state.servers import ServerCell, Servers
 from actors.upstream.control_client import OllamaClient
 from fleet.common.errors import NoServer, ServerNotFound
 from fleet.common.ids import ModelName, ServerId
@@ -29,7 +27,7 @@ class FleetQueries:
         return self.fleet.config
 
     @property
-    def servers(self) -> Mapping[ServerId, ServerCell]:
+    def servers(self) -> Servers:
         return self.fleet.servers
 
     @property
@@ -83,7 +81,7 @@ class FleetQueries:
 
     async def find(self, model: ModelName) -> bool:
         """Whether any server lists the model; if none does, after a look at them all. See `servers.model_lookup`."""
-        return await self.fleet.lookout.find(model)
+        return await self.fleet.model_lookup.find(model)
 
     def known(self, model: ModelName) -> bool:
         """Whether any server, even a dead one, lists the model."""

@@ -68,11 +68,11 @@ async def force(fleet: Fleet, state: BreakerState, by: str = "ann") -> None:
 
 
 def ban(fleet: Fleet, pair: Pair, until: float = math.inf, *, cooldown: bool = False, reason: str = "slow") -> None:
-    fleet.system.fleet.scheduler.mailbox.cast(BanPair(pair, reason, until, cooldown, by="ann"))
+    fleet.system.scheduler.mailbox.cast(BanPair(pair, reason, until, cooldown, by="ann"))
 
 
 def pause(fleet: Fleet, paused: bool) -> None:
-    fleet.system.fleet.scheduler.mailbox.cast(PauseQueue(paused, "ann"))
+    fleet.system.scheduler.mailbox.cast(PauseQueue(paused, "ann"))
 
 
 def of_kind(disk: FakeDisk, kind: str) -> dict[str, Document]:
@@ -179,7 +179,7 @@ async def test_a_breaker_that_closes_is_forgotten(autojump_clock: MockClock) -> 
     disk = FakeDisk()
     async with restarted(disk) as fleet:
         await trip(fleet)
-        assert await fleet.system.fleet.journal.kept(1.0)
+        assert await fleet.system.journal.kept(1.0)
         assert list(of_kind(disk, "breaker")) == ['["a","m:latest"]']
         await trio.sleep(135.0)
         while fleet.system.breakers.get(PAIR) is not None:
@@ -220,7 +220,7 @@ async def test_a_clock_that_was_set_back_keeps_no_breaker_open_for_longer(
         assert view.next_retry_at is not None
         assert view.since <= trio.current_time() + 1e-6
         assert view.next_retry_at - trio.current_time() <= 133.1
-        (kept,) = fleet.system.fleet.scheduler.bans.list(trio.current_time())
+        (kept,) = fleet.system.scheduler.bans.list(trio.current_time())
         assert kept.expires_at - trio.current_time() <= 60.1
 
 
@@ -236,11 +236,11 @@ async def test_bans_and_cooldowns_survive_until_they_expire(autojump_clock: Mock
         ban(fleet, PAIR, now + 100.0, cooldown=True, reason="no such model")
         ban(fleet, OTHER, now + 10.0)
         ban(fleet, strange, now + 1000.0)
-        before = fleet.system.fleet.scheduler.bans.list(now)
+        before = fleet.system.scheduler.bans.list(now)
         assert len(before) == 4
         times = {(b.pair, b.kind): (day(b.banned_at), day(b.expires_at)) for b in before}
     async with restarted(disk, ago=20.0) as fleet:
-        after = fleet.system.fleet.scheduler.bans.list(trio.current_time())
+        after = fleet.system.scheduler.bans.list(trio.current_time())
         assert {(b.pair, b.kind, b.reason, b.by) for b in after} == {
             (b.pair, b.kind, b.reason, b.by) for b in before if b.pair != OTHER
         }
@@ -251,10 +251,10 @@ async def test_bans_and_cooldowns_survive_until_they_expire(autojump_clock: Mock
         for _ in range(5):
             await fleet.system.exchange(chat(), client := Client())
             assert client.headers["x-fleet-server"] == "b"
-        fleet.system.fleet.scheduler.mailbox.cast(LiftBans(kind=BanKind.BAN))
+        fleet.system.scheduler.mailbox.cast(LiftBans(kind=BanKind.BAN))
     assert list(of_kind(disk, "ban")) == ['["a","m:latest","cooldown"]']
     async with restarted(disk, ago=200.0) as fleet:
-        assert fleet.system.fleet.scheduler.bans.list(trio.current_time()) == ()
+        assert fleet.system.scheduler.bans.list(trio.current_time()) == ()
         assert fleet.cell("a").state.barred == set()
     assert of_kind(disk, "ban") == {}
 
@@ -267,7 +267,7 @@ async def test_a_restored_ban_ends_by_itself(autojump_clock: MockClock) -> None:
     async with restarted(disk, "a", health={"interval": 3600}, timeouts={"queue": 100}) as fleet:
         await trio.sleep(60.0)
         assert fleet.cell("a").state.barred == set()
-        assert len(fleet.system.fleet.scheduler.bans) == 0
+        assert len(fleet.system.scheduler.bans) == 0
     assert of_kind(disk, "ban") == {}
 
 
@@ -283,7 +283,7 @@ async def test_a_replaced_ban_is_written_again(autojump_clock: MockClock) -> Non
     disk = FakeDisk()
     async with restarted(disk) as fleet:
         ban(fleet, PAIR, reason="first")
-        assert await fleet.system.fleet.journal.kept(1.0)
+        assert await fleet.system.journal.kept(1.0)
         ban(fleet, PAIR, reason="second")
     (document,) = of_kind(disk, "ban").values()
     assert (document["reason"], document["expires_at"]) == ("second", None)
@@ -299,9 +299,9 @@ async def test_a_paused_queue_is_paused_after_a_restart(
     async with restarted(disk) as fleet:
         await trio.sleep(3.0)
         pause(fleet, True)
-        since = day(fleet.system.fleet.scheduler.memory.paused_since)
+        since = day(fleet.system.scheduler.memory.paused_since)
     async with restarted(disk, ago=100.0) as fleet:
-        memory = fleet.system.fleet.scheduler.memory
+        memory = fleet.system.scheduler.memory
         assert (memory.paused, memory.paused_by) == (True, "ann")
         assert (memory.paused_since or 0.0) + _OFFSET[0] == since
         assert "the queue is paused, as it was before the restart" in caplog.text
@@ -314,7 +314,7 @@ async def test_a_paused_queue_is_paused_after_a_restart(
         assert client.complete
     assert of_kind(disk, "queue") == {}
     async with restarted(disk) as fleet:
-        assert not fleet.system.fleet.scheduler.memory.paused
+        assert not fleet.system.scheduler.memory.paused
 
 
 # ---- what is out of date, or broken
@@ -328,11 +328,11 @@ async def test_what_belongs_to_servers_that_are_gone_is_dropped(autojump_clock: 
         ban(fleet, OTHER)
     assert len(of_kind(disk, "ban")) == 2
     async with restarted(disk, "b") as fleet:
-        assert [b.pair for b in fleet.system.fleet.scheduler.bans.list(trio.current_time())] == [OTHER]
+        assert [b.pair for b in fleet.system.scheduler.bans.list(trio.current_time())] == [OTHER]
         assert fleet.system.breakers.describe() == []
     assert (list(of_kind(disk, "ban")), of_kind(disk, "breaker")) == (['["b","m:latest","ban"]'], {})
     async with restarted(disk, "a", "b") as fleet:
-        await fleet.system.roster.remove(ServerId("b"))
+        await fleet.system.membership.remove(ServerId("b"))
     assert of_kind(disk, "ban") == {}
 
 
@@ -370,8 +370,8 @@ async def test_a_document_that_cannot_be_read_back_is_skipped_with_a_warning(
     caplog.clear()
     async with restarted(disk) as fleet:
         assert fleet.system.breakers.describe() == []
-        assert fleet.system.fleet.scheduler.bans.list(trio.current_time()) == ()
-        assert not fleet.system.fleet.scheduler.memory.paused
+        assert fleet.system.scheduler.bans.list(trio.current_time()) == ()
+        assert not fleet.system.scheduler.memory.paused
         await fleet.system.exchange(chat(), client := Client())
         assert client.complete
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
@@ -384,4 +384,4 @@ async def test_without_a_store_nothing_is_kept(autojump_clock: MockClock) -> Non
     async with open_fleet("a") as fleet:
         await trip(fleet)
         pause(fleet, True)
-        assert fleet.system.fleet.journal.pending == 0
+        assert fleet.system.journal.pending == 0

@@ -195,7 +195,7 @@ def inference_seen(host: SimHost) -> list[SeenRequest]:
 def is_idle(fleet: Served) -> bool:
     """No lease, no ticket, and no simulated server answers anything."""
     busy = any(sim.host.active_requests for sim in fleet.sims.values())
-    return not (fleet.system.in_flight or fleet.system.fleet.scheduler.tickets or busy)
+    return not (fleet.system.in_flight or fleet.system.scheduler.tickets or busy)
 
 
 def descriptors() -> int:

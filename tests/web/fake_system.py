@@ -16,6 +16,7 @@ from actors.kit.clock import Clock
 from actors.security.api_keys import ApiKeys
 from actors.state.queue_views import QueueView
 from actors.state.request_log import RequestLog
+from actors.state.request_statistics import RequestStatistics
 from actors.state.totals import Totals
 from actors.storage.journal import Journal
 from actors.system import System
@@ -24,7 +25,6 @@ from fleet.common.ids import ModelName, ServerId
 from fleet.config import Config, ServerSpec
 from fleet.models.merged_catalog import ServerCatalog
 from fleet.observability.health_summary.summary import HealthSummary, Level
-from fleet.observability.metrics.registry import MetricsRegistry
 from fleet.protocol.call import Call, Downstream, Headers
 from fleet.scheduling.server_state import Health, ServerState
 from fleet.security.rate_limit import Limiter
@@ -141,21 +141,15 @@ class FakeSystem:
         self.breakers = SimpleNamespace(describe=lambda now=None: [], states=list)
         self.monitor = SimpleNamespace(verdict=QUIET)
         self.host = SimpleNamespace(latest=None)
-        self.scribe = SimpleNamespace(latest=None)
+        self.status_writer = SimpleNamespace(latest=None)
         self.feed = SimpleNamespace(clients={}, skipped=0)
         self.paused = False
         self.removed: list[tuple[str, bool]] = []
-        self.roster = SimpleNamespace(own_urls=[])
-        self.fleet = SimpleNamespace(
-            servers=self.servers,
-            config=self.config,
-            journal=Journal(),
-            recorder=RequestLog(),
-            tally=Totals(trio.current_time, time.time, Journal()),
-            limiters=defaultdict(Limiter),
-            meter=MetricsRegistry(),
-            clock=Clock(now=trio.current_time),
-        )
+        self.membership = SimpleNamespace(own_urls=[])
+        self.journal = Journal()
+        self.statistics = RequestStatistics(RequestLog(), Totals(trio.current_time, time.time, Journal()))
+        self.limiters = defaultdict[str, Limiter](Limiter)
+        self.clock = Clock(now=trio.current_time)
         for name in servers:
             self.join(ServerSpec(id=ServerId(name), url=f"http://{name}.internal:11434"), models)
 

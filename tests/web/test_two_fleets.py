@@ -74,8 +74,8 @@ async def test_each_answers_by_its_own_settings() -> None:
 
 async def test_each_has_the_date_of_its_own_clock() -> None:
     one, other = FakeSystem(), FakeSystem()
-    one.fleet.clock = Clock(now=trio.current_time, wall=lambda: 0.0)
-    other.fleet.clock = Clock(now=trio.current_time, wall=lambda: 86_400.0)
+    one.clock = Clock(now=trio.current_time, wall=lambda: 0.0)
+    other.clock = Clock(now=trio.current_time, wall=lambda: 86_400.0)
     async with two(one, other) as servers:
         answers = [await (await server.connect()).ask("POST", "/api/chat", BODY) for server in servers]
     assert [each["date"] for each in answers] == ["Thu, 01 Jan 1970 00:00:00 GMT", "Fri, 02 Jan 1970 00:00:00 GMT"]

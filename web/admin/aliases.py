@@ -34,7 +34,7 @@ async def version(asked: AdminRequest) -> dict[str, Any]:
 
 @topic.get("/tags", "The same as `/api/tags`.", role=Role.CLIENT, returns={"models": [dict]})
 async def tags(asked: AdminRequest) -> Response:
-    return responses.raw(asked.house.tags.body())
+    return responses.raw(asked.context.tags.body())
 
 
 @topic.get("/ps", "The same as `/api/ps`.", role=Role.CLIENT, returns={"models": [dict]})

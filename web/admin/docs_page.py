@@ -27,12 +27,12 @@ _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'
 
 @topic.get("/openapi.json", "This API as an OpenAPI 3.1 document.", role=Role.CLIENT, returns={"openapi": str})
 async def as_openapi(asked: AdminRequest) -> dict[str, Any]:
-    return _document(asked.house.topics)
+    return _document(asked.context.topics)
 
 
 @topic.get("/docs", "This API as a page.", role=Role.CLIENT, media="text/html")
 async def as_page(asked: AdminRequest) -> Response:
-    response = responses.page(_page(asked.house.topics), 200, "text/html; charset=utf-8")
+    response = responses.page(_page(asked.context.topics), 200, "text/html; charset=utf-8")
     response.headers["Content-Security-Policy"] = _POLICY
     return response
 

@@ -54,7 +54,7 @@ async def ask(asked: AdminRequest) -> Response:
 async def log_in(asked: AdminRequest) -> Response:
     if not scope().get(OWN_KEY):
         return _page(_FOREIGN, 403)
-    passes, who = asked.house.passes, client()
+    passes, who = asked.context.passes, client()
     verdict = passes.attempts.ask(address_of(who), per_minute(LOGINS_PER_MINUTE), monotonic_ns(), time_ns())
     if not verdict.allowed:
         answer = _page(_TOO_OFTEN, 429)
@@ -76,7 +76,7 @@ async def log_out(asked: AdminRequest) -> Response:
     if not scope().get(OWN_KEY):
         return _page(_FOREIGN, 403)
     if (held := api_key_auth.pass_of(scope())) is not None:
-        asked.house.passes.end(held.token)
+        asked.context.passes.end(held.token)
         log.info("logged out", extra={"client": client(), "by": asked.by.name})
     return _back(cookie("", secure=_secure(asked)))
 

@@ -74,11 +74,11 @@ class Note:
         told = {key: value for key, value in extra.items() if value != ""}
         self._log.info("%s %s", self._action, outcome, extra=told)
         if not self._harmless:
-            self._system.fleet.journal.note(self._line(outcome, status, reason))
+            self._system.journal.note(self._line(outcome, status, reason))
 
     async def kept(self) -> bool:
         """Wait until the change and its line are on disk, for `KEPT_WITHIN` seconds at most; whether they are."""
-        return await self._system.fleet.journal.kept(KEPT_WITHIN)
+        return await self._system.journal.kept(KEPT_WITHIN)
 
     def fail(self, crash: BaseException) -> None:
         """Write the line of a call that did not get to its end."""

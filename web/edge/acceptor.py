@@ -59,7 +59,7 @@ class Edge:
         self.cold = ColdLane(inner)
         self.heads = Heads(system.config.limits.headers)
         self.proxies = TrustedProxies(system.config.server.trusted_proxies)
-        self.date = DateLine(system.fleet.clock.wall)
+        self.date = DateLine(system.clock.wall)
         self.leaving = disconnect_watch.make()
         self.closing = False
         self.connections: set[Connection] = set()

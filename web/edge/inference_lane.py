@@ -103,16 +103,16 @@ class HotLane:
             if not verdict.allowed:
                 judged = judged.instead(self._turnstile.refusal(verdict, judged.key or client))
         if judged.refused:
-            self._system.fleet.meter.called("POST", hints.endpoint.path, judged.status, 0.0)
+            self._system.statistics.metrics.called("POST", hints.endpoint.path, judged.status, 0.0)
             await self._ready(down, request_id, judged).answer(down)
             return
         try:
-            began = self._system.fleet.clock.now()
+            began = self._system.clock.now()
             try:
                 data = await body.whole(self._system.config.limits.body_bytes)
                 work = await work_of(self._system, hints, data, request_id, client, judged.key)
             except BaseException as why:
-                unread(self._system.fleet, hints.endpoint.path, why, self._system.fleet.clock.now() - began)
+                unread(self._system.statistics.metrics, hints.endpoint.path, why, self._system.clock.now() - began)
                 raise
             await work(down)
         except EOFError as gone:

@@ -66,9 +66,9 @@ class Talks:
             viewer.leave()
 
 
-def add_plain(app: QuartTrio, house: AppContext) -> None:
+def add_plain(app: QuartTrio, context: AppContext) -> None:
     """Add the route, for operators: the feed names servers and models."""
-    talks = app.config[KEY] = Talks(house.system)
+    talks = app.config[KEY] = Talks(context.system)
     app.add_websocket(PATH, "plain", talks.serve)
     grant(app, WEBSOCKET, PATH, NEEDED)
 

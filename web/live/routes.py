@@ -24,10 +24,10 @@ _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 """All that the protocol has an answer to; to most, that it is wrong."""
 
 
-def open_doors(app: QuartTrio, house: AppContext) -> None:
+def open_doors(app: QuartTrio, context: AppContext) -> None:
     """Add the routes of the live clients to an application, with the roles that they need."""
-    _socketio(app, house)
-    add_plain(app, house)
+    _socketio(app, context)
+    add_plain(app, context)
 
 
 def keepers(app: Quart) -> list[Callable[[trio.Event], Awaitable[None]]]:
@@ -35,9 +35,9 @@ def keepers(app: Quart) -> list[Callable[[trio.Event], Awaitable[None]]]:
     return [app.config[key].run for key in (sessions.KEY, plain_websocket.KEY) if key in app.config]
 
 
-def _socketio(app: QuartTrio, house: AppContext) -> None:
+def _socketio(app: QuartTrio, context: AppContext) -> None:
     """Socket.IO, with and without the slash at the end. A client may connect before it says who it is."""
-    live = app.config[sessions.KEY] = Sessions(house.system)
+    live = app.config[sessions.KEY] = Sessions(context.system)
     for path in SOCKET_IO:
         app.add_url_rule(path, f"live {path}", partial(serve_request, live), methods=list(_METHODS))
         app.add_websocket(path, f"live websocket {path}", partial(serve_websocket, live))

@@ -62,7 +62,7 @@ class Exposition:
 
     async def _look(self, system: System) -> None:
         """All figures of one moment, in one turn. Requests that have just ended, and models, are counted in others."""
-        await system.fleet.recorder.catch_up()
+        await system.statistics.request_log.catch_up()
         counts = ModelCounts()
         for number, cell in enumerate(list(system.servers.values())):
             counts.add(cell.state)

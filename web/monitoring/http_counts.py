@@ -13,7 +13,7 @@ from fleet.protocol.endpoints import PINNABLE, rule_of
 from web.http.ports import Face, face_of
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import FleetCell
+    from fleet.observability.metrics.registry import MetricsRegistry
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 _POST: Final = "POST"
@@ -31,15 +31,16 @@ class Counting:
     That includes what is refused before its view has begun, on whatever route.
     """
 
-    def __init__(self, app: Asgi, fleet: FleetCell) -> None:
+    def __init__(self, app: Asgi, metrics: MetricsRegistry, now: Callable[[], float]) -> None:
         self._app = app
-        self._fleet = fleet
+        self._metrics = metrics
+        self._now = now
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = self._fleet.clock.now(), CLIENT_LEFT
+        began, status = self._now(), CLIENT_LEFT
 
         async def seen(message: Any) -> None:
             nonlocal status
@@ -51,7 +52,7 @@ class Counting:
             await self._app(scope, receive, seen)
         finally:
             if (rule := _rule(scope)) is not None:
-                self._fleet.meter.called(scope["method"], rule, status, self._fleet.clock.now() - began)
+                self._metrics.called(scope["method"], rule, status, self._now() - began)
 
 
 def _rule(scope: Any) -> str | None:
@@ -76,22 +77,24 @@ class CountedResponse(Protocol):
 
 
 @contextmanager
-def unexchanged(fleet: FleetCell, endpoint: str, answer: CountedResponse) -> Iterator[None]:
+def unexchanged(
+    metrics: MetricsRegistry, now: Callable[[], float], endpoint: str, answer: CountedResponse
+) -> Iterator[None]:
     """Work on an inference request that no exchange reports; what was answered counts."""
-    began, status = fleet.clock.now(), CLIENT_LEFT
+    began, status = now(), CLIENT_LEFT
     try:
         yield
     except FleetError as refusal:
         status = refusal.status
         raise
     finally:
-        fleet.meter.called(_POST, endpoint, answer.status or status, fleet.clock.now() - began)
+        metrics.called(_POST, endpoint, answer.status or status, now() - began)
 
 
-def unread(fleet: FleetCell, endpoint: str, why: BaseException, seconds: float) -> None:
+def unread(metrics: MetricsRegistry, endpoint: str, why: BaseException, seconds: float) -> None:
     """An inference request came to an end before any exchange took it over."""
     if isinstance(why, FleetError):
         status = why.status
     else:
         status = 500 if isinstance(why, Exception) and not isinstance(why, EOFError | ClientGone) else CLIENT_LEFT
-    fleet.meter.called(_POST, endpoint, status, seconds)
+    metrics.called(_POST, endpoint, status, seconds)

@@ -70,7 +70,8 @@ async def unload(system: System, holders: Sequence[ServerId], call: Call, down: 
     async def tell(server: ServerId) -> tuple[int, bytes]:
         return await system.client(server).unload(call.asked_model, embedding=call.embedding)
 
-    with held(system, holders, down) as last, unexchanged(system.fleet, call.endpoint, last):
+    metrics, now = system.statistics.metrics, system.clock.now
+    with held(system, holders, down) as last, unexchanged(metrics, now, call.endpoint, last):
         with trio.move_on_after(TELLING):
             await ask_all(others, tell)
         await system.relay_to(first, call, last)

@@ -1,7 +1,7 @@
 """Rate limits: what counts on which port, who a client is, and what an answer says about it; the same in both lanes.
 
 A client is the key it has shown, if that is a valid one, else its address; of IPv6 the /64, because that is what one
-subscriber has. Budgets live in the fleet's cell, so that both lanes take from the same.
+subscriber has. Budgets live in the system, so that both lanes take from the same.
 """
 
 from __future__ import annotations
@@ -94,14 +94,14 @@ class Turnstile:
 
     def count(self, rate: Rate, key: str, client: str) -> RateVerdict:
         """Count one request. `key` is the name of the valid one it has shown, or empty; `client` its address."""
-        limiter = self._system.fleet.limiters[self._listener]
+        limiter = self._system.limiters[self._listener]
         if key:
             return limiter.keys.ask(key, rate, monotonic_ns(), time_ns())
         return limiter.addresses.ask(address_of(client), rate, monotonic_ns(), time_ns())
 
     def refusal(self, verdict: RateVerdict, who: str) -> RateLimited:
         """The error for a request that was one too many. `who` (a key's name or an address) is for the log."""
-        self._system.fleet.meter.limited(self._listener)
+        self._system.statistics.metrics.limited(self._listener)
         now = monotonic_ns()
         if now >= self._quiet_until:  # one line for all of them, or a client in a loop would fill the log
             self._quiet_until = now + _QUIET

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from actors.state.fleet_state import FleetCell
+from actors.state.request_statistics import RequestStatistics
 from fleet.common.errors import BadRequest, FleetError
 from fleet.common.ids import RequestId
 from fleet.config import checks_hosts
 from fleet.protocol.call import Downstream, Headers
 from fleet.protocol.headers import request_id_of
 from fleet.security.host_header import is_local, is_loopback
+from fleet.security.rate_limit import Limiter
 from web.http import errors
 from web.http.ports import Face
 from web.security import api_key_auth, cross_origin
@@ -27,7 +29,10 @@ class Guarded(Keyed, Protocol):
     def draining(self) -> bool: ...
 
     @property
-    def fleet(self) -> FleetCell: ...
+    def statistics(self) -> RequestStatistics: ...
+
+    @property
+    def limiters(self) -> Mapping[str, Limiter]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ class Collector:
 
     def rest(self) -> None:
         """Nobody watches: forget, and listen no more."""
-        listeners = self._fleet.recorder.listeners
+        listeners = self._fleet.statistics.request_log.listeners
         if self._figures is not None and self._note in listeners:
             listeners.remove(self._note)
         self._figures = None
@@ -62,7 +62,7 @@ class Collector:
 
     async def _collect(self, now: float) -> FleetSnapshot:
         fleet = self._fleet
-        await fleet.recorder.catch_up()
+        await fleet.statistics.request_log.catch_up()
         figures = self._listen()
         figures.settle(now)
         self._set_offset()
@@ -165,7 +165,7 @@ class Collector:
     def _listen(self) -> LiveFigures:
         """The figures, begun with the requests that are still remembered."""
         if self._figures is None:
-            recorder = self._fleet.recorder
+            recorder = self._fleet.statistics.request_log
             recent = list(recorder.remembered)  # the listener is told of those that come after, from this turn on
             full = len(recent) == recorder.remembered.maxlen
             since = recent[0].began + recent[0].total_seconds if full else self._sources.started

@@ -44,7 +44,7 @@ class News:
 
     def greet(self, viewer: Subscriber) -> None:
         """What somebody who has just come should know."""
-        if (text := self._sources.scribe.latest) is not None:
+        if (text := self._sources.status_writer.latest) is not None:
             viewer.replace(AI, self._of_text(text))
         for key, (_, update) in self._jobs.items():
             viewer.replace(key, update)
@@ -52,7 +52,7 @@ class News:
 
     def changes(self, now: float) -> Iterator[tuple[str, Update]]:
         """What is new since the last look, each under the key of which only the latest matters."""
-        text = self._sources.scribe.latest
+        text = self._sources.status_writer.latest
         if text is not None and text is not self._text:
             self._text = text
             yield AI, self._of_text(text)

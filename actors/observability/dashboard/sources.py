@@ -22,6 +22,6 @@ class FeedSources:
     breakers: BreakerRegistry
     host: HostWatch
     monitor: Monitor
-    scribe: StatusWriter
+    status_writer: StatusWriter
     jobs: JobBoard
     started: float

@@ -29,7 +29,7 @@ PLAIN = {"adaptive": False, "open_jitter": 0.0}
 
 
 def page_of(fleet: Fleet, server: str = "a") -> ServerLog:
-    return fleet.system.fleet.recoveries.page(ServerId(server))
+    return fleet.system.recovery_log.page(ServerId(server))
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ async def test_a_removed_server_leaves_no_page_and_a_new_one_of_its_name_begins_
         assert forced is not None
         await forced.wait(1)
         assert page_of(fleet).tried
-        spec, book = fleet.cell("a").state.spec, fleet.system.fleet.recoveries
+        spec, book = fleet.cell("a").state.spec, fleet.system.recovery_log
         fleet.system.refresh(spec.id)
         await fleet.system.remove_server(spec.id, drain=False)
         await trio.sleep(100.0)
@@ -181,7 +181,7 @@ async def test_a_verdict_that_comes_just_after_the_removal_makes_no_new_page(aut
         cell = fleet.cell("a")
         await fleet.system.remove_server(cell.state.id, drain=False)
         ServerActor(fleet.system.fleet, cell)._handle(Probed("late", None, None, None, 0.0), trio.current_time())
-        assert len(fleet.system.fleet.recoveries) == 0
+        assert len(fleet.system.recovery_log) == 0
 
 
 # ---- breakers

@@ -103,7 +103,7 @@ async def test_the_cap_on_requests_in_flight_follows_in_both_directions(autojump
         assert fleet.system.in_flight == 3
         change(fleet, monitoring={"max_concurrent_requests": None})
         assert fleet.system.in_flight == 4
-        assert fleet.system.fleet.scheduler.memory.total.capacity == float("inf")
+        assert fleet.system.scheduler.memory.total.capacity == float("inf")
         while not all(client.complete for client in clients):
             await trio.sleep(0.1)
         fleet.assert_nothing_left()
@@ -116,15 +116,15 @@ async def test_policy_weights_and_memory_of_decisions_follow(autojump_clock: Moc
         change(fleet, load_balancer={"policy": "least_connections", "decisions": 3})
         for _ in range(4):
             await fleet.system.exchange(chat(tokens=1), Client())
-        decisions = fleet.system.fleet.scheduler.memory.decisions
+        decisions = fleet.system.scheduler.memory.decisions
         assert [each.policy for each in decisions] == ["least_connections"] * 3
         change(fleet, load_balancer={"policy": "weighted", "weights": {"priority": 100.0}})
         await fleet.system.exchange(chat(tokens=1), Client())
-        parts = fleet.system.fleet.scheduler.memory.decisions[-1].scored[0][1]
+        parts = fleet.system.scheduler.memory.decisions[-1].scored[0][1]
         assert parts[-1] > 50.0
         change(fleet, load_balancer={"candidates": 1})
         await fleet.system.exchange(chat(tokens=1), Client())
-        assert len(fleet.system.fleet.scheduler.memory.decisions[-1].scored) == 1
+        assert len(fleet.system.scheduler.memory.decisions[-1].scored) == 1
 
 
 async def test_a_dispatcher_that_crashed_goes_on_by_the_new_rules(
@@ -185,7 +185,7 @@ async def test_breakers_that_are_not_meant_are_left_alone(autojump_clock: MockCl
 async def test_retries_follow(autojump_clock: MockClock) -> None:
     async with open_fleet("a", "b", "c", retry={"max_attempts": 1}) as fleet:
         change(fleet, retry={"max_attempts": 2, "budget_ratio": 0.0, "budget_floor": 1})
-        assert (fleet.system.fleet.scheduler.budget.ratio, fleet.system.fleet.scheduler.budget.floor) == (0.0, 1)
+        assert (fleet.system.scheduler.budget.ratio, fleet.system.scheduler.budget.floor) == (0.0, 1)
         for server in "abc":
             fleet[server].host.faults.set("status:503")
         tried = []

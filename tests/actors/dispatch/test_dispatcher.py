@@ -35,7 +35,7 @@ async def test_a_ticket_is_settled_in_the_turn_of_who_sent_it(autojump_clock: Mo
 async def test_a_ban_that_ends_while_the_dispatcher_rests_is_forgotten_in_time(autojump_clock: MockClock) -> None:
     async with open_fleet("a") as fleet:
         await wait_all_tasks_blocked()
-        fleet.system.fleet.scheduler.mailbox.cast(BanPair(Pair(A, canonical("m")), "test", trio.current_time() + 0.2))
+        fleet.system.scheduler.mailbox.cast(BanPair(Pair(A, canonical("m")), "test", trio.current_time() + 0.2))
         assert fleet.cell("a").state.barred == {"m:latest"}
         await trio.sleep(0.1)
         assert fleet.cell("a").state.barred

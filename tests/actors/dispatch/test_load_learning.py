@@ -23,12 +23,12 @@ QUIET = {"interval": 3600}
 async def served(fleet: Fleet, call: Call, **runner: object) -> None:
     call.runner = runner or None
     await fleet.system.exchange(call, Client())
-    fleet.system.fleet.recorder.flush()
+    fleet.system.statistics.request_log.flush()
 
 
 async def test_requests_that_end_well_tell_which_options_clients_use(autojump_clock: MockClock) -> None:
     async with open_fleet("a") as fleet:
-        demand = fleet.system.fleet.demand
+        demand = fleet.system.statistics.demand
         assert demand.options(M) == {}
         for _ in range(2):
             await served(fleet, chat("M"), num_ctx=8192)
@@ -44,9 +44,9 @@ async def test_requests_that_fail_or_name_what_nobody_has_teach_nothing(autojump
         assert await error_of(fleet, call) == "ModelNotFound"
         fleet["a"].host.faults.set("status:400:no")
         await served(fleet, chat("m"), num_ctx=1)
-        assert fleet.system.fleet.demand.options(M) == {}
-        assert fleet.system.fleet.demand.options(canonical("invented")) == {}
-        assert fleet.system.fleet.demand.seconds(M) is None
+        assert fleet.system.statistics.demand.options(M) == {}
+        assert fleet.system.statistics.demand.options(canonical("invented")) == {}
+        assert fleet.system.statistics.demand.seconds(M) is None
 
 
 async def test_a_cold_request_tells_how_long_the_load_took_and_how_long_an_answer_takes_without_it(
@@ -54,7 +54,7 @@ async def test_a_cold_request_tells_how_long_the_load_took_and_how_long_an_answe
 ) -> None:
     async with open_fleet(("a", SLOW), health=QUIET) as fleet:
         await served(fleet, chat("m", tokens=30))
-        loads, demand = fleet.system.fleet.loads, fleet.system.fleet.demand
+        loads, demand = fleet.system.statistics.load_times, fleet.system.statistics.demand
         assert loads.last(Pair(A, M)) == pytest.approx(20.0, abs=0.1)
         assert demand.seconds(M) == pytest.approx(3.0, abs=0.2)
         await served(fleet, chat("m", tokens=30))  # warm now: this is no load
@@ -76,14 +76,14 @@ async def test_a_request_that_only_loads_says_nothing_of_how_long_an_answer_take
             asked_model="m",
         )
         await served(fleet, load, num_ctx=1024)
-        assert fleet.system.fleet.demand.options(M) == {"num_ctx": 1024}
-        assert fleet.system.fleet.demand.seconds(M) is None
-        assert fleet.system.fleet.loads.last(Pair(A, M)) == pytest.approx(20.0, abs=0.1)
+        assert fleet.system.statistics.demand.options(M) == {"num_ctx": 1024}
+        assert fleet.system.statistics.demand.seconds(M) is None
+        assert fleet.system.statistics.load_times.last(Pair(A, M)) == pytest.approx(20.0, abs=0.1)
 
 
 async def test_a_warm_up_tells_how_long_the_load_took(autojump_clock: MockClock) -> None:
     async with open_fleet(("a", SLOW), health=QUIET) as fleet:
         job = fleet.system.jobs.start(JobKind.WARM, A, "m")
         assert await job.wait(60.0)
-        assert fleet.system.fleet.loads.last(Pair(A, M)) == pytest.approx(20.0, abs=0.1)
-        assert fleet.system.fleet.demand.options(M) == {}  # nobody has asked for it
+        assert fleet.system.statistics.load_times.last(Pair(A, M)) == pytest.approx(20.0, abs=0.1)
+        assert fleet.system.statistics.demand.options(M) == {}  # nobody has asked for it

@@ -372,11 +372,11 @@ async def test_a_job_does_not_begin_on_a_server_that_was_removed_in_that_very_mo
     """Nobody would watch it any more: a server that hangs would keep it for ever."""
     async with open_fleet(("a", SLOW)) as fleet:
         job = pull(fleet, A, "new")
-        cell = fleet.system.fleet.servers.pop(A)
+        cell = fleet.system.servers.pop(A)
         assert await job.wait(1.0)
         assert type(job.failure) is ServerNotFound
         assert not cell.transfers
-        fleet.system.fleet.servers[A] = cell
+        fleet.system.servers[A] = cell
 
 
 async def test_a_removal_waits_for_the_job_that_runs(autojump_clock: MockClock) -> None:

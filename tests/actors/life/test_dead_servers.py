@@ -72,13 +72,13 @@ async def test_a_waiter_that_leaves_as_its_slot_is_freed_leaks_nothing(autojump_
             nursery.start_soon(ask, second, Client())
             await wait_all_tasks_blocked()
             (lease,) = fleet.cell("a").leases.values()
-            (ticket,) = fleet.system.fleet.scheduler.tickets.values()
+            (ticket,) = fleet.system.scheduler.tickets.values()
             ticket.withdrawn = True
-            fleet.system.fleet.scheduler.tickets.clear()
+            fleet.system.scheduler.tickets.clear()
             lease.close(ClientLeft())  # SlotFreed arrives before Withdrawn
-            fleet.system.fleet.scheduler.mailbox.cast(Withdrawn(ticket))
+            fleet.system.scheduler.mailbox.cast(Withdrawn(ticket))
             await wait_all_tasks_blocked()
-            assert fleet.system.fleet.scheduler.memory.total.in_use == 0
+            assert fleet.system.scheduler.memory.total.in_use == 0
             second.cancel()
             first.cancel()
         await wait_all_tasks_blocked()

@@ -230,7 +230,7 @@ async def test_recorder_lags_or_crashes(
     """The data path never waits for history; what overflows is counted as dropped."""
     expected_errors.append("actor recorder crashed")
     async with open_fleet("a") as fleet:
-        recorder = fleet.system.fleet.recorder
+        recorder = fleet.system.statistics.request_log
         original = recorder.digest
         calls = [0]
 
@@ -313,7 +313,7 @@ async def test_a_stream_without_done_is_passed_on_and_blames_nobody(autojump_clo
             assert not client.complete
         assert fleet.system.breakers.describe() == []
         await wait_all_tasks_blocked()
-        assert {record.outcome for record in fleet.system.fleet.recorder.recent} == {"incomplete"}
+        assert {record.outcome for record in fleet.system.statistics.request_log.recent} == {"incomplete"}
 
 
 async def test_client_leaves(autojump_clock: MockClock) -> None:
@@ -324,13 +324,16 @@ async def test_client_leaves(autojump_clock: MockClock) -> None:
         await wait_all_tasks_blocked()
         with trio.move_on_after(0.5):
             await fleet.system.exchange(chat(), Client())
-        assert not fleet.system.fleet.scheduler.tickets
+        assert not fleet.system.scheduler.tickets
         await first.first.wait()
         first.leave()
         while fleet.system.in_flight:
             await trio.sleep(0.1)
         await wait_all_tasks_blocked()
-        assert [record.outcome for record in fleet.system.fleet.recorder.recent] == ["client_left", "client_left"]
+        assert [record.outcome for record in fleet.system.statistics.request_log.recent] == [
+            "client_left",
+            "client_left",
+        ]
         assert fleet.system.breakers.describe() == []
         fleet.assert_nothing_left()
 

@@ -125,7 +125,7 @@ async def test_a_recovery_test_never_loads_a_model(autojump_clock: MockClock) ->
 
 async def test_a_banned_pair_gets_nothing_until_the_ban_ends(autojump_clock: MockClock) -> None:
     async with open_fleet("a", "b") as fleet:
-        cast = fleet.system.fleet.scheduler.mailbox.cast
+        cast = fleet.system.scheduler.mailbox.cast
         cast(BanPair(PAIR, "bad answers", trio.current_time() + 60.0))
         for _ in range(4):
             await fleet.system.exchange(chat(), client := Client())

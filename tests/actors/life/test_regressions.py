@@ -27,7 +27,7 @@ PAIR = Pair(A, ModelName("m:latest"))
 
 async def outcome_of(fleet: Fleet, call: Call) -> str:
     await wait_all_tasks_blocked()
-    (record,) = [r for r in fleet.system.fleet.recorder.recent if r.request_id == call.request_id]
+    (record,) = [r for r in fleet.system.statistics.request_log.recent if r.request_id == call.request_id]
     return record.outcome
 
 
@@ -56,7 +56,7 @@ async def test_a_waiter_that_left_during_a_dispatcher_restart_took_another_waite
             raise RuntimeError("injected")
 
         monkeypatch.setattr(Dispatcher, "_handle", crash_once)
-        fleet.system.fleet.scheduler.mailbox.cast(ServerChanged(A))
+        fleet.system.scheduler.mailbox.cast(ServerChanged(A))
         leaves.cancel()  # its Withdrawn is read by the next incarnation, which never saw its ticket
         while not stays.finished:
             await trio.sleep(0.5)
@@ -79,19 +79,19 @@ async def test_a_server_removed_while_a_request_was_in_the_mailbox_crashed_the_d
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_fleet("a") as fleet:
-        cell = fleet.system.fleet.servers[A]
+        cell = fleet.system.servers[A]
         submit = Exchange._submit
 
         def submit_and_remove(exchange: Exchange) -> PendingTicket:
             ticket = submit(exchange)
-            fleet.system.roster._forget(cell)
+            fleet.system.membership._forget(cell)
             return ticket
 
         monkeypatch.setattr(Exchange, "_submit", submit_and_remove)
         with pytest.raises(FleetError):
             await fleet.system.exchange(chat(), Client())
         await wait_all_tasks_blocked()
-        assert fleet.system.fleet.scheduler.memory.total.in_use == 0
+        assert fleet.system.scheduler.memory.total.in_use == 0
         assert cell.state.in_use == 0
 
 
@@ -188,7 +188,7 @@ async def test_a_recorder_that_always_crashed_took_the_fleet_down(
 ) -> None:
     expected_errors += ["actor recorder crashed", "actor recorder is given up"]
     async with open_fleet("a") as fleet:
-        recorder = fleet.system.fleet.recorder
+        recorder = fleet.system.statistics.request_log
         original = recorder.digest
         monkeypatch.setattr(recorder, "digest", lambda record: 1 / 0)
         for _ in range(10):

@@ -72,12 +72,12 @@ async def test_a_fleet_that_was_its_own_server_filled_up_with_its_own_requests(a
 
 async def test_bans_outlived_their_server(autojump_clock: MockClock) -> None:
     async with open_fleet("a", "b") as fleet:
-        fleet.system.fleet.scheduler.mailbox.cast(BanPair(PAIR, "test", float("inf")))
+        fleet.system.scheduler.mailbox.cast(BanPair(PAIR, "test", float("inf")))
         await wait_all_tasks_blocked()
-        assert len(fleet.system.fleet.scheduler.bans) == 1
+        assert len(fleet.system.scheduler.bans) == 1
         await fleet.system.remove_server(A)
         await wait_all_tasks_blocked()
-        assert len(fleet.system.fleet.scheduler.bans) == 0
+        assert len(fleet.system.scheduler.bans) == 0
 
 
 async def test_a_merged_pull_was_unknown_to_drain_removal_and_the_stall_watch(autojump_clock: MockClock) -> None:
@@ -134,7 +134,7 @@ async def test_show_sped_up_the_pace_that_waiting_times_are_computed_from(autoju
         for _ in range(10):
             await fleet.system.exchange(show(), Client())
         await wait_all_tasks_blocked()
-        memory = fleet.system.fleet.scheduler.memory
+        memory = fleet.system.scheduler.memory
         assert memory.rate.per_second(trio.current_time()) == 0.0
         assert memory.waited.count == 0
         for _ in range(3):

@@ -44,11 +44,11 @@ class Desk:
     def __init__(self, fleet: Fleet, judge: Judge) -> None:
         self.fleet = fleet
         self.judge = judge
-        self.scribe = StatusWriter(fleet.system.fleet, judge, fleet.system.exchange)
+        self.status_writer = StatusWriter(fleet.system.fleet, judge, fleet.system.exchange)
 
     @property
     def latest(self) -> AiStatus:
-        latest = self.scribe.latest
+        latest = self.status_writer.latest
         assert latest is not None
         return latest
 
@@ -63,7 +63,7 @@ async def writing(
     full = {"models": MODELS, "ai_status": WITH_MODEL if status is None else status, **config}
     async with open_fleet(*(servers or ("a",)), **full) as fleet, trio.open_nursery() as nursery:
         desk = Desk(fleet, Judge())
-        nursery.start_soon(desk.scribe.run)
+        nursery.start_soon(desk.status_writer.run)
         await wait_all_tasks_blocked()
         yield desk
         nursery.cancel_scope.cancel()
@@ -131,27 +131,27 @@ async def test_its_requests_are_in_nobodys_figures(autojump_clock: MockClock, ca
     async with writing() as desk:
         await trio.sleep(30)
         system = desk.fleet.system
-        assert system.fleet.recorder.seen == 1
+        assert system.statistics.request_log.seen == 1
         (line,) = [each for each in caplog.records if each.name == "fleet.request"]
         assert (getattr(line, "client", ""), getattr(line, "outcome", "")) == (OURSELVES, "completed")
-        assert not system.fleet.recorder.recent, "what begins to count later begins with these"
-        assert system.fleet.tally.window(300.0)[1].count == 0
-        assert system.scribe.figures().rate == 0.0
-        assert system.fleet.demand.embeds(TINY) is None
+        assert not system.statistics.request_log.recent, "what begins to count later begins with these"
+        assert system.statistics.totals.window(300.0)[1].count == 0
+        assert system.status_writer.figures().rate == 0.0
+        assert system.statistics.demand.embeds(TINY) is None
 
 
 async def test_figures(autojump_clock: MockClock) -> None:
     async with writing(status={}) as desk:
         for _ in range(6):
             await desk.fleet.system.exchange(chat(), Client())
-        desk.fleet.system.fleet.recorder.flush()
-        figures = desk.fleet.system.scribe.figures()
+        desk.fleet.system.statistics.request_log.flush()
+        figures = desk.fleet.system.status_writer.figures()
         assert figures.rate == pytest.approx(6 / trio.current_time(), rel=0.5)
         assert figures.tokens == pytest.approx(5 * figures.rate)
         assert figures.first_token is not None
         assert 1.9 < figures.first_token < 2.3, "the first one loaded the model"
         await trio.sleep(400)
-        assert desk.fleet.system.scribe.figures().first_token is None
+        assert desk.fleet.system.status_writer.figures().first_token is None
 
 
 # ---- never at anybody's cost
@@ -221,7 +221,7 @@ async def test_it_loses_against_any_user(autojump_clock: MockClock) -> None:
             order.append(name)
 
         ours = StatusModel(fleet.system.fleet, fleet.system.exchange).call(
-            TINY, ServerId("a"), FINE, fleet.system.scribe.figures()
+            TINY, ServerId("a"), FINE, fleet.system.status_writer.figures()
         )
         assert (ours.priority, ours.client) == (LOWEST_PRIORITY, OURSELVES)
         for name, call in (("first", chat(tokens=50)), ("ours", ours), ("user", chat()), ("low", chat(priority=-5))):
@@ -282,7 +282,7 @@ async def test_a_model_that_fails_leaves_it_to_the_rules(
         fleet["a"].host.faults.set(fault)
         author = StatusModel(fleet.system.fleet, fleet.system.exchange)
         for _ in range(2):
-            assert await author.write("tiny", 10.0, FINE, fleet.system.scribe.figures()) == ""
+            assert await author.write("tiny", 10.0, FINE, fleet.system.status_writer.figures()) == ""
         assert _said(caplog) == [f"the AI status is put together by rules: model tiny: {why}"]
         fleet.assert_nothing_left()
 
@@ -298,7 +298,7 @@ async def test_a_model_that_nobody_has_is_said_once(
     async with open_fleet("a", models=MODELS) as fleet:
         author = StatusModel(fleet.system.fleet, fleet.system.exchange)
         for _ in range(3):
-            assert await author.write(model, 10.0, FINE, fleet.system.scribe.figures()) is None
+            assert await author.write(model, 10.0, FINE, fleet.system.status_writer.figures()) is None
         assert _said(caplog) == [f"the AI status is put together by rules: model {model}: no server has it"]
         assert not fleet["a"].host.seen("/api/generate")
 
@@ -308,7 +308,7 @@ async def test_a_server_that_was_not_looked_at_yet_may_have_it(caplog: pytest.Lo
         fleet.cell("a").state.start_anew(0.0, "")
         assert (
             await StatusModel(fleet.system.fleet, fleet.system.exchange).write(
-                "tiny", 10.0, FINE, fleet.system.scribe.figures()
+                "tiny", 10.0, FINE, fleet.system.status_writer.figures()
             )
             is None
         )
@@ -327,7 +327,7 @@ async def test_an_endless_answer_is_not_taken(autojump_clock: MockClock) -> None
             return call
 
         author.call = longer  # type: ignore[assignment, method-assign]
-        assert await author.write("tiny", 10.0, FINE, fleet.system.scribe.figures()) == ""
+        assert await author.write("tiny", 10.0, FINE, fleet.system.status_writer.figures()) == ""
         fleet.assert_nothing_left()
 
 
@@ -363,7 +363,7 @@ async def test_a_text_about_what_is_no_longer_so_is_not_waited_for(autojump_cloc
 async def test_ending_it_in_the_middle_leaves_nothing(autojump_clock: MockClock) -> None:
     async with open_fleet(("a", QUICK), models=MODELS, ai_status=WITH_MODEL) as fleet:
         with trio.move_on_after(3.0):
-            await partial(fleet.system.scribe.run)()
+            await partial(fleet.system.status_writer.run)()
         assert fleet["a"].host.seen("/api/generate")
         await wait_all_tasks_blocked()
         fleet.assert_nothing_left()

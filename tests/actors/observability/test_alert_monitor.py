@@ -205,7 +205,7 @@ async def test_errors_stop_being_told_when_the_fault_has_stopped(autojump_clock:
 
 async def test_records_are_dropped_since_the_first_of_a_run_was(autojump_clock: MockClock) -> None:
     async with watched("a") as fleet:
-        recorder = fleet.system.fleet.recorder
+        recorder = fleet.system.statistics.request_log
         one = RequestRecord("r", "e", "m", "", "", "ok", 200, 1, 0.0, None, 0.0, 0, None, None, True)
         began = trio.current_time()
         for _ in range(4):
@@ -239,7 +239,7 @@ async def test_pause_reload_store_host_and_dropped_records_are_seen(autojump_clo
         await wait_all_tasks_blocked()
         cell.reloads = Reloads(since=EPOCH, text="servers: bad")
         cell.journal.standing.state, cell.journal.standing.why = "degraded", "disk full"
-        cell.recorder.dropped, cell.recorder.dropped_at = 7, trio.current_time()
+        cell.statistics.request_log.dropped, cell.statistics.request_log.dropped_at = 7, trio.current_time()
         fleet.system.host.latest = HostSample(EPOCH, cpu_percent=99.0)
         facts = fleet.system.monitor.look()
         assert (facts.queue.paused, facts.queue.paused_by) == (True, "ana")

@@ -47,7 +47,7 @@ def attached(fleet: Fleet, sink: Sink, ratio: float = 1.0) -> Tracer:
 async def ask(fleet: Fleet, times: int) -> None:
     for _ in range(times):
         await fleet.system.exchange(chat(), Client())
-    fleet.system.fleet.recorder.flush()
+    fleet.system.statistics.request_log.flush()
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -74,7 +74,7 @@ async def test_waiting_too_long_is_a_queue_timeout(autojump_clock: MockClock) ->
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(QueueTimeout):
             await fleet.system.exchange(chat(), Client())
-        assert not fleet.system.fleet.scheduler.tickets
+        assert not fleet.system.scheduler.tickets
         nursery.cancel_scope.cancel()
 
 
@@ -123,7 +123,7 @@ async def test_a_client_that_leaves_frees_its_slot_at_once(autojump_clock: MockC
             if phase != "queued":
                 fleet.assert_nothing_left()
                 assert fleet["a"].host.active_requests == 0
-            assert not fleet.system.fleet.scheduler.tickets
+            assert not fleet.system.scheduler.tickets
             nursery.cancel_scope.cancel()
         fleet.assert_nothing_left()
 

@@ -61,10 +61,10 @@ async def test_a_request_that_two_servers_refuse_alike_blames_nobody_and_gets_th
         for _ in range(6):
             client = await ask(fleet)
             assert (client.status, client.headers["x-fleet-attempts"]) == (status, "2")
-            first, second = fleet.system.fleet.recorder.recent[-1].tries
+            first, second = fleet.system.statistics.request_log.recent[-1].tries
             assert client.headers["x-fleet-server"] == first.server != second.server
         assert fleet.system.breakers.describe() == []
-        assert len(fleet.system.fleet.scheduler.bans) == 0
+        assert len(fleet.system.scheduler.bans) == 0
         fleet.assert_nothing_left()
 
 
@@ -105,7 +105,7 @@ async def test_a_server_that_has_enough_to_do_is_left_alone_and_not_blamed(autoj
             if client.headers["x-fleet-attempts"] == "2":
                 break
         assert failures(fleet) == 0
-        ban = fleet.system.fleet.scheduler.bans.get(PAIR, BanKind.COOLDOWN, 0.0)
+        ban = fleet.system.scheduler.bans.get(PAIR, BanKind.COOLDOWN, 0.0)
         assert ban is not None
         assert ban.expires_at - ban.banned_at == 1.0
 
@@ -122,7 +122,7 @@ async def test_a_model_that_does_not_fit_is_kept_away_for_minutes_and_all_that_r
             await ask(fleet)
             await trio.sleep(5.0)
         assert asked(fleet, "a") + asked(fleet, "b") <= before + 2
-        ban = fleet.system.fleet.scheduler.bans.get(PAIR, BanKind.COOLDOWN, trio.current_time())
+        ban = fleet.system.scheduler.bans.get(PAIR, BanKind.COOLDOWN, trio.current_time())
         assert ban is not None
         assert "memory" in ban.reason
 
@@ -217,7 +217,7 @@ async def test_servers_without_the_route_are_not_asked_again_and_if_all_lack_it_
     autojump_clock: MockClock,
 ) -> None:
     async with open_fleet("a", "b") as fleet:
-        missing = fleet.system.fleet.missing
+        missing = fleet.system.missing_routes
         for server in (A, B):
             missing.note(server, "/v1/completions", fleet.cell(server).state.version, trio.current_time())
         with pytest.raises(RouteMissing):
@@ -255,14 +255,14 @@ async def test_who_is_passed_over_serves_when_nobody_else_can(autojump_clock: Mo
     async with open_fleet("a", "b") as fleet:
         until = trio.current_time() + 1000.0
         for pair in (PAIR, OTHER):
-            fleet.system.fleet.scheduler.mailbox.cast(BanPair(pair, "test", until, cooldown=True))
+            fleet.system.scheduler.mailbox.cast(BanPair(pair, "test", until, cooldown=True))
         assert (await ask(fleet)).complete
         assert fleet.cell("a").state.cooling | fleet.cell("b").state.cooling == {M}, "a success ends it"
 
 
 async def test_those_who_wait_get_who_is_passed_over_when_the_others_go(autojump_clock: MockClock) -> None:
     async with open_fleet("a", "b", slots=1) as fleet:
-        fleet.system.fleet.scheduler.mailbox.cast(BanPair(PAIR, "test", trio.current_time() + 1000.0, cooldown=True))
+        fleet.system.scheduler.mailbox.cast(BanPair(PAIR, "test", trio.current_time() + 1000.0, cooldown=True))
         async with trio.open_nursery() as nursery:
             fleet["b"].host.faults.set("hang-before-headers")
             nursery.start_soon(error_of, fleet, chat())
@@ -302,5 +302,5 @@ async def test_a_decision_says_what_is_held_against_a_server(autojump_clock: Moc
             await ask(fleet)
         fleet["a"].host.faults.clear()
         await ask(fleet)
-        decision = fleet.system.fleet.scheduler.memory.decisions[-1]
+        decision = fleet.system.scheduler.memory.decisions[-1]
         assert {server: parts[0] for server, parts in decision.candidates} == {"a": -2.0, "b": 0.0}

@@ -95,11 +95,11 @@ async def test_a_server_listed_again_while_it_drains_stays_and_drops_nothing(
         nursery.start_soon(fleet.system.exchange, chat(tokens=50, pinned="a"), client)
         await client.first.wait()
         both = fleet.system.config.servers
-        fleet.system.roster.follow(both[1:])
+        fleet.system.membership.follow(both[1:])
         await wait_all_tasks_blocked()
         assert fleet.cell("a").state.admin is Admin.DRAINING
         assert [each.id for each in fleet.system.config.servers] == [B]
-        fleet.system.roster.follow(both)
+        fleet.system.membership.follow(both)
         await wait_all_tasks_blocked()
         assert fleet.cell("a").state.admin is Admin.ACTIVE
         await trio.sleep(60.0)
@@ -115,7 +115,7 @@ async def test_a_server_no_longer_listed_ends_its_requests_first(
         client = Client()
         nursery.start_soon(fleet.system.exchange, chat(tokens=50, pinned="a"), client)
         await client.first.wait()
-        fleet.system.roster.follow(fleet.system.config.servers[1:])
+        fleet.system.membership.follow(fleet.system.config.servers[1:])
         await wait_all_tasks_blocked()
         assert await error_of(fleet, chat(tokens=1, pinned="a")) == "NoServer"
         while A in fleet.system.servers:
@@ -178,7 +178,7 @@ async def test_a_removal_that_did_not_happen_is_not_called_done(
 
             waiting.start_soon(remove)
             await wait_all_tasks_blocked()
-            fleet.system.roster.follow(specs)
+            fleet.system.membership.follow(specs)
         assert A in fleet.system.servers
         while not client.finished:
             await trio.sleep(0.1)
@@ -213,7 +213,7 @@ async def test_a_maintenance_can_be_prolonged(autojump_clock: MockClock) -> None
 
 def stored(fleet: Fleet) -> dict[str, dict[str, Document]]:
     """What a store would hold."""
-    journal = fleet.system.fleet.journal
+    journal = fleet.system.journal
     held: dict[str, dict[str, Document]] = {}
     for kind, key in journal.touched:
         if (doc := journal.sources[kind](key)) is not None:
@@ -223,7 +223,7 @@ def stored(fleet: Fleet) -> dict[str, dict[str, Document]]:
 
 async def test_orders_and_changes_survive_a_restart(autojump_clock: MockClock) -> None:
     async with open_fleet("a", "b", "c") as fleet:
-        fleet.system.fleet.journal.attached = True
+        fleet.system.journal.attached = True
         await fleet.system.ordered(A, Order.MAINTAIN, "new disk", "ann", trio.current_time() + 1000)
         await fleet.system.ordered(B, Order.DRAIN, "quiet please", "ben")
         changed(fleet, "b", max_concurrency=9)
@@ -239,7 +239,7 @@ async def test_orders_and_changes_survive_a_restart(autojump_clock: MockClock) -
         assert (b.admin, b.by) == (Admin.DRAINED, "ben")
         await fleet.system.ordered(B, Order.ACTIVATE, "go", "ben")
         assert await error_of(fleet, chat()) == ""
-        assert (fleet.system.fleet.journal.sources["admin"])("b") is None
+        assert (fleet.system.journal.sources["admin"])("b") is None
 
 
 async def test_what_was_kept_and_cannot_be_read_is_told_and_left_out(

@@ -78,7 +78,7 @@ async def test_a_flood_of_unknown_names_is_no_storm_of_probes(autojump_clock: Mo
                     await trio.sleep(0.25)
         seconds = trio.current_time() - began
         assert max(looks.made) <= seconds + 1
-        lookout = fleet.system.lookout
+        lookout = fleet.system.model_lookup
         assert len(lookout._sought) + len(lookout._missed) <= 512
         fleet.assert_nothing_left()
 
@@ -180,14 +180,14 @@ async def test_a_crash_of_the_lookout_strands_nobody(
         await trio.sleep(5.0)
         pull(fleet, "a")
         left = [1]
-        look = fleet.system.lookout._look
+        look = fleet.system.model_lookup._look
 
         async def crash(names: Any, scope: Any) -> None:
             if left.pop() if left else 0:
                 raise RuntimeError("injected")
             await look(names, scope)
 
-        monkeypatch.setattr(fleet.system.lookout, "_look", crash)
+        monkeypatch.setattr(fleet.system.model_lookup, "_look", crash)
         assert await error_of(fleet, chat("new")) == "ModelNotFound"
         await trio.sleep(3.0)
         assert await error_of(fleet, chat("new")) == ""

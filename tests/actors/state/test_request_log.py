@@ -72,8 +72,8 @@ async def test_what_listeners_missed_is_a_metric(autojump_clock: MockClock, expe
     expected_errors.append("is lost to")
     async with open_fleet("a") as fleet:
         assert figures(fleet.system)["fleet_history_failures_total",] == 0
-        fleet.system.fleet.recorder.listeners.append(failing)
-        fleet.system.fleet.recorder.note(record())
+        fleet.system.statistics.request_log.listeners.append(failing)
+        fleet.system.statistics.request_log.note(record())
         assert figures(fleet.system)["fleet_history_failures_total",] == 1
 
 
@@ -85,7 +85,7 @@ class Turns:
 
     def __init__(self, fleet: Fleet) -> None:
         self.longest = self._now = self.all = 0
-        fleet.system.fleet.recorder.listeners.append(self._note)
+        fleet.system.statistics.request_log.listeners.append(self._note)
 
     def _note(self, batch: Sequence[RequestRecord]) -> None:
         self._now += len(batch)
@@ -105,7 +105,7 @@ async def scrape(fleet: Fleet) -> None:
 async def feed(fleet: Fleet) -> None:
     system = fleet.system
     sources = FeedSources(
-        system.fleet, system.breakers, system.host, system.monitor, system.scribe, system.jobs, system.started
+        system.fleet, system.breakers, system.host, system.monitor, system.status_writer, system.jobs, system.started
     )
     await Collector(sources).collect()
 
@@ -115,7 +115,7 @@ async def thorough(fleet: Fleet) -> None:
 
 
 async def catch_up(fleet: Fleet) -> None:
-    await fleet.system.fleet.recorder.catch_up()
+    await fleet.system.statistics.request_log.catch_up()
 
 
 @pytest.mark.parametrize("look", [scrape, feed, thorough, catch_up])
@@ -126,7 +126,7 @@ async def test_who_looks_at_figures_digests_one_batch_in_a_turn(autojump_clock: 
         turns = Turns(fleet)
         nursery.start_soon(turns.run)
         for _ in range(4096):
-            fleet.system.fleet.recorder.note(record())
+            fleet.system.statistics.request_log.note(record())
         await look(fleet)
         assert turns.all == 4096
         assert turns.longest <= MOST
@@ -138,7 +138,7 @@ async def test_many_who_look_at_once_share_the_batches(autojump_clock: MockClock
         turns = Turns(fleet)
         nursery.start_soon(turns.run)
         for _ in range(2000):
-            fleet.system.fleet.recorder.note(record())
+            fleet.system.statistics.request_log.note(record())
         async with trio.open_nursery() as looking:
             for _ in range(10):
                 looking.start_soon(catch_up, fleet)

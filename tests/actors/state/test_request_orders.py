@@ -40,7 +40,7 @@ async def test_a_banned_pair_gets_nothing_from_that_moment_on(autojump_clock: Mo
         await ban(fleet)
         assert {await server_of(fleet, chat()) for _ in range(8)} == {"b"}
         assert "a" in {await server_of(fleet, chat("n")) for _ in range(30)}
-        (kept,) = fleet.system.fleet.scheduler.bans.list(trio.current_time())
+        (kept,) = fleet.system.scheduler.bans.list(trio.current_time())
         assert (kept.pair, kept.kind, kept.reason, kept.by) == (Pair(A, M), BanKind.BAN, "smells", "alice")
 
 
@@ -84,13 +84,13 @@ async def test_a_ban_for_a_time_ends_by_itself_and_serves_who_waits(autojump_clo
         await fleet.system.exchange(chat(tokens=1), client := Client())
         assert client.complete
         assert 1.5 <= trio.current_time() - began < 2.0
-        assert not len(fleet.system.fleet.scheduler.bans)
+        assert not len(fleet.system.scheduler.bans)
 
 
 async def test_lifting_tells_what_was_lifted_and_only_of_its_kind(autojump_clock: MockClock) -> None:
     async with open_fleet("a", "b") as fleet:
         orders, now = fleet.system.orders, trio.current_time()
-        fleet.system.fleet.scheduler.mailbox.cast(BanPair(Pair(A, M), "slow", now + 60.0, cooldown=True))
+        fleet.system.scheduler.mailbox.cast(BanPair(Pair(A, M), "slow", now + 60.0, cooldown=True))
         await ban(fleet)
         await ban(fleet, B)
         (gone,) = await heard(orders.lift(A, kind=BanKind.COOLDOWN))
@@ -126,7 +126,7 @@ async def test_a_ban_is_meant_for_those_too_who_ask_for_the_server_by_name(autoj
 
 async def test_a_cooldown_is_no_ban_to_those_who_ask_for_the_server_by_name(autojump_clock: MockClock) -> None:
     async with open_fleet("a", "b") as fleet:
-        fleet.system.fleet.scheduler.mailbox.cast(BanPair(Pair(A, M), "slow", math.inf, cooldown=True))
+        fleet.system.scheduler.mailbox.cast(BanPair(Pair(A, M), "slow", math.inf, cooldown=True))
         assert await server_of(fleet, chat(pinned="a")) == "a"
         assert await server_of(fleet, chat()) == "b"
 
@@ -142,35 +142,35 @@ async def test_a_banned_server_may_still_be_asked_what_it_knows_of_the_model(aut
 async def test_a_ban_whose_time_is_over_is_not_told_as_lifted(autojump_clock: MockClock) -> None:
     async with open_fleet("a") as fleet:
         now = trio.current_time()
-        fleet.system.fleet.scheduler.bans.add(Pair(A, M), "over", now - 5.0, until=now)
+        fleet.system.scheduler.bans.add(Pair(A, M), "over", now - 5.0, until=now)
         assert await heard(fleet.system.orders.lift()) == ()
-        assert not len(fleet.system.fleet.scheduler.bans)
+        assert not len(fleet.system.scheduler.bans)
 
 
 async def test_there_is_room_for_so_many_bans_and_who_asks_for_more_is_told(autojump_clock: MockClock) -> None:
     async with open_fleet("a", "b") as fleet:
-        fleet.system.fleet.scheduler.bans.limit = 2
+        fleet.system.scheduler.bans.limit = 2
         await ban(fleet, A, M)
         await ban(fleet, A, N)
         with pytest.raises(Conflict, match="no room"):
             await ban(fleet, B, M)
         assert not fleet.cell("b").state.barred
         await ban(fleet, A, M)
-        assert len(fleet.system.fleet.scheduler.bans) == 2
+        assert len(fleet.system.scheduler.bans) == 2
 
 
 async def test_nobody_bans_a_server_that_is_not_there(autojump_clock: MockClock) -> None:
     async with open_fleet("a") as fleet:
         with pytest.raises(ServerNotFound):
             await ban(fleet, ServerId("nobody"))
-        assert not len(fleet.system.fleet.scheduler.bans)
+        assert not len(fleet.system.scheduler.bans)
 
 
 async def test_lifting_thousands_looks_at_each_server_once(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_fleet("a", "b") as fleet:
-        bans = fleet.system.fleet.scheduler.bans
+        bans = fleet.system.scheduler.bans
         await ban(fleet, A)
         await ban(fleet, B)
         for number in range(3_000):
@@ -202,11 +202,11 @@ async def test_a_pause_says_since_when_and_by_whom_and_a_second_one_changes_noth
         again = fleet.system.queue_view()
         assert (first.paused, first.by, again.by) == (True, "alice", "alice")
         assert again.since == pytest.approx(first.since, abs=11.0)  # the wall clock stands still here
-        assert fleet.system.fleet.scheduler.memory.paused_since == trio.current_time() - 10.0
+        assert fleet.system.scheduler.memory.paused_since == trio.current_time() - 10.0
         await heard(orders.pause(False, "bob"))
         after = fleet.system.queue_view()
         assert (after.paused, after.by) == (False, "bob")
-        assert fleet.system.fleet.scheduler.memory.paused_since == trio.current_time()
+        assert fleet.system.scheduler.memory.paused_since == trio.current_time()
 
 
 async def test_nobody_is_served_while_paused_and_everybody_at_once_afterwards(autojump_clock: MockClock) -> None:
@@ -255,7 +255,7 @@ async def test_all_who_wait_under_an_id_are_cancelled_and_nobody_else(autojump_c
         assert running.complete
         assert other.complete
         assert fleet.system.breakers.describe() == []
-        outcomes = [record.outcome for record in fleet.system.fleet.recorder.recent]
+        outcomes = [record.outcome for record in fleet.system.statistics.request_log.recent]
         assert outcomes == ["queue_cancelled", "queue_cancelled", "completed", "completed"]
         fleet.assert_nothing_left()
 
@@ -288,7 +288,7 @@ async def test_a_running_stream_that_is_cancelled_ends_with_an_error_record(auto
         assert client.finished
         assert "cancelled" in client.records[-1]["error"]
         assert fleet.system.breakers.describe() == []
-        assert fleet.system.fleet.recorder.recent[-1].outcome == "request_cancelled"
+        assert fleet.system.statistics.request_log.recent[-1].outcome == "request_cancelled"
         fleet.assert_nothing_left()
 
 
@@ -302,7 +302,7 @@ async def test_a_request_that_is_cancelled_before_its_answer_is_not_tried_elsewh
         assert [type(error) for error in cancelled] == [RequestCancelled]
         assert sum(len(fleet[server].host.seen("/api/chat")) for server in "ab") == 1
         assert fleet.system.breakers.describe() == []
-        assert fleet.system.fleet.recorder.recent[-1].outcome == "request_cancelled"
+        assert fleet.system.statistics.request_log.recent[-1].outcome == "request_cancelled"
         fleet.assert_nothing_left()
 
 
@@ -329,7 +329,7 @@ async def test_a_retry_that_is_cancelled_says_so_and_not_what_the_first_server_s
         await wait_all_tasks_blocked()
         assert [type(error) for error in cancelled] == [QueueCancelled if phase == "waits" else RequestCancelled]
         assert len(fleet["a"].host.seen("/api/chat")) == 1
-        assert fleet.system.fleet.recorder.recent[-1].outcome in ("queue_cancelled", "request_cancelled")
+        assert fleet.system.statistics.request_log.recent[-1].outcome in ("queue_cancelled", "request_cancelled")
         nursery.cancel_scope.cancel()
 
 
@@ -371,9 +371,9 @@ async def test_the_queue_shows_what_is_asked_for_and_counts_all(autojump_clock: 
 
 async def test_a_cooldown_that_makes_room_for_a_ban_serves_who_waits_for_it(autojump_clock: MockClock) -> None:
     async with open_fleet("a", "b", health={"interval": 600}) as fleet, trio.open_nursery() as nursery:
-        fleet.system.fleet.scheduler.bans.limit = 2
+        fleet.system.scheduler.bans.limit = 2
         for server in (A, B):
-            fleet.system.fleet.scheduler.mailbox.cast(
+            fleet.system.scheduler.mailbox.cast(
                 BanPair(Pair(server, M), "slow", trio.current_time() + 500, cooldown=True)
             )
         nursery.start_soon(fleet.system.exchange, chat(), client := Client())

@@ -230,7 +230,7 @@ class Storm:
     # ---- what always holds
 
     def check(self, after: str, *, settled: bool) -> None:
-        fleet = self.system.fleet
+        fleet = self.system
         if not fleet.scheduler.mailbox.resting or fleet.scheduler.mailbox.depth:
             return  # news are on their way
         now = trio.current_time()
@@ -247,7 +247,7 @@ class Storm:
                 self.check_waiting(ticket, after)
 
     def check_waiting(self, ticket: Any, after: str) -> None:
-        for cell in self.system.fleet.servers.values():
+        for cell in self.system.servers.values():
             state = cell.state
             if ticket.pinned:
                 ready = state.id == ticket.pinned and state.usable and state.ledger.free >= 1

@@ -50,9 +50,9 @@ async def test_finished_requests_show_up_in_the_figures_of_their_pair_and_of_the
     autojump_clock: MockClock,
 ) -> None:
     async with open_fleet("a") as fleet:
-        tally = fleet.system.fleet.tally
+        tally = fleet.system.statistics.totals
         await run(fleet, "m", "M:latest", "n", "nobody-has-this")
-        fleet.system.fleet.recorder.flush()
+        fleet.system.statistics.request_log.flush()
         start, whole = tally.window(60.0)
         assert (whole.count, whole.errors, whole.output) == (4, 1, 15)
         assert start <= trio.current_time()
@@ -80,8 +80,8 @@ async def test_waiting_for_a_slot_is_the_fleets_latency_and_not_the_servers(auto
         async with trio.open_nursery() as nursery:
             for _ in range(2):
                 nursery.start_soon(partial(error_of, fleet, chat("m", tokens=10)))
-        fleet.system.fleet.recorder.flush()
-        whole, own = fleet.system.fleet.tally.window(60.0)[1], fleet.system.fleet.tally.window(60.0, A)[1]
+        fleet.system.statistics.request_log.flush()
+        whole, own = fleet.system.statistics.totals.window(60.0)[1], fleet.system.statistics.totals.window(60.0, A)[1]
     assert own.average == pytest.approx(10_000, rel=0.1)
     assert whole.average == pytest.approx(15_000, rel=0.1)
     assert whole.waited / whole.count == pytest.approx(whole.average - own.average)
@@ -91,8 +91,8 @@ async def test_a_client_that_leaves_is_counted_and_is_no_error(autojump_clock: M
     async with open_fleet("a") as fleet:
         with trio.move_on_after(1.0):
             await fleet.system.exchange(chat("m", tokens=10_000), Client())
-        fleet.system.fleet.recorder.flush()
-        sums = fleet.system.fleet.tally.window(60.0, A)[1]
+        fleet.system.statistics.request_log.flush()
+        sums = fleet.system.statistics.totals.window(60.0, A)[1]
         assert (sums.count, sums.errors) == (1, 0)
 
 
@@ -220,7 +220,7 @@ async def lived(path: Path, *models: str) -> Totals:
     async with open_fleet("a", journal=journal) as fleet:
         await run(fleet, *models)
     await store.finish()
-    return fleet.system.fleet.tally
+    return fleet.system.statistics.totals
 
 
 async def test_totals_are_in_the_file_when_the_fleet_has_stopped(tmp_path: Path) -> None:

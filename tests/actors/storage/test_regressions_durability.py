@@ -159,7 +159,7 @@ async def test_half_of_an_order_that_could_not_be_read_was_obeyed(autojump_clock
 
 async def test_every_server_was_written_anew_whenever_one_was_added(autojump_clock: MockClock) -> None:
     async with open_fleet("a", "b") as fleet:
-        journal = fleet.system.fleet.journal
+        journal = fleet.system.journal
         journal.attached = True
         spec = fleet.cell("b").state.spec
         fleet.memory.backends = {**fleet.memory.backends, "c": fleet["b"]}

@@ -106,7 +106,7 @@ async def test_a_description_that_the_clients_refuse_is_refused_before_anything_
         with pytest.raises(BadRequest, match="url"):
             fleet.system.change_server(unchecked("a", url))
         with pytest.raises(BadRequest, match="url"):
-            fleet.system.roster.follow(specs)
+            fleet.system.membership.follow(specs)
         assert fleet.system.config is before
         assert not journal.touched
         assert set(fleet.system.servers) == {A, B}

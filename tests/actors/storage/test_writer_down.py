@@ -27,7 +27,7 @@ BAN = '["a","m:latest","ban"]'
 
 def ban(fleet: Fleet, reason: str) -> None:
     other = Pair(PAIR.server, ModelName("n:latest"))
-    fleet.system.fleet.scheduler.mailbox.cast(BanPair(other, reason, trio.current_time() + 9_000.0, by="ann"))
+    fleet.system.scheduler.mailbox.cast(BanPair(other, reason, trio.current_time() + 9_000.0, by="ann"))
 
 
 @pytest.mark.parametrize("trouble", ["disk full", "hangs"])

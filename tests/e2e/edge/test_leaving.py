@@ -56,13 +56,13 @@ def script(head: bytes, body: bytes) -> Sequence[bytes | trio.Event]:
 
 def at_rest(fleet: Served) -> bool:
     busy = any(cell.pool.open_count for cell in fleet.system.servers.values())
-    return not (fleet.system.in_flight or fleet.system.fleet.scheduler.tickets or busy)
+    return not (fleet.system.in_flight or fleet.system.scheduler.tickets or busy)
 
 
 async def queued(fleet: Served, client: Browser) -> None:
     fleet.system.pause(True)
     await client.send(generate("Hi", stream=True))
-    await until(lambda: fleet.system.fleet.scheduler.tickets)
+    await until(lambda: fleet.system.scheduler.tickets)
 
 
 async def prefill(fleet: Served, client: Browser) -> None:

@@ -81,7 +81,7 @@ class Soak:
         async with trio.open_nursery() as nursery:
             for _ in range(CLIENTS):
                 nursery.start_soon(self._client, last)
-        await until(lambda: not self.fleet.system.in_flight and not self.fleet.system.fleet.scheduler.tickets)
+        await until(lambda: not self.fleet.system.in_flight and not self.fleet.system.scheduler.tickets)
         return held()
 
     async def _client(self, last: int) -> None:

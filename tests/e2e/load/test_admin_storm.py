@@ -93,7 +93,7 @@ async def storm(sequence: list[tuple[int, str, Any]]) -> None:
                         answer = await client.request(entry.method, path, json=body)
                     judge(entry, answer)
                     assert fleet.system.in_flight == sum(len(c.leases) for c in fleet.system.servers.values())
-                    assert fleet.system.in_flight == fleet.system.fleet.scheduler.memory.total.in_use
+                    assert fleet.system.in_flight == fleet.system.scheduler.memory.total.in_use
                 await client.post("/api/orchestrator/queue/resume")
             stop.set()
         assert outcomes

@@ -90,7 +90,7 @@ async def test_200_streams_on_8_slots_all_end_in_order_of_arrival_per_class() ->
                 classes[number] = "high" if number % 4 == 0 else "normal"
                 stream = await connect(fleet.url)
                 await stream.send_all(chat_request(number, 5, f"X-Priority: {classes[number]}"))
-                await until(lambda number=number: len(fleet.system.fleet.scheduler.tickets) == number + 1)  # type: ignore[misc]
+                await until(lambda number=number: len(fleet.system.scheduler.tickets) == number + 1)  # type: ignore[misc]
                 nursery.start_soon(one, number, stream)
             fleet.system.pause(False)
         assert answers == 200

@@ -65,7 +65,7 @@ _FAST = Profile(load_seconds=0.0, slots=4, tokens_per_second=2000.0, prefill_per
 _DECODES = Profile(load_seconds=0.0, slots=4, tokens_per_second=5.0, prefill_per_second=50_000.0)
 
 PHASES = [
-    Phase("queued", _FAST, lambda fleet, host: len(fleet.system.fleet.scheduler.tickets) > 0),
+    Phase("queued", _FAST, lambda fleet, host: len(fleet.system.scheduler.tickets) > 0),
     Phase(
         "hanging",
         _FAST,
@@ -145,11 +145,11 @@ async def test_leaving_the_queue_of_a_busy_server_withdraws_the_ticket_and_harms
         await running.send_all(route.request(stream=True))
         await running.receive_some(10)
         await waiting.send_all(route.request(stream=True))
-        await until(lambda: len(fleet.system.fleet.scheduler.tickets) == 1)
+        await until(lambda: len(fleet.system.scheduler.tickets) == 1)
         await last.send_all(route.request(stream=True))
-        await until(lambda: len(fleet.system.fleet.scheduler.tickets) == 2)
+        await until(lambda: len(fleet.system.scheduler.tickets) == 2)
         waiting.socket.close()
-        await until(lambda: len(fleet.system.fleet.scheduler.tickets) == 1)
+        await until(lambda: len(fleet.system.scheduler.tickets) == 1)
         assert fleet.system.in_flight == 1
         running.socket.close()
         with trio.fail_after(20):
@@ -168,10 +168,10 @@ async def test_a_slot_left_in_mid_stream_goes_to_the_next_in_line_at_once() -> N
             await first.send_all(ROUTES[0].request(stream=True))
             await first.receive_some(10)
             await second.send_all(ROUTES[0].request(stream=True))
-            await until(lambda: len(fleet.system.fleet.scheduler.tickets) == 1)
+            await until(lambda: len(fleet.system.scheduler.tickets) == 1)
             resets(first)
             began = trio.current_time()
-            await until(lambda: not fleet.system.fleet.scheduler.tickets and fleet.system.in_flight == 1)
+            await until(lambda: not fleet.system.scheduler.tickets and fleet.system.in_flight == 1)
             took = trio.current_time() - began
             second.socket.close()
             await until(lambda: is_idle(fleet))

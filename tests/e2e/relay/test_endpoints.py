@@ -366,7 +366,7 @@ async def test_answers_say_who_made_them_after_how_many_attempts_and_how_long_th
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(late)
-            await until(lambda: fleet.system.fleet.scheduler.tickets)
+            await until(lambda: fleet.system.scheduler.tickets)
             waits = trio.current_time()
             await until(lambda: trio.current_time() - waits > 0.05)
             fleet.system.pause(False)

@@ -132,9 +132,9 @@ async def test_a_route_that_a_server_is_too_old_for_is_asked_for_once_until_it_i
         assert bad.asked <= 1
         assert fleet.system.breakers.describe() == [], "an old server is no broken one"
         if not bad.asked:  # never chosen: say so ourselves
-            fleet.system.fleet.missing.note(next(iter(fleet.system.servers)), "/v1/responses", "0.3.0", 0.0)
+            fleet.system.missing_routes.note(next(iter(fleet.system.servers)), "/v1/responses", "0.3.0", 0.0)
         bad.version = "0.33.0"
-        await until(lambda: not fleet.system.fleet.missing.of("/v1/responses"))
+        await until(lambda: not fleet.system.missing_routes.of("/v1/responses"))
 
 
 async def test_a_route_that_all_servers_are_too_old_for_is_an_honest_404() -> None:

@@ -14,7 +14,7 @@ Series = dict[tuple[str, ...], float]
 
 def figures(system: System) -> Series:
     """The snapshot by name and labels, without the histograms."""
-    system.fleet.recorder.flush()
+    system.statistics.request_log.flush()
     families = snapshot(system, "1.0", "3.13")
     return {(family.metric.name, *labels): value for family in families for labels, value in family.points}
 

@@ -97,7 +97,7 @@ async def watched(*servers: str, **config: Any) -> AsyncIterator[Watched]:
     """A fleet in memory with its feed."""
     async with open_fleet(*servers, **config) as fleet, trio.open_nursery() as nursery:
         began = trio.current_time()
-        fleet.system.fleet.clock.wall = lambda: 1.7e9 + trio.current_time() - began
+        fleet.system.clock.wall = lambda: 1.7e9 + trio.current_time() - began
         nursery.start_soon(keep_up, "feed", fleet.system.feed.run)
         yield Watched(fleet, nursery)
         nursery.cancel_scope.cancel()

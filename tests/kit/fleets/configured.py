@@ -76,8 +76,8 @@ async def configured(
         settings = Settings(system, origin)
         inner = stack.enter_context(private_socket())
         nursery = await stack.enter_async_context(trio.open_nursery())
-        house = AppContext(system, settings, LogRing.installed(), TOPICS)
-        serving = partial(serve, loaded.config, system=system, stop=trio.Event(), inner=inner, house=house)
+        context = AppContext(system, settings, LogRing.installed(), TOPICS)
+        serving = partial(serve, loaded.config, system=system, stop=trio.Event(), inner=inner, context=context)
         urls = await nursery.start(serving)
         for each in servers:
             await system.probe(ServerId(each), 5.0)

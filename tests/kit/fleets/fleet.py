@@ -72,7 +72,7 @@ class Fleet:
 
     def assert_nothing_left(self) -> None:
         """In-flight = open leases = 0: no slot, ticket, lease or busy connection is left over."""
-        fleet = self.system.fleet
+        fleet = self.system
         assert self.system.in_flight == 0
         assert fleet.scheduler.memory.total.in_use == 0
         assert not fleet.scheduler.tickets

@@ -90,8 +90,8 @@ class Served:
 
     def assert_nothing_left(self) -> None:
         assert self.system.in_flight == 0
-        assert self.system.fleet.scheduler.memory.total.in_use == 0
-        assert not self.system.fleet.scheduler.tickets
+        assert self.system.scheduler.memory.total.in_use == 0
+        assert not self.system.scheduler.tickets
         for cell in self.system.servers.values():
             assert cell.state.in_use == 0
             assert cell.pool.open_count == 0

@@ -32,7 +32,7 @@ async def fill_nothing(fleet: Fleet, nursery: trio.Nursery) -> None:
 
 async def fill_bans(fleet: Fleet, nursery: trio.Nursery) -> None:
     for server in fleet.system.servers:
-        fleet.system.fleet.scheduler.bans.add(Pair(server, M), "test", 0.0)
+        fleet.system.scheduler.bans.add(Pair(server, M), "test", 0.0)
 
 
 async def fill_breakers(fleet: Fleet, nursery: trio.Nursery) -> None:

@@ -119,7 +119,7 @@ async def test_it_admits_to_models_too_but_on_no_other_port() -> None:
         for path in ("/api/generate", "/api/generate--gpu-a"):
             assert (await client.post(path, json=body, headers=own(fleet))).status_code == 200
             assert (await client.post(path, json=body)).status_code == 403  # nothing says that it was our page
-        for url in (fleet.system.roster.own_urls[0], fleet.system.roster.own_urls[1]):
+        for url in (fleet.system.membership.own_urls[0], fleet.system.membership.own_urls[1]):
             async with browser(fleet, url, **own(fleet)) as elsewhere:
                 elsewhere.cookies.update(client.cookies)
                 assert (await elsewhere.get("/api/tags")).status_code == 403
@@ -156,7 +156,7 @@ async def test_no_other_page_acts_with_the_cookie() -> None:
             for fields in FOREIGN:
                 answer = await client.request(method, path, content=b"{}", headers=fields)
                 assert answer.status_code in (401, 403), (method, path, fields)
-        assert fleet.system.fleet.scheduler.memory.paused is False
+        assert fleet.system.scheduler.memory.paused is False
 
 
 async def test_our_own_page_does() -> None:
@@ -165,8 +165,8 @@ async def test_our_own_page_does() -> None:
             await logged_in(client, "operator")
             answer = await client.post("/api/orchestrator/queue/pause", headers=fields or own(fleet))
             assert answer.status_code == 200
-            assert fleet.system.fleet.scheduler.memory.paused is True
-            audit = await fleet.system.fleet.journal.history(1)
+            assert fleet.system.scheduler.memory.paused is True
+            audit = await fleet.system.journal.history(1)
             assert (audit[0]["who"], audit[0]["role"]) == ("operator", "operator")
 
 

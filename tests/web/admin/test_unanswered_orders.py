@@ -40,8 +40,8 @@ async def deaf() -> AsyncIterator[Served]:
     async with served("a", models="tiny:latest:1GB") as fleet:
         await ask(fleet, "POST", "/circuit-breakers/a/tiny/half-open")
         system = fleet.system
-        system.fleet.scheduler.mailbox = Mailbox("unread")
-        system.fleet.servers[TINY.server].mailbox = Mailbox("unread")
+        system.scheduler.mailbox = Mailbox("unread")
+        system.servers[TINY.server].mailbox = Mailbox("unread")
         system.breakers._cells[TINY].mailbox = Mailbox("unread")
         yield fleet
 
@@ -59,4 +59,4 @@ async def test_an_order_that_nobody_answers_is_a_503(
         tests = path.endswith("recovery-test")
         maybe = "a test that is under way counts when it ends" if tests else "the order may still be carried out"
         assert said["details"] == maybe
-        assert fleet.system.fleet.servers[TINY.server].state.admin is Admin.ACTIVE
+        assert fleet.system.servers[TINY.server].state.admin is Admin.ACTIVE

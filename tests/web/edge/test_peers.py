@@ -48,8 +48,8 @@ async def test_a_claim_counts_only_from_a_proxy_that_is_trusted(
         async with mine.stream:
             await mine.send(generate("Hi", *fields))
             assert (await mine.answer("POST")).status == 200
-            await until(lambda: fleet.system.fleet.recorder.recent)
-            assert fleet.system.fleet.recorder.recent[-1].client == client
+            await until(lambda: fleet.system.statistics.request_log.recent)
+            assert fleet.system.statistics.request_log.recent[-1].client == client
             assert (await mine.ask("POST", "/api/orchestrator/queue/resume", None, *fields)).status == 200
     (line,) = [vars(record) for record in caplog.records if record.name == "fleet.admin"]
     assert line["client"] == client
@@ -65,8 +65,8 @@ async def test_one_connection_may_speak_for_many() -> None:
                 await proxy.answer("POST")
             await proxy.send(generate("Hi"))
             await proxy.answer("POST")
-        await until(lambda: len(fleet.system.fleet.recorder.recent) == 5)
-        seen = [record.client for record in fleet.system.fleet.recorder.recent]
+        await until(lambda: len(fleet.system.statistics.request_log.recent) == 5)
+        seen = [record.client for record in fleet.system.statistics.request_log.recent]
         assert seen[-5:] == ["203.0.113.1", "203.0.113.2", "203.0.113.1", "203.0.113.3", ME]
 
 

@@ -127,15 +127,15 @@ def with_routes(room: Room, app: QuartTrio) -> QuartTrio:
     return app
 
 
-def apps_with_routes(room: Room, system: Any, house: Any) -> dict[Face, QuartTrio]:
-    app = with_routes(room, create_app(system, house))
+def apps_with_routes(room: Room, system: Any, context: Any) -> dict[Face, QuartTrio]:
+    app = with_routes(room, create_app(system, context))
     return dict.fromkeys(Face, app)
 
 
 @asynccontextmanager
 async def opened(monkeypatch: pytest.MonkeyPatch, **config: Any) -> AsyncIterator[Room]:
     room = Room()
-    monkeypatch.setattr(web.serve, "create_apps", lambda system, house: apps_with_routes(room, system, house))
+    monkeypatch.setattr(web.serve, "create_apps", lambda system, context: apps_with_routes(room, system, context))
     room.edges = noted_edges(monkeypatch)
     ports = {
         "proxy_port": 0,

@@ -51,7 +51,7 @@ async def test_browsers_get_a_page_that_nothing_can_be_put_into() -> None:
             assert page.headers["cache-control"] == "no-store"
             assert "gpu-a" in page.text
             assert "gpu-b" in page.text
-            assert fleet.system.roster.own_urls[0] in page.text
+            assert fleet.system.membership.own_urls[0] in page.text
             assert "<script" not in page.text
             assert "style=" not in page.text
         style = await client.get("/status.css")
@@ -114,7 +114,7 @@ async def test_the_page_shows_what_is_wrong_and_leaves_no_listener_behind() -> N
     listening: list[Any]
     profile = Profile(load_seconds=0.0, tokens_per_second=500.0)
     async with served("gpu-a", profile=profile) as fleet, browser(fleet) as client, fleet.client() as asking:
-        listening = list(fleet.system.fleet.recorder.listeners)
+        listening = list(fleet.system.statistics.request_log.listeners)
         await asking.post("/api/generate", json={"model": "tiny", "prompt": "x", "options": {"num_predict": 5}})
         page = (await client.get("/")).text
         assert "No request has ended" not in page
@@ -123,7 +123,7 @@ async def test_the_page_shows_what_is_wrong_and_leaves_no_listener_behind() -> N
         with trio.fail_after(60):
             while "The queue is paused for" not in (await client.get("/")).text:
                 await trio.sleep(0.05)
-        assert fleet.system.fleet.recorder.listeners == listening
+        assert fleet.system.statistics.request_log.listeners == listening
 
 
 async def test_the_wall_page_frames_a_bare_page_of_ours_and_nothing_else() -> None:

@@ -188,7 +188,7 @@ async def test_a_collector_that_takes_nothing_costs_one_warning(
         async with traced(url) as (fleet, tracer):
             for _ in range(3):
                 assert (await post(fleet))["x-fleet-attempts"] == "1"
-            fleet.system.fleet.recorder.flush()
+            fleet.system.statistics.request_log.flush()
             began = trio.current_time()
         assert trio.current_time() - began < 5.0
     assert (tracer.sent, tracer.dropped) == (0, 3)

@@ -243,4 +243,4 @@ async def test_a_client_in_a_loop_is_logged_once_a_minute_and_counted_each_time(
         assert [(await chat(server, f"X-API-Key: {KEY}")).status for _ in range(2)] == [200, 429]
     lines = [vars(record) for record in caplog.records if record.name == "web.security.rate_limits"]
     assert [(line["listener"], line["client"], line["limit"]) for line in lines] == [("proxy", "ci", 1)] * 2
-    assert system.fleet.meter.limits["proxy"] == 5
+    assert system.statistics.metrics.limits["proxy"] == 5

@@ -75,12 +75,12 @@ async def test_streams_say_it_in_their_head(clock: Clock) -> None:
 async def test_a_refused_request_takes_no_slot_and_reaches_no_server(clock: Clock) -> None:
     async with served("a", slots=1, **limits(proxy=1)) as fleet:
         await chat(fleet.url)
-        await until(lambda: fleet.system.fleet.recorder.recent)
+        await until(lambda: fleet.system.statistics.request_log.recent)
         seen = fleet.sims["a"].host.requests_seen
         assert [(await chat(fleet.url)).status for _ in range(20)] == [429] * 20
         assert fleet.sims["a"].host.requests_seen == seen
-        assert len(fleet.system.fleet.recorder.recent) == 1
-        assert fleet.system.fleet.meter.limits["proxy"] == 20
+        assert len(fleet.system.statistics.request_log.recent) == 1
+        assert fleet.system.statistics.metrics.limits["proxy"] == 20
         fleet.assert_nothing_left()
 
 

@@ -36,7 +36,7 @@ async def logged(fleet: Served, caplog: pytest.LogCaptureFixture, number: int) -
     """The lines of that many requests; an answer is complete before its line is written."""
     with trio.fail_after(20):
         while len(lines := [line for line in caplog.records if line.name == "fleet.request"]) < number:
-            fleet.system.fleet.recorder.flush()
+            fleet.system.statistics.request_log.flush()
             await trio.sleep(0.005)
     return lines
 
@@ -74,7 +74,7 @@ async def test_the_queue_and_what_runs_name_the_key() -> None:
                 await trio.sleep(0.005)
         nursery.start_soon(partial(say, fleet, BOSS))
         with trio.fail_after(20):
-            while not fleet.system.fleet.scheduler.tickets:
+            while not fleet.system.scheduler.tickets:
                 await trio.sleep(0.005)
         (runs,) = (await looked(fleet, "/in-flight"))["inFlight"]
         assert [each["by"] for each in runs["requests"]] == ["ada"]

@@ -210,7 +210,7 @@ async def _tested(asked: AdminRequest, pair: Pair) -> str:
     passed = None if promise is None else await heard(promise, _WHOM, details=_UNDER_WAY)
     if passed is None:
         return "no test is possible now: the server is busy or not healthy, or the model is not in its memory"
-    page = asked.system.fleet.recoveries.page(pair.server)
+    page = asked.system.recovery_log.page(pair.server)
     tests = (each for each in page.failures if each.model == pair.model and each.source is Source.RECOVERY_TEST)
     return "" if passed else next((each.error for each in tests), "the test failed")
 

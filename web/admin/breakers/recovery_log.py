@@ -256,7 +256,7 @@ async def reset(asked: AdminRequest, server: str) -> dict[str, Any]:
     cell = _known(asked, server)
     asked.note.about(server=server)
     asked.note.change(before={"attempts": _page(asked, cell.state.id).tried}, after={"attempts": 0})
-    found = asked.system.fleet.recoveries.forget(cell.state.id)
+    found = asked.system.recovery_log.forget(cell.state.id)
     word = "forgotten" if found else "forgotten already"
     return {"success": True, "message": f"failures and recoveries of server {server} are {word}"}
 
@@ -332,7 +332,7 @@ def _known(asked: AdminRequest, server: str) -> ServerCell:
 
 
 def _page(asked: AdminRequest, server: ServerId) -> ServerLog:
-    return asked.system.fleet.recoveries.page(server)
+    return asked.system.recovery_log.page(server)
 
 
 def _stats(asked: AdminRequest, server: ServerId) -> dict[str, Any]:

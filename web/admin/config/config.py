@@ -87,7 +87,7 @@ class UnknownSection(BadRequest):
 )
 async def look(asked: AdminRequest) -> dict[str, Any]:
     """What is wanted; `needsRestart` are the keys for which the process still goes by an earlier value."""
-    settings = asked.house.settings
+    settings = asked.context.settings
     return {
         "success": True,
         "config": _shown(settings.config),
@@ -113,8 +113,8 @@ async def look(asked: AdminRequest) -> dict[str, Any]:
 )
 async def change(asked: AdminRequest) -> dict[str, Any]:
     """All of it is checked before any of it takes effect."""
-    given, ignored = known_config(await json_object(MOST_NODES), asked.house.settings.config)
-    outcome = await asked.house.settings.change(given, dry=asked.query["dry_run"])
+    given, ignored = known_config(await json_object(MOST_NODES), asked.context.settings.config)
+    outcome = await asked.context.settings.change(given, dry=asked.query["dry_run"])
     return _told(asked, outcome, "Configuration updated successfully", ignored)
 
 
@@ -134,8 +134,8 @@ async def change_section(asked: AdminRequest, section: str) -> dict[str, Any]:
     name = HEALTH_CHECK if section == HEALTH_CHECK else spellings(Config).get(section)
     if name not in SECTIONS and name != HEALTH_CHECK:
         raise UnknownSection
-    given, ignored = known_config({name: await json_object(MOST_NODES)}, asked.house.settings.config)
-    outcome = await asked.house.settings.change(given, dry=asked.query["dry_run"])
+    given, ignored = known_config({name: await json_object(MOST_NODES)}, asked.context.settings.config)
+    outcome = await asked.context.settings.change(given, dry=asked.query["dry_run"])
     message = f"Configuration section '{section}' updated successfully"
     return {**_told(asked, outcome, message, ignored), "section": section}
 
@@ -153,7 +153,7 @@ async def change_section(asked: AdminRequest, section: str) -> dict[str, Any]:
 )
 async def reload(asked: AdminRequest) -> dict[str, Any]:
     """A file that cannot be used changes nothing."""
-    outcome = await asked.house.settings.reload(asked.body.config_path, dry=asked.query["dry_run"])
+    outcome = await asked.context.settings.reload(asked.body.config_path, dry=asked.query["dry_run"])
     return _told(asked, outcome, "Configuration reloaded successfully")
 
 
@@ -169,7 +169,7 @@ async def reload(asked: AdminRequest) -> dict[str, Any]:
 )
 async def save(asked: AdminRequest) -> dict[str, Any]:
     """`overridden`: keys that a restart would read differently, because environment or flags win over the file."""
-    saved = await asked.house.settings.save(asked.body.config_path)
+    saved = await asked.context.settings.save(asked.body.config_path)
     asked.note.about(file=saved.path.name)
     return {
         "success": True,

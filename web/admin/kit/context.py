@@ -37,9 +37,9 @@ class AppContext:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tags", merged_lists.tags(self.system))
         object.__setattr__(self, "gate", RequestGate(self.system))
-        object.__setattr__(self, "passes", SessionCookies(self.system.fleet.journal))
+        object.__setattr__(self, "passes", SessionCookies(self.system.journal))
 
     @classmethod
     def of(cls, system: System, topics: tuple[RouteGroup, ...]) -> AppContext:
-        """A house around a system alone: settings without a file, the ring of this process."""
+        """Around a system alone: settings without a file, the ring of this process."""
         return cls(system, Settings(system), LogRing.installed(), topics)

@@ -41,7 +41,7 @@ class AdminRequest:
     is who asks. `note` is there for audited routes: say in it what the call is about, and what changed.
     """
 
-    house: AppContext
+    context: AppContext
     by: Identity
     query: Mapping[str, Any]
     body: Any = None
@@ -50,7 +50,7 @@ class AdminRequest:
     @property
     def system(self) -> System:
         """The running fleet."""
-        return self.house.system
+        return self.context.system
 
     @property
     def note(self) -> Note:
@@ -116,11 +116,11 @@ class RouteGroup:
         """A route that ends something."""
         return self._route("DELETE", path, does, role, more)
 
-    def blueprint(self, house: AppContext) -> Blueprint:
-        """The routes, in one house."""
+    def blueprint(self, context: AppContext) -> Blueprint:
+        """The routes, in one context."""
         routes = Blueprint(self.name, __name__)
         for entry in self.entries:
-            handler = _handler(entry, house)
+            handler = _handler(entry, context)
             endpoint = f"{entry.method}_{entry.path}".replace(".", "_")
             routes.add_url_rule(entry.path, endpoint, handler, methods=[entry.method])
         return routes
@@ -137,32 +137,32 @@ class RouteGroup:
         return declared
 
 
-def _handler(entry: Route, house: AppContext) -> Callable[..., Awaitable[Response]]:
+def _handler(entry: Route, context: AppContext) -> Callable[..., Awaitable[Response]]:
     if not entry.action:
-        return partial(_run, entry, house, None)
+        return partial(_run, entry, context, None)
 
     @audited(ADMIN, entry.action)
     async def noted(note: Note, /, **path: Any) -> Response:
-        return await _run(entry, house, note, **path)
+        return await _run(entry, context, note, **path)
 
     return noted
 
 
-async def _run(entry: Route, house: AppContext, note: Note | None, **path: Any) -> Response:
-    by = api_key_auth.visitor(scope(), house.system)
-    asked = AdminRequest(house, by, query_of(entry.query), None, note)
+async def _run(entry: Route, context: AppContext, note: Note | None, **path: Any) -> Response:
+    by = api_key_auth.visitor(scope(), context.system)
+    asked = AdminRequest(context, by, query_of(entry.query), None, note)
     if entry.body is not None and entry.reads:
-        asked.body = _clean(body_of(entry.body, await json_object()), house)
+        asked.body = _clean(body_of(entry.body, await json_object()), context)
     answer = await entry.view(asked, **path)
     if isinstance(answer, Response):
         return answer
     return responses.typed(answer) if isinstance(answer, Struct) else responses.json(answer)
 
 
-def _clean(body: BaseModel, house: AppContext) -> BaseModel:
+def _clean(body: BaseModel, context: AppContext) -> BaseModel:
     """What people write beside an order is shown in many places: in none of them a key that slipped into it."""
     reason = getattr(body, "reason", None)
     if not isinstance(reason, str) or not reason:
         return body
-    cleaned = api_key_auth.cleaner(scope()["headers"], house.system)(reason)
+    cleaned = api_key_auth.cleaner(scope()["headers"], context.system)(reason)
     return body if cleaned == reason else body.model_copy(update={"reason": cleaned})

@@ -59,7 +59,7 @@ async def idle(asked: AdminRequest) -> dict[str, Any]:
 
 def _idle(system: System, survey: Survey) -> Iterator[dict[str, Any]]:
     """All models in memory that nobody uses now. A warm-up begins a new life, and so does a start of the fleet."""
-    names, now = spellings(system), system.fleet.clock.wall()
+    names, now = spellings(system), system.clock.wall()
     for cell in system.servers.values():
         for model in cell.state.resident:
             if model == ANY_MODEL or survey.busy(Pair(cell.state.id, model)):
@@ -78,11 +78,11 @@ def _idle(system: System, survey: Survey) -> Iterator[dict[str, Any]]:
 
 
 def _unused_since(system: System, cell: ServerCell, sight: Sight) -> float:
-    moments = [system.fleet.clock.epoch(max(system.started, cell.state.added))]
+    moments = [system.clock.epoch(max(system.started, cell.state.added))]
     if sight.last_used is not None:
         moments.append(sight.last_used)
     if sight.job is not None and sight.job.state is JobState.DONE and sight.job.ended is not None:
-        moments.append(system.fleet.clock.epoch(sight.job.ended))
+        moments.append(system.clock.epoch(sight.job.ended))
     return max(moments)
 
 
@@ -124,7 +124,7 @@ async def recommendations(asked: AdminRequest) -> dict[str, Any]:
 
 def _recommended(system: System, survey: Survey, model: ModelName, cells: list[ServerCell]) -> dict[str, Any] | None:
     """The advice on one model; None if there is none to give. A server that loads it now is as good as loaded."""
-    hour = system.fleet.tally.requests(model, HOUR)
+    hour = system.statistics.totals.requests(model, HOUR)
     if not hour:
         return None
     usable = {cell.state.id: cell for cell in cells if cell.state.routable(model)}
@@ -132,7 +132,7 @@ def _recommended(system: System, survey: Survey, model: ModelName, cells: list[S
     there = [usable[server] for server, presence in presences.items() if presence in _THERE]
     elsewhere = [usable[server] for server, presence in presences.items() if presence not in _THERE]
     elsewhere.sort(key=_rank)
-    lately, seconds = system.fleet.tally.requests(model, LATELY), system.fleet.demand.seconds(model)
+    lately, seconds = system.statistics.totals.requests(model, LATELY), system.statistics.demand.seconds(model)
     advice = advise(ModelUse(model, hour, lately, seconds, _places(there), _places(elsewhere)))
     if advice is None:
         return None

@@ -32,7 +32,7 @@ async def by_model(system: System, span: float) -> dict[ModelName, ModelFigures]
     At most a week. Bounded as the tally's pairs are; others run in between.
     """
     found: dict[ModelName, ModelFigures] = {}
-    for number, pair in enumerate(list(system.fleet.tally.book.pairs)):
+    for number, pair in enumerate(list(system.statistics.totals.book.pairs)):
         if pair.model != ANY_MODEL:
             _add(system, pair, span, found.setdefault(pair.model, ModelFigures()))
         await take_turns(number)
@@ -42,12 +42,12 @@ async def by_model(system: System, span: float) -> dict[ModelName, ModelFigures]
 
 def _add(system: System, pair: Pair, span: float, model: ModelFigures) -> None:
     spans = tuple(sorted({MINUTE, span}))
-    windows = dict(zip(spans, system.fleet.tally.windows(spans, pair), strict=True))
+    windows = dict(zip(spans, system.statistics.totals.windows(spans, pair), strict=True))
     sums = windows[span][1]
     model.requests += sums.count
     model.errors += sums.errors
     model.latency += sums.latency + sums.waited  # a pair's times are without the wait for a slot
     model.tokens += windows[MINUTE][1].output
-    used = system.fleet.tally.last_used(pair)
+    used = system.statistics.totals.last_used(pair)
     if used is not None:
         model.last_used = max(used, model.last_used or used)

@@ -84,7 +84,7 @@ async def all_models(asked: AdminRequest) -> dict[str, Any]:
 )
 async def fleet_stats(asked: AdminRequest) -> dict[str, Any]:
     system = asked.system
-    await system.fleet.recorder.catch_up()
+    await system.statistics.request_log.catch_up()
     popular = _popular(system)
     return {
         "success": True,
@@ -107,7 +107,7 @@ def _popular(system: System) -> list[dict[str, Any]]:
                 "servers": [cell.state.spec.url for cell in listing],
                 "serverIds": [cell.state.id for cell in listing],
                 "loadedOn": [cell.state.id for cell in cells if model in cell.state.resident],
-                "requests": system.fleet.tally.requests(model, _HOUR),
+                "requests": system.statistics.totals.requests(model, _HOUR),
             }
             found.append(shown)
     return sorted(found, key=lambda each: (-each["serverCount"], -each["requests"], each["name"]))

@@ -77,7 +77,7 @@ class Survey:
     """All sights of one moment: what would be looked up again and again is put in order once. Made by `surveyed`."""
 
     def __init__(self, system: System) -> None:
-        self._fleet = system.fleet
+        self._statistics, self._clock = system.statistics, system.clock
         self._warm: dict[Pair, Job] = {}
         for job in system.jobs.of(kind=JobKind.WARM):  # the newest first; one that is under way before all that ended
             known = self._warm.setdefault(pair := Pair(job.server, canonical(job.model)), job)
@@ -89,12 +89,12 @@ class Survey:
         """One model on one server."""
         pair = Pair(cell.state.id, model)
         row = cell.state.resident.get(model, {})
-        used = self._fleet.tally.last_used(pair)
+        used = self._statistics.totals.last_used(pair)
         job = self._warm.get(pair)
         return Sight(
             pair=pair,
             presence=self._presence(cell, pair, job, used),
-            load_seconds=self._fleet.loads.last(pair),
+            load_seconds=self._statistics.load_times.last(pair),
             last_used=used,
             vram=_whole(row.get("size_vram")) or 0,
             expires_at=_short(row.get("expires_at")),
@@ -124,7 +124,7 @@ class Survey:
         """Whether the last warm-up failed, and no request has ended since."""
         if job.state is not JobState.FAILED or job.ended is None:
             return False
-        return used is None or used < self._fleet.clock.epoch(job.ended)
+        return used is None or used < self._clock.epoch(job.ended)
 
 
 def counts(presences: Iterable[Presence], servers: int) -> dict[str, int]:
@@ -193,7 +193,7 @@ def size_on(cell: ServerCell, model: ModelName) -> int | None:
 
 async def surveyed(system: System) -> Survey:
     """The sights of now; who has just been served counts. A checkpoint."""
-    await system.fleet.recorder.catch_up()
+    await system.statistics.request_log.catch_up()
     return Survey(system)
 
 

@@ -73,7 +73,7 @@ async def status(asked: AdminRequest, model: str) -> dict[str, Any]:
 
 def _shown(system: System, cell: ServerCell, sight: Sight) -> dict[str, Any]:
     loaded = sight.presence is Presence.LOADED
-    estimate = 0.0 if loaded else system.fleet.loads.estimate(sight.pair, size_on(cell, sight.pair.model))
+    estimate = 0.0 if loaded else system.statistics.load_times.estimate(sight.pair, size_on(cell, sight.pair.model))
     shown = {
         "serverId": sight.pair.server,
         "status": sight.presence.value,

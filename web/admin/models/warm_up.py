@@ -154,7 +154,7 @@ class _Plan:
         self._system, self._model, self._body, self._by = system, model, body, by
         self._survey = survey
         self._given = None if body.options is None else body.options.model_dump(exclude_none=True)
-        self.options = system.fleet.demand.options(model) if self._given is None else self._given
+        self.options = system.statistics.demand.options(model) if self._given is None else self._given
         self.refusals: list[TooManyJobs] = []
 
     def row(self, server: ServerId) -> dict[str, Any]:
@@ -175,7 +175,7 @@ class _Plan:
             if isinstance(error, TooManyJobs):
                 self.refusals.append(error)
             return _failed(server, error.message)
-        estimate = self._system.fleet.loads.estimate(sight.pair, size_on(cell, self._model))
+        estimate = self._system.statistics.load_times.estimate(sight.pair, size_on(cell, self._model))
         return _row(server, "loading", estimate=estimate, job=job)
 
     def _fits(self, sight: Sight) -> bool:
@@ -194,7 +194,7 @@ class _Plan:
         options: dict[str, Any] = {"runner": self._runner(sight)}
         if self._body.keep_alive is not None:
             options["keep_alive"] = self._body.keep_alive
-        embeds = self._system.fleet.demand.embeds(self._model)
+        embeds = self._system.statistics.demand.embeds(self._model)
         if embeds is not None:
             options["embedding"] = embeds
         name = spelt(cell.state.models[self._model], self._model)

@@ -238,7 +238,7 @@ def _known(given: NewSilence) -> Rule:
 
 def _until(asked: AdminRequest, given: NewSilence) -> float:
     """Epoch seconds. Raises BadRequest without an end, with two, and for one that has passed."""
-    at = asked.system.fleet.clock.wall()
+    at = asked.system.clock.wall()
     if (given.until is None) == (given.minutes is None):
         raise BadRequest("give either until or minutes", details="a silence needs an end")
     until = at + 60 * given.minutes if given.minutes is not None else (given.until or 0) / 1000

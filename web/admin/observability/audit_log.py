@@ -56,7 +56,7 @@ topic = RouteGroup("audit", "Who changed what.")
 )
 async def audit(asked: AdminRequest) -> dict[str, Any]:
     limit = asked.query["limit"]
-    lines = await asked.system.fleet.journal.history(limit, asked.query["before"])
+    lines = await asked.system.journal.history(limit, asked.query["before"])
     entries = [_shown(line) for line in lines]
     following = entries[-1]["id"] if len(entries) == limit else None
     return {"success": True, "count": len(entries), "entries": entries, "next": following}

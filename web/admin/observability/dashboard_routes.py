@@ -112,12 +112,12 @@ async def _view(asked: AdminRequest, doors: Doors, *, named: bool) -> View:
         known = {
             "state": await system.feed.look(),
             "alerts": system.monitor.alerts.firing,
-            "text": system.scribe.latest,
-            "urls": system.roster.own_urls,
+            "text": system.status_writer.latest,
+            "urls": system.membership.own_urls,
         }
     return View(
         verdict=system.monitor.verdict,
-        now=system.fleet.clock.wall(),
+        now=system.clock.wall(),
         version=own_version(),
         refresh=0 if doors.form and "refresh" not in request.args else asked.query["refresh"],
         doors=doors,

@@ -72,7 +72,7 @@ OVERVIEW: Final = {
 async def fleet_health(asked: AdminRequest) -> dict[str, Any]:
     system = asked.system
     named = asked.by.role >= Role.OPERATOR
-    found = symptoms(system, asked.house.settings, named=named)
+    found = symptoms(system, asked.context.settings, named=named)
     return {
         "success": True,
         "status": word_of(found),
@@ -105,7 +105,7 @@ async def fleet_health(asked: AdminRequest) -> dict[str, Any]:
 async def for_people(asked: AdminRequest) -> dict[str, Any]:
     system = asked.system
     trusted = api_key_auth.is_trusted(scope(), system)
-    found = symptoms(system, asked.house.settings, named=trusted)
+    found = symptoms(system, asked.context.settings, named=trusted)
     word = word_of(found)
     return {
         "status": "ok" if word == "healthy" else word,
@@ -173,9 +173,9 @@ def breakers_by_name(system: System) -> dict[str, Any]:
 
 async def requests_per_second(system: System) -> float:
     """Finished requests, over the last minute; whatever has ended by now is counted."""
-    await system.fleet.recorder.catch_up()
-    start, sums = system.fleet.tally.window(RATE_SPAN)
-    return round(sums.count / max(system.fleet.clock.now() - start, 1.0), 4)
+    await system.statistics.request_log.catch_up()
+    start, sums = system.statistics.totals.window(RATE_SPAN)
+    return round(sums.count / max(system.clock.now() - start, 1.0), 4)
 
 
 def _shown(symptom: Symptom) -> dict[str, Any]:

@@ -57,7 +57,7 @@ _EPOCH_MS = re.compile(r"[0-9]{1,15}")
     seed=True,
 )
 async def logs(asked: AdminRequest) -> dict[str, Any]:
-    kept, dropped = asked.house.logs.snapshot()
+    kept, dropped = asked.context.logs.snapshot()
     found = _last(kept, asked.query)
     return {
         "success": True,
@@ -77,7 +77,7 @@ async def logs(asked: AdminRequest) -> dict[str, Any]:
     seed=True,
 )
 async def clear(asked: AdminRequest) -> dict[str, Any]:
-    return {"success": True, "message": "Logs cleared", "removed": asked.house.logs.clear()}
+    return {"success": True, "message": "Logs cleared", "removed": asked.context.logs.clear()}
 
 
 def _last(kept: list[BufferedRecord], query: Mapping[str, Any]) -> list[BufferedRecord]:

@@ -83,14 +83,14 @@ class _Server:
 )
 async def metrics(asked: AdminRequest) -> dict[str, Any]:
     system, span = asked.system, range_of(asked.query["timeRange"])
-    await system.fleet.recorder.catch_up()
-    start, sums = system.fleet.tally.window(span)
+    await system.statistics.request_log.catch_up()
+    start, sums = system.statistics.totals.window(span)
     found = await gathered(system, span)
     waiting = system.queue_view(0).by_model
     cells = {server: cell for server, cell in system.servers.items() if server in found}
     return {
         "success": True,
-        "timestamp": milliseconds(system.fleet.clock.wall()),
+        "timestamp": milliseconds(system.clock.wall()),
         "timeRange": asked.query["timeRange"],
         "startTime": epoch_ms(start),
         "global": _global(system, start, sums),
@@ -103,7 +103,7 @@ async def metrics(asked: AdminRequest) -> dict[str, Any]:
 async def gathered(system: System, span: float) -> dict[ServerId, _Server]:
     """The figures of all servers, pair by pair; others run in between."""
     found = {server: _Server() for server in system.servers}
-    for pair in list(system.fleet.tally.book.pairs):
+    for pair in list(system.statistics.totals.book.pairs):
         if pair.server in found:
             _add_pair(system, pair, span, found[pair.server])
             await trio.lowlevel.checkpoint()

@@ -84,7 +84,7 @@ async def root(asked: AdminRequest) -> Response:
 )
 async def health(asked: AdminRequest) -> Response:
     system = asked.system
-    found = symptoms(system, asked.house.settings, named=False)
+    found = symptoms(system, asked.context.settings, named=False)
     word = word_of(found)
     body = {
         "status": word,
@@ -118,7 +118,7 @@ async def live(asked: AdminRequest) -> dict[str, Any]:
     fails=(503,),
 )
 async def ready(asked: AdminRequest) -> Response:
-    well = word_of(symptoms(asked.system, asked.house.settings, named=False)) in _WELL
+    well = word_of(symptoms(asked.system, asked.context.settings, named=False)) in _WELL
     return responses.json({"status": "ready" if well else "not_ready"}, 200 if well else 503)
 
 
@@ -172,8 +172,8 @@ def _queue_word(system: System, queue: QueueView) -> str:
 
 
 async def _figures(system: System, dropped: bool) -> dict[str, Any]:
-    await system.fleet.recorder.catch_up()
-    _, sums = system.fleet.tally.window(5 * MINUTE)
+    await system.statistics.request_log.catch_up()
+    _, sums = system.statistics.totals.window(5 * MINUTE)
     return {
         "status": "degraded" if dropped else "healthy",
         "total_requests": total_requests(system),

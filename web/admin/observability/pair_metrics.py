@@ -49,7 +49,7 @@ def range_of(text: str) -> float:
 def windows_of(system: System, pair: Pair, span: float) -> Windows:
     """Those of the reference, and the one asked for; by their seconds."""
     spans = tuple(sorted({*window_figures.SPANS.values(), span}))
-    return dict(zip(spans, system.fleet.tally.windows(spans, pair), strict=True))
+    return dict(zip(spans, system.statistics.totals.windows(spans, pair), strict=True))
 
 
 def shown(system: System, pair: Pair, windows: Windows, span: float) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def shown(system: System, pair: Pair, windows: Windows, span: float) -> dict[str
         "errors": sums.errors,
         "errorRate": rounded(sums.error_rate),
         "avgLatency": rounded(sums.average),
-        "lastUsed": milliseconds(system.fleet.tally.last_used(pair)),
+        "lastUsed": milliseconds(system.statistics.totals.last_used(pair)),
         **_streaming(system, pair, "streamingMetrics"),
     }
 
@@ -74,7 +74,7 @@ def historical(system: System, windows: Windows) -> dict[str, Any]:
 
 
 def _streaming(system: System, pair: Pair, name: str) -> dict[str, Any]:
-    line = system.fleet.tally.book.pairs.get(pair)
+    line = system.statistics.totals.book.pairs.get(pair)
     return {name: window_figures.streaming(line.streams)} if line is not None and line.streams else {}
 
 
@@ -101,7 +101,7 @@ def _streaming(system: System, pair: Pair, name: str) -> dict[str, Any]:
 )
 async def of_pair(asked: AdminRequest, server: str, model: str) -> dict[str, Any]:
     system, span = asked.system, range_of(asked.query["timeRange"])
-    await system.fleet.recorder.catch_up()
+    await system.statistics.request_log.catch_up()
     pair = _known(system, server, model)
     windows = windows_of(system, pair, span)
     start, sums = windows[span]
@@ -111,7 +111,7 @@ async def of_pair(asked: AdminRequest, server: str, model: str) -> dict[str, Any
         "percentiles": window_figures.percentiles(sums),
         "derived": window_figures.derived(system, start, sums),
         "lifetime": window_figures.lifetime(system, pair),
-        "lastUsed": milliseconds(system.fleet.tally.last_used(pair)),
+        "lastUsed": milliseconds(system.statistics.totals.last_used(pair)),
         **_streaming(system, pair, "streaming"),
     }
     named = {"serverId": pair.server, "model": pair.model, "timeRange": asked.query["timeRange"]}
@@ -121,7 +121,7 @@ async def of_pair(asked: AdminRequest, server: str, model: str) -> dict[str, Any
 def _known(system: System, server: str, model: str) -> Pair:
     """The pair. Raises ServerNotFound, and ModelNotFound if the server lists no such model and none was asked of it."""
     pair = Pair(ServerId(server), canonical(model))
-    if pair.model != ANY_MODEL and pair in system.fleet.tally.book.pairs:
+    if pair.model != ANY_MODEL and pair in system.statistics.totals.book.pairs:
         return pair
     if pair.model == ANY_MODEL or pair.model not in system.cell(pair.server).state.models:
         raise ModelNotFound(f"server '{server[:100]}' has no model '{model[:100]}'")

@@ -22,7 +22,7 @@ topic = RouteGroup("prometheus", "For Prometheus.", root="")
 async def metrics(asked: AdminRequest) -> Response:
     content_type = content_type_of(",".join(request.headers.getlist("Accept")))
     zipped = wants_gzip(",".join(request.headers.getlist("Accept-Encoding")))
-    body = await asked.house.exposition.latest(asked.system, content_type, zipped=zipped)
+    body = await asked.context.exposition.latest(asked.system, content_type, zipped=zipped)
     response = responses.raw(body, content_type)
     if zipped:
         response.headers["Content-Encoding"] = "gzip"

@@ -37,7 +37,7 @@ STATS: Final = {
 async def stats(asked: AdminRequest) -> dict[str, Any]:
     system = asked.system
     rate = await health.requests_per_second(system)
-    _, sums = system.fleet.tally.window(LATELY)
+    _, sums = system.statistics.totals.window(LATELY)
     usable = [cell.state for cell in system.servers.values() if cell.state.usable]
     queue = system.queue_view(0)
     shown = {
@@ -53,7 +53,7 @@ async def stats(asked: AdminRequest) -> dict[str, Any]:
         "errorRate": window_figures.rounded(sums.error_rate),
         "avgLatency": window_figures.rounded(sums.average),
         "p95Latency": window_figures.rounded(sums.percentile(0.95)),
-        "droppedRecords": system.fleet.recorder.dropped,
+        "droppedRecords": system.statistics.request_log.dropped,
         "uptime": round(system.uptime, 3),
     }
     return {"success": True, "stats": shown}

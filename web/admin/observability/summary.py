@@ -59,11 +59,11 @@ SUMMARY: Final = {
 
 async def summarised(system: System, span: float) -> dict[str, Any]:
     """The last `span` seconds, in `SUMMARY`'s shape but for the name of the window; others run in between."""
-    await system.fleet.recorder.catch_up()
+    await system.statistics.request_log.catch_up()
     models = await by_model(system, span)
-    start, sums = system.fleet.tally.window(span)
-    began, minute = system.fleet.tally.window(MINUTE)
-    seen = max(system.fleet.clock.now() - began, 1.0)
+    start, sums = system.statistics.totals.window(span)
+    began, minute = system.statistics.totals.window(MINUTE)
+    seen = max(system.clock.now() - began, 1.0)
     return {
         "timestamp": now_iso(),
         "window": {"since": iso(epoch(start))},
@@ -75,7 +75,7 @@ async def summarised(system: System, span: float) -> dict[str, Any]:
 
 def total_requests(system: System) -> int:
     """All that ever ended, since the first start."""
-    return system.fleet.tally.book.fleet.total.requests
+    return system.statistics.totals.book.fleet.total.requests
 
 
 def mean_seconds(milliseconds: float, number: int) -> float | None:

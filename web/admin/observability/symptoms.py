@@ -144,7 +144,7 @@ def _verdict(system: System, named: bool) -> Iterator[Symptom]:
 
 
 def _memory(system: System, named: bool) -> Iterator[Symptom]:
-    store, recorder = system.fleet.journal.view(), system.fleet.recorder
+    store, recorder = system.journal.view(), system.statistics.request_log
     if store.state == "degraded":
         text = f"what changes is not kept on disk: {store.why}" if named else "what changes is not kept on disk"
         yield Symptom("store_degraded", text, store.since)
@@ -155,7 +155,7 @@ def _memory(system: System, named: bool) -> Iterator[Symptom]:
 
 def _aside(system: System, named: bool) -> Iterator[Symptom]:
     """Servers that the store holds and nobody can use."""
-    journal = system.fleet.journal
+    journal = system.journal
     for _, server in islice(journal.aside, MOST if named else 0):
         why, path = journal.aside["server", server], f"/api/orchestrator/servers/{quote(server[:64], safe='')}"
         mend = _RENAME if why.startswith("id: ") else _MEND

@@ -65,7 +65,7 @@ def window(system: System, start: float, sums: Sums) -> dict[str, Any]:
     """One window, in `WINDOW`'s shape. `start` on Trio's clock."""
     return {
         "startTime": epoch_ms(start),
-        "endTime": epoch_ms(system.fleet.clock.now()),
+        "endTime": epoch_ms(system.clock.now()),
         "count": sums.count,
         "latencySum": round(sums.latency),
         "latencySquaredSum": round(sums.squared),
@@ -88,7 +88,7 @@ def _at(sums: Sums, share: float) -> float:
 
 def per_second(system: System, start: float, sums: Sums) -> float:
     """Finished requests per second since `start` (Trio's clock), or over the last second if that is less."""
-    return sums.count / max(system.fleet.clock.now() - start, 1.0)
+    return sums.count / max(system.clock.now() - start, 1.0)
 
 
 def derived(system: System, start: float, sums: Sums) -> dict[str, float]:
@@ -102,7 +102,7 @@ def derived(system: System, start: float, sums: Sums) -> dict[str, float]:
 
 def lifetime(system: System, pair: Pair | None = None) -> dict[str, Any]:
     """In `LIFETIME`'s shape: of a pair, or of the fleet."""
-    book = system.fleet.tally.book
+    book = system.statistics.totals.book
     line = book.fleet if pair is None else book.pairs.get(pair)
     if line is None:
         return {"totalRequests": 0, "totalErrors": 0, "totalTokens": 0, "since": None}

@@ -17,9 +17,9 @@ from web.admin.requests.queue import BY, BY_MODEL, by_model
 from web.http.units import epoch_ms, is_healthy, milliseconds
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import FleetCell
     from actors.state.lease import Lease
     from actors.state.servers import ServerCell
+    from actors.system import System
 
 topic = RouteGroup("inflight", "Requests that run right now.")
 
@@ -70,7 +70,7 @@ async def in_flight(asked: AdminRequest) -> dict[str, Any]:
         if cell.leases:
             leases = list(islice(cell.leases.values(), left))
             left -= len(leases)
-            shown.append(_server(system.fleet, cell, leases))
+            shown.append(_server(system, cell, leases))
             await trio.lowlevel.checkpoint()  # a server holds up to a thousand; requests go first
     return {"success": True, "total": sum(each["total"] for each in shown), "inFlight": shown}
 
@@ -89,8 +89,8 @@ async def cancel(asked: AdminRequest, request: str) -> dict[str, Any]:
     return {"success": True, "id": request, "cancelled": count}
 
 
-def _server(fleet: FleetCell, cell: ServerCell, leases: list[Lease]) -> dict[str, Any]:
-    requests = [_request(fleet, lease) for lease in leases]
+def _server(system: System, cell: ServerCell, leases: list[Lease]) -> dict[str, Any]:
+    requests = [_request(system, lease) for lease in leases]
     return {
         "serverId": cell.state.id,
         "serverUrl": cell.state.spec.url,
@@ -102,9 +102,9 @@ def _server(fleet: FleetCell, cell: ServerCell, leases: list[Lease]) -> dict[str
     }
 
 
-def _request(fleet: FleetCell, lease: Lease) -> dict[str, Any]:
+def _request(system: System, lease: Lease) -> dict[str, Any]:
     call, stats = lease.call, lease.stats
-    silent = max(0.0, fleet.clock.now() - lease.beat)
+    silent = max(0.0, system.clock.now() - lease.beat)
     return {
         "id": call.request_id,
         "serverId": lease.pair.server,
@@ -114,7 +114,7 @@ def _request(fleet: FleetCell, lease: Lease) -> dict[str, Any]:
         "lastChunkTime": epoch_ms(lease.beat) if lease.chunks else None,
         "chunkCount": lease.chunks,
         "hasReceivedFirstChunk": lease.first_byte is not None,
-        "isStalled": lease.streaming and silent >= _limit(fleet, lease) / 2,
+        "isStalled": lease.streaming and silent >= _limit(system, lease) / 2,
         "silentFor": milliseconds(silent),
         "waitingFor": lease.waiting.value,
         "promptTokens": stats.prompt_tokens if stats is not None else None,
@@ -129,7 +129,7 @@ def _request(fleet: FleetCell, lease: Lease) -> dict[str, Any]:
     }
 
 
-def _limit(fleet: FleetCell, lease: Lease) -> float:
+def _limit(system: System, lease: Lease) -> float:
     """Seconds of silence after which a running answer is ended."""
-    timeouts = fleet.config.timeouts
+    timeouts = system.config.timeouts
     return timeouts.idle if lease.waiting is WaitingFor.BACKEND else timeouts.write

@@ -82,8 +82,8 @@ class NewBan(Section):
     seed=True,
 )
 async def bans(asked: AdminRequest) -> BansAnswer:
-    fleet, kind = asked.system.fleet, _kind(asked)
-    found = [ban for ban in fleet.scheduler.bans.list(fleet.clock.now()) if kind in (None, ban.kind)]
+    system, kind = asked.system, _kind(asked)
+    found = [ban for ban in system.scheduler.bans.list(system.clock.now()) if kind in (None, ban.kind)]
     shown = []
     for number, ban in enumerate(found[: asked.query["limit"]]):
         shown.append(describe(ban))
@@ -105,7 +105,7 @@ async def add(asked: AdminRequest) -> BanAnswer:
         raise BadRequest("model: not a valid model name")
     pair = Pair(asked.system.cell(ServerId(body.server_id)).state.id, model)
     asked.note.about(server=pair.server, model=model)
-    until = math.inf if body.duration_ms is None else asked.system.fleet.clock.now() + body.duration_ms / 1000
+    until = math.inf if body.duration_ms is None else asked.system.clock.now() + body.duration_ms / 1000
     reason = body.reason or "banned by an operator"
     ban = await heard(asked.system.orders.ban(pair, reason, until, asked.by.name))
     return BanAnswer(ban=describe(ban))

@@ -101,7 +101,7 @@ async def maintenance(asked: AdminRequest, server: str) -> dict[str, Any]:
     elif asked.system.cell(ServerId(server)).state.admin is Admin.MAINTENANCE:
         state = await _ordered(asked, server, Order.ACTIVATE, given.reason or "maintenance ended by the operator")
     else:
-        state = admin_of(asked.system.fleet, asked.system.cell(ServerId(server)))
+        state = admin_of(asked.system.config, asked.system.cell(ServerId(server)))
     word = "is in maintenance" if given.enabled else "is not in maintenance"
     message = f"server '{server}' {word}"
     return {
@@ -118,18 +118,18 @@ def _until(asked: AdminRequest, given: Maintenance) -> float:
     if given.until is not None and given.duration_ms is not None:
         raise BadRequest("give either until or durationMs, not both")
     if given.duration_ms is not None:
-        return asked.system.fleet.clock.now() + given.duration_ms / 1000
+        return asked.system.clock.now() + given.duration_ms / 1000
     if given.until is None:
         return math.inf
-    if given.until / 1000 <= asked.system.fleet.clock.wall():
+    if given.until / 1000 <= asked.system.clock.wall():
         raise BadRequest("until: has passed already", details="give milliseconds since 1970, in the future")
-    return asked.system.fleet.clock.moment(given.until / 1000)
+    return asked.system.clock.moment(given.until / 1000)
 
 
 async def _ordered(asked: AdminRequest, server: str, order: Order, why: str, until: float = math.inf) -> dict[str, Any]:
     asked.note.about(server=server)
     before = asked.system.cell(ServerId(server)).state.admin.value
     await asked.system.ordered(ServerId(server), order, why, asked.by.name, until)
-    state = admin_of(asked.system.fleet, asked.system.cell(ServerId(server)))
+    state = admin_of(asked.system.config, asked.system.cell(ServerId(server)))
     asked.note.change(before={"state": before}, after={"state": state["state"], "why": state["why"]})
     return state

@@ -66,18 +66,18 @@ class ServerPatch(Section):
     seed=True,
 )
 async def all_servers(asked: AdminRequest) -> dict[str, Any]:
-    fleet = asked.system.fleet
+    system = asked.system
     shown = []
-    for number, cell in enumerate(list(fleet.servers.values())):
-        shown.append(describe(fleet, cell))
+    for number, cell in enumerate(list(system.servers.values())):
+        shown.append(describe(system.config, cell))
         await take_turns(number)
-    aside = [{"id": server, "why": why} for (_, server), why in fleet.journal.aside.items()]
+    aside = [{"id": server, "why": why} for (_, server), why in system.journal.aside.items()]
     return {"success": True, "count": len(shown), "servers": shown, "setAside": aside}
 
 
 @topic.get("/servers/<server>", "One server.", returns={"success": bool, "server": SERVER})
 async def one_server(asked: AdminRequest, server: str) -> dict[str, Any]:
-    return {"success": True, "server": describe(asked.system.fleet, asked.system.cell(ServerId(server)))}
+    return {"success": True, "server": describe(asked.system.config, asked.system.cell(ServerId(server)))}
 
 
 @topic.post(
@@ -101,7 +101,7 @@ async def add(asked: AdminRequest) -> dict[str, Any]:
     await checked(spec.url, system.config.security.backends)
     cell = system.add_server(spec)
     await system.probe(spec.id, FIRST_PROBE)
-    shown = describe(system.fleet, cell)
+    shown = describe(system.config, cell)
     flat = {"id": spec.id, "url": spec.url, "maxConcurrency": spec.max_concurrency}
     return {"success": True, "server": shown, **flat, **_taken(spec, ignored)}
 
@@ -121,7 +121,7 @@ async def add(asked: AdminRequest) -> dict[str, Any]:
 )
 async def remove(asked: AdminRequest, server: str) -> dict[str, Any]:
     asked.note.about(server=server)
-    aside = ("server", server) in asked.system.fleet.journal.aside
+    aside = ("server", server) in asked.system.journal.aside
     if ServerId(server) not in asked.system.servers and not aside:
         raise ServerNotFound(f"server '{server[:100]}' not found")
     drain = asked.query["drain"] and not asked.query["force"]
@@ -157,7 +157,7 @@ async def change(asked: AdminRequest, server: str) -> dict[str, Any]:
         await system.probe(after.id, FIRST_PROBE)
     changed = [name for name in ServerPatch.model_fields if getattr(after, name) != getattr(before, name)]
     words = [ServerPatch.model_fields[name].alias or name for name in changed]
-    shown = describe(system.fleet, cell)
+    shown = describe(system.config, cell)
     flat = {"id": after.id, "maxConcurrency": after.max_concurrency}
     return {"success": True, **flat, "server": shown, "changed": words, **_taken(after, ignored)}
 

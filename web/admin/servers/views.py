@@ -13,8 +13,8 @@ from web.admin.kit.schemas import EPOCH_MS, ISO, MS, Maybe, OneOf, Optional
 from web.http.units import epoch, is_healthy, iso, milliseconds, status_of
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import FleetCell
     from actors.state.servers import ServerCell
+    from fleet.config import Config
     from fleet.scheduling.server_state import ServerState
 
 REDACTED: Final = "***REDACTED***"
@@ -58,11 +58,11 @@ SERVER: Final = {
 }
 
 
-def describe(fleet: FleetCell, cell: ServerCell) -> dict[str, Any]:
+def describe(config: Config, cell: ServerCell) -> dict[str, Any]:
     """The server, in `SERVER`'s shape; never its key."""
     state, spec = cell.state, cell.state.spec
     names = [name_of(row) or name for name, row in state.models.items()]
-    health, admin = health_of(fleet, state), admin_of(fleet, cell)
+    health, admin = health_of(config, state), admin_of(config, cell)
     decisive = health if state.admin is Admin.ACTIVE else admin
     shown = {
         "id": spec.id,
@@ -92,20 +92,20 @@ def describe(fleet: FleetCell, cell: ServerCell) -> dict[str, Any]:
     return shown if spec.api_key is None else {**shown, "apiKey": REDACTED}
 
 
-def health_of(fleet: FleetCell, state: ServerState) -> dict[str, Any]:
+def health_of(config: Config, state: ServerState) -> dict[str, Any]:
     """What the probes say."""
-    config = fleet.config.health
+    health = config.health
     step = {
         Health.UNKNOWN: "the first probe is under way",
-        Health.HEALTHY: f"probed every {config.interval:g} s",
-        Health.UNHEALTHY: f"probed again within {max(config.max_backoff, config.interval):g} s",
+        Health.HEALTHY: f"probed every {health.interval:g} s",
+        Health.UNHEALTHY: f"probed again within {max(health.max_backoff, health.interval):g} s",
     }[state.health]
     if state.health is Health.HEALTHY and state.failed_rounds:
-        step = f"unhealthy after {config.failures - state.failed_rounds} more failed probes"
+        step = f"unhealthy after {health.failures - state.failed_rounds} more failed probes"
     return {"state": state.health.value, "since": iso(epoch(state.since)), "why": state.why, "next": step}
 
 
-def admin_of(fleet: FleetCell, cell: ServerCell) -> dict[str, Any]:
+def admin_of(config: Config, cell: ServerCell) -> dict[str, Any]:
     """What the operator says."""
     state = cell.state
     until = None if state.until == math.inf else milliseconds(epoch(state.until))
@@ -113,19 +113,19 @@ def admin_of(fleet: FleetCell, cell: ServerCell) -> dict[str, Any]:
         "state": state.admin.value,
         "since": iso(epoch(state.admin_since or state.added)),
         "why": state.admin_why,
-        "next": _next(fleet, cell),
+        "next": _next(config, cell),
         "by": state.by or None,
         "until": until,
     }
 
 
-def _next(fleet: FleetCell, cell: ServerCell) -> str:
+def _next(config: Config, cell: ServerCell) -> str:
     state = cell.state
     match state.admin:
         case Admin.ACTIVE:
             return "takes requests whenever it is healthy"
         case Admin.DRAINING:
-            left = max(0.0, state.admin_since + fleet.config.drain_timeout - trio.current_time())
+            left = max(0.0, state.admin_since + config.drain_timeout - trio.current_time())
             return f"drained when {len(cell.leases)} open requests have ended, at the latest in {left:.0f} s"
         case Admin.DRAINED:
             return "takes no requests until it is undrained"

@@ -104,7 +104,7 @@ def test_a_ring_that_overflows_says_so_once() -> None:
 async def test_the_text_is_told_on_connect_and_when_it_is_another(autojump_clock: object) -> None:
     async with watched("a") as here:
         text = AiStatus("all is well", "ok", "rules", None, 1.7e9 - 5, ("server:a",))
-        here.system.scribe.latest = text
+        here.system.status_writer.latest = text
         watcher = here.watch()
         await trio.sleep(3)
         (told,) = watcher.of("ai_status_update")
@@ -117,7 +117,9 @@ async def test_the_text_is_told_on_connect_and_when_it_is_another(autojump_clock
             "model": None,
             "refs": ["server:a"],
         }
-        here.system.scribe.latest = replace(text, text="all is not well", level="warn", source="model", model="tiny")
+        here.system.status_writer.latest = replace(
+            text, text="all is not well", level="warn", source="model", model="tiny"
+        )
         await trio.sleep(2)
         assert [each["text"] for each in watcher.of("ai_status_update")] == ["all is well", "all is not well"]
         late = here.watch("10.0.0.2")
@@ -150,7 +152,7 @@ async def test_rare_figures_do_not_hold_up_the_news(autojump_clock: object) -> N
         watcher = here.watch()
         await trio.sleep(3)
         job = here.system.jobs.start(JobKind.WARM, ServerId("a"), "m")
-        here.system.scribe.latest = AiStatus("all is well", "ok", "rules", None, 1.7e9)
+        here.system.status_writer.latest = AiStatus("all is well", "ok", "rules", None, 1.7e9)
         await job.wait(20)
         await trio.sleep(2)
         assert watcher.of("job_update")[-1]["state"] == "done"

@@ -43,16 +43,16 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
 
 async def test_nothing_happens_while_nobody_watches(autojump_clock: object, counting: Counting) -> None:
     async with watched("a") as here:
-        listeners = list(here.system.fleet.recorder.listeners)
+        listeners = list(here.system.statistics.request_log.listeners)
         await trio.sleep(1000)
         assert counting.looks == 0
         watcher = here.watch()
         await trio.sleep(2.5)
-        assert len(here.system.fleet.recorder.listeners) == len(listeners) + 1
+        assert len(here.system.statistics.request_log.listeners) == len(listeners) + 1
         watcher.viewer.leave()
         await trio.sleep(1000)
         assert counting.looks == 3
-        assert here.system.fleet.recorder.listeners == listeners
+        assert here.system.statistics.request_log.listeners == listeners
 
 
 async def test_a_snapshot_at_once_and_then_a_delta_per_interval(autojump_clock: object) -> None:
@@ -348,7 +348,7 @@ async def test_a_server_that_is_down_says_why_since_when_and_when_it_is_looked_a
         await trio.sleep(1.5)
         assert watcher.replica.state is not None
         shown = watcher.replica.state.servers["b"]
-        wall = here.system.fleet.clock.wall()
+        wall = here.system.clock.wall()
         assert shown["state"] == "crit"
         assert shown["why"]
         assert wall - 3 < shown["since"] <= wall

@@ -220,12 +220,12 @@ async def test_who_forces_is_named_by_his_key_here_and_in_the_audit_log(monkeypa
     monkeypatch.setattr(web.asgi.audited_route, "KEPT_WITHIN", 0.0)  # there is no store to wait for
     keys = [{"name": "ada", "role": "operator", "key": "a-very-long-key-of-adas"}]
     async with served("a", models=MODELS, security={"keys": keys}) as fleet:
-        fleet.system.fleet.journal.attached = True
+        fleet.system.journal.attached = True
         bearer = {"authorization": "Bearer a-very-long-key-of-adas"}
         said = await ask(fleet, "POST", path_of("tiny", "open"), headers=bearer)
         assert (said["circuitBreaker"]["forcedBy"], said["circuitBreaker"]["why"]) == ("ada", "forced by ada")
         await ask(fleet, "POST", "/circuit-breakers/a/reset", headers=bearer)
-        first, second = fleet.system.fleet.journal.lines
+        first, second = fleet.system.journal.lines
         assert (first["who"], first["action"], first["outcome"]) == ("ada", "force breaker open", "done")
         assert first["targets"] == {"server": "a", "model": "tiny:latest"}
         assert first["before"] == {"state": "closed", "forcedBy": None}

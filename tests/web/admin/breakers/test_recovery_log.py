@@ -38,14 +38,14 @@ def near(shown: int | None, moment: float, within: float = 5.0) -> bool:
 
 
 def page_of(fleet: Served, server: ServerId = A) -> ServerLog:
-    return fleet.system.fleet.recoveries.page(server)
+    return fleet.system.recovery_log.page(server)
 
 
 class Story:
     """Something to tell the book, in seconds before now."""
 
     def __init__(self, fleet: Served) -> None:
-        self.book: RecoveryLog = fleet.system.fleet.recoveries
+        self.book: RecoveryLog = fleet.system.recovery_log
         self.now = trio.current_time()
         self.wall = time.time()
 
@@ -98,7 +98,7 @@ async def test_servers_that_nothing_happened_to_show_zeros_everywhere() -> None:
         tests = await ask(fleet, "GET", "/metrics/recovery-tests")
         assert not any(tests["aggregate"].values())
         assert tests["recoveryProbabilities"] == {}
-        assert len(fleet.system.fleet.recoveries) == 0
+        assert len(fleet.system.recovery_log) == 0
 
 
 @pytest.mark.parametrize(("method", "path"), OF_ONE)
@@ -255,7 +255,7 @@ async def test_a_breaker_that_is_open_now_is_an_impact() -> None:
 
 async def test_recovery_tests_are_summed_up_over_the_servers() -> None:
     async with served("a", "b") as fleet:
-        book, now = fleet.system.fleet.recoveries, trio.current_time()
+        book, now = fleet.system.recovery_log, trio.current_time()
         book.tested(DEEP, now, 0.1)
         book.tested(DEEP, now, 0.2, failure=Failure("bad_answer", "answered 500"))
         book.tested(Pair(B, DEEP.model), now, 3.0, failure=Failure("first_byte_timeout"))

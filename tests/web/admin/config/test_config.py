@@ -210,7 +210,7 @@ async def test_a_dry_run_tells_everything_and_changes_nothing(tmp_path: Path) ->
 )
 async def test_what_would_harm_the_fleet_is_refused(body: dict[str, Any], path: str) -> None:
     async with served("a") as here:
-        text = json.dumps(body).replace("OWN", here.system.roster.own_urls[0])
+        text = json.dumps(body).replace("OWN", here.system.membership.own_urls[0])
         assert list(of_paths(await post(here, status=400, **json.loads(text)))) == [path]
         assert list(here.system.servers) == ["a"]
 
@@ -303,7 +303,7 @@ async def test_servers_of_the_api_are_saved_and_are_then_the_files(tmp_path: Pat
         assert (await get(here))["unsaved"] == ["servers.z"]
         await post(here, "/save")
         assert (await get(here))["unsaved"] == []
-        assert set(here.system.roster.base) == {"a", "z"}
+        assert set(here.system.membership.base) == {"a", "z"}
         answer = await post(here, "/reload")
         assert answer["changed"] == []
 
@@ -500,13 +500,13 @@ async def test_the_audit_log_says_what_was_changed_and_no_secret(
 ) -> None:
     caplog.set_level(logging.INFO, "fleet.admin")
     async with configured(tmp_path, "a") as here:
-        here.system.fleet.journal.attached = True
+        here.system.journal.attached = True
         await patch(here, "security", apiKeys=["s3cret-key-1"], requireApiKey=False)
         await ask(here, "PATCH", "/config/queue?dry_run=true", {"maxSize": 3})
-        first, second = list(here.system.fleet.journal.lines)
+        first, second = list(here.system.journal.lines)
         assert first["before"]["security.api_keys"] == []
         assert "security.require_api_key" in first["after"]
         assert "s3cret" not in json.dumps([first, second])
         assert "before" not in second
-        here.system.fleet.journal.attached = False
+        here.system.journal.attached = False
     assert "s3cret" not in caplog.text

@@ -84,7 +84,7 @@ class Here:
 
     def tell(self) -> None:
         """Two probes of server a have failed, 60 and 30 seconds ago; another came through since."""
-        book, now = self.fleet.system.fleet.recoveries, trio.current_time()
+        book, now = self.fleet.system.recovery_log, trio.current_time()
         pair = Pair(ServerId("a"), ModelName(""))
         for ago, failure in ((60.0, Failure("connection_refused", "nobody listens")), (30.0, None)):
             book.attempt(pair, Source.HEALTH_CHECK, now - ago - 1.0, failure=Failure("timeout", "late"))

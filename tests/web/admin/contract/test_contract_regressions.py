@@ -57,8 +57,8 @@ async def test_a_misspelt_yes_or_no_does_not_cut_requests_off(tmp_path: Path) ->
 
 async def test_what_is_no_model_name_lifts_no_ban_of_requests_without_a_model(tmp_path: Path) -> None:
     async with running(tmp_path) as here:
-        fleet = here.fleet.system.fleet
-        fleet.scheduler.mailbox.cast(BanPair(Pair(ServerId("a"), ModelName("")), "lies", trio.current_time() + 60.0))
+        system = here.fleet.system
+        system.scheduler.mailbox.cast(BanPair(Pair(ServerId("a"), ModelName("")), "lies", trio.current_time() + 60.0))
         for path in ("/bans/model/no%20name", "/bans/model/me%252Fdeep"):
             assert (await here.ask("DELETE", path))["removed"] == 0
         assert (await here.ask("DELETE", "/bans/a/no%20name"))["removed"] == 0

@@ -16,7 +16,7 @@ A = ServerId("a")
 
 def tell(fleet: Served) -> None:
     """Server a failed twice and recovered; two tests of one of its models, and one of another, have ended."""
-    book, now = fleet.system.fleet.recoveries, trio.current_time()
+    book, now = fleet.system.recovery_log, trio.current_time()
     whole, deep, llama = (Pair(A, ModelName(model)) for model in ("", "ns/deep:7b", "llama3:8b"))
     book.attempt(whole, Source.HEALTH_CHECK, now - 7200.0, failure=Failure("timeout", "late"))
     book.attempt(whole, Source.HEALTH_CHECK, now - 60.0, failure=Failure("connection_refused", "nobody listens"))

@@ -163,11 +163,11 @@ async def test_the_status_says_of_every_server_how_the_model_stands_there() -> N
 
 async def test_last_used_is_when_the_last_request_ended() -> None:
     async with served("a", models=MODELS) as fleet:
-        before = fleet.system.fleet.clock.wall()
+        before = fleet.system.clock.wall()
         await generate(fleet)
         (server,) = (await ask(fleet, "GET", "/models/llama3:8b/status"))["servers"]
         used = datetime.fromisoformat(server["lastUsed"].replace("Z", "+00:00")).timestamp()
-        assert before - 0.001 <= used <= fleet.system.fleet.clock.wall()
+        assert before - 0.001 <= used <= fleet.system.clock.wall()
         on_map = (await ask(fleet, "GET", "/models/status"))["models"]["llama3:8b"]["servers"]["a"]
         assert on_map["lastUsed"] == pytest.approx(used * 1000, abs=1)
 
@@ -268,7 +268,7 @@ async def test_idle_models_are_those_in_memory_that_nobody_used_for_a_while() ->
         await running_for(fleet, 7200.0)
         await generate(fleet)
         assert (await ask(fleet, "GET", "/models/idle"))["count"] == 0
-        for line in fleet.system.fleet.tally.book.pairs.values():
+        for line in fleet.system.statistics.totals.book.pairs.values():
             line.total.last_used = (line.total.last_used or 0.0) - 1801.0
         (server,) = (name for name, cell in fleet.system.servers.items() if cell.state.resident)
         (shown,) = (await ask(fleet, "GET", "/models/idle"))["models"]
@@ -349,7 +349,7 @@ async def test_a_model_in_too_little_memory_for_its_load_is_recommended_for_more
         resident = [name for name, cell in fleet.system.servers.items() if cell.state.resident]
         before = (await ask(fleet, "GET", "/models/recommendations"))["recommendations"]
         for _ in range(50):
-            fleet.system.fleet.demand.note_seconds(canonical("llama3:8b"), 500.0)
+            fleet.system.statistics.demand.note_seconds(canonical("llama3:8b"), 500.0)
         (shown,) = (await ask(fleet, "GET", "/models/recommendations"))["recommendations"]
         assert before == []
         assert shown["residentOn"] == resident

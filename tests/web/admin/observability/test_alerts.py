@@ -95,7 +95,7 @@ async def test_alerts_are_chosen_by_state_number_and_limit() -> None:
 
 async def test_an_alert_is_acknowledged_by_name_and_that_is_audited() -> None:
     async with impatient("a", "b", security=KEYS) as here:
-        here.system.fleet.servers[ServerId("b")].state.why = "gone"
+        here.system.servers[ServerId("b")].state.why = "gone"
         await here.sims["b"].kill()
         await here.system.probe(ServerId("b"), 5.0)
         with trio.fail_after(60):
@@ -105,7 +105,7 @@ async def test_an_alert_is_acknowledged_by_name_and_that_is_audited() -> None:
         name = here.system.monitor.alerts.firing[0].id
         acked = await ask(here, "POST", f"/alerts/{name}/ack", headers=key("operator"))
         assert acked["alert"]["ack"]["by"] == "operator"
-        assert here.system.fleet.journal.recent[-1]["action"] == "acknowledge alert"
+        assert here.system.journal.recent[-1]["action"] == "acknowledge alert"
         assert (await ask(here, "DELETE", f"/alerts/{name}/ack", headers=key("operator")))["alert"]["ack"] is None
         await ask(here, "POST", "/alerts/a-0/ack", status=404, headers=key("operator"))
         await ask(here, "DELETE", "/alerts/a-0/ack", status=404, headers=key("operator"))

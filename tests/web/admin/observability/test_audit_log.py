@@ -60,7 +60,7 @@ def _with_a_route(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def lines(system: FakeSystem) -> list[dict[str, Any]]:
-    return list(system.fleet.journal.recent)
+    return list(system.journal.recent)
 
 
 async def test_a_change_is_written_down_with_everything_that_matters() -> None:
@@ -187,7 +187,7 @@ class SlowJournal(Journal):
 
 async def test_a_change_is_answered_only_when_it_is_kept() -> None:
     system = FakeSystem()
-    journal = system.fleet.journal = SlowJournal()
+    journal = system.journal = SlowJournal()
     statuses: list[int] = []
 
     async def ask(server: Any) -> None:
@@ -209,7 +209,7 @@ async def test_a_change_is_answered_only_when_it_is_kept() -> None:
 
 async def test_a_change_that_could_not_be_kept_is_answered_and_says_so() -> None:
     system = FakeSystem()
-    journal = system.fleet.journal = SlowJournal(kept=False)
+    journal = system.journal = SlowJournal(kept=False)
     journal.done.set()
     async with fleet(system) as server:
         answer = await (await server.connect()).ask("DELETE", f"{ADMIN}/servers/a")
@@ -218,7 +218,7 @@ async def test_a_change_that_could_not_be_kept_is_answered_and_says_so() -> None
 
 async def test_a_client_that_leaves_meanwhile_does_not_write_a_second_line() -> None:
     system = FakeSystem()
-    journal = system.fleet.journal = SlowJournal()
+    journal = system.journal = SlowJournal()
     async with fleet(system) as server:
         wire = await server.connect()
         await wire.send(f"DELETE {ADMIN}/servers/a HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
@@ -231,7 +231,7 @@ async def test_a_client_that_leaves_meanwhile_does_not_write_a_second_line() -> 
 
 async def test_a_stream_of_records_does_not_wait_for_the_disk() -> None:
     system = FakeSystem()
-    system.fleet.journal = SlowJournal()
+    system.journal = SlowJournal()
     async with fleet(system) as server:
         with trio.fail_after(20):
             answer = await (await server.connect()).ask("POST", "/api/push", b'{"model":"m"}')
@@ -268,7 +268,7 @@ async def test_the_log_is_read_page_by_page_newest_first() -> None:
 
 async def test_a_line_of_another_version_is_shown_as_far_as_it_goes() -> None:
     system = FakeSystem()
-    system.fleet.journal.note({"at": 1_700_000_000.0, "action": "reload"})
+    system.journal.note({"at": 1_700_000_000.0, "action": "reload"})
     async with fleet(system) as server:
         status, body = await read(server)
     assert status == 200

@@ -86,7 +86,7 @@ async def test_a_sound_fleet_is_healthy_and_has_no_reasons() -> None:
 
 async def test_requests_per_second_are_those_of_the_last_minute() -> None:
     async with served("a") as here:
-        book, now = here.system.fleet.tally.book, trio.current_time()
+        book, now = here.system.statistics.totals.book, trio.current_time()
         book.began = now - 1_000.0
         record = RequestRecord(
             "r", "/api/chat", "m:latest", "", "a", "completed", 200, 1, 0.0, None, 1.0, 1, 0, 0, False
@@ -169,7 +169,7 @@ async def test_a_full_queue_is_a_reason() -> None:
 
 async def test_a_store_that_cannot_write_is_a_reason() -> None:
     async with served("a") as here:
-        standing = here.system.fleet.journal.standing
+        standing = here.system.journal.standing
         standing.state, standing.why, standing.since = "degraded", "disk full", time.time() - 60
         found = await ask(here, "GET", "/health")
     assert (found["status"], codes(found)) == ("degraded", ["store_degraded"])
@@ -179,7 +179,7 @@ async def test_a_store_that_cannot_write_is_a_reason() -> None:
 
 async def test_dropped_records_are_a_reason_for_ten_minutes() -> None:
     async with served("a") as here:
-        recorder = here.system.fleet.recorder
+        recorder = here.system.statistics.request_log
         recorder.dropped, recorder.dropped_at = 7, trio.current_time() - 100
         found = await ask(here, "GET", "/health")
         recorder.dropped_at = trio.current_time() - 601
@@ -192,7 +192,7 @@ async def test_dropped_records_are_a_reason_for_ten_minutes() -> None:
 
 async def test_a_recorder_that_is_behind_says_when_it_dropped_something() -> None:
     async with served("a") as here:
-        recorder = here.system.fleet.recorder
+        recorder = here.system.statistics.request_log
         record = RequestRecord(
             "r", "/api/chat", "m:latest", "", "a", "completed", 200, 1, 0.0, None, 1.0, 1, 0, 0, False
         )

@@ -132,7 +132,7 @@ async def test_a_request_is_found_by_its_id_and_its_prompt_is_nowhere(fleet: Ser
         body = {"model": "tiny", "messages": [{"role": "user", "content": "about submarines"}], "stream": False}
         answer = await client.post("/api/chat", json=body, headers={"X-Request-Id": "find-me"})
         assert answer.status_code == 200
-    fleet.system.fleet.recorder.flush()
+    fleet.system.statistics.request_log.flush()
     found = await ask(fleet, "GET", "/logs?requestId=find-me")
     (shown,) = found["logs"]
     assert (shown["logger"], shown["message"]) == ("fleet.request", "/api/chat completed")

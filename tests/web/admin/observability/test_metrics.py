@@ -44,7 +44,7 @@ def past(
     tokens: tuple[int, int] = (0, 0),
 ) -> None:
     """A request that ended `ago` seconds before now; the process is a week older for it."""
-    book, now = here.system.fleet.tally.book, trio.current_time()
+    book, now = here.system.statistics.totals.book, trio.current_time()
     book.began = min(book.began, now - 700_000.0)
     record = RequestRecord(
         "r", "/api/chat", model, "", server, outcome, 200, 1, queued, None, seconds, 1, *tokens, False
@@ -300,9 +300,9 @@ async def test_what_the_recorder_has_not_come_to_yet_is_counted_too(path: str, m
     async with served("a", profile=QUICK) as here:
         for _ in range(2):
             await talk(here)
-        assert here.system.fleet.recorder.seen < 2
+        assert here.system.statistics.request_log.seen < 2
         await ask(here, "GET", path)
-        assert here.system.fleet.tally.book.fleet.total.requests == 2
+        assert here.system.statistics.totals.book.fleet.total.requests == 2
 
 
 async def test_stats_sum_up_the_fleet() -> None:
@@ -343,7 +343,7 @@ async def test_stats_sum_up_the_fleet() -> None:
 async def test_the_pair_is_known_under_the_name_that_engineers_use() -> None:
     async with served("a", profile=QUICK) as here:
         await talk(here)
-        here.system.fleet.recorder.flush()
-        tally = here.system.fleet.tally
+        here.system.statistics.request_log.flush()
+        tally = here.system.statistics.totals
         assert tally.requests(ModelName("tiny:latest"), 60.0) == 1
         assert tally.last_used(Pair(ServerId("a"), ModelName("tiny:latest"))) == pytest.approx(time.time(), abs=60.0)

@@ -166,8 +166,8 @@ async def test_a_model_waits_as_long_as_its_clients_do() -> None:
             for _ in range(3):
                 nursery.start_soon(port.talk, "llama3:8b", 30)
         seen = await port.ask("/api/metrics/summary")
-        pairs = port.fleet.system.fleet.tally.book.pairs
-        _, sums = port.fleet.system.fleet.tally.window(300.0, next(iter(pairs)))
+        pairs = port.fleet.system.statistics.totals.book.pairs
+        _, sums = port.fleet.system.statistics.totals.window(300.0, next(iter(pairs)))
     assert (len(pairs), sums.count) == (1, 4)
     assert seen["models"]["llama3:8b"]["avg_latency"] == pytest.approx(seen["summary"]["avg_latency"], abs=0.001)
     assert seen["models"]["llama3:8b"]["avg_latency"] > 1.2 * sums.average / 1000
@@ -291,7 +291,7 @@ async def test_a_paused_queue_and_lost_records_are_told_where_they_belong() -> N
             await trio.sleep(0.01)
         services = (await port.ask("/health"))["services"]
         assert (services["proxy"]["status"], services["metrics"]["status"]) == ("degraded", "healthy")
-        system.fleet.recorder.dropped, system.fleet.recorder.dropped_at = 7, trio.current_time()
+        system.statistics.request_log.dropped, system.statistics.request_log.dropped_at = 7, trio.current_time()
         services = (await port.ask("/health"))["services"]
         assert services["metrics"]["status"] == "degraded"
 

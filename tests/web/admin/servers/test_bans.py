@@ -30,7 +30,7 @@ async def ban(fleet: Served, server: str = "a", model: str = "tiny", **more: obj
 def cool(fleet: Served, server: str, model: str, seconds: float = 60.0) -> None:
     pair = Pair(ServerId(server), ModelName(model))
     ban = BanPair(pair, "answers slowly", trio.current_time() + seconds, cooldown=True)
-    fleet.system.fleet.scheduler.mailbox.cast(ban)
+    fleet.system.scheduler.mailbox.cast(ban)
 
 
 async def listed(fleet: Served, query: str = "") -> list[tuple[str, str, str]]:
@@ -178,7 +178,7 @@ async def test_a_model_that_nobody_lists_can_be_banned(fleet: Served) -> None:
 
 
 async def test_when_there_is_no_room_the_answer_is_409_and_says_what_to_do(fleet: Served) -> None:
-    fleet.system.fleet.scheduler.bans.limit = 1
+    fleet.system.scheduler.bans.limit = 1
     await ban(fleet)
     answer = await ask(fleet, "POST", "/bans", {"serverId": "b", "model": "tiny"}, status=409)
     assert answer["error"] == "no room for another ban"
@@ -198,5 +198,5 @@ async def test_a_lift_of_an_unknown_type_lifts_nothing(fleet: Served) -> None:
 
 async def test_what_was_kept_of_a_server_that_is_not_there_can_be_lifted(fleet: Served) -> None:
     gone = Pair(ServerId("ghost"), ModelName("tiny:latest"))
-    fleet.system.fleet.scheduler.bans.add(gone, "from before", trio.current_time())
+    fleet.system.scheduler.bans.add(gone, "from before", trio.current_time())
     assert (await ask(fleet, "DELETE", "/bans/server/ghost"))["removed"] == 1

@@ -91,7 +91,7 @@ async def test_a_second_server_with_an_equivalent_url_is_refused_and_the_first_o
 async def test_the_fleet_itself_is_no_server() -> None:
     async with served("a") as fleet:
         found = await ask(
-            fleet, "POST", "/servers/add", {"id": "x", "url": fleet.system.roster.own_urls[0]}, status=409
+            fleet, "POST", "/servers/add", {"id": "x", "url": fleet.system.membership.own_urls[0]}, status=409
         )
         assert "own address" in found["error"]
 
