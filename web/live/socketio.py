@@ -2,6 +2,12 @@
 
 `<kind>[<attachments>-][<namespace>,][<id>][<JSON>]`. What is written here begins with Engine.IO's `4`, so that it is
 ready to be sent.
+
+python-socketio has codecs without IO, too, and the tests hold ours against them. They are for clients that mean well:
+a payload of nested lists ends in a RecursionError, attachments are believed up to ten digits, `٣` is a digit, NaN is a
+number and an event may be no list, so all the checks here would have to stay behind them. And they serialise a payload
+for each packet: 1,060 us for an update of 200 servers that `event` wraps in one, since the feed has serialised it once
+for everybody.
 """
 
 from __future__ import annotations

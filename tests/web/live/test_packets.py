@@ -59,6 +59,26 @@ def test_python_socketio_reads_the_same(text: str) -> None:
     assert (theirs.data, theirs.attachment_count) == (ours.data, ours.attachments)
 
 
+numbers = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+values = st.recursive(
+    st.none() | st.booleans() | numbers | st.text(max_size=9), lambda inner: st.lists(inner, max_size=3)
+)
+
+
+@given(st.text(max_size=9), st.lists(values, max_size=3), st.none() | st.integers(0, 10**15 - 1), st.booleans())
+def test_what_python_socketio_writes_is_read(name: str, said: list[Any], number: int | None, main: bool) -> None:
+    namespace = None if main else "/other"
+    text = socketio.packet.Packet(socketio.packet.EVENT, [name, *said], namespace, number).encode()
+    assert sio.decoded(text) == sio.SocketPacket("2", namespace or "/", number, [name, *said])
+
+
+@given(st.text(max_size=9), st.lists(st.binary(max_size=9), min_size=1, max_size=sio.MOST_ATTACHMENTS))
+def test_events_with_attachments_are_read(name: str, attached: list[bytes]) -> None:
+    text, *rest = socketio.packet.Packet(socketio.packet.EVENT, [name, *attached]).encode()
+    read = sio.decoded(text)
+    assert (read.kind, read.attachments, read.data[0]) == (sio.BINARY_EVENT, len(rest), name)
+
+
 def theirs(packet: bytes) -> Any:
     """What python-socketio makes of a packet of ours."""
     outer = engineio.packet.Packet(encoded_packet=packet.decode())
