@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, assert_never
 
@@ -12,7 +12,7 @@ import trio
 
 from actors.breakers.messages import Alive, BreakerMail, Force, Rearm, RecordOutcome, Reset, TryEnded, TryNow
 from actors.kit.mailbox import ActorGone, Mailbox, Promise
-from actors.kit.supervisor import RestartBudget, RestartPolicy
+from actors.kit.supervisor import RestartPolicy
 from actors.upstream.transport_errors import kind_of
 from fleet.breakers.outcomes import Signal
 from fleet.breakers.persistence import restore, snapshot
@@ -42,36 +42,26 @@ class RecoveryTester(Protocol):
 
 @dataclass(slots=True)
 class BreakerCell:
-    """What must outlive a crash of the actor: machine, gate, mail, and the memory of earlier crashes.
+    """What must outlive a crash of the actor: machine, gate, mail, and when the last one was.
 
-    Writer: the actor; the registry makes and ends it, and while the actor rests lets it absorb successes. `saved` is
-    taken before each message, so that a crash loses none but the message in hand. `scope` ends the task, restarts and
-    all.
+    Writer: the actor; the registry makes and ends it, and while the actor rests lets it absorb successes. `scope` ends
+    the task, restarts and all.
     """
 
     breaker: Breaker
     mailbox: Mailbox[BreakerMail]
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    saved: dict[str, Any] | None = None
-    crashes: RestartBudget = field(default_factory=lambda: RestartBudget(POLICY))
-    torn: bool = False
+    crashed_at: float = -math.inf
     testing: bool = False
     test_at: float = 0.0
     asked: list[Promise[bool | None]] = field(default_factory=list)
 
-    def revive(self, now: float) -> None:
-        """Make the machine whole after a crash; the gate keeps its verdict meanwhile."""
-        if not self.torn:
-            return
-        old = self.breaker
-        if len(self.crashes.crashes) <= 1 and self.saved is not None:
-            self.breaker = restore(old.pair, old.settings, old.dice, old.gate, self.saved)
-        else:
-            self.breaker = Breaker.fresh(old.pair, old.settings, old.dice, old.gate, now, old.forced_by)
-        self.torn = False
+    def mend(self, message: BreakerMail | None, saved: Mapping[str, Any], permits: int, now: float) -> None:
+        """A crash loses the message in hand and nothing else: the machine is again what was `saved` before.
 
-    def salvage(self, message: BreakerMail | None, permits: int) -> None:
-        """A crash loses the message in hand, but not the permit of the trial whose end it told (of `permits`)."""
+        Not if it has crashed lately already, since what was saved may be the reason: then a fresh one keeps the verdict
+        of the gate. The permit of a trial whose end the message told is given back, unless one (of `permits`) was.
+        """
         if isinstance(message, TryEnded):
             self.testing = False
             self.answer_tests(None)
@@ -80,6 +70,12 @@ class BreakerCell:
         given_back = isinstance(message, RecordOutcome) and not message.gives_back
         if ended and not given_back and gate.permits == permits:
             gate.give_back()
+        old, again = self.breaker, now - self.crashed_at < POLICY.within
+        self.crashed_at = now
+        if again:
+            self.breaker = Breaker.fresh(old.pair, old.settings, old.dice, gate, now, old.forced_by)
+        else:
+            self.breaker = restore(old.pair, old.settings, old.dice, gate, saved)
 
     def end(self) -> None:
         """No reader will come back: stop the task, tell everybody who waits."""
@@ -137,18 +133,10 @@ class BreakerActor:
         self._retire = retire
 
     async def run(self) -> None:
-        """One incarnation; returns when the breaker has retired."""
-        try:
-            if self._cell.torn:
-                self._cell.revive(trio.current_time())
-                self._on_change(self._cell.breaker.pair)  # what changed half-way was perhaps not told
-            self._room.moved(self._cell.breaker.pair)
-            async with trio.open_nursery() as self._tests:
-                await self._read()
-        except Exception:
-            self._cell.torn = True
-            self._cell.crashes.spend(trio.current_time())
-            raise
+        """One incarnation; returns when the breaker has retired. A crash leaves a whole machine behind."""
+        self._room.moved(self._cell.breaker.pair)
+        async with trio.open_nursery() as self._tests:
+            await self._read()
 
     async def _read(self) -> None:
         cell = self._cell
@@ -157,14 +145,15 @@ class BreakerActor:
             # A deadline that has passed already wins over waiting mail, so a busy mailbox holds up no timer.
             with trio.move_on_at(self._wake_at()):
                 message = await cell.mailbox.receive()
-            cell.saved = snapshot(cell.breaker)
-            permits = cell.breaker.gate.permits
+            saved, permits, now = snapshot(cell.breaker), cell.breaker.gate.permits, trio.current_time()
             try:
-                self._handle(message, trio.current_time())
+                self._handle(message, now)
+                quiet = cell.breaker.quiet(now)
             except Exception:
-                cell.salvage(message, permits)
+                cell.mend(message, saved, permits, now)
+                self._on_change(cell.breaker.pair)  # what changed half-way was perhaps not told
                 raise
-            if cell.breaker.quiet(trio.current_time()) and not cell.mailbox.depth:
+            if quiet and not cell.mailbox.depth:
                 # Nothing was awaited since the decision, so no message can slip in.
                 self._retire(cell)
                 return

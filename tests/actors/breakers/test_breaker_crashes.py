@@ -81,6 +81,16 @@ async def test_breaker_actor_crashes(
 
 
 @pytest.mark.usefixtures("poison")
+async def test_nobody_sees_what_a_crash_left_half_done(autojump_clock: MockClock, bench: Bench) -> None:
+    await bench.fail()
+    bench.registry.record(A, FAIL, "poison")
+    await wait_all_tasks_blocked()  # it has crashed, and is not started again yet
+    view = bench.registry.get(A)
+    assert view is not None
+    assert view.total_request_count == 3
+
+
+@pytest.mark.usefixtures("poison")
 async def test_a_crash_once_in_a_while_is_forgiven(autojump_clock: MockClock, bench: Bench) -> None:
     bench.registry.force(A, BreakerState.OPEN, "ada")
     for _ in range(10):
