@@ -18,7 +18,7 @@ from fleet.scheduling.decisions import Decision, Grant, SchedulerLimits, Schedul
 from fleet.scheduling.rates import ServiceRate
 from fleet.scheduling.server_index import ServerIndex
 from fleet.scheduling.server_state import Health, ServerState
-from fleet.scheduling.wait_queue import Entry, Queue, Ticket, TicketHeap
+from fleet.scheduling.wait_queue import Entry, Queue, Ticket, TicketLine
 
 _TIE: Final = 1e-9
 """Scores closer than this are equal."""
@@ -263,7 +263,7 @@ class Scheduler:
         if not self.index.servers or self._unservable(ticket.model, ticket.excluded, now):
             raise self._no_server(ticket, now)
 
-    def _hopeless(self, line: TicketHeap, now: float) -> bool:
+    def _hopeless(self, line: TicketLine, now: float) -> bool:
         if line.terms.pinned is not None:
             server = self.index.servers.get(line.terms.pinned)
             return server is None or (not server.usable and now - server.since >= self.rules.grace)

@@ -4,20 +4,17 @@ Ageing is linear: every `ageing` seconds of waiting are worth one level of prior
 for ever, so a ticket's rank is one number, fixed when it enters: `enqueued - priority * ageing`, the smallest first.
 
 A line holds the tickets that every server would treat alike: same model, same servers ruled out (those already tried
-in failover). Tickets pinned to one server stand in that server's own line. Withdrawn tickets stay as tombstones until
-they reach the head or make up more than half of a line.
+in failover). Tickets pinned to one server stand in that server's own line.
 """
 
 from __future__ import annotations
 
-import heapq
+from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from fleet.common.ids import ModelName, RequestId, ServerId
-
-_COMPACT_ABOVE = 32
 
 
 @dataclass(slots=True, eq=False)
@@ -56,48 +53,39 @@ class TicketTerms(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class TicketHeap:
-    """One heap of tickets with equal terms. Who is not in `members` any more is a tombstone; none is at the head.
+class TicketLine:
+    """The tickets with equal terms, sorted: anybody's place in it, and who stands at a place, are known at once.
 
-    A line with nobody in it does not exist: `head` is there whenever the line is.
+    A sorted list and not a heap, because a policy that plans asks who stands at a given place. Entering and leaving
+    move pointers behind the place (a microsecond in a line of 5,000). A line with nobody in it does not exist.
     """
 
     terms: TicketTerms
-    heap: list[Entry] = field(default_factory=list)
-    members: set[int] = field(default_factory=set)
+    entries: list[Entry] = field(default_factory=list)
 
     def head(self) -> Entry:
         """The next ticket with its rank."""
-        return self.heap[0]
+        return self.entries[0]
 
     def tickets(self) -> list[Ticket]:
-        """All members, in order."""
-        return [entry[2] for entry in sorted(self.heap) if entry[1] in self.members]
-
-    def tidy(self) -> None:
-        """Drop the tombstones at the head, and all of them once they are more than half."""
-        heap, members = self.heap, self.members
-        while heap[0][1] not in members:
-            heapq.heappop(heap)
-        if len(heap) > _COMPACT_ABOVE and len(members) * 2 < len(heap):
-            self.heap = [entry for entry in heap if entry[1] in members]
-            heapq.heapify(self.heap)
+        """All of them, in order."""
+        return [entry[2] for entry in self.entries]
 
 
-_NO_LINES: Mapping[TicketTerms, TicketHeap] = {}
+_NO_LINES: Mapping[TicketTerms, TicketLine] = {}
 
 
 class Queue:
-    """All lines. Every operation is O(log n) in the tickets of one line.
+    """All lines. Every operation is O(log n) in the tickets of one line, but for pointers that move.
 
     The queue alone knows who waits in it: a ticket that an earlier queue held means nothing here.
     """
 
     def __init__(self, ageing: float) -> None:
         self.ageing = ageing
-        self._by_model: dict[ModelName, dict[TicketTerms, TicketHeap]] = {}
-        self._pinned: dict[ServerId, TicketHeap] = {}
-        self._where: dict[int, TicketHeap] = {}
+        self._by_model: dict[ModelName, dict[TicketTerms, TicketLine]] = {}
+        self._pinned: dict[ServerId, TicketLine] = {}
+        self._where: dict[int, TicketLine] = {}
 
     def __len__(self) -> int:
         return len(self._where)
@@ -112,20 +100,17 @@ class Queue:
         """Let a ticket wait. A ticket that waits already stays where it is."""
         if ticket.number in self._where:
             return
-        number = ticket.number
-        line = self._where[number] = self._line(ticket.terms)
-        line.members.add(number)
-        heapq.heappush(line.heap, (self.rank(ticket), number, ticket))
+        line = self._where[ticket.number] = self._line(ticket.terms)
+        insort(line.entries, (self.rank(ticket), ticket.number, ticket))
 
     def remove(self, ticket: Ticket) -> bool:
         """Take a ticket out, whether granted, refused or withdrawn; False if it does not wait here."""
         line = self._where.pop(ticket.number, None)
         if line is None:
             return False
-        line.members.discard(ticket.number)
-        if line.members:
-            line.tidy()
-        else:
+        entries = line.entries
+        del entries[bisect_left(entries, (self.rank(ticket), ticket.number))]  # type: ignore[type-var]
+        if not entries:
             self._drop(line.terms)
         return True
 
@@ -146,7 +131,7 @@ class Queue:
         """
         best = than
         for line in self._by_model.get(model, _NO_LINES).values():
-            head = line.heap[0]
+            head = line.entries[0]
             ahead = (best is None or head < best) and server not in line.terms.excluded
             if ahead and (only is None or only(model, line.terms.excluded)):
                 best = head
@@ -157,7 +142,7 @@ class Queue:
         line = self._pinned.get(server)
         return line.head() if line else None
 
-    def lines(self) -> Iterator[TicketHeap]:
+    def lines(self) -> Iterator[TicketLine]:
         """Every line with somebody in it."""
         for lines in self._by_model.values():
             yield from lines.values()
@@ -165,18 +150,18 @@ class Queue:
 
     def tickets(self) -> list[Ticket]:
         """Everybody who waits, in the order in which they would be served by one server that could serve all."""
-        entries = [entry for line in self.lines() for entry in line.heap if entry[1] in line.members]
+        entries = [entry for line in self.lines() for entry in line.entries]
         return [entry[2] for entry in sorted(entries)]
 
     def waiting_of(self, model: ModelName) -> int:
-        return sum(len(line.members) for line in self._by_model.get(model, {}).values())
+        return sum(len(line.entries) for line in self._by_model.get(model, {}).values())
 
-    def _line(self, terms: TicketTerms) -> TicketHeap:
+    def _line(self, terms: TicketTerms) -> TicketLine:
         if terms.pinned is not None:
-            return self._pinned.get(terms.pinned) or self._pinned.setdefault(terms.pinned, TicketHeap(terms))
+            return self._pinned.get(terms.pinned) or self._pinned.setdefault(terms.pinned, TicketLine(terms))
         assert terms.model is not None
         lines = self._by_model.setdefault(terms.model, {})
-        return lines.get(terms) or lines.setdefault(terms, TicketHeap(terms))
+        return lines.get(terms) or lines.setdefault(terms, TicketLine(terms))
 
     def _drop(self, terms: TicketTerms) -> None:
         if terms.pinned is not None:

@@ -1,4 +1,4 @@
-"""Waiting lines: order, ageing, tombstones."""
+"""Waiting lines: order, ageing, who leaves."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_withdrawing_twice_is_harmless() -> None:
     assert M not in queue.models()
 
 
-def test_tombstones_do_not_pile_up() -> None:
+def test_who_leaves_leaves_nothing_behind() -> None:
     queue = Queue(30.0)
     keeper = make_ticket(at=0.0, priority=-100)
     queue.push(keeper)
@@ -89,7 +89,7 @@ def test_tombstones_do_not_pile_up() -> None:
         queue.push(ticket)
         queue.remove(ticket)
     (line,) = queue.lines()
-    assert len(line.heap) < 100
+    assert len(line.entries) == 1
     assert queue.tickets() == [keeper]
 
 
