@@ -6,7 +6,7 @@ is paused or the fleet-wide cap is reached.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from fleet.breakers.gate import GateState
@@ -14,14 +14,12 @@ from fleet.common.errors import FleetError, ModelNotFound, NoServer, QueueFull, 
 from fleet.common.ids import ANY_MODEL, ModelName, ServerId
 from fleet.common.randomness import Chance
 from fleet.scheduling.balancing import BalancingPolicy, Scored
+from fleet.scheduling.choice import AtOnce, Chooser, Proposal
 from fleet.scheduling.decisions import Decision, Grant, SchedulerLimits, SchedulerMemory
 from fleet.scheduling.rates import ServiceRate
 from fleet.scheduling.server_index import ServerIndex
 from fleet.scheduling.server_state import Health, ServerState
-from fleet.scheduling.wait_queue import Entry, Queue, Ticket, TicketLine
-
-_TIE: Final = 1e-9
-"""Scores closer than this are equal."""
+from fleet.scheduling.wait_queue import Queue, Ticket, TicketLine
 
 _MOST_RATES: Final = 4096
 """Models with a pace of their own, before those that nobody lists any more are forgotten."""
@@ -39,6 +37,7 @@ class Scheduler:
         self.queue = Queue(rules.ageing)
         self.index = ServerIndex(now)
         self._chance = chance
+        self.chooser = self._make_chooser()
 
     def reconfigure(self, rules: SchedulerLimits, policy: BalancingPolicy) -> None:
         """Go on by other rules; nobody who waits is sent away. The caller goes on with `serve_anywhere`."""
@@ -49,6 +48,7 @@ class Scheduler:
             self.queue = Queue(rules.ageing)
             for ticket in waiting:
                 self.queue.push(ticket)
+        self.chooser = self._make_chooser()
 
     @property
     def blocked(self) -> bool:
@@ -61,11 +61,9 @@ class Scheduler:
         Raises ModelNotFound, ServerNotFound, NoServer, QueueFull.
         """
         if not ticket.runs and (answering := self._answering(ticket)):
-            return self._take(ticket, self._rank(answering, ticket.model), now, slot=False)
-        if not self.blocked and not (len(self.queue) and self._others_first(ticket)):
-            candidates = self._candidates(ticket)
-            if candidates:
-                return self._take(ticket, self._rank(candidates, ticket.model), now)
+            return self._take(ticket, self.chooser.rank(answering, ticket, now), now, slot=False)
+        if not self.blocked and (scored := self.chooser.for_ticket(ticket, now)):
+            return self._take(ticket, scored, now)
         if ticket.pinned:
             self._check_pinned(ticket)
         elif not self.index.accepts(ticket.model, ticket.excluded):
@@ -123,6 +121,11 @@ class Scheduler:
             self.queue.remove(ticket)
         return refused
 
+    def _make_chooser(self) -> Chooser:
+        rules = self.rules
+        capped = rules.max_in_flight is not None
+        return AtOnce(self.policy, self.queue, self.index, self._chance, rules.candidates, capped=capped)
+
     def _new_rate(self, model: ModelName) -> ServiceRate:
         if len(self.memory.rates) >= _MOST_RATES:
             self.memory.rates = {m: rate for m, rate in self.memory.rates.items() if self.index.knows(m)}
@@ -134,35 +137,10 @@ class Scheduler:
     def _next_for(self, server: ServerState, now: float) -> tuple[Ticket, Grant] | None:
         if self.blocked or not len(self.queue) or server.ledger.free < 1 or not server.usable:
             return None
-        head = self._first_for(server)
-        return self._serve(head[2], [server], now) if head is not None else None
+        return self._serve(self.chooser.for_server(server, now), now)
 
     def _next_anywhere(self, now: float) -> tuple[Ticket, Grant] | None:
-        if self.blocked:
-            return None
-        heads = [line.head() for line in self.queue.lines() if self._candidates(line.head()[2], 1)]
-        if not heads:
-            return None
-        ticket = min(heads)[2]
-        return self._serve(ticket, self._candidates(ticket), now)
-
-    def _others_first(self, ticket: Ticket) -> bool:
-        """Whether somebody waits who could be served at once too: the news of a free slot may still be on its way.
-
-        Tickets that go by the index cannot overtake (it hears the same news); pinned ones, and all under a fleet-wide
-        cap, go by the ledgers and could.
-        """
-        if self.rules.max_in_flight is not None:
-            return any(self._candidates(line.head()[2], 1) for line in self.queue.lines())
-        server = self.index.servers.get(ticket.pinned) if ticket.pinned else None
-        return server is not None and self._first_for(server) is not None
-
-    def _candidates(self, ticket: Ticket, most: int | None = None) -> Sequence[ServerState]:
-        """Ready servers that the ticket accepts, up to the bound."""
-        if ticket.pinned:
-            server = self.index.servers.get(ticket.pinned)
-            return [server] if server and server.usable and server.ledger.free >= 1 else []
-        return self.index.draw(ticket.model, most or self.rules.candidates, self._chance, ticket.excluded)
+        return None if self.blocked else self._serve(self.chooser.for_anybody(now), now)
 
     def _answering(self, ticket: Ticket) -> list[ServerState]:
         """Usable servers that list the model, busy or not, whatever their breakers say."""
@@ -172,42 +150,12 @@ class Scheduler:
         usable = [server for server in listing if server.usable]
         return ([server for server in usable if ticket.model not in server.cooling] or usable)[: self.rules.candidates]
 
-    def _rank(self, candidates: Sequence[ServerState], model: ModelName) -> list[Scored]:
-        """All candidates with their parts, the winner first: the best score, and among equals any.
-
-        One that is alone wins unscored.
-        """
-        if len(candidates) == 1:
-            return [(candidates[0], ())]
-        score = self.policy.score
-        scored = [(server, score(server, model)) for server in candidates]
-        totals = [sum(parts) for _, parts in scored]
-        top = max(totals) - _TIE
-        winners = [at for at, total in enumerate(totals) if total >= top]
-        at = winners[int(self._chance.random() * len(winners))]
-        scored[0], scored[at] = scored[at], scored[0]
-        return scored
-
-    def _first_for(self, server: ServerState) -> Entry | None:
-        """The first of all whom this server could serve now; walks waiting models or its own, the fewer.
-
-        Whether it is ready for a model is asked only for who would be first: few are, whatever the order.
-        """
-        waiting, own = self.queue.models(), self.index.models_of(server.id)
-        few, many = (waiting, own) if len(waiting) <= len(own) else (own, waiting)
-        first = self.queue.best_pinned(server.id)
-        for model in few:
-            if model in many:
-                head = self.queue.best(model, server.id, first)
-                if head is not first and server.ready(model):
-                    first = head
-                elif model in server.cooling and server.spare_ready(model):
-                    first = self.queue.best(model, server.id, first, self.index.needs_spares)
-        return first
-
-    def _serve(self, ticket: Ticket, candidates: Sequence[ServerState], now: float) -> tuple[Ticket, Grant]:
+    def _serve(self, proposal: Proposal | None, now: float) -> tuple[Ticket, Grant] | None:
+        if proposal is None:
+            return None
+        ticket, scored = proposal
         self.queue.remove(ticket)
-        return ticket, self._take(ticket, self._rank(candidates, ticket.model), now)
+        return ticket, self._take(ticket, scored, now)
 
     def _take(self, ticket: Ticket, scored: list[Scored], now: float, *, slot: bool = True) -> Grant:
         """Reserve, in the same step as the choice. Without `slot`, ledgers and gate do not know of it."""

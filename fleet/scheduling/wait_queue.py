@@ -109,7 +109,7 @@ class Queue:
         if line is None:
             return False
         entries = line.entries
-        del entries[bisect_left(entries, (self.rank(ticket), ticket.number))]  # type: ignore[type-var]
+        del entries[bisect_left(entries, (self.rank(ticket), ticket.number))]
         if not entries:
             self._drop(line.terms)
         return True

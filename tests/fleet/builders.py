@@ -48,10 +48,10 @@ def make_ticket(
 
 
 def make_board(
-    *servers: ServerState, rules: SchedulerLimits | None = None, policy: BalancingPolicy | None = None
+    *servers: ServerState, rules: SchedulerLimits | None = None, policy: BalancingPolicy | None = None, seed: int = 1
 ) -> Scheduler:
     rules = rules or SchedulerLimits()
-    board = Scheduler(rules, policy or LeastConnections(), random.Random(1), SchedulerMemory.fresh(rules), 0.0)
+    board = Scheduler(rules, policy or LeastConnections(), random.Random(seed), SchedulerMemory.fresh(rules), 0.0)
     for server in servers:
         board.index.update(server, 0.0)
     return board

@@ -97,8 +97,7 @@ def test_round_robin_takes_turns() -> None:
 def test_ties_are_broken_at_random() -> None:
     first = set()
     for seed in range(20):
-        board = make_board(*[make_server(name, "m") for name in "abcd"], policy=LeastConnections())
-        board._chance = random.Random(seed)
+        board = make_board(*[make_server(name, "m") for name in "abcd"], policy=LeastConnections(), seed=seed)
         grant = board.submit(make_ticket("m"), 0.0)
         assert grant is not None
         first.add(grant.server.id)
