@@ -78,7 +78,9 @@ class Dispatcher:
         mailbox = self._scheduler.mailbox
         while True:
             message: DispatcherMail | None = None
-            with trio.move_on_at(min(self._sweep_at, self._scheduler.bans.next_expiry())) as self._rest:
+            with trio.move_on_at(
+                min(self._sweep_at, self._scheduler.bans.next_expiry(), self.board.next_due)
+            ) as self._rest:
                 message = await mailbox.receive(self._at_once)
             now = trio.current_time()
             if message is None:
@@ -155,7 +157,7 @@ class Dispatcher:
     def _reconfigure(self, now: float) -> None:
         """Go on by the rules of the new configuration: who waits goes on waiting, what runs goes on running."""
         config = self._fleet.config
-        self.board.reconfigure(rules_of(config), make_policy(config, self._fleet.clock.chance))
+        self.board.reconfigure(rules_of(config), make_policy(config, self._fleet.clock.chance), now)
         self._serve_anywhere(now)
         if len(self.board.queue):
             self._sweep_at = min(self._sweep_at, now + self.board.rules.grace / 2)
@@ -177,7 +179,7 @@ class Dispatcher:
             self._grant(ticket, grant, now)
             return
         self._sweep_at = min(self._sweep_at, now + self.board.rules.grace / 2)
-        self._wake_by(self._sweep_at)
+        self._wake_by(min(self._sweep_at, self.board.next_due))
 
     def _refuse(self, ticket: PendingTicket, refusal: FleetError) -> None:
         self._scheduler.tickets.pop(ticket.number, None)
@@ -190,6 +192,7 @@ class Dispatcher:
         if cell is None or cell.state is not grant.server:  # removed; the message that says so is still behind us
             self.board.undo(grant)
             self.board.index.remove(grant.server, now)
+            self.board.moved(grant.server)
             self._submit(ticket, now)
             return
         if not ticket.open:  # its waiter left; likewise
@@ -219,6 +222,7 @@ class Dispatcher:
             return
         self._note_bans(server, now)
         self.board.index.update(cell.state, now)
+        self.board.moved(cell.state)
         self._serve(server, now)
 
     def _gone(self, server: ServerId, now: float) -> None:
@@ -226,6 +230,7 @@ class Dispatcher:
         cell = self._fleet.servers.get(server)
         if state is not None and (cell is None or cell.state is not state):
             self.board.index.remove(state, now)
+            self.board.moved(state)
         self._scheduler.bans.lift_server(server)
         self._serve(server, now)
 
@@ -239,10 +244,12 @@ class Dispatcher:
         elif state is not None:
             for ticket, grant in self.board.serve(state, now):
                 self._give(ticket, grant, now)
+        self._wake_by(self.board.next_due)
 
     def _serve_anywhere(self, now: float) -> None:
         for ticket, grant in self.board.serve_anywhere(now):
             self._give(ticket, grant, now)
+        self._wake_by(self.board.next_due)
 
     def _give(self, ticket: Ticket, grant: Grant, now: float) -> None:
         assert isinstance(ticket, PendingTicket)
@@ -256,6 +263,7 @@ class Dispatcher:
             return
         self._note_bans(pair.server, now)
         self.board.index.update_pair(cell.state, pair.model, now)
+        self.board.moved(cell.state)
         self._serve(pair.server, now)
 
     def _pairs_moved(self, pairs: Iterable[Pair], now: float) -> None:
@@ -269,6 +277,7 @@ class Dispatcher:
                 self._note_bans(server, now)
                 for model in moved:
                     self.board.index.update_pair(cell.state, model, now)
+                self.board.moved(cell.state)
                 self._serve(server, now)
 
     def _ban(self, message: BanPair, now: float) -> None:
@@ -321,6 +330,8 @@ class Dispatcher:
                 stats.cooling.rested()
         self._pairs_moved(expired, now)
         self._stir(now)
+        for ticket, grant in self.board.serve_due(now):
+            self._give(ticket, grant, now)
         if now < self._sweep_at:
             return
         for ticket, refusal in self.board.sweep(now):

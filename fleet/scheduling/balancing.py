@@ -16,6 +16,7 @@ from fleet.common.ids import ModelName
 from fleet.common.randomness import Chance
 from fleet.scheduling.moving_average import PairStats
 from fleet.scheduling.server_state import ServerState
+from fleet.scheduling.wait_queue import Ticket
 
 if TYPE_CHECKING:
     from fleet.config import Config, Weights
@@ -35,8 +36,29 @@ _NEW: Final = PairStats.fresh()
 """What is known of a pair that has served nothing yet. Never written."""
 
 
+class Prices(Protocol):
+    """What serving a ticket on a server costs, in seconds below zero, so that the largest sum wins. None is infinite.
+
+    `wait` and `harm` are the places of two of the parts: of the wait for a slot (zero only if it can begin at once)
+    and of what others lose by it.
+    """
+
+    wait: int
+    harm: int
+
+    def price(self, ticket: Ticket, server: ServerState, ahead: int, now: float) -> Parts:
+        """`ahead`: how many wait for this server and go before."""
+        ...
+
+
 class BalancingPolicy(Protocol):
-    """One way to choose. `parts` names what `score` returns."""
+    """One way to choose. `parts` names what `score` returns.
+
+    `prices` are there if the policy plans: then a request may wait although a server is ready, and they decide.
+    """
+
+    @property
+    def prices(self) -> Prices | None: ...
 
     @property
     def name(self) -> str: ...
@@ -56,6 +78,7 @@ class Mindful:
 
     def __init__(self, policy: BalancingPolicy, unit: float) -> None:
         self.name = policy.name
+        self.prices = policy.prices
         self.parts = ("cooling", *policy.parts)
         self._score = policy.score
         self._unit = unit
@@ -71,6 +94,7 @@ class Weighted:
     """Named parts times configured weights (the default)."""
 
     name = "weighted"
+    prices = None
     parts = ("latency", "success_rate", "load", "capacity", "circuit_breaker", "residency", "throughput", "priority")
 
     def __init__(self, weights: Weights) -> None:
@@ -116,6 +140,7 @@ class LeastConnections:
     """The smallest share of busy slots."""
 
     name = "least_connections"
+    prices = None
     parts = ("idle_share",)
 
     def score(self, server: ServerState, model: ModelName) -> Parts:
@@ -126,6 +151,7 @@ class FastestResponse:
     """The shortest expected time to the first byte: observed mean, stretched by load, plus a load of the model."""
 
     name = "fastest_response"
+    prices = None
     parts = ("expected_seconds",)
 
     def score(self, server: ServerState, model: ModelName) -> Parts:
@@ -141,6 +167,7 @@ class RoundRobin:
     """The server whose last grant is the longest ago."""
 
     name = "round_robin"
+    prices = None
     parts = ("turns_since",)
 
     def score(self, server: ServerState, model: ModelName) -> Parts:
@@ -151,6 +178,7 @@ class Random:
     """Any."""
 
     name = "random"
+    prices = None
     parts = ("chance",)
 
     def __init__(self, chance: Chance) -> None:

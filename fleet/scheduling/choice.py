@@ -27,8 +27,8 @@ Proposal = tuple[Ticket, list[Scored]]
 class Chooser(Protocol):
     """One way to match those who wait with those who are free. Every list of `Scored` has its winner first."""
 
-    def for_ticket(self, ticket: Ticket, now: float) -> list[Scored]:
-        """Who shall serve a ticket that has just come, at once; empty when it has to wait."""
+    def for_ticket(self, ticket: Ticket, now: float, *, may_wait: bool) -> list[Scored]:
+        """Who shall serve a ticket that has just come, at once; empty when it has to wait, or shall and `may_wait`."""
         ...
 
     def for_server(self, server: ServerState, now: float) -> Proposal | None:
@@ -49,6 +49,10 @@ class Chooser(Protocol):
 
     def left(self, ticket: Ticket) -> None:
         """The ticket stands in no line any more."""
+        ...
+
+    def moved(self, server: ServerState) -> None:
+        """Something may have changed about the server; perhaps it went away."""
         ...
 
     def due(self, now: float) -> Iterable[Proposal]:
@@ -76,7 +80,7 @@ class AtOnce:
         self._most = most
         self._capped = capped
 
-    def for_ticket(self, ticket: Ticket, now: float) -> list[Scored]:
+    def for_ticket(self, ticket: Ticket, now: float, *, may_wait: bool) -> list[Scored]:
         if len(self._queue) and self._others_first(ticket):
             return []
         candidates = self._candidates(ticket)
@@ -105,6 +109,9 @@ class AtOnce:
         """Lines are all there is to know."""
 
     def left(self, ticket: Ticket) -> None:
+        """Likewise."""
+
+    def moved(self, server: ServerState) -> None:
         """Likewise."""
 
     def due(self, now: float) -> Iterable[Proposal]:

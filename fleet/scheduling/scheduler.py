@@ -7,6 +7,7 @@ is paused or the fleet-wide cap is reached.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from math import inf
 from typing import Final
 
 from fleet.breakers.gate import GateState
@@ -16,6 +17,7 @@ from fleet.common.randomness import Chance
 from fleet.scheduling.balancing import BalancingPolicy, Scored
 from fleet.scheduling.choice import AtOnce, Chooser, Proposal
 from fleet.scheduling.decisions import Decision, Grant, SchedulerLimits, SchedulerMemory
+from fleet.scheduling.planned_choice import Planned
 from fleet.scheduling.rates import ServiceRate
 from fleet.scheduling.server_index import ServerIndex
 from fleet.scheduling.server_state import Health, ServerState
@@ -39,7 +41,7 @@ class Scheduler:
         self._chance = chance
         self.chooser = self._make_chooser()
 
-    def reconfigure(self, rules: SchedulerLimits, policy: BalancingPolicy) -> None:
+    def reconfigure(self, rules: SchedulerLimits, policy: BalancingPolicy, now: float) -> None:
         """Go on by other rules; nobody who waits is sent away. The caller goes on with `serve_anywhere`."""
         waiting = self.queue.tickets() if rules.ageing != self.rules.ageing else None
         self.rules, self.policy = rules, policy
@@ -49,6 +51,8 @@ class Scheduler:
             for ticket in waiting:
                 self.queue.push(ticket)
         self.chooser = self._make_chooser()
+        for ticket in self.queue.tickets():
+            self.chooser.entered(ticket, now)
 
     @property
     def blocked(self) -> bool:
@@ -62,7 +66,8 @@ class Scheduler:
         """
         if not ticket.runs and (answering := self._answering(ticket)):
             return self._take(ticket, self.chooser.rank(answering, ticket, now), now, slot=False)
-        if not self.blocked and (scored := self.chooser.for_ticket(ticket, now)):
+        may_wait = self.rules.may_wait and len(self.queue) < self.rules.max_size
+        if not self.blocked and (scored := self.chooser.for_ticket(ticket, now, may_wait=may_wait)):
             return self._take(ticket, scored, now)
         if ticket.pinned:
             self._check_pinned(ticket)
@@ -73,7 +78,7 @@ class Scheduler:
 
     def withdraw(self, ticket: Ticket) -> None:
         """The client left or its time is up."""
-        self.queue.remove(ticket)
+        self._remove(ticket)
 
     def freed(self, server: ServerState, model: ModelName, now: float) -> None:
         """A lease ended; its ledger entries are gone already. The caller goes on with `serve` or `serve_anywhere`."""
@@ -83,6 +88,11 @@ class Scheduler:
             rate.note(now)
         elif self.index.knows(model):
             self._new_rate(model).note(now)
+
+    def moved(self, server: ServerState) -> None:
+        """A server changed otherwise than by a slot, or is gone. The index knows already; the caller serves it next."""
+        if len(self.queue):
+            self.chooser.moved(server)
 
     def serve(self, server: ServerState, now: float) -> Iterable[tuple[Ticket, Grant]]:
         """Hand out whatever this server can take now.
@@ -105,6 +115,22 @@ class Scheduler:
         while given := self._next_anywhere(now):
             yield given
 
+    def serve_due(self, now: float) -> Iterator[tuple[Ticket, Grant]]:
+        """Hand out what those choose whose time to be asked again has come; used or undone one by one, as above."""
+        if self.blocked:
+            return
+        for proposal in self.chooser.due(now):
+            ticket, scored = proposal
+            self._remove(ticket)
+            yield ticket, self._take(ticket, scored, now)
+            if self.memory.total.free < 1:
+                return
+
+    @property
+    def next_due(self) -> float:
+        """When `serve_due` has to be called, at the latest. Whoever ends a block calls `serve_anywhere`."""
+        return inf if self.blocked or not len(self.queue) else self.chooser.next_due
+
     def undo(self, grant: Grant) -> None:
         """Take a grant back that nobody will ever use."""
         grant.server.ledger.close(grant.number)
@@ -118,11 +144,13 @@ class Scheduler:
         hopeless = [line for line in self.queue.lines() if self._hopeless(line, now)]
         refused = [(ticket, self._no_server(ticket, now)) for line in hopeless for ticket in line.tickets()]
         for ticket, _ in refused:
-            self.queue.remove(ticket)
+            self._remove(ticket)
         return refused
 
     def _make_chooser(self) -> Chooser:
-        rules = self.rules
+        rules, prices = self.rules, self.policy.prices
+        if prices is not None:
+            return Planned(prices, self.queue, self.index, self._chance, rules.candidates)
         capped = rules.max_in_flight is not None
         return AtOnce(self.policy, self.queue, self.index, self._chance, rules.candidates, capped=capped)
 
@@ -154,7 +182,7 @@ class Scheduler:
         if proposal is None:
             return None
         ticket, scored = proposal
-        self.queue.remove(ticket)
+        self._remove(ticket)
         return ticket, self._take(ticket, scored, now)
 
     def _take(self, ticket: Ticket, scored: list[Scored], now: float, *, slot: bool = True) -> Grant:
@@ -171,6 +199,7 @@ class Scheduler:
             assert entered, "a chosen server has a free slot"
             assert passed, "a chosen server's gate admits"
             self.index.update_slots(server)
+            self.index.warming(server, model)
             memory.waited.add(waited)
         decision = Decision(now, ticket.request_id, model, self.policy.name, waited, scored)
         memory.decisions.append(decision)
@@ -200,6 +229,11 @@ class Scheduler:
             )
         self.memory.queued += 1
         self.queue.push(ticket)
+        self.chooser.entered(ticket, now)
+
+    def _remove(self, ticket: Ticket) -> None:
+        if self.queue.remove(ticket):
+            self.chooser.left(ticket)
 
     def _retry_after(self, model: ModelName, now: float) -> float:
         """When about half of those who wait for this model will have been served, from the observed pace."""

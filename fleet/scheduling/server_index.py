@@ -9,6 +9,7 @@ draw walks the smaller of the two and stops at the bound. A slot taken or freed 
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import chain, islice
 from typing import Final
 
 from fleet.common.ids import ANY_MODEL, ModelName, ServerId
@@ -31,6 +32,8 @@ class ServerIndex:
         self._holders: dict[ModelName, set[ServerId]] = {}
         self._routable: dict[ModelName, IndexedSet[ServerState]] = {}
         self._spares: dict[ModelName, IndexedSet[ServerState]] = {}
+        self._warm: dict[ModelName, IndexedSet[ServerState]] = {}
+        self._warmed: dict[ServerId, set[ModelName]] = {}
         self._stirred: set[ServerId] = set()
         self._free: IndexedSet[ServerState] = IndexedSet()
         self._entered: dict[ServerId, set[ModelName]] = {}
@@ -48,6 +51,27 @@ class ServerIndex:
         for model in models:
             self._holders.setdefault(model, set()).add(server.id)
             self._place(server, model, now)
+        self._update_warm(server)
+
+    def warming(self, server: ServerState, model: ModelName) -> None:
+        """Take note of a request that makes the server load the model, if it has not."""
+        if model not in self._warmed.get(server.id, ()) and model != ANY_MODEL:
+            self._warmed.setdefault(server.id, set()).add(model)
+            self._warm.setdefault(model, IndexedSet()).add(server)
+
+    def _update_warm(self, server: ServerState) -> None:
+        """Those loaded by the last look, and those that our own requests load."""
+        old, new = self._warmed.get(server.id, set()), {*server.resident, *server.ledger.models()} - {ANY_MODEL}
+        for model in old - new:
+            self._warm[model].discard(server)
+            if not self._warm[model]:
+                del self._warm[model]
+        for model in new - old:
+            self._warm.setdefault(model, IndexedSet()).add(server)
+        if new:
+            self._warmed[server.id] = new
+        else:
+            self._warmed.pop(server.id, None)
 
     def update_pair(self, server: ServerState, model: ModelName, now: float) -> None:
         """Take note of a moved gate or a ban of one model on one server."""
@@ -67,6 +91,8 @@ class ServerIndex:
         for model in self._entered.pop(server.id, set()):
             self._leave(server, model, now)
         self._free.discard(server)
+        for model in self._warmed.pop(server.id, ()):
+            self._warm[model].discard(server)
         self.servers.pop(server.id, None)
 
     def draw(
@@ -88,6 +114,21 @@ class ServerIndex:
         if not drawn and self._spares and self.needs_spares(model, excluded):
             drawn = [server for server in self._spares[model] if self._may_stand_in(server, model, excluded)][:most]
         return drawn
+
+    def acceptable(
+        self, model: ModelName, excluded: frozenset[ServerId], most: int, chance: Chance
+    ) -> list[ServerState]:
+        """Up to `most` servers that could serve the model, busy or not: those that have it loaded first."""
+        routable, warm = self.routable(model), self._warm.get(model, _NONE)
+        if len(routable) <= most:
+            found = [server for server in routable if server.id not in excluded]
+        else:
+            first = (server for server in warm.from_anywhere(chance) if server in routable)
+            then = (server for server in routable.from_anywhere(chance) if server not in warm)
+            found = list(islice((server for server in chain(first, then) if server.id not in excluded), most))
+        if not found and self._spares and self.needs_spares(model, excluded):
+            found = [server for server in self._spares[model] if server.id not in excluded][:most]
+        return found
 
     def needs_spares(self, model: ModelName, excluded: frozenset[ServerId]) -> bool:
         """Whether those that are passed over are all that is left for this model."""

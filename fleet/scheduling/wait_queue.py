@@ -62,6 +62,12 @@ class TicketLine:
 
     terms: TicketTerms
     entries: list[Entry] = field(default_factory=list)
+    enqueued: float = 0.0
+    """The sum of the times at which they came."""
+
+    def waited(self, now: float) -> float:
+        """Seconds that all of them have waited, together."""
+        return now * len(self.entries) - self.enqueued
 
     def head(self) -> Entry:
         """The next ticket with its rank."""
@@ -96,12 +102,17 @@ class Queue:
     def rank(self, ticket: Ticket) -> float:
         return ticket.enqueued - ticket.priority * self.ageing
 
+    def entry(self, ticket: Ticket) -> Entry:
+        """The ticket as it stands in line, or would."""
+        return self.rank(ticket), ticket.number, ticket
+
     def push(self, ticket: Ticket) -> None:
         """Let a ticket wait. A ticket that waits already stays where it is."""
         if ticket.number in self._where:
             return
         line = self._where[ticket.number] = self._line(ticket.terms)
-        insort(line.entries, (self.rank(ticket), ticket.number, ticket))
+        line.enqueued += ticket.enqueued
+        insort(line.entries, self.entry(ticket))
 
     def remove(self, ticket: Ticket) -> bool:
         """Take a ticket out, whether granted, refused or withdrawn; False if it does not wait here."""
@@ -109,6 +120,7 @@ class Queue:
         if line is None:
             return False
         entries = line.entries
+        line.enqueued -= ticket.enqueued
         del entries[bisect_left(entries, (self.rank(ticket), ticket.number))]
         if not entries:
             self._drop(line.terms)
@@ -141,6 +153,18 @@ class Queue:
         """The first of those that want this server and no other."""
         line = self._pinned.get(server)
         return line.head() if line else None
+
+    def line_of(self, ticket: Ticket) -> TicketLine | None:
+        """The line in which the ticket stands."""
+        return self._where.get(ticket.number)
+
+    def lines_of(self, model: ModelName) -> Collection[TicketLine]:
+        """The lines of those who wait for the model, wherever."""
+        return self._by_model.get(model, _NO_LINES).values()
+
+    def pinned_to(self, server: ServerId) -> TicketLine | None:
+        """The line of those who want this server and no other."""
+        return self._pinned.get(server)
 
     def lines(self) -> Iterator[TicketLine]:
         """Every line with somebody in it."""

@@ -14,6 +14,7 @@ from fleet.common.errors import ModelNotFound, NoServer, QueueFull, ServerNotFou
 from fleet.common.ids import ModelName
 from fleet.common.model_names import canonical
 from fleet.scheduling.decisions import Grant, SchedulerLimits
+from fleet.scheduling.scheduler import Scheduler
 from fleet.scheduling.server_state import Health, Order, ServerState
 from fleet.scheduling.wait_queue import Ticket
 from tests.fleet.builders import make_board, make_server, make_ticket, release
@@ -30,12 +31,15 @@ class BoardMachine(RuleBasedStateMachine):
         self.now = 0.0
         pairs = zip(NAMES, slots, strict=True)
         self.servers = {name: make_server(name, *MODELS[:2], slots=size) for name, size in pairs}
-        self.board = make_board(*self.servers.values(), rules=SchedulerLimits(max_size=20, grace=2.0))
+        self.board = self.board_of()
         self.grants: list[Grant] = []
         self.waiting: list[Ticket] = []
         self.settled: set[int] = set()
         self.late: list[Grant] = []
         self.shown: list[Grant] = []
+
+    def board_of(self) -> Scheduler:
+        return make_board(*self.servers.values(), rules=SchedulerLimits(max_size=20, grace=2.0))
 
     def settle(self, ticket: Ticket) -> None:
         assert ticket.number not in self.settled, "settled twice"
@@ -137,6 +141,7 @@ class BoardMachine(RuleBasedStateMachine):
         server.cooling.discard(key)
         (server.barred.add if barred else server.barred.discard)(key)
         self.board.index.update_pair(server, key, self.now)
+        self.board.moved(server)
         self.serve(server)
 
     @rule(name=st.sampled_from(NAMES), model=st.sampled_from(MODELS), cooling=st.booleans())
@@ -145,6 +150,7 @@ class BoardMachine(RuleBasedStateMachine):
         for models in (server.barred, server.cooling):
             (models.add if cooling else models.discard)(key)
         self.board.index.update_pair(server, key, self.now)
+        self.board.moved(server)
         self.serve(server)
 
     @rule(data=st.data())
@@ -199,6 +205,7 @@ class BoardMachine(RuleBasedStateMachine):
         gate = server.gates.setdefault(key, Gate())
         gate.show(state, limit=2, retry_at=self.now + 10)
         self.board.index.update_pair(server, key, self.now)
+        self.board.moved(server)
         self.serve(server)
 
     @rule(seconds=st.floats(0.1, 3.0))
@@ -210,6 +217,7 @@ class BoardMachine(RuleBasedStateMachine):
 
     def update(self, name: str) -> None:
         self.board.index.update(self.servers[name], self.now)
+        self.board.moved(self.servers[name])
         self.serve(self.servers[name])
 
     @invariant()

@@ -17,7 +17,7 @@ def test_another_ageing_reorders_who_waits_and_loses_nobody() -> None:
     for ticket in (old, urgent):
         assert board.submit(ticket, ticket.enqueued) is None
     assert board.queue.tickets() == [urgent, old]
-    board.reconfigure(SchedulerLimits(ageing=1.0), LeastConnections())
+    board.reconfigure(SchedulerLimits(ageing=1.0), LeastConnections(), 0.0)
     assert board.queue.tickets() == [old, urgent]
     assert running is not None
     release(board, running, 11.0)
@@ -27,14 +27,14 @@ def test_another_ageing_reorders_who_waits_and_loses_nobody() -> None:
 def test_the_fleet_wide_cap_follows_and_what_runs_beyond_it_goes_on() -> None:
     board = make_board(make_server("a", "m", slots=4))
     grants = [board.submit(make_ticket(), 0.0) for _ in range(3)]
-    board.reconfigure(SchedulerLimits(max_in_flight=2), LeastConnections())
+    board.reconfigure(SchedulerLimits(max_in_flight=2), LeastConnections(), 0.0)
     assert board.submit(make_ticket(), 0.0) is None
     assert board.memory.total.in_use == 3
     for grant in grants[:2]:
         assert grant is not None
         release(board, grant)
     assert len(list(board.serve_anywhere(0.0))) == 1
-    board.reconfigure(SchedulerLimits(), LeastConnections())
+    board.reconfigure(SchedulerLimits(), LeastConnections(), 0.0)
     assert board.memory.total.free == float("inf")
 
 
@@ -42,9 +42,9 @@ def test_policy_decisions_and_queue_size_follow() -> None:
     board = make_board(make_server("a", "m", slots=1), rules=SchedulerLimits(decisions=8))
     grants = [board.submit(make_ticket(), 0.0)]
     board.memory.decisions.extend([grants[0].decision] * 5)  # type: ignore[union-attr]
-    board.reconfigure(SchedulerLimits(decisions=2, max_size=0), Random(random.Random(1)))
+    board.reconfigure(SchedulerLimits(decisions=2, max_size=0), Random(random.Random(1)), 0.0)
     assert (len(board.memory.decisions), board.memory.decisions.maxlen) == (2, 2)
     assert board.policy.name == "random"
     assert board.rules.max_size == 0
-    board.reconfigure(SchedulerLimits(decisions=2), Weighted(Weights(latency=1)))
+    board.reconfigure(SchedulerLimits(decisions=2), Weighted(Weights(latency=1)), 0.0)
     assert board.policy.name == "weighted"

@@ -1,0 +1,215 @@
+"""Waiting for a better server although another is ready: the choice by what a request will cost where, in seconds.
+
+Invariant, in place of `AtOnce`'s: nobody who waits, asked again now, would choose a server that is ready; and everybody
+who waits is asked again at a finite time, so that a wrong estimate costs about its own size and no wake-up can be lost
+(delay scheduling, Zaharia et al., EuroSys 2010).
+
+A ticket looks at servers busy or not, those that have its model loaded first. If the cheapest is ready, it goes there;
+if not, it stays in line with an *intent*, and whoever comes later counts it as work ahead: otherwise all would herd on
+one warm server. When a server gets a free slot, three kinds may want it: those that wait for it; in each line the first
+who would be done earlier here than where he hopes to be served; and nobody else. Expectations grow along a line, so
+that first one is found by bisection and a decision does not depend on how many wait.
+
+A load that throws out a model which others use has to be earned: the seconds that its line has waited so far, all
+together, have to be as many as others lose by it (ski rental). They grow by a second a second at least, so nobody waits
+for ever, and two models that want the same place do not chase each other out at every request.
+
+What it is wrong about: expectations are as old as the last look. Who was promised the second slot of a server that then
+slows down learns it at half as much again of its wait.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+from fleet.common.randomness import Chance
+from fleet.scheduling.balancing import Prices, Scored
+from fleet.scheduling.choice import Proposal, put_winner_first, shared_models
+from fleet.scheduling.intents import Intent, Intents
+from fleet.scheduling.server_index import ServerIndex
+from fleet.scheduling.server_state import ServerState
+from fleet.scheduling.wait_queue import Entry, Queue, Ticket, TicketLine
+
+_SOONEST: Final = 0.05
+_LATEST: Final = 30.0
+"""Seconds until who waits is asked again, at least and at most."""
+_PATIENCE: Final = 1.5
+"""Asked again after this many times the wait that was expected."""
+_BETTER: Final = 0.05
+"""Seconds, and the share of what is left, by which another server has to be better than the one hoped for."""
+_NEXT: Final = 4
+"""How many of those who wait for a server are asked when it has a slot: the first may find a better one meanwhile."""
+_LINES: Final = 16
+"""How many lines are searched for somebody who would rather be served here."""
+_AT_ONCE: Final = 64
+"""How many are reconsidered in one go when their time has come."""
+
+
+class Planned:
+    """One intent for each ticket that waits. Synchronous; every method leaves the invariant as it found it."""
+
+    def __init__(self, prices: Prices, queue: Queue, index: ServerIndex, chance: Chance, most: int) -> None:
+        self._prices = prices
+        self._queue = queue
+        self._index = index
+        self._chance = chance
+        self._most = most
+        self._intents = Intents()
+
+    def for_ticket(self, ticket: Ticket, now: float, *, may_wait: bool) -> list[Scored]:
+        scored = self._plan(self._queue.entry(ticket), now)
+        if may_wait:
+            return scored if scored and self._goes(ticket, scored, now) else []
+        ready = [each for each in scored if self._ready(each[0], ticket)]
+        return put_winner_first(ready, self._chance) if ready else []
+
+    def for_server(self, server: ServerState, now: float) -> Proposal | None:
+        for entry in self._bidders(server, now):
+            proposal = self._ask(entry, now)
+            if proposal is not None:
+                return proposal
+        return None
+
+    def for_anybody(self, now: float) -> Proposal | None:
+        heads = sorted(line.head() for line in self._queue.lines())
+        for entry in heads:
+            proposal = self._ask(entry, now)
+            if proposal is not None:
+                return proposal
+        return None
+
+    def rank(self, candidates: Sequence[ServerState], ticket: Ticket, now: float) -> list[Scored]:
+        price = self._prices.price
+        return put_winner_first([(server, price(ticket, server, 0, now)) for server in candidates], self._chance)
+
+    def entered(self, ticket: Ticket, now: float) -> None:
+        entry = self._queue.entry(ticket)
+        self._hope(entry, self._plan(entry, now), now)
+
+    def left(self, ticket: Ticket) -> None:
+        self._intents.drop(ticket)
+
+    def moved(self, server: ServerState) -> None:
+        if not server.usable or self._index.servers.get(server.id) is not server:
+            self._intents.void(self._intents.at(server.id))
+        elif len(self._intents) < len(self._queue):  # somebody saw no server that could serve him
+            for line in self._lines_for(server):
+                if self._intents.of(line.head()[2]) is None:
+                    self._intents.void(line.entries)
+
+    def due(self, now: float) -> Iterable[Proposal]:
+        """Who is ahead in the line of one that is due is asked too: a line that grows earns its load sooner."""
+        for entry in self._intents.due(now, _AT_ONCE):
+            line = self._queue.line_of(entry[2])
+            for asked in (entry, line.head()) if line is not None and line.head() is not entry else (entry,):
+                proposal = self._ask(asked, now)
+                if proposal is not None:
+                    yield proposal
+
+    @property
+    def next_due(self) -> float:
+        return self._intents.next_due
+
+    def intent_of(self, ticket: Ticket) -> Intent | None:
+        """What a ticket in line hopes for; None if it sees no server that could serve it."""
+        return self._intents.of(ticket)
+
+    # ---- one ticket
+
+    def _ask(self, entry: Entry, now: float) -> Proposal | None:
+        """What a ticket that waits would choose now: a server that is ready, or to go on waiting."""
+        ticket = entry[2]
+        scored = self._plan(entry, now)
+        if scored and self._goes(ticket, scored, now):
+            return ticket, scored
+        self._hope(entry, scored, now)
+        return None
+
+    def _plan(self, entry: Entry, now: float) -> list[Scored]:
+        """Every server that the ticket may look at, with its price; the cheapest first."""
+        ticket, price, ahead = entry[2], self._prices.price, self._intents.ahead
+        candidates = self._candidates(ticket)
+        if not candidates:
+            return []
+        return put_winner_first(
+            [(server, price(ticket, server, ahead(server.id, entry), now)) for server in candidates], self._chance
+        )
+
+    def _candidates(self, ticket: Ticket) -> Sequence[ServerState]:
+        if ticket.pinned:
+            server = self._index.servers.get(ticket.pinned)
+            return [server] if server is not None and server.usable else []
+        return self._index.acceptable(ticket.model, ticket.excluded, self._most, self._chance)
+
+    def _goes(self, ticket: Ticket, scored: list[Scored], now: float) -> bool:
+        """Whether the cheapest server is ready, nobody is ahead there, and what others lose by it has been earned."""
+        server, parts = scored[0]
+        if parts[self._prices.wait] < 0.0 or not self._ready(server, ticket):
+            return False
+        harm = -parts[self._prices.harm]
+        return harm <= 0.0 or harm <= self._earned(ticket, now)[0]
+
+    def _ready(self, server: ServerState, ticket: Ticket) -> bool:
+        if ticket.pinned:
+            return server.usable and server.ledger.free >= 1
+        return server.ready(ticket.model) or (ticket.model in server.cooling and server.spare_ready(ticket.model))
+
+    def _earned(self, ticket: Ticket, now: float) -> tuple[float, int]:
+        """Seconds that the ticket's line has waited, all together, and by how many they grow in a second."""
+        line = self._queue.line_of(ticket)
+        return (line.waited(now), len(line.entries)) if line else (0.0, 1)
+
+    def _hope(self, entry: Entry, scored: list[Scored], now: float) -> None:
+        """Stay in line, with the cheapest server in mind; who sees none is asked again when the servers change."""
+        ticket = entry[2]
+        if not scored:
+            self._intents.drop(ticket)
+            return
+        server, parts = scored[0]
+        wait = -parts[self._prices.wait]
+        again = _PATIENCE * wait
+        if (harm := -parts[self._prices.harm]) > 0.0:
+            earned, growth = self._earned(ticket, now)
+            again = min(again, (harm - earned) / growth) if wait > 0.0 else (harm - earned) / growth
+        again = min(max(again, _SOONEST), _LATEST)
+        self._intents.form(entry, server.id, now - sum(parts), now + again)
+
+    # ---- one server
+
+    def _bidders(self, server: ServerState, now: float) -> list[Entry]:
+        """Who may want a free slot of this server, in order of rank: few, however many wait."""
+        bidders = [entry for entry in self._intents.at(server.id)[:_NEXT] if self._ready(server, entry[2])]
+        lines = (line for line in self._lines_for(server) if self._ready(server, line.head()[2]))
+        for line in islice(lines, _LINES):
+            bidders.extend(self._challenger(line, server, now))
+        return sorted(set(bidders))
+
+    def _lines_for(self, server: ServerState) -> Iterator[TicketLine]:
+        """The lines of those who accept this server."""
+        if (pinned := self._queue.pinned_to(server.id)) is not None:
+            yield pinned
+        for model in shared_models(self._queue, self._index, server):
+            for line in self._queue.lines_of(model):
+                if server.id not in line.terms.excluded:
+                    yield line
+
+    def _challenger(self, line: TicketLine, server: ServerState, now: float) -> Iterator[Entry]:
+        """The first in line who would be done earlier on this server than where he hopes to be; nobody, perhaps.
+
+        What the server would cost is asked once, for the last in line, who hopes for the least.
+        """
+        last = line.entries[-1]
+        left = self._left(last, now)
+        here = -sum(self._prices.price(last[2], server, 0, now))
+        if here + _BETTER * (1.0 + here) < left:
+            yield line.entries[
+                bisect_right(line.entries, here + _BETTER * (1.0 + here), key=lambda entry: self._left(entry, now))
+            ]
+
+    def _left(self, entry: Entry, now: float) -> float:
+        """Seconds until the ticket hopes to be done; without end for who hopes for nothing."""
+        intent = self._intents.of(entry[2])
+        return intent.done_at - now if intent is not None else float("inf")

@@ -1,0 +1,233 @@
+"""Who waits for a better server although another is ready, by examples and by a state machine."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import invariant, rule
+
+from fleet.common.model_names import canonical
+from fleet.scheduling.balancing import Parts
+from fleet.scheduling.decisions import Grant, SchedulerLimits
+from fleet.scheduling.planned_choice import Planned
+from fleet.scheduling.scheduler import Scheduler
+from fleet.scheduling.server_state import Health, Order, ServerState
+from fleet.scheduling.wait_queue import Ticket
+from tests.fleet.builders import make_board, make_server, make_ticket, release
+from tests.fleet.scheduling.test_scheduler_machine import MODELS, NAMES, BoardMachine
+
+LOAD = 11.0
+SERVICE = 2.0
+RETURN = 4.0
+"""Seconds: a load, a request, and what others lose when a server has to drop what they use."""
+
+
+class KnownPrices:
+    """A policy that knows what everything takes."""
+
+    name = "known"
+    parts = ("wait", "load", "decode", "harm")
+    wait = 0
+    harm = 3
+
+    @property
+    def prices(self) -> KnownPrices:
+        return self
+
+    def score(self, server: ServerState, model: str) -> Parts:
+        raise AssertionError("a policy that plans is asked for prices")
+
+    def price(self, ticket: Ticket, server: ServerState, ahead: int, now: float) -> Parts:
+        short = ahead + 1 - server.ledger.free
+        warm = ticket.model in server.resident or server.ledger.of_model(ticket.model)
+        wait = SERVICE * short if short > 0 else 0.0
+        load = 0.0 if warm else LOAD
+        harm = RETURN if load and server.resident else 0.0
+        return -wait, -load, -SERVICE / (1.0 + server.spec.priority / 100.0), -harm
+
+
+def planning(*servers: ServerState, rules: SchedulerLimits | None = None) -> Scheduler:
+    return make_board(*servers, rules=rules, policy=KnownPrices())
+
+
+def warm(name: str, *models: str, slots: int = 1, loaded: tuple[str, ...] = ()) -> ServerState:
+    server = make_server(name, *models, slots=slots)
+    server.resident = {canonical(model): {} for model in loaded}
+    return server
+
+
+def served(board: Scheduler, server: ServerState, now: float) -> list[tuple[Ticket, Grant]]:
+    return list(board.serve(server, now))
+
+
+def test_a_request_waits_for_the_warm_server_although_a_cold_one_is_ready() -> None:
+    hot, cold = warm("hot", "m", loaded=("m",)), warm("cold", "m")
+    board = planning(hot, cold)
+    first = board.submit(make_ticket(), 0.0)
+    assert first is not None
+    assert first.server is hot
+    ticket = make_ticket()
+    assert board.submit(ticket, 0.0) is None
+    assert served(board, cold, 0.0) == []
+    release(board, first, 1.0)
+    ((who, grant),) = served(board, hot, 1.0)
+    assert who is ticket
+    assert grant.server is hot
+
+
+def test_so_many_wait_for_the_warm_server_that_the_next_goes_to_the_cold_one() -> None:
+    """A load of eleven seconds is worth five requests ahead at two seconds each."""
+    hot, cold = warm("hot", "m", loaded=("m",)), warm("cold", "m")
+    board = planning(hot, cold)
+    grants = [board.submit(make_ticket(), 0.0) for _ in range(12)]
+    where = [grant.server.id if grant else None for grant in grants]
+    assert where == ["hot", None, None, None, None, None, "cold", *[None] * 5]
+
+
+def test_when_a_cold_server_comes_it_is_given_to_the_first_who_gains_by_it() -> None:
+    hot, cold = warm("hot", "m", loaded=("m",)), warm("cold", "m")
+    board = planning(hot)
+    tickets = [make_ticket() for _ in range(9)]
+    for ticket in tickets:
+        board.submit(ticket, 0.0)
+    board.index.update(cold, 0.0)
+    board.moved(cold)
+    ((who, grant),) = served(board, cold, 0.0)
+    assert grant.server is cold
+    assert who is tickets[6]
+
+
+def test_a_server_that_becomes_warm_serves_the_first_in_line() -> None:
+    hot, cold = warm("hot", "m", loaded=("m",)), warm("cold", "m")
+    board = planning(hot, cold)
+    tickets = [make_ticket() for _ in range(4)]
+    for ticket in tickets:
+        board.submit(ticket, 0.0)
+    cold.resident = {canonical("m"): {}}
+    board.index.update(cold, 0.0)
+    board.moved(cold)
+    ((who, _),) = served(board, cold, 0.0)
+    assert who is tickets[1]
+
+
+def test_who_waits_for_a_server_that_goes_away_is_asked_again_at_once() -> None:
+    hot, cold = warm("hot", "m", loaded=("m",)), warm("cold", "m")
+    board = planning(hot, cold)
+    board.submit(make_ticket(), 0.0)
+    ticket = make_ticket()
+    assert board.submit(ticket, 0.0) is None
+    hot.judge(Health.UNHEALTHY, 1.0, "gone")
+    board.index.update(hot, 1.0)
+    board.moved(hot)
+    assert served(board, hot, 1.0) == []
+    assert board.next_due <= 1.0
+    ((who, grant),) = board.serve_due(1.0)
+    assert (who, grant.server) == (ticket, cold)
+
+
+def test_throwing_out_what_others_use_has_to_be_earned_by_waiting() -> None:
+    server = warm("a", "m", "n", loaded=("n",))
+    board = planning(server)
+    first, second = make_ticket("m"), make_ticket("m", at=1.0)
+    assert board.submit(first, 0.0) is None
+    assert board.next_due == RETURN
+    assert board.submit(second, 1.0) is None
+    assert list(board.serve_due(2.0)) == []
+    due = board.next_due
+    assert due == 2.5, "two wait, so the four seconds are earned sooner"
+    ((who, _),) = board.serve_due(due)
+    assert who is first
+
+
+def test_nobody_waits_where_nobody_may() -> None:
+    hot, cold = warm("hot", "m", loaded=("m",)), warm("cold", "m")
+    board = planning(hot, cold, rules=SchedulerLimits(may_wait=False))
+    grants = [board.submit(make_ticket(), 0.0) for _ in range(2)]
+    assert [grant.server for grant in grants if grant] == [hot, cold]
+
+
+def test_everybody_in_line_is_asked_again_at_a_finite_time() -> None:
+    hot = warm("hot", "m", loaded=("m",))
+    board = planning(hot)
+    for _ in range(5):
+        board.submit(make_ticket(), 0.0)
+    assert 0.0 < board.next_due <= 30.0
+    board.memory.paused = True
+    assert board.next_due == float("inf")
+
+
+class PlanningMachine(BoardMachine):
+    """The same world, and a policy that waits."""
+
+    def board_of(self) -> Scheduler:
+        return planning(*self.servers.values(), rules=SchedulerLimits(max_size=20, grace=2.0))
+
+    def overtaken_by(self, granted: Ticket) -> list[Ticket]:
+        """Who is ahead may hope for a better server, so that who came later is served first, elsewhere."""
+        return []
+
+    @rule(name=st.sampled_from(NAMES), models=st.sets(st.sampled_from(MODELS)))
+    def what_is_loaded_changes(self, name: str, models: set[str]) -> None:
+        self.servers[name].resident = {canonical(model): {} for model in models}
+        self.update(name)
+
+    @rule(seconds=st.floats(0.1, 3.0))
+    def time_passes(self, seconds: float) -> None:
+        super().time_passes(seconds)
+        self.reconsider()
+
+    def reconsider(self) -> None:
+        while self.board.next_due <= self.now and not self.board.blocked:
+            self.hand_out(self.board.serve_due(self.now))
+
+    @invariant()
+    def nobody_waits_for_a_ready_server(self) -> None:
+        """Once all have been asked again whose time has come, until the last one's has."""
+        if not hasattr(self, "board") or self.late or self.board.memory.paused:
+            return
+        for ticket in self.waiting:
+            chooser = self.board.chooser
+            assert isinstance(chooser, Planned)
+            intent = chooser.intent_of(ticket)
+            if intent is None:
+                assert not self.candidates(ticket), "who may be served somewhere is asked again"
+            else:
+                assert intent.reconsider_at <= self.now + 30.0
+
+    def candidates(self, ticket: Ticket) -> list[ServerState]:
+        if ticket.pinned:
+            return [server for server in self.servers.values() if server.id == ticket.pinned and server.usable]
+        accepted = [server for server in self.servers.values() if server.id not in ticket.excluded]
+        return [server for server in accepted if server.routable(ticket.model)]
+
+    @invariant()
+    def who_is_due_is_asked_without_a_word_from_anybody(self) -> None:
+        if hasattr(self, "board") and not self.board.blocked:
+            self.reconsider()
+
+    def teardown(self) -> None:
+        """Everything is well again and nobody new comes: all are served, and soon."""
+        if not hasattr(self, "board"):
+            return
+        self.late_news_arrive()
+        self.operator_pauses_or_resumes(paused=False)
+        for name, server in self.servers.items():
+            server.gates.clear()
+            server.barred.clear()
+            server.cooling.clear()
+            server.judge(Health.HEALTHY, self.now, "well")
+            server.order(Order.ACTIVATE, self.now, "well")
+            self.inventory_changes(name, set(MODELS))
+        deadline = self.now + 30.0 * (len(self.waiting) + 1)
+        while self.waiting and self.now < deadline:
+            self.now += 1.0
+            for grant in self.grants[:]:
+                self.grants.remove(grant)
+                release(self.board, grant, self.now)
+                self.serve(grant.server)
+            self.reconsider()
+        assert all(set(NAMES) <= ticket.excluded for ticket in self.waiting)
+
+
+PlanningMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestPlanningMachine = PlanningMachine.TestCase
