@@ -57,8 +57,8 @@ from fleet.config import Config, ServerSpec
 from fleet.observability.metrics.registry import MetricsRegistry
 from fleet.protocol.call import Call, Downstream
 from fleet.scheduling.bans import Bans
-from fleet.scheduling.decisions import SchedulerMemory
 from fleet.scheduling.rates import RetryBudget
+from fleet.scheduling.scheduler.decisions import SchedulerMemory
 from fleet.scheduling.server_state import Order, Row
 from fleet.security.rate_limit import Limiter
 

@@ -43,9 +43,9 @@ from fleet.common.model_names import canonical
 from fleet.common.randomness import Chance
 from fleet.config import Config, ServerSpec
 from fleet.protocol.call import Call
-from fleet.scheduling.balancing import make_policy
-from fleet.scheduling.decisions import Grant, SchedulerLimits, SchedulerMemory
-from fleet.scheduling.scheduler import Scheduler
+from fleet.scheduling.choice.balancing import make_policy
+from fleet.scheduling.scheduler.decisions import Grant, SchedulerLimits, SchedulerMemory
+from fleet.scheduling.scheduler.scheduler import Scheduler
 from fleet.scheduling.server_state import Health, ServerState
 from fleet.scheduling.wait_queue import Ticket
 

@@ -29,9 +29,9 @@ from actors.state.ticket import PendingTicket
 from fleet.common.errors import FleetError
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.config import Config
-from fleet.scheduling.balancing import make_policy
-from fleet.scheduling.decisions import Grant, SchedulerLimits
-from fleet.scheduling.scheduler import Scheduler
+from fleet.scheduling.choice.balancing import make_policy
+from fleet.scheduling.scheduler.decisions import Grant, SchedulerLimits
+from fleet.scheduling.scheduler.scheduler import Scheduler
 from fleet.scheduling.wait_queue import Ticket
 
 log = logging.getLogger("fleet.dispatcher")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from actors.upstream.pool import Abortable
     from fleet.protocol.call import Call
     from fleet.protocol.dialects.base import Statistics
-    from fleet.scheduling.decisions import Grant
     from fleet.scheduling.moving_average import PairStats
+    from fleet.scheduling.scheduler.decisions import Grant
 
 log = logging.getLogger("fleet.lease")
 

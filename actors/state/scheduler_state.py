@@ -8,8 +8,8 @@ from actors.kit.mailbox import Mailbox
 from actors.state.messages import DispatcherMail
 from actors.state.ticket import PendingTicket
 from fleet.scheduling.bans import Bans
-from fleet.scheduling.decisions import SchedulerMemory
 from fleet.scheduling.rates import RetryBudget
+from fleet.scheduling.scheduler.decisions import SchedulerMemory
 
 
 @dataclass(slots=True, eq=False)

@@ -7,9 +7,9 @@ import random
 from fleet.common.ids import ModelName, RequestId, ServerId
 from fleet.common.model_names import canonical
 from fleet.config import Config, ServerSpec
-from fleet.scheduling.balancing import BalancingPolicy, LeastConnections
-from fleet.scheduling.decisions import Grant, SchedulerLimits, SchedulerMemory
-from fleet.scheduling.scheduler import Scheduler
+from fleet.scheduling.choice.balancing import BalancingPolicy, LeastConnections
+from fleet.scheduling.scheduler.decisions import Grant, SchedulerLimits, SchedulerMemory
+from fleet.scheduling.scheduler.scheduler import Scheduler
 from fleet.scheduling.server_state import Health, ServerState
 from fleet.scheduling.wait_queue import Ticket
 

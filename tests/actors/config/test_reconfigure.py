@@ -133,7 +133,7 @@ async def test_a_dispatcher_that_crashed_goes_on_by_the_new_rules(
     expected_errors.append("actor dispatcher crashed")
     async with open_fleet("a", slots=4) as fleet, trio.open_nursery() as nursery:
         with monkeypatch.context() as patch:
-            patch.setattr("fleet.scheduling.scheduler.Scheduler.reconfigure", lambda *_: 1 / 0)
+            patch.setattr("fleet.scheduling.scheduler.scheduler.Scheduler.reconfigure", lambda *_: 1 / 0)
             change(fleet, monitoring={"max_concurrent_requests": 1}, queue={"max_size": 1})
             await trio.sleep(1.0)
         clients = await busy(fleet, nursery, 2, tokens=5)

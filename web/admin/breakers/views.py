@@ -9,7 +9,7 @@ from fleet.breakers.failure_classes import FailureKind, class_of
 from fleet.breakers.values import BreakerState, BreakerView
 from fleet.common.ids import ModelName
 from fleet.config import Config, Weights
-from fleet.scheduling.balancing import Weighted
+from fleet.scheduling.choice.balancing import Weighted
 from fleet.scheduling.server_state import ServerState
 from web.admin.kit.schemas import EPOCH_MS, ISO, SHARE, Each, Maybe, OneOf, Said
 from web.http.units import epoch, epoch_ms, iso

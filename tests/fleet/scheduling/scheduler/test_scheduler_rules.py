@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from fleet.config import Weights
-from fleet.scheduling.balancing import LeastConnections, Random, Weighted
-from fleet.scheduling.decisions import SchedulerLimits
+from fleet.scheduling.choice.balancing import LeastConnections, Random, Weighted
+from fleet.scheduling.scheduler.decisions import SchedulerLimits
 from tests.fleet.builders import make_board, make_server, make_ticket, release
 
 

@@ -26,9 +26,9 @@ from itertools import islice
 from typing import Final
 
 from fleet.common.randomness import Chance
-from fleet.scheduling.balancing import Prices, Scored
-from fleet.scheduling.choice import Proposal, put_winner_first, shared_models
-from fleet.scheduling.intents import Intent, Intents
+from fleet.scheduling.choice.at_once import Proposal, put_winner_first, shared_models
+from fleet.scheduling.choice.balancing import Prices, Scored
+from fleet.scheduling.choice.intents import Intent, Intents
 from fleet.scheduling.server_index import ServerIndex
 from fleet.scheduling.server_state import ServerState
 from fleet.scheduling.wait_queue import Entry, Queue, Ticket, TicketLine

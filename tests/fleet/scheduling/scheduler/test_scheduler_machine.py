@@ -13,8 +13,8 @@ from fleet.breakers.gate import Gate, GateState
 from fleet.common.errors import ModelNotFound, NoServer, QueueFull, ServerNotFound
 from fleet.common.ids import ModelName
 from fleet.common.model_names import canonical
-from fleet.scheduling.decisions import Grant, SchedulerLimits
-from fleet.scheduling.scheduler import Scheduler
+from fleet.scheduling.scheduler.decisions import Grant, SchedulerLimits
+from fleet.scheduling.scheduler.scheduler import Scheduler
 from fleet.scheduling.server_state import Health, Order, ServerState
 from fleet.scheduling.wait_queue import Ticket
 from tests.fleet.builders import make_board, make_server, make_ticket, release

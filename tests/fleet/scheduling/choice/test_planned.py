@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
 from fleet.common.model_names import canonical
-from fleet.scheduling.balancing import Parts
-from fleet.scheduling.decisions import Grant, SchedulerLimits
-from fleet.scheduling.planned_choice import Planned
-from fleet.scheduling.scheduler import Scheduler
+from fleet.scheduling.choice.balancing import Parts
+from fleet.scheduling.choice.planned import Planned
+from fleet.scheduling.scheduler.decisions import Grant, SchedulerLimits
+from fleet.scheduling.scheduler.scheduler import Scheduler
 from fleet.scheduling.server_state import Health, Order, ServerState
 from fleet.scheduling.wait_queue import Ticket
 from tests.fleet.builders import make_board, make_server, make_ticket, release
-from tests.fleet.scheduling.test_scheduler_machine import MODELS, NAMES, BoardMachine
+from tests.fleet.scheduling.scheduler.test_scheduler_machine import MODELS, NAMES, BoardMachine
 
 LOAD = 11.0
 SERVICE = 2.0

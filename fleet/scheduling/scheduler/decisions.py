@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from fleet.breakers.gate import Gate
 from fleet.common.ids import ModelName, RequestId, ServerId
-from fleet.scheduling.balancing import Parts, Scored
+from fleet.scheduling.choice.balancing import Parts, Scored
 from fleet.scheduling.rates import ServiceRate
 from fleet.scheduling.server_state import ServerState
 from fleet.scheduling.slots import Slots

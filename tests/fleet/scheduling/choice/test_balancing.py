@@ -10,7 +10,7 @@ import pytest
 from fleet.breakers.gate import Gate, GateState
 from fleet.common.model_names import canonical
 from fleet.config import Config
-from fleet.scheduling.balancing import LeastConnections, RoundRobin, Weighted, make_policy
+from fleet.scheduling.choice.balancing import LeastConnections, RoundRobin, Weighted, make_policy
 from fleet.scheduling.server_state import ServerState
 from tests.fleet.builders import make_board, make_server, make_ticket
 

@@ -14,11 +14,11 @@ from fleet.breakers.gate import GateState
 from fleet.common.errors import FleetError, ModelNotFound, NoServer, QueueFull, ServerNotFound
 from fleet.common.ids import ANY_MODEL, ModelName, ServerId
 from fleet.common.randomness import Chance
-from fleet.scheduling.balancing import BalancingPolicy, Scored
-from fleet.scheduling.choice import AtOnce, Chooser, Proposal
-from fleet.scheduling.decisions import Decision, Grant, SchedulerLimits, SchedulerMemory
-from fleet.scheduling.planned_choice import Planned
+from fleet.scheduling.choice.at_once import AtOnce, Chooser, Proposal
+from fleet.scheduling.choice.balancing import BalancingPolicy, Scored
+from fleet.scheduling.choice.planned import Planned
 from fleet.scheduling.rates import ServiceRate
+from fleet.scheduling.scheduler.decisions import Decision, Grant, SchedulerLimits, SchedulerMemory
 from fleet.scheduling.server_index import ServerIndex
 from fleet.scheduling.server_state import Health, ServerState
 from fleet.scheduling.wait_queue import Queue, Ticket, TicketLine

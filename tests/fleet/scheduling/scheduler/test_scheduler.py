@@ -7,7 +7,7 @@ import pytest
 from fleet.breakers.gate import Gate, GateState
 from fleet.common.errors import ModelNotFound, NoServer, QueueFull, ServerNotFound
 from fleet.common.model_names import canonical
-from fleet.scheduling.decisions import SchedulerLimits
+from fleet.scheduling.scheduler.decisions import SchedulerLimits
 from fleet.scheduling.server_state import Health, Order
 from tests.fleet.builders import make_board, make_server, make_ticket, release
 

@@ -1,7 +1,7 @@
 """Who gets which slot now: the question behind every grant, answered for one ticket or for one server.
 
 A chooser looks, and takes nothing: the scheduler reserves what it proposes, in the same step. `AtOnce` never lets
-anybody wait while a server is ready; `planned_choice.Planned` may.
+anybody wait while a server is ready; `planned.Planned` may.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from fleet.common.ids import ModelName
 from fleet.common.randomness import Chance
-from fleet.scheduling.balancing import BalancingPolicy, Scored
+from fleet.scheduling.choice.balancing import BalancingPolicy, Scored
 from fleet.scheduling.server_index import ServerIndex
 from fleet.scheduling.server_state import ServerState
 from fleet.scheduling.wait_queue import Entry, Queue, Ticket
