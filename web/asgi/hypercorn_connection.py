@@ -123,7 +123,8 @@ class Http1Only(H11Protocol):
             await self._refuse(505, "HTTP/2")
         if event.method == b"CONNECT":
             await self._refuse(405, "to a forward proxy")
-        if self.connection.trailing_data[0] and _wants_websocket(event):
+        upgrades = [value.strip().lower() for name, value in event.headers if name == b"upgrade"]
+        if self.connection.trailing_data[0] and b"websocket" in upgrades:
             # frames before our 101 are against the standard, and what Hypercorn makes of them is an exception
             await self._refuse(400, "websocket out of turn")
 
@@ -160,10 +161,6 @@ class Gathered(WebsocketBuffer):
             self.value, self.length, self.over = None, self.max_length + 1, True
             raise FrameTooLargeError
         super().extend(event)
-
-
-def _wants_websocket(event: h11.Request) -> bool:
-    return any(name == b"upgrade" and value.strip().lower() == b"websocket" for name, value in event.headers)
 
 
 def _reason(status: int) -> bytes:

@@ -17,7 +17,6 @@ from fleet.protocol.headers import field
 from web.asgi.quart_connection import converse
 from web.asgi.quart_request import BY_KEY
 from web.asgi.request_body import HeldBody
-from web.asgi.response_writer import AsgiDownstream
 from web.http import errors, request_target
 from web.http.ports import Face, face_of
 from web.security import api_key_auth, cross_origin, rate_limits
@@ -50,15 +49,12 @@ class Guard:
         judged, fields = self._counted(scope, self._judged(scope, scope["method"]))
         out = Outgoing(send, judged.asker.request_id, fields, closing=self._system.draining)
         into = out.incoming(receive)
-        if judged.refused:
-            await self._reply(scope, into, out, judged.answer)
-        else:
+        if not judged.refused:
             await self._app(scope, into, out)
-
-    async def _reply(self, scope: Any, receive: Any, send: Any, answer: Callable[[AsgiDownstream], Any]) -> None:
+            return
         length = field(scope["headers"], b"content-length") or b""
         body = HeldBody(int(length) if length.isdigit() else None, None)
-        await converse(scope, body, receive, send, answer)
+        await converse(scope, body, into, out, judged.answer)
 
     async def _websocket(self, scope: Any, receive: Any, send: Any) -> None:
         judged = self._judged(scope, "WEBSOCKET")
@@ -131,16 +127,14 @@ class Outgoing:
 
     async def __call__(self, message: Any) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": self._completed(message["headers"])}
+            present = {name for name, _ in message["headers"]}
+            ours = [pair for pair in self._fields if pair[0] not in present]
+            message = {**message, "headers": [*message["headers"], *ours]}
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self.done = True
         await self._send(message)
         if not self.done:
             await trio.lowlevel.checkpoint()
-
-    def _completed(self, headers: Any) -> list[tuple[bytes, bytes]]:
-        present = {name for name, _ in headers}
-        return [*headers, *(pair for pair in self._fields if pair[0] not in present)]
 
     def incoming(self, receive: Any) -> Callable[[], Awaitable[Any]]:
         """`receive`, except that a disconnect after our last piece stays untold.

@@ -63,20 +63,17 @@ class HeldBody:
 
     async def feed(self, data: bytes, *, last: bool, patience: float = math.inf) -> bool:
         """Take what came in, waiting while the reader is behind; False: not taken within `patience` seconds."""
-        if data and not await self._taken(data, patience):
-            return False
+        if data:
+            self._begun = True
+            try:
+                self._sink.send_nowait(data)
+            except trio.WouldBlock:
+                with trio.move_on_after(patience) as waiting:
+                    await self._sink.send(data)
+                if waiting.cancelled_caught:
+                    return False
         if last:
             self.set_complete()
-        return True
-
-    async def _taken(self, data: bytes, patience: float) -> bool:
-        self._begun = True
-        try:
-            self._sink.send_nowait(data)
-        except trio.WouldBlock:
-            with trio.move_on_after(patience) as waiting:
-                await self._sink.send(data)
-            return not waiting.cancelled_caught
         return True
 
     def set_complete(self) -> None:
@@ -91,11 +88,9 @@ class HeldBody:
         try:
             return self._source.receive_nowait()
         except trio.WouldBlock:
-            return await self._awaited()
+            pass
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
-
-    async def _awaited(self) -> bytes:
         await self._wire.invite()
         with trio.move_on_after(self.terms.idle):
             try:
@@ -114,21 +109,18 @@ class HeldBody:
         if self._whole is not None:
             return self._whole
         self._check(self._expected or 0)
+        whole = io.BytesIO()  # gives its bytes away without another copy, which a join of all chunks would make
         with trio.move_on_after(self.terms.total):
-            self._whole = await self._gathered()
+            async for chunk in self:
+                self._check(whole.tell() + len(chunk))
+                self.terms.budget.take(len(chunk))
+                self._held += len(chunk)
+                whole.write(chunk)
+            self._whole = whole.getvalue()
             return self._whole
         raise RequestTimeout(
             f"the request body did not come in within {self.terms.total:g} s", details="see timeouts.total"
         )
-
-    async def _gathered(self) -> bytes:
-        whole = io.BytesIO()  # gives its bytes away without another copy, which a join of all chunks would make
-        async for chunk in self:
-            self._check(whole.tell() + len(chunk))
-            self.terms.budget.take(len(chunk))
-            self._held += len(chunk)
-            whole.write(chunk)
-        return whole.getvalue()
 
     def _check(self, size: int) -> None:
         if self._limit is not None and size > self._limit:

@@ -34,7 +34,8 @@ class AsgiDownstream:
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head. A long body that is still coming in at this point ends the connection afterwards."""
         fields = list(headers)
-        self._left = None if self._head_only or status in (204, 304) else _length(fields)
+        lengths = [int(value) for name, value in fields if name == b"content-length" and value.isdigit()]
+        self._left = lengths[0] if lengths and not self._head_only and status not in (204, 304) else None
         if not self._body.nearly_here and not any(name == b"connection" for name, _ in fields):
             fields.append((b"connection", b"close"))
         self.started = True
@@ -77,10 +78,3 @@ class AsgiDownstream:
             raise ClientGone from gone
         if self._putting.cancelled_caught:
             raise ClientGone
-
-
-def _length(headers: Headers) -> int | None:
-    for name, value in headers:
-        if name == b"content-length" and value.isdigit():
-            return int(value)
-    return None

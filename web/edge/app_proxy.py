@@ -152,7 +152,9 @@ class _Dialling:
             await self._connect(sock)
         except _LOST as error:
             sock.close()
-            self._lose(error)
+            if not self._lost:
+                log.warning("the private socket is lost (%s); the app is reached without it", error.strerror)
+            self._lost = True  # for good: a path that was taken away once may come back as somebody else's
             return None
         except BaseException:
             sock.close()
@@ -172,12 +174,6 @@ class _Dialling:
         except BlockingIOError:  # the backlog is full
             return False
         return True
-
-    def _lose(self, error: OSError) -> None:
-        """For good: a path that was taken away once may come back as somebody else's."""
-        if not self._lost:
-            log.warning("the private socket is lost (%s); the app is reached without it", error.strerror)
-        self._lost = True
 
 
 def _request(

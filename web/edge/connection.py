@@ -119,7 +119,11 @@ class Connection:
 
     async def _serve(self) -> None:
         edge, config = self._edge, self._edge.config
-        link = self._link = await self._linked()
+        if edge.tls is None:
+            link: ClientLink = PlainLink(self._socket, edge.leaving)
+        else:
+            link = await shake_hands(self._socket, edge.tls, config.timeouts.head, edge.leaving)
+        self._link = link
         intake = self._intake = Intake(link, edge.heads, config.limits.header_bytes, config.timeouts.head)
         while not edge.closing:
             try:
@@ -137,12 +141,17 @@ class Connection:
         with trio.move_on_after(LINGER):
             await self._close(link)
 
-    async def _linked(self) -> ClientLink:
-        edge = self._edge
-        if edge.tls is None:
-            return PlainLink(self._socket, edge.leaving)
-        return await shake_hands(self._socket, edge.tls, edge.config.timeouts.head, edge.leaving)
-
+    # Whether another request may follow is said three times, and only the last time counts. The head of the request
+    # asks for it, the head of the answer promises it, and then, when both messages have ended or not, it is decided
+    # here. Before that it may only become less likely: once `connection: close` has been sent, a client may send
+    # nothing more, and once it has not, we may still close, for which clients of HTTP/1.1 are prepared.
+    #
+    # What goes wrong otherwise: with a body that has not been read to its end, what follows would be read as a request
+    # (that is how requests are smuggled), so an unread rest is thrown away or the connection is closed, and never
+    # skipped. With an answer that is not whole, the client takes the next one for its missing end. And where the end of
+    # an answer is the end of the connection, only a reset tells a client that something is missing: it has to come
+    # before anybody closes in the ordinary way. The bytes of a body are given back before the wait for its rest, which
+    # holds none; and the stage is READING in it, because a client may close its side then and still read the answer.
     async def _one(self, link: ClientLink, intake: Intake, head: RequestHead, length: int | None) -> bool:
         """One request; whether another may follow on this connection."""
         body = Body(intake, head, length, self._edge.terms)

@@ -71,12 +71,13 @@ class HotLane:
     def prepared(self, head: RequestHead) -> Prepared | None:
         """What to do about a request of this head, or None if it is not a hot one."""
         known = head.memo
-        if not isinstance(known, Prepared) or self._outdated(known):
+        if (
+            not isinstance(known, Prepared)
+            or known.config is not self._system.config
+            or known.keys != self._system.keys.changes
+        ):
             known = head.memo = self._prepare(head)
         return known if known.hints is not None else None
-
-    def _outdated(self, known: Prepared) -> bool:
-        return known.config is not self._system.config or known.keys != self._system.keys.changes
 
     def _prepare(self, head: RequestHead) -> Prepared:
         config, keys = self._system.config, self._system.keys.changes

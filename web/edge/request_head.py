@@ -19,7 +19,6 @@ _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/([0
 _OTHER_VERSION = re.compile(rb"[^\r\n]* HTTP/(?!1\.[01]\r)[0-9](\.[0-9]+)?\r\n")
 _KEPT_HEADS: Final = 512
 _KEPT_BYTES: Final = 4096
-_WEBSOCKET: Final = b"websocket"
 
 
 class BadHead(Exception):
@@ -79,18 +78,16 @@ class Heads:
         stated = LENGTH_LINE.search(data)
         # What is left must not have another one; the parser of a head without a length finds it.
         rest = data if stated is None else data[: stated.start()] + data[stated.end() :]
-        head = self._known.get(rest) or self._new(rest)
+        head = self._known.get(rest)
+        if head is None:
+            head = parse(rest, self._most_fields)
+            if len(rest) <= _KEPT_BYTES:
+                self._known.keep(rest, head)
         if stated is None:
             return head, None
         if head.chunked:
             raise BadHead(400, "a request cannot have both Content-Length and Transfer-Encoding")
         return head, int(stated[1])
-
-    def _new(self, data: bytes) -> RequestHead:
-        head = parse(data, self._most_fields)
-        if len(data) <= _KEPT_BYTES:
-            self._known.keep(data, head)
-        return head
 
 
 def parse(data: bytes, most_fields: int = 100) -> RequestHead:
@@ -162,7 +159,8 @@ def _understand(head: RequestHead) -> None:
         raise BadHead(405, "this is not a forward proxy")
     # in any order, in one field or several, "close" is the last word
     head.keep_alive = b"close" not in said and (not head.old or b"keep-alive" in said)
-    head.upgrade = b"upgrade" in said and head.method == "GET" and not head.old and _wants_websocket(head.headers)
+    if b"upgrade" in said and head.method == "GET" and not head.old:
+        head.upgrade = any(name == b"upgrade" and value.lower() == b"websocket" for name, value in head.headers)
 
 
 def _read_coding(head: RequestHead, value: bytes) -> None:
@@ -171,7 +169,3 @@ def _read_coding(head: RequestHead, value: bytes) -> None:
     if value.lower() != b"chunked" or head.chunked:
         raise BadHead(501, "chunked is the only transfer coding that is understood here")
     head.chunked = True
-
-
-def _wants_websocket(headers: Headers) -> bool:
-    return any(name == b"upgrade" and value.lower() == _WEBSOCKET for name, value in headers)

@@ -137,9 +137,6 @@ class Body:
                 self.complete = True
                 self._count(length)
                 return body
-        return await self._gathered(limit)
-
-    async def _gathered(self, limit: int) -> bytes:
         whole = io.BytesIO()  # gives its bytes away without another copy, which a join of all pieces would make
         with trio.move_on_after(self._terms.total):
             async for piece in self:
