@@ -93,20 +93,16 @@ def _print_or_write(file: Path | None, text: str, force: bool) -> None:
 def _write(files: Mapping[Path, str], force: bool) -> None:
     """All or, when one of them is somebody's own by now, none. Exit code 1: not written."""
     try:
-        if not force:
-            _refuse_to_replace(files)
+        there = {} if force else {path: text for path, text in files.items() if path.exists()}
+        differing = [str(path) for path, text in there.items() if path.read_bytes() != text.encode()]
+        if differing:
+            raise _failed(f"there already, and different: {', '.join(differing)}; --force replaces them")
         for path, text in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
             typer.echo(f"fleet: {path} written", err=True)
     except OSError as error:
         raise _failed(f"{error.filename} cannot be written: {error.strerror}") from None
-
-
-def _refuse_to_replace(files: Mapping[Path, str]) -> None:
-    differing = [str(path) for path, text in files.items() if path.exists() and path.read_bytes() != text.encode()]
-    if differing:
-        raise _failed(f"there already, and different: {', '.join(differing)}; --force replaces them")
 
 
 def _failed(message: str, code: int = 1) -> typer.Exit:

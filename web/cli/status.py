@@ -66,11 +66,16 @@ def report_status(config: Config, say: Callable[[str], None], token: str = "") -
 
 
 def _report(urls: dict[str, str], ask: Ask, say: Callable[[str], None]) -> bool:
-    found = [_told(name, url, ask, say) for name, url in urls.items()]
-    line = next((line for _, line in found if line), "")
-    if line:
-        say(line)
-    return all(well for well, _ in found)
+    """A line for each port, and the first verdict that one of them tells; whether all answer and are healthy."""
+    well, verdict = True, ""
+    for name, url in urls.items():
+        word, line = ask(url)
+        say(f"{name:<13} {url:<28} {word}")
+        well = well and word in ("ok", "healthy")
+        verdict = verdict or line
+    if verdict:
+        say(verdict)
+    return well
 
 
 def _urls(config: Config) -> dict[str, str]:
@@ -123,13 +128,6 @@ def _trusting(certificate: str = "") -> ssl.SSLContext:
     else:
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _told(name: str, url: str, ask: Ask, say: Callable[[str], None]) -> tuple[bool, str]:
-    """Whether one port answers and is healthy, and the verdict that it tells."""
-    word, line = ask(url)
-    say(f"{name:<13} {url:<28} {word}")
-    return word in ("ok", "healthy"), line
 
 
 def _ask(url: str, token: str = "", tls: ssl.SSLContext | None = None) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from typing import Final
 from fleet.common.errors import FleetError
 from fleet.protocol.call import Headers
 from fleet.security.api_keys import LONGEST_KEY
-from fleet.security.roles import ANONYMOUS, Identity, Role
+from fleet.security.roles import ANONYMOUS, Role
 from web.admin.role_enforcement import RoleTooLow
 from web.security import api_key_auth
 from web.security.request_gate import Guarded
@@ -37,13 +37,11 @@ class Credentials:
 
     def refusal(self) -> FleetError | None:
         """Why this client may not watch, by the configuration and the keys of now."""
-        who = self._who()
+        who = api_key_auth.identity(self._token, self._system)
+        if who.name == ANONYMOUS:
+            who = api_key_auth.visitor(self._shown, self._system)
         if who.role >= NEEDED:
             return None
         if self._system.config.security.keys_required and who.name == ANONYMOUS:
             return api_key_auth.refusal("/socket.io/", (), self._system)
         return RoleTooLow(NEEDED, who)
-
-    def _who(self) -> Identity:
-        by_token = api_key_auth.identity(self._token, self._system)
-        return api_key_auth.visitor(self._shown, self._system) if by_token.name == ANONYMOUS else by_token

@@ -75,20 +75,15 @@ async def _served(sessions: Sessions, session: Session, fresh: bool) -> None:
             await websocket.accept()
             await websocket.send(handshake(sessions, session).decode())
         with session.life:
-            await _carry(session, sessions)
+            async with trio.open_nursery() as nursery:  # both directions, until the session ends
+                nursery.start_soon(_write, session, sessions.timing.drain, nursery.cancel_scope)
+                await _read(session, sessions)
     finally:
         session.close(End.LEFT)
     with trio.move_on_after(engine_io.LAST_WORDS):
         for packet in session.leftover():
             await websocket.send(packet.decode())
         await websocket.close((session.end or End.LEFT).value, "")
-
-
-async def _carry(session: Session, sessions: Sessions) -> None:
-    """Both directions, until the session ends."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_write, session, sessions.timing.drain, nursery.cancel_scope)
-        await _read(session, sessions)
 
 
 async def _write(session: Session, patience: float, done: trio.CancelScope) -> None:

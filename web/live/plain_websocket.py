@@ -6,7 +6,6 @@ this. Close codes: 1003 bytes instead of text, 1008 the key is no longer good, 1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
@@ -147,14 +146,10 @@ def _do(viewer: Subscriber, message: str) -> str | None:
     name = said.get("event") if isinstance(said, dict) else None
     if not isinstance(name, str):
         return 'a message is an object such as {"event": "request_update"}'
-    answer = answered(viewer, name, _values(said))
+    answer = answered(viewer, name, (said["data"],) if "data" in said else ())
     if answer is None:
         return f"there is no event {name[:_SHOWN]!r}"
     return None if answer.get("ok") is True else str(answer.get("error"))
-
-
-def _values(said: dict[str, Any]) -> Sequence[Any]:
-    return (said["data"],) if "data" in said else ()
 
 
 def _is_longer(message: str, most: int) -> bool:

@@ -105,7 +105,8 @@ class Session:
                 raise Over
             if self.upgrading:
                 return [engine_io.NOOP.encode()]
-            with trio.CancelScope(deadline=self._due()) as self._rest:
+            due = min(self._connect_by, self._pong_by, self._ping_at, self._confirm_by)
+            with trio.CancelScope(deadline=due) as self._rest:
                 if (update := await self._next()) is not None:
                     return [*self.leftover(), self._worded(update)]
 
@@ -203,9 +204,6 @@ class Session:
     @property
     def _confirm_by(self) -> float:
         return min(self._unacked.values(), default=math.inf) + self._home.timing.drain
-
-    def _due(self) -> float:
-        return min(self._connect_by, self._pong_by, self._ping_at, self._confirm_by)
 
     async def _next(self) -> Update | None:
         viewer = self.viewer

@@ -134,9 +134,6 @@ def _wants_events(headers: Headers) -> bool:
     MCP clients and browsers name both, and read NDJSON as Ollama sends it.
     """
     accepted = b",".join(value for name, value in headers if name == b"accept")[:_ACCEPTED].lower()
-    wanted = {kind.strip() for kind, *parameters in _parted(accepted) if not any(map(_ZERO.fullmatch, parameters))}
+    parted = [each.split(b";") for each in accepted.split(b",")]
+    wanted = {kind.strip() for kind, *parameters in parted if not any(map(_ZERO.fullmatch, parameters))}
     return _EVENTS in wanted and wanted.isdisjoint(_USUAL)
-
-
-def _parted(accepted: bytes) -> list[list[bytes]]:
-    return [each.split(b";") for each in accepted.split(b",")]

@@ -182,13 +182,9 @@ def _verdict(replied: list[Reply]) -> Response:
     bad = [reply for reply in replied if not (reply.good or (some and reply.missing))]
     if not bad:
         return responses.nothing()
-    if len(bad) == len(replied) and _agree(bad):
+    alike = bad[0].status != 0 and len({(reply.status, reply.body) for reply in bad}) == 1
+    if len(bad) == len(replied) and (alike or all(reply.missing for reply in bad)):
         return responses.raw(bad[0].body, status=bad[0].status)
     failed = ", ".join(f"{reply.server} ({reply.status or 'unreachable'})" for reply in bad)
     done = len(replied) - len(bad)
     return responses.json({"error": f"done on {done} of {len(replied)} servers; failed on {failed}"}, 500)
-
-
-def _agree(bad: list[Reply]) -> bool:
-    alike = bad[0].status != 0 and len({(reply.status, reply.body) for reply in bad}) == 1
-    return alike or all(reply.missing for reply in bad)

@@ -30,15 +30,12 @@ class Listing:
 
     def body(self) -> bytes:
         """The answer of this moment."""
-        seen = self._marks()
+        # What the answer depends on. A server's mapping is another object whenever a probe finds something else.
+        states = [cell.state for cell in self._system.servers.values()]
+        seen = [(each.models, len(each.models), each.health is Health.HEALTHY, each.id) for each in states]
         if not self._made or not _same(seen, self._seen):
             self._seen, self._made = seen, orjson.dumps(self._merge(self._system.catalogs()))
         return self._made
-
-    def _marks(self) -> list[tuple[Any, ...]]:
-        """What the answer depends on. A server's mapping is another object whenever a probe finds something else."""
-        states = [cell.state for cell in self._system.servers.values()]
-        return [(each.models, len(each.models), each.health is Health.HEALTHY, each.id) for each in states]
 
 
 def tags(system: System) -> Listing:

@@ -50,7 +50,9 @@ def rate_of(face: Face, config: Config) -> Rate | None:
 def counts(face: Face, method: str, path: str) -> bool:
     """Whether a request (its path decoded) is one of those that a face limits. Probes of an orchestrator never are."""
     if face is Face.PROXY:
-        return method == "POST" and (endpoint := _endpoint(path)) is not None and generates(endpoint)
+        base, pinned, _ = path.partition("--")
+        endpoint = ENDPOINTS.get(base) if not pinned or base in PINNABLE else None
+        return method == "POST" and endpoint is not None and generates(endpoint)
     return face is Face.METRICS and path not in _PROBES
 
 
@@ -111,10 +113,3 @@ class Turnstile:
             details=f"{_SETTINGS[self._face]} sets the limit; X-RateLimit-Reset says when all of it is there again",
             retry_after=verdict.retry_after,
         )
-
-
-def _endpoint(path: str) -> Endpoint | None:
-    base, pinned, _ = path.partition("--")
-    if pinned:
-        return ENDPOINTS[base] if base in PINNABLE else None
-    return ENDPOINTS.get(path)

@@ -92,19 +92,21 @@ class RequestGate:
         self, method: str, path: str, host: str | None, headers: Headers, face: Face = Face.PROXY
     ) -> GateDecision:
         """What to do about one request; `host` is None for a bad target. The Host comes first of all."""
-        asker = self._asker(path, headers, face)
+        config = self._system.config
+        request_id = request_id_of(headers, new_request_id())
+        asker = errors.asker(path, request_id, config.compat.native_errors, headers, face)
         if host is None:
             bad = BadRequest("the request target is neither a path nor an http URL")
             return GateDecision(asker, cross_origin.NOTHING, bad)
         if not self._is_ours(method, path, host):
             return GateDecision(asker, cross_origin.NOTHING, errors.ForeignHost())
-        decision = cross_origin.decide(method, path, host, headers, self._system.config, self._origins)
+        decision = cross_origin.decide(method, path, host, headers, config, self._origins)
         if decision.status is not None:
             return GateDecision(asker, decision, None)
-        key = api_key_auth.key_name(headers, self._system)
-        return GateDecision(
-            asker, decision, None if key else self._refusal(method, path, headers, face), key, ours=True
-        )
+        key, refusal = api_key_auth.key_name(headers, self._system), None
+        if not key and config.security.keys_required and not api_key_auth.is_open(method, path, face):
+            refusal = api_key_auth.refusal(path, headers, self._system)
+        return GateDecision(asker, decision, refusal, key, ours=True)
 
     def _is_ours(self, method: str, path: str, host: str) -> bool:
         config = self._system.config
@@ -114,15 +116,6 @@ class RequestGate:
         if api_key_auth.is_use(method, path):
             return is_local(host, (self._own_name, *names))
         return is_loopback(host, names)
-
-    def _asker(self, path: str, headers: Headers, face: Face) -> errors.Asker:
-        request_id = request_id_of(headers, new_request_id())
-        return errors.asker(path, request_id, self._system.config.compat.native_errors, headers, face)
-
-    def _refusal(self, method: str, path: str, headers: Headers, face: Face) -> FleetError | None:
-        if not self._system.config.security.keys_required or api_key_auth.is_open(method, path, face):
-            return None
-        return api_key_auth.refusal(path, headers, self._system)
 
 
 _numbers = random.Random(random.SystemRandom().getrandbits(128))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import signal
 import sys
+from functools import partial
 from typing import TextIO
 
 import trio
@@ -55,25 +56,18 @@ async def _serve(host: SimHost, port: int, address: str) -> int:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             try:
-                bound: int = await nursery.start(_serve_sim, host, port, address)
+                bound: int = await nursery.start(partial(serve_sim, host, port, address=address))
             except OSError as error:
-                return _complain(f"fleet sim: port {port} on {address} {_why(error)}", PORT_TAKEN)
+                why = f"cannot be used: {error.strerror or error}"
+                if error.errno == errno.EADDRINUSE:
+                    why = "is already in use; choose another one"
+                return _complain(f"fleet sim: port {port} on {address} {why}", PORT_TAKEN)
             names = ", ".join(file.name for file in host.server.shelf) or "no models"
             _say(sys.stdout, f"SIMULATED Ollama {host.id!r} on http://{address}:{bound} with {names}")
             async for _ in signals:
                 break
             nursery.cancel_scope.cancel()
     return 0
-
-
-def _why(error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return "is already in use; choose another one"
-    return f"cannot be used: {error.strerror or error}"
-
-
-async def _serve_sim(host: SimHost, port: int, address: str, task_status: trio.TaskStatus[int]) -> None:
-    await serve_sim(host, port, address=address, task_status=task_status)
 
 
 def _complain(sentence: str, code: int) -> int:

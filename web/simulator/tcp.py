@@ -24,7 +24,9 @@ async def serve_sim(
         task_status.started(port)
         while True:
             await _listen_until_refusing(host, listeners, nursery)
-            await _refuse(host)
+            while host.faults.refusing:
+                with trio.move_on_at(host.faults.refusing_until):
+                    await host.faults.changed.wait()
             listeners = await trio.open_tcp_listeners(port, host=address, backlog=1024)
 
 
@@ -37,9 +39,3 @@ async def _listen_until_refusing(
         while not host.faults.refusing:
             await host.faults.changed.wait()
         nursery.cancel_scope.cancel()
-
-
-async def _refuse(host: SimHost) -> None:
-    while host.faults.refusing:
-        with trio.move_on_at(host.faults.refusing_until):
-            await host.faults.changed.wait()

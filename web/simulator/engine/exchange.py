@@ -72,18 +72,16 @@ class SimulatedExchange:
         while True:
             event = self._conn.next_event()
             if event is h11.NEED_DATA:
-                await self._fill()
+                if self._conn.they_are_waiting_for_100_continue:
+                    go_on = h11.InformationalResponse(status_code=100, headers=[])
+                    await self._stream.send_all(self._conn.send(go_on) or b"")
+                self._conn.receive_data(bytes(await self._stream.receive_some(_READ)))
             elif isinstance(event, h11.Data):
                 return bytes(event.data)
             elif isinstance(event, h11.EndOfMessage):
                 return b""
             else:
                 raise ConnectionOver
-
-    async def _fill(self) -> None:
-        if self._conn.they_are_waiting_for_100_continue:
-            await self._stream.send_all(self._conn.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
-        self._conn.receive_data(bytes(await self._stream.receive_some(_READ)))
 
     async def read_all(self) -> None:
         """The whole body into `body`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fleet.simulator import Ask, ModelFile, Stats, embedding, embedding_work, rfc3339, stats_of
+from fleet.simulator import Ask, Stats, embedding, embedding_work, rfc3339, stats_of
 from web.simulator.engine.answer_parts import AnswerParts, TokenKind, call_for, parts_of
 from web.simulator.engine.errors import RUNNER_BROKE, ApiError, go_json
 from web.simulator.engine.exchange import Headers, SimulatedExchange
@@ -47,7 +47,10 @@ async def chat(exchange: SimulatedExchange) -> None:
 async def _answer(exchange: SimulatedExchange, request: dict[str, Any], name: str, prompt: str, field: str) -> None:
     stay = keep_alive(exchange, request)
     file = find_model(exchange, name, "completion" if prompt else _any_capability(exchange, name))
-    _check_abilities(file, request, name)
+    if request.get("think") and "thinking" not in file.capabilities:
+        raise ApiError(400, f'"{name}" does not support thinking')
+    if request.get("tools") and "tools" not in file.capabilities:
+        raise ApiError(400, f"registry.ollama.ai/library/{file.name} does not support tools")
     if not prompt and stay == 0:
         exchange.host.server.unload(file, exchange.host.now())
         await exchange.reply(200, _done(exchange, name, field, {"done_reason": "unload"}), JSON)
@@ -74,13 +77,6 @@ def _any_capability(exchange: SimulatedExchange, name: str) -> str:
     """Loading asks nothing of a model."""
     file = exchange.host.server.shelf.find(name)
     return file.capabilities[0] if file else "completion"
-
-
-def _check_abilities(file: ModelFile, request: dict[str, Any], name: str) -> None:
-    if request.get("think") and "thinking" not in file.capabilities:
-        raise ApiError(400, f'"{name}" does not support thinking')
-    if request.get("tools") and "tools" not in file.capabilities:
-        raise ApiError(400, f"registry.ollama.ai/library/{file.name} does not support tools")
 
 
 def _said(field: str, text: str = "", thoughts: str = "", calls: list[Any] | None = None) -> dict[str, Any]:

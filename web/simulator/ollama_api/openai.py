@@ -159,18 +159,13 @@ async def embeddings(exchange: SimulatedExchange) -> None:
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise ApiError(400, "invalid input")
     vectors, stats = await embed_texts(exchange, {}, name, texts)
-    packed = request.get("encoding_format") == "base64"
-    data = [
-        {"object": "embedding", "embedding": _packed(vector) if packed else vector, "index": index}
-        for index, vector in enumerate(vectors)
-    ]
+    shown: list[Any] = list(vectors)
+    if request.get("encoding_format") == "base64":
+        shown = [base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode() for vector in vectors]
+    data = [{"object": "embedding", "embedding": each, "index": index} for index, each in enumerate(shown)]
     counts = {"prompt_tokens": stats.prompt_tokens, "total_tokens": stats.prompt_tokens}
     body = {"object": "list", "data": data, "model": name, "usage": counts}
     await exchange.reply(200, go_json(body) + b"\n", JSON)
-
-
-def _packed(vector: list[float]) -> str:
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 async def models(exchange: SimulatedExchange) -> None:
