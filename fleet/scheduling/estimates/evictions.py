@@ -1,0 +1,193 @@
+"""Which models a load would throw out, and how many seconds others lose by that.
+
+Formula: E(V) = sum over the victims of (1 - exp(-rate x 120 s)) x (its load, or the wait at its other home if it has
+one). Rate: requests for the victim in a second, over the whole fleet, weights halving in five minutes. Unit: seconds.
+Source of the formula: "expected completion" counts what one request costs the others, as far as they come soon.
+
+Whether there is room is learned: what was seen loaded together fits together, by bytes (`size_vram` of /api/ps) and by
+number; a model that is gone before its time when another one came teaches the edge. Until an edge is known a server is
+taken to have room: a load there finds out. Ollama throws out the idle runner with the shortest keep-alive, and waits
+for the shortest if none is idle.
+
+What it is wrong about: the keep-alive of a runner cannot be seen, so the end of its time (`expires_at`) stands for it;
+other programs share the memory; a context that shrank to fit looks like room; a model that was unloaded on purpose just
+when another came looks like an eviction, until more is seen loaded together again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import exp, inf, log
+from typing import Final
+
+from fleet.common.ids import ModelName, ServerId
+from fleet.scheduling.estimates.averages.bounds import faded, sane
+from fleet.scheduling.estimates.averages.lru_table import LruTable
+
+HORIZON: Final = 120.0
+"""Seconds within which a request for the victim counts as a loss."""
+MOST_HARM: Final = 120.0
+"""Seconds: no load is held to cost others more."""
+_EARLY: Final = 2.0
+"""Seconds before its time at which a model that is gone was thrown out, not let go."""
+_RATE_HALF_LIFE: Final = 300.0
+_OVERHEAD: Final = 1.15
+"""Memory of a runner over the size of its file, until it was seen loaded."""
+_MODELS: Final = 4096
+_SERVERS: Final = 1024
+_MOST_BYTES: Final = 2.0**50
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A loaded model, as a look at /api/ps showed it: bytes, and until when (the caller's clock, `inf` for ever)."""
+
+    model: ModelName
+    size: float
+    expires_at: float
+
+
+@dataclass(slots=True)
+class _Room:
+    """What one server was seen to hold, and where it ended. Residents in the order in which they would go."""
+
+    residents: tuple[Resident, ...] = ()
+    most_bytes: float = 0.0
+    most_models: int = 0
+    edge_bytes: float = inf
+    edge_models: float = inf
+
+    @property
+    def used(self) -> float:
+        return sum(resident.size for resident in self.residents)
+
+    def meet_edge(self, wanted: float) -> None:
+        """One had to go so that another could come; with it, `wanted` bytes would have been loaded.
+
+        If so many were never seen together, memory was short; else it must have been the number of models.
+        """
+        if wanted > self.most_bytes:
+            self.edge_bytes = max(self.used, self.most_bytes)
+        else:
+            self.edge_models = max(len(self.residents), self.most_models)
+
+    def grow(self) -> None:
+        """What is seen together fits together."""
+        self.most_bytes, self.most_models = max(self.most_bytes, self.used), max(self.most_models, len(self.residents))
+        self.edge_bytes = max(self.edge_bytes, self.most_bytes)
+        self.edge_models = max(self.edge_models, self.most_models)
+
+
+@dataclass(slots=True)
+class _Rate:
+    """Events a second; `count` is faded to `at`."""
+
+    count: float = 0.0
+    at: float = field(default=-inf)
+
+    def add(self, now: float) -> None:
+        self.count, self.at = self.count_at(now) + 1.0, now
+
+    def count_at(self, now: float) -> float:
+        return self.count * faded(now - self.at, _RATE_HALF_LIFE) if self.count else 0.0
+
+    def per_second(self, now: float) -> float:
+        return self.count_at(now) * log(2.0) / _RATE_HALF_LIFE
+
+
+class Evictions:
+    """Bounded memory: 1,024 servers and 4,096 models, those used last. No clock: `now` is the caller's, seconds."""
+
+    def __init__(self) -> None:
+        self._rooms: LruTable[ServerId, _Room] = LruTable(_SERVERS)
+        self._sizes: LruTable[ModelName, float] = LruTable(_MODELS)
+        self._asked: LruTable[ModelName, _Rate] = LruTable(_MODELS)
+
+    def asked(self, model: ModelName, now: float) -> None:
+        """A request for the model came."""
+        self._asked.use(model, _Rate).add(now)
+
+    def seen(self, server: ServerId, residents: Iterable[Resident], now: float) -> None:
+        """A look at what is loaded."""
+        room = self._rooms.use(server, _Room)
+        before = room.residents
+        room.residents = tuple(sorted(map(_clamped, residents), key=lambda each: each.expires_at))
+        for each in room.residents:
+            self._sizes.put(each.model, each.size)
+        names = {each.model for each in room.residents}
+        came = [each for each in room.residents if each.model not in {each.model for each in before}]
+        if came and any(each.model not in names and each.expires_at > now + _EARLY for each in before):
+            room.meet_edge(sum(each.size for each in before) + sum(each.size for each in came))
+        room.grow()
+
+    def forget(self, server: ServerId) -> None:
+        """The server is another machine now, or gone."""
+        self._rooms.pop(server, None)
+
+    def victims(
+        self, server: ServerId, model: ModelName, file_size: float | None, busy: Collection[ModelName]
+    ) -> Sequence[Resident]:
+        """Who would have to go for the model, in order; idle ones first, then those that are busy."""
+        room = self._rooms.get(server)
+        if room is None or not room.residents:
+            return ()
+        need = self._need(model, file_size)
+        others = [each for each in room.residents if each.model != model]
+        used, count = sum(each.size for each in others), len(others)
+        gone: list[Resident] = []
+        for each in sorted(others, key=lambda each: each.model in busy):
+            if used + need <= room.edge_bytes and count + 1 <= room.edge_models:
+                break
+            gone.append(each)
+            used, count = used - each.size, count - 1
+        return gone
+
+    def harm(self, victims: Iterable[Resident], cost: Callable[[ModelName], float], now: float) -> float:
+        """Seconds that others lose when these go. `cost`: what the next request for a model then waits longer."""
+        lost = sum(self.soon(victim.model, now) * cost(victim.model) for victim in victims)
+        return min(lost, MOST_HARM)
+
+    def soon(self, model: ModelName, now: float) -> float:
+        """How likely a request for the model is within the horizon."""
+        rate = self._asked.get(model)
+        return 1.0 - exp(-rate.per_second(now) * HORIZON) if rate is not None else 0.0
+
+    def to_plain(self) -> list[list[object]]:
+        """Rows of server, bytes and number seen together, and the edges (null: unknown)."""
+        return [
+            [server, room.most_bytes, room.most_models, _known(room.edge_bytes), _known(room.edge_models)]
+            for server, room in self._rooms.items()
+        ]
+
+    def load_plain(self, data: object) -> None:
+        """Add what `to_plain` gave; absurd rows are left out."""
+        for row in data if isinstance(data, list) else ():
+            if not isinstance(row, list) or len(row) != 5 or not isinstance(row[0], str):
+                continue
+            bytes_, models = sane(row[1], 0.0, _MOST_BYTES), sane(row[2], 0.0, 1000.0)
+            if bytes_ is None or models is None:
+                continue
+            edges = [sane(value, least, inf) for value, least in ((row[3], bytes_), (row[4], models))]
+            room = _Room((), bytes_, int(models), *(inf if edge is None else edge for edge in edges))
+            self._rooms.put(ServerId(row[0]), room)
+
+    def _need(self, model: ModelName, file_size: float | None) -> float:
+        return self._sizes.get(model) or (file_size or 0.0) * _OVERHEAD
+
+
+def residents_of(rows: Mapping[ModelName, Mapping[str, object]], end: Callable[[object], float]) -> list[Resident]:
+    """What rows of /api/ps say; `end` turns their `expires_at` into the caller's clock."""
+    return [
+        Resident(model, sane(row.get("size_vram"), 0.0, _MOST_BYTES) or 0.0, end(row.get("expires_at")))
+        for model, row in rows.items()
+    ]
+
+
+def _clamped(resident: Resident) -> Resident:
+    size = sane(resident.size, 0.0, _MOST_BYTES) or 0.0
+    return resident if size == resident.size else Resident(resident.model, size, resident.expires_at)
+
+
+def _known(edge: float) -> float | None:
+    return None if edge == inf else edge
