@@ -35,6 +35,7 @@ from actors.security.api_keys import ApiKeys
 from actors.servers.membership import BackendFactory, Membership
 from actors.servers.model_lookup import InventoryLookup
 from actors.servers.server_tree import cut
+from actors.state.config_ref import ConfigRef
 from actors.state.fleet_state import FleetCell
 from actors.state.messages import DispatcherMail, GateMoved, SetAdmin, Withdrawn
 from actors.state.queries import FleetQueries
@@ -111,8 +112,9 @@ def _make_cells(
         book=recovery_log,
         on_move=partial(touch_breaker, journal),
     )
+    ref = ConfigRef(config)
     fleet = FleetCell(
-        config=config,
+        config=ref,
         clock=clock,
         scheduler=_make_scheduler(config, dispatcher, journal),
         breakers=breakers,
@@ -126,6 +128,8 @@ def _make_cells(
     learn_from(fleet)
     statistics.request_log.listeners.append(statistics.totals.note)
     measure(fleet)
+    for follower in (breakers.follow, servers.follow, fleet.scheduler.follow):
+        ref.follow(follower)
     return fleet, breakers
 
 
@@ -152,7 +156,7 @@ class System(FleetQueries):
         self.model_lookup = InventoryLookup(servers, clock.now)
         tester = ModelTester(servers, lambda: self.config.health.ps_timeout)
         self.fleet, self.breakers = _make_cells(config, clock, journal, servers, self.model_lookup, tester)
-        self.clock, self.journal = clock, journal
+        self.clock, self.journal, self.config_ref = clock, journal, self.fleet.config
         self.scheduler, self.statistics = self.fleet.scheduler, self.fleet.statistics
         self.recovery_log, self.missing_routes = self.fleet.recovery_log, self.fleet.missing_routes
         self.membership = Membership(self.fleet, self.breakers, backends, nursery)

@@ -30,6 +30,7 @@ import trio.testing
 from actors.dispatch.dispatcher import Dispatcher
 from actors.kit.clock import Clock
 from actors.kit.mailbox import Mailbox
+from actors.state.config_ref import ConfigRef
 from actors.state.fleet_state import FleetCell
 from actors.state.messages import DispatcherMail, ServerMail, SlotFreed, Submitted
 from actors.state.scheduler_state import SchedulerState
@@ -149,7 +150,7 @@ class Alone:
         servers = Servers()
         servers[state.id] = self._cell
         fleet = FleetCell(
-            config=config,
+            config=ConfigRef(config),
             clock=Clock(),
             scheduler=SchedulerState(self._mail, memory, nothing),
             breakers=nothing,

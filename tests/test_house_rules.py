@@ -16,7 +16,6 @@ IMPURE = {"trio", "httpx", "quart", "quart_trio", "hypercorn", "socket", "time",
 BACKEND_IO = {"httpx": {"actors/observability/alert_webhook.py"}}
 CLOCKS_AND_DICE = {"time", "random"}
 OWN_CLOCKS = {
-    "actors/config/settings.py",
     "actors/kit/clock.py",
     "actors/observability/host/power.py",
     "actors/observability/tracing.py",
@@ -225,7 +224,7 @@ needs can be handed in.
 """
 
 ASKS = {
-    "web": "actors actors/config actors/kit actors/observability actors/storage",
+    "web": "actors actors/config actors/kit actors/observability actors/state actors/storage",
     "web/admin": "",
     "web/admin/breakers": "actors/kit actors/state",
     "web/admin/config": "actors/config",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ import trio
 
 from actors.config import disk
 from actors.config.tls import TlsUnusable, secured
+from actors.state.config_ref import Follower
 from actors.system import System
 from fleet.common.errors import DiskTimeout
 from fleet.config import Config
@@ -33,12 +34,10 @@ def patience(config: Config) -> float:
     return max(DEAD_PEER, config.timeouts.write + _MARGIN)
 
 
-def follower(apps: Sequence[Any], edge: Edge, listeners: Sequence[Bound]) -> Callable[[Config], None]:
-    """What to call with each new configuration. It holds for what comes next: bodies, requests, connections."""
-    before = edge.config
+def follower(apps: Sequence[Any], edge: Edge, listeners: Sequence[Bound]) -> Follower:
+    """What to call when the configuration has changed. It holds for what comes next: bodies, requests, connections."""
 
-    def follow(config: Config) -> None:
-        nonlocal before
+    def follow(before: Config, config: Config) -> None:
         edge.terms.budget.limit = config.limits.buffered_bytes
         terms = replace(edge.terms, idle=config.timeouts.body_idle, total=config.total_timeout)
         edge.terms = terms
@@ -53,7 +52,6 @@ def follower(apps: Sequence[Any], edge: Edge, listeners: Sequence[Bound]) -> Cal
         if patience(config) != patience(before):
             for bound in listeners:
                 bound.give_up_after(patience(config))
-        before = config
 
     return follow
 

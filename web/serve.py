@@ -134,9 +134,9 @@ async def _listen(
         done = trio.Event()
         await nursery.start(partial(_serve_app, context.system, config, Faces(apps), inner, done))
         edge = Edge(context.system, context.gate, inner, app.config[TERMS_KEY], tls, most)
-        context.settings.followers.append(follower(list(apps.values()), edge, listeners))
+        context.system.config_ref.follow(follower(list(apps.values()), edge, listeners))
         if tls is not None:
-            context.settings.renewals.append(partial(renew_certificate, edge, context.system))
+            context.settings.renew_also(partial(renew_certificate, edge, context.system))
         await serve_edge(listeners, edge, stop=closing, drain_timeout=_LAST_WORDS, task_status=task_status)
         done.set()
 
@@ -233,7 +233,7 @@ class _End:
     renew: trio.Event = field(default_factory=trio.Event)
     """Set to have everything read anew; then there is another one."""
 
-    def follow(self, config: Config) -> None:
+    def follow(self, before: Config, config: Config) -> None:
         """Another configuration, another patience."""
         self.drain_timeout = config.drain_timeout
         self.outside.wait(_most(self.drain_timeout) + KILLED_AFTER)
@@ -278,7 +278,7 @@ async def _run_system(
         if tracer is not None:
             tracer.attach(system.fleet)
         context = AppContext(system, Settings(system, doors.origin), LogRing.installed(), TOPICS)
-        context.settings.followers.append(end.follow)
+        system.config_ref.follow(end.follow)
         urls = await serving.start(_serve, config, context, end, doors)
         say(f"proxy        {urls[0]}")
         say(f"orchestrator {urls[1]}")

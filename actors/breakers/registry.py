@@ -24,6 +24,7 @@ from fleet.breakers.recovery_log import RecoveryLog
 from fleet.breakers.state_machine import Breaker, BreakerSettings, BreakerState, BreakerView
 from fleet.common.ids import Pair, ServerId
 from fleet.common.randomness import Chance
+from fleet.config import Config
 
 __all__ = ["BreakerRegistry", "GateBoard", "RecoveryTester"]
 
@@ -186,6 +187,12 @@ class BreakerRegistry:
         self.book.forget(server)
         for pair in [pair for pair in self._paused if pair.server == server]:
             del self._paused[pair]
+
+    def follow(self, before: Config, now: Config) -> None:
+        """Go on by another configuration; what it does not change stays untouched."""
+        settings, enabled = BreakerSettings.from_config(now.circuit_breaker), now.enable_circuit_breaker
+        if (settings, enabled) != (self.settings, self.enabled):
+            self.configure(settings, enabled)
 
     def configure(self, settings: BreakerSettings, enabled: bool) -> None:
         """New settings, for living breakers too; switched off, all end and every gate goes."""

@@ -39,7 +39,7 @@ class Watch:
         self._on = settings.system.config.reload.watch
         self._told = False
         self._scope = trio.CancelScope()
-        settings.followers.append(self._turn)
+        settings.system.config_ref.follow(self._turn)
 
     async def run(self) -> None:
         """Until cancelled, which takes 0.3 s at the most. Returns at once if the fleet was started without a file."""
@@ -50,7 +50,7 @@ class Watch:
                         await trio.sleep(_AGAIN)
                 await trio.sleep_forever()
 
-    def _turn(self, config: Config) -> None:
+    def _turn(self, before: Config, config: Config) -> None:
         if config.reload.watch != self._on:
             self._on = config.reload.watch
             self._scope.cancel()

@@ -8,7 +8,6 @@ keeps: they survive both.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -50,16 +49,14 @@ Check = Callable[[Config, Config], Awaitable[None]]
 class Settings(SettingsView):
     """What `/config` talks to. Changes come one after the other; each is valid as a whole or does nothing.
 
-    `trouble` is there while the file says something that cannot be used. `followers` are called, in the turn of the
-    change, with the configuration that is in effect from then on; they must not fail.
+    `trouble` is there while the file says something that cannot be used. Who follows the configuration
+    (`ConfigRef.follow`) is told in the turn of the change.
     """
 
     def __init__(self, system: System, origin: Origin | None = None) -> None:
         super().__init__(system, origin)
         self.trouble: ConfigTrouble | None = None
-        self.followers: list[Callable[[Config], None]] = []
-        self.renewals: list[Callable[[], Awaitable[None]]] = []
-        """What a reload reads anew besides: files that the configuration only names. They must not fail."""
+        self._renewals: list[Callable[[], Awaitable[None]]] = []
         self._lock = trio.Lock()
         """Whoever holds it waits for nothing without a deadline: files are read and written by `_disk` only."""
         self._turn = Turns(self._lock)
@@ -73,6 +70,10 @@ class Settings(SettingsView):
     def unread(self) -> bool:
         """Whether the trouble is that the file could not be read at all: it may be possible later, without a change."""
         return self.trouble is not None and self._refused is None
+
+    def renew_also(self, renewal: Callable[[], Awaitable[None]]) -> None:
+        """What `renew` reads anew besides: files that the configuration only names. It must not fail."""
+        self._renewals.append(renewal)
 
     async def change(self, mapping: Mapping[str, object], *, dry: bool) -> Outcome:
         """Let `mapping`, which is partial, take effect. Raises `ConfigError` with every problem, DiskTimeout."""
@@ -109,7 +110,7 @@ class Settings(SettingsView):
                     await self._take(text, origin.name, mine=True, dry=False)
                 except FleetError as error:
                     self._trouble(error, text)
-        for renewal in self.renewals:
+        for renewal in self._renewals:
             await renewal()
 
     async def look(self) -> None:
@@ -177,8 +178,7 @@ class Settings(SettingsView):
         if mine and not dry:
             self._at_rest = reading
             self._recovered()
-            self.system.fleet.reloads.succeeded += 1
-            self.system.fleet.reloads.at = time.time()
+            self.system.config_ref.reloads.succeed(self.system.clock.wall())
         return outcome
 
     def _amending(self, mapping: Mapping[str, object]) -> Plan:
@@ -238,9 +238,7 @@ class Settings(SettingsView):
             return Outcome(new.config, changes, late, dry=True)
         base = None if below is self._base else below.loaded.config.servers
         self._base, self._layer, self._wanted = below, layer, new.config
-        now = reconfigure.apply(system, new.config, base)
-        for follower in self.followers:
-            follower(now)
+        reconfigure.apply(system, new.config, base)
         if changes:
             paths = ", ".join(change.path for change in changes)
             log.info("configuration changed: %s", paths[:LONGEST_LINE])
@@ -266,21 +264,20 @@ class Settings(SettingsView):
 
     def _trouble(self, error: FleetError, text: str | None) -> None:
         problems = error.problems if isinstance(error, ConfigError) else [Problem("file", error.message, self.source)]
-        since = time.time() if self.trouble is None else self.trouble.since
+        since = self.system.clock.wall() if self.trouble is None else self.trouble.since
         told = self.trouble
         passing = isinstance(error, DiskTimeout | Conflict)  # the same text may be fine at the next look
         self.trouble, self._refused = ConfigTrouble(since, tuple(problems)), None if passing else text
-        reloads = self.system.fleet.reloads
-        reloads.since, reloads.text = since, self.trouble.text
-        if told is None or told.problems != self.trouble.problems:
-            reloads.failed += 1
+        again = told is not None and told.problems == self.trouble.problems
+        self.system.config_ref.reloads.fail(since, self.trouble.text, again=again)
+        if not again:
             log.warning("the configuration file cannot be used, so nothing is changed: %s", self.trouble.text)
 
     def _recovered(self) -> None:
         if self.trouble is not None:
             log.info("the configuration file can be used again")
         self.trouble = self._refused = None
-        self.system.fleet.reloads.since, self.system.fleet.reloads.text = None, ""
+        self.system.config_ref.reloads.recover()
 
 
 def _has_admin(config: Config, keys: ApiKeys) -> bool:

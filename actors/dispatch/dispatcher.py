@@ -63,7 +63,7 @@ class Dispatcher:
         self._scheduler = fleet.scheduler
         self._now = fleet.clock.now
         now = trio.current_time()
-        rules, policy = rules_of(fleet.config), make_policy(fleet.config, fleet.clock.chance)
+        rules, policy = rules_of(fleet.config.current), make_policy(fleet.config.current, fleet.clock.chance)
         fleet.scheduler.memory.keep_to(rules)
         self.board = Scheduler(rules, policy, fleet.clock.chance, fleet.scheduler.memory, now)
         self._sweep_at = math.inf
@@ -156,7 +156,7 @@ class Dispatcher:
 
     def _reconfigure(self, now: float) -> None:
         """Go on by the rules of the new configuration: who waits goes on waiting, what runs goes on running."""
-        config = self._fleet.config
+        config = self._fleet.config.current
         self.board.reconfigure(rules_of(config), make_policy(config, self._fleet.clock.chance), now)
         self._serve_anywhere(now)
         if len(self.board.queue):

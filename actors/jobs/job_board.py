@@ -81,7 +81,7 @@ class JobBoard:
         if (same := self._unended.get(_key(job))) is not None:
             same.priority = max(same.priority, priority)
             return same
-        limit = self._fleet.config.jobs.waiting
+        limit = self._fleet.config.current.jobs.waiting
         if len(self._waiting) >= limit and choose(self._able([job]), self._running.values(), self._limits) is None:
             raise TooManyJobs(f"{limit} jobs wait for their turn already", retry_after=10.0)
         self._numbers = job.number
@@ -214,7 +214,7 @@ class JobBoard:
 
     @property
     def _limits(self) -> Limits:
-        return Limits(self._fleet.config.jobs.per_server, self._fleet.config.jobs.total)
+        return Limits(self._fleet.config.current.jobs.per_server, self._fleet.config.current.jobs.total)
 
     def _add(self, job: Job) -> None:
         self._jobs[job.id] = self._waiting[job.id] = self._unended[_key(job)] = job
@@ -239,7 +239,7 @@ class JobBoard:
     def _remember(self, job: Job) -> None:
         """Keep it among those that ended; the oldest make room."""
         self._ended[job.id] = None
-        while len(self._ended) > self._fleet.config.jobs.keep:
+        while len(self._ended) > self._fleet.config.current.jobs.keep:
             oldest = next(iter(self._ended))
             del self._ended[oldest], self._jobs[oldest]
             self._fleet.journal.touch(KIND, oldest)

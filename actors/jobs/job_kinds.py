@@ -77,7 +77,7 @@ async def _pull(fleet: FleetCell, cell: ServerCell, job: Job) -> None:
     """Download from the registry; what has come stays there when this ends early, and the next pull goes on."""
     with watched(fleet, cell) as running:
         wanted = {"model": job.model} | ({"insecure": True} if job.options.get("insecure") is True else {})
-        async with pulling(cell, wanted, fleet.config.timeouts.connect) as records:
+        async with pulling(cell, wanted, fleet.config.current.timeouts.connect) as records:
             async for record in records:
                 running.alive()
                 if _take(fleet, job, record):
@@ -115,7 +115,7 @@ async def _warm(fleet: FleetCell, cell: ServerCell, job: Job) -> None:
 
 async def _load(fleet: FleetCell, cell: ServerCell, job: Job, embedding: bool) -> Status:
     runner, keep_alive = job.options.get("runner"), job.options.get("keep_alive")
-    options, limit = runner if isinstance(runner, dict) else {}, fleet.config.jobs.load_timeout
+    options, limit = runner if isinstance(runner, dict) else {}, fleet.config.current.jobs.load_timeout
 
     async def load() -> Status:
         return await cell.client.load(

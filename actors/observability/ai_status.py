@@ -88,7 +88,7 @@ class StatusWriter:
     async def run(self) -> None:
         """Write until cancelled: at once, whenever the verdict or the settings change, and every `interval`."""
         while True:
-            settings = self._fleet.config.ai_status
+            settings = self._fleet.config.current.ai_status
             changed = self._outdated()
             if changed or self._fleet.clock.now() >= self._due:
                 self._about = self._key()
@@ -106,7 +106,7 @@ class StatusWriter:
 
     async def _ask(self) -> bool:
         """Let the model write, if it may; whether it has."""
-        settings, verdict = self._fleet.config.ai_status, self._monitor.verdict
+        settings, verdict = self._fleet.config.current.ai_status, self._monitor.verdict
         now = self._fleet.clock.now()
         if not settings.enabled or not settings.model:
             return False
@@ -137,7 +137,7 @@ class StatusWriter:
     def _key(self) -> tuple[object, ...]:
         """What a text is about. The verdict's figures move all the time; its level, cause and subjects do not."""
         verdict = self._monitor.verdict
-        return verdict.level, verdict.code, verdict.subjects, self._fleet.config.ai_status
+        return verdict.level, verdict.code, verdict.subjects, self._fleet.config.current.ai_status
 
     def figures(self) -> FleetFigures:
         """The fleet in numbers, as of now."""

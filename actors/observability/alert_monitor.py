@@ -74,7 +74,7 @@ class Monitor:
 
     def look(self) -> Facts:
         """One look: alerts first, for the verdict names what fires."""
-        facts, settings = self._look.quick(), self._fleet.config.alerts
+        facts, settings = self._look.quick(), self._fleet.config.current.alerts
         self.alerts.look(facts, settings)
         self.verdict = self._judge.look(SummaryInput(facts, settings, self.alerts.firing))
         return facts

@@ -72,7 +72,7 @@ class Webhook:
 
     def note(self, alert: Alert) -> None:
         """An alert has changed: send it, if it is one to send."""
-        settings = self._fleet.config.alerts.webhook
+        settings = self._fleet.config.current.alerts.webhook
         if not settings.url.get_secret_value() or (event := self._told.event(alert, settings.severity)) is None:
             return
         self._numbers += 1
@@ -106,7 +106,7 @@ class Webhook:
             await trio.sleep(pause(attempt, self._fleet.clock.chance.random()))
 
     def _settings(self) -> WebhookSection | None:
-        settings = self._fleet.config.alerts.webhook
+        settings = self._fleet.config.current.alerts.webhook
         return settings if settings.url.get_secret_value() else None
 
     async def _send(self, settings: WebhookSection, delivery: Delivery, attempt: int) -> None:
@@ -153,7 +153,7 @@ class Webhook:
 
         Raises NotDelivered for addresses where nobody should be sent, and for names without any.
         """
-        section, host = rules(self._fleet.config)[WEBHOOK], url.host
+        section, host = rules(self._fleet.config.current)[WEBHOOK], url.host
         why, found = refusal(f"http://[{host}]" if ":" in host else f"http://{host}", section), list[str]()
         if why is None and address_of(host) is None:
             found = await _addresses(host)

@@ -86,7 +86,7 @@ class Look:
             dropped=self._dropped(now),
             aside=self._aside(now),
             host=self._host.latest,
-            probe_failures=fleet.config.health.failures,
+            probe_failures=fleet.config.current.health.failures,
         )
 
     def _wanted(self) -> Counter[ModelName]:
@@ -101,7 +101,7 @@ class Look:
         having = [state.ledger for state in states if state.usable and model in state.models] if model else []
         return QueueFact(
             waiting=len(fleet.scheduler.tickets),
-            capacity=fleet.config.queue_size,
+            capacity=fleet.config.current.queue_size,
             oldest=min((ticket.enqueued for ticket in first if ticket.open), default=None),
             paused=memory.paused,
             paused_since=memory.paused_since,
@@ -140,7 +140,7 @@ class Look:
         return None if view is None else BreakerFact(pair, view.since, view.forced_by is not None)
 
     def _reload(self, now: float) -> FleetTrouble | None:
-        reloads = self._fleet.reloads
+        reloads = self._fleet.config.reloads
         return None if reloads.since is None else FleetTrouble(self._moment(reloads.since, now), reloads.text)
 
     def _store(self, now: float) -> FleetTrouble | None:

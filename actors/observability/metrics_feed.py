@@ -53,7 +53,7 @@ class Listed:
 
 
 def _note(fleet: FleetCell, batch: Sequence[RequestRecord]) -> None:
-    meter, settings = fleet.statistics.metrics, fleet.config.metrics
+    meter, settings = fleet.statistics.metrics, fleet.config.current.metrics
     meter.bound(settings.models, settings.pairs)
     meter.keys.series.most = settings.callers
     meter.exemplars = settings.exemplars

@@ -97,7 +97,7 @@ def _queue(exposed: Exposed, sources: MetricSources) -> None:
     waiting = [ticket.enqueued for ticket in fleet.scheduler.tickets.values() if ticket.open]
     exposed.value("ollama_proxy_queue_size", len(waiting))
     exposed.value("fleet_queue_waiting", len(waiting))
-    exposed.value("fleet_queue_capacity", fleet.config.queue_size)
+    exposed.value("fleet_queue_capacity", fleet.config.current.queue_size)
     exposed.value("fleet_queue_oldest_seconds", fleet.clock.now() - min(waiting) if waiting else 0.0)
     exposed.value("fleet_queue_paused", fleet.scheduler.memory.paused)
 
@@ -167,7 +167,7 @@ def _models(exposed: Exposed, sources: MetricSources, counts: ModelCounts) -> No
 
 def _shown(sources: MetricSources, installed: Counter[ModelName]) -> list[ModelName]:
     """The models with gauges: those that are asked for come first, then by how many servers have them."""
-    meter, most = sources.fleet.statistics.metrics, sources.fleet.config.metrics.models
+    meter, most = sources.fleet.statistics.metrics, sources.fleet.config.current.metrics.models
     asked = [ModelName(model) for model in meter.models if model in installed]
     if len(installed) <= most:
         return list(filter(None, installed))  # what has an impossible name is no model
@@ -184,14 +184,14 @@ def _breakers(exposed: Exposed, sources: MetricSources) -> None:
     totals = Counter(number for _, number in found)
     exposed.points("fleet_breakers", [((word,), totals[number]) for number, word in enumerate(STATES)])
     found.sort(key=lambda each: -each[1])
-    exposed.points("fleet_breaker_state", found[: sources.fleet.config.metrics.pairs])
+    exposed.points("fleet_breaker_state", found[: sources.fleet.config.current.metrics.pairs])
 
 
 # ---- the fleet itself, and the machine
 
 
 def _fleet(exposed: Exposed, sources: MetricSources) -> None:
-    fleet, reloads = sources.fleet, sources.fleet.reloads
+    fleet, reloads = sources.fleet, sources.fleet.config.reloads
     began = fleet.statistics.metrics.began  # not worked out anew each time, or it would seem to change
     exposed.value("fleet_start_time_seconds", began)
     exposed.value("fleet_draining", fleet.servers.draining)

@@ -53,7 +53,7 @@ class Exchange:
         self._scheduler = fleet.scheduler
         self._now = fleet.clock.now
         self._call = call
-        self._answer = ResponseWriter(call, down, fleet.config.timeouts.write)
+        self._answer = ResponseWriter(call, down, fleet.config.current.timeouts.write)
         self._passing = call.passing or forwarded_headers(call.headers)
         self._trace = None if fleet.tracer is None else fleet.tracer.begin(call)
         self._attempts = 0
@@ -64,7 +64,7 @@ class Exchange:
         self._hearing = SecondWitness(fleet, call)
         self._failure: FleetError | None = None
         self._enqueued = self._now()
-        self._deadline = self._enqueued + fleet.config.total_timeout
+        self._deadline = self._enqueued + fleet.config.current.total_timeout
         self._queued = 0.0
         self._passage: Passage | None = None
         self._outcome = "client_left"
@@ -170,7 +170,7 @@ class Exchange:
     async def _wait(self, ticket: PendingTicket) -> None:
         """Wait until the dispatcher settles it, or all waiting together takes too long."""
         began = self._now()
-        limit = self._fleet.config.timeouts.queue - self._queued
+        limit = self._fleet.config.current.timeouts.queue - self._queued
         if self._hearing.doubtful:
             limit = min(limit, PATIENCE)
         with trio.move_on_at(min(began + limit, self._deadline)):
@@ -190,7 +190,7 @@ class Exchange:
     def _waited_too_long(self) -> FleetError:
         if trio.current_time() >= self._deadline:
             return self._out_of_time()
-        limit = self._fleet.config.timeouts.queue
+        limit = self._fleet.config.current.timeouts.queue
         return QueueTimeout(
             f"no slot became free within {limit:g} s",
             details="the fleet is busy; try again later, or raise timeouts.queue",
@@ -244,7 +244,7 @@ class Exchange:
 
     async def _open(self, lease: Lease) -> UpstreamResponse:
         """Send the request and wait for the head. What limits that is watched from outside, like all of the lease."""
-        call, config = self._call, self._fleet.config
+        call, config = self._call, self._fleet.config.current
         # A generation that comes in one piece has no early first byte: only the total time limits it.
         early = call.stream or call.embedding or not call.runs
         lease.limit(self._deadline, config.timeouts.first_byte if early else math.inf)
@@ -269,7 +269,7 @@ class Exchange:
                 self._answer.cut()
 
     def _out_of_time(self) -> TotalTimeout:
-        total = self._fleet.config.total_timeout
+        total = self._fleet.config.current.total_timeout
         return TotalTimeout(f"the request took longer than {total:g} s", details="see timeouts.total")
 
     # ---- deciding
@@ -278,7 +278,7 @@ class Exchange:
         """Whether another attempt is allowed at all; does not spend anything."""
         if self._servers.draining or not self._call.replayable or self._call.pinned is not None:
             return False
-        return self._attempts < self._fleet.config.retry.max_attempts
+        return self._attempts < self._fleet.config.current.retry.max_attempts
 
     def _may_go_on(self, end: End) -> bool:
         """Whether to try elsewhere, nothing having been sent yet; takes from the fleet-wide retry budget.

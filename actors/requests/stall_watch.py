@@ -20,7 +20,7 @@ def look(fleet: FleetCell, cell: ServerCell, now: float) -> None:
     for lease in list(cell.leases.values()):
         _check(fleet, lease, now)
     for running in list(cell.transfers):
-        running.check(now, fleet.config)
+        running.check(now, fleet.config.current)
     cell.watched = bool(cell.leases or cell.transfers)
 
 
@@ -39,7 +39,7 @@ def _check(fleet: FleetCell, lease: Lease, now: float) -> None:
     elif now >= lease.deadline:
         lease.revoke(_out_of_time(fleet, lease, now))
     elif lease.waiting is not WaitingFor.BACKEND:
-        if now - lease.beat >= fleet.config.timeouts.write:
+        if now - lease.beat >= fleet.config.current.timeouts.write:
             lease.revoke(ClientLeft(stalled=True))
     elif lease.streaming:
         _check_stream(fleet, lease, now - lease.beat)
@@ -51,7 +51,7 @@ def _out_of_time(fleet: FleetCell, lease: Lease, now: float) -> Failed | Revoked
     (A generation in one piece has no limit but the deadline.) Who is late because of something else is not.
     """
     silent = lease.first_byte is None and lease.waiting is WaitingFor.BACKEND
-    if silent and now - lease.started >= fleet.config.timeouts.first_byte:
+    if silent and now - lease.started >= fleet.config.current.timeouts.first_byte:
         return _no_answer(lease, now - lease.started)
     return Revoked("total timeout")
 
@@ -59,7 +59,7 @@ def _out_of_time(fleet: FleetCell, lease: Lease, now: float) -> Failed | Revoked
 def _check_stream(fleet: FleetCell, lease: Lease, silent: float) -> None:
     if lease.generation and silent < EVERY:
         fleet.breakers.alive(lease.pair)
-    idle = fleet.config.timeouts.idle
+    idle = fleet.config.current.timeouts.idle
     if silent >= idle:
         text = f"server '{lease.pair.server}' was silent for {idle:g} s in the middle of an answer"
         lease.revoke(Failed(IdleTimeout(text, Phase.BODY)))

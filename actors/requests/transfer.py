@@ -44,7 +44,7 @@ async def transfer(fleet: FleetCell, cell: ServerCell, call: Call, down: Downstr
     Removing the server or stopping the fleet ends it; the client then sees a broken answer.
     """
     refuse_loop(fleet, hops(call.headers))
-    answer = ResponseWriter(call, down, fleet.config.timeouts.write)
+    answer = ResponseWriter(call, down, fleet.config.current.timeouts.write)
     try:
         with watched(fleet, cell) as running:
             await _forward(fleet, cell, call, answer, running)
@@ -99,7 +99,7 @@ async def _forward(fleet: FleetCell, cell: ServerCell, call: Call, answer: Respo
     request = UpstreamRequest(
         call.method, call.target, headers, body, call.content_length, expect_continue=asks_first, lines=seen.lines
     )
-    response = await cell.pool.open(request, connect_timeout=fleet.config.timeouts.connect)
+    response = await cell.pool.open(request, connect_timeout=fleet.config.current.timeouts.connect)
     try:
         if 300 <= response.status < 400:  # who follows that sends key and upload to wherever it points
             raise BadAnswer(f"server '{cell.state.id}' answered {response.status}, a redirect", Phase.HEADERS)

@@ -48,7 +48,7 @@ async def probe(fleet: FleetCell, cell: ServerCell) -> Probed | None:
 
     None: this process has no descriptor left to ask with, which says nothing about the server.
     """
-    health = fleet.config.health
+    health = fleet.config.current.health
     box = _Box()
     started = trio.current_time()
     async with trio.open_nursery() as nursery:
@@ -69,7 +69,7 @@ async def probe(fleet: FleetCell, cell: ServerCell) -> Probed | None:
 
 def _pause(fleet: FleetCell, failures: int) -> float:
     """The interval, jittered; doubled for every failed round after the first."""
-    health = fleet.config.health
+    health = fleet.config.current.health
     base = min(health.interval * 2.0 ** max(failures - 1, 0), max(health.max_backoff, health.interval))
     return float(base * (1.0 + health.jitter * (2.0 * fleet.clock.chance.random() - 1.0)))
 

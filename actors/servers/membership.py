@@ -69,7 +69,7 @@ class Membership:
         """Those on their way out, each with what is set if it may stay after all."""
         self.own_urls: list[str] = []
         """Where the front end listens; never a server of ours."""
-        self.base = {spec.id: spec for spec in fleet.config.servers}
+        self.base = {spec.id: spec for spec in fleet.config.current.servers}
         self._kept = fleet.journal.keep(_KIND, self._document)
         self._orders = fleet.journal.keep("admin", self._admin_document)
 
@@ -97,7 +97,7 @@ class Membership:
 
     def _unusable(self, ways: dict[ServerId, Way], spec: ServerSpec) -> str:
         """What is wrong with a server that was kept; else `ways` has how to reach it."""
-        if why := misplaced(spec, self._fleet.config):
+        if why := misplaced(spec, self._fleet.config.current):
             return f"url: {why}"
         try:
             ways[spec.id] = self._way(spec)
@@ -107,7 +107,7 @@ class Membership:
 
     def effective(self, base: Iterable[ServerSpec]) -> tuple[ServerSpec, ...]:
         """The servers that would be with another `base`: what the API changed still lies over it."""
-        now = {spec.id: spec for spec in self._fleet.config.servers}
+        now = {spec.id: spec for spec in self._fleet.config.current.servers}
         documents = {
             str(each): server_overrides.document(now.get(each), self.base.get(each)) for each in {**self.base, **now}
         }
@@ -141,7 +141,7 @@ class Membership:
         if len(self._fleet.servers) >= MOST_SERVERS:
             raise Conflict(f"the fleet has {MOST_SERVERS} servers, which is the most")
         self._fleet.journal.aside.pop((_KIND, spec.id), None)
-        self._settle((*self._fleet.config.servers, spec))
+        self._settle((*self._fleet.config.current.servers, spec))
         return self._join(spec, way)
 
     def change(self, spec: ServerSpec) -> ServerCell:
@@ -153,7 +153,7 @@ class Membership:
         way = self._way(spec)
         self._check_url(spec)
         self._fleet.journal.aside.pop((_KIND, spec.id), None)
-        self._settle(spec if each.id == spec.id else each for each in self._fleet.config.servers)
+        self._settle(spec if each.id == spec.id else each for each in self._fleet.config.current.servers)
         self._alter(cell, spec, way)
         return cell
 
@@ -163,7 +163,7 @@ class Membership:
         Raises ServerNotFound, Conflict while `placement.builder` names it or if it was listed again meanwhile, and
         NoAnswer if the fleet stops before it is gone. Cancelled: the removal goes on.
         """
-        if self._fleet.config.placement.builder == server:
+        if self._fleet.config.current.placement.builder == server:
             raise Conflict(f"server '{server}' builds the models: change placement.builder first")
         was_aside = self._fleet.journal.aside.pop((_KIND, server), None) is not None
         if was_aside:
@@ -172,9 +172,9 @@ class Membership:
             if was_aside:
                 return
             raise ServerNotFound(f"server '{server[:100]}' not found")
-        self._settle(each for each in self._fleet.config.servers if each.id != server)
+        self._settle(each for each in self._fleet.config.current.servers if each.id != server)
         gone = self._leave(self._fleet.servers[server], drain=drain)
-        await heard(gone, f"server '{server}'", within=self._fleet.config.drain_timeout + PATIENCE)
+        await heard(gone, f"server '{server}'", within=self._fleet.config.current.drain_timeout + PATIENCE)
 
     # ---- all of them, by the configuration
 
@@ -185,7 +185,7 @@ class Membership:
         BadRequest if one cannot be reached as it is described; then nothing was changed.
         """
         wanted = {spec.id: spec for spec in specs}
-        now = {spec.id: spec for spec in self._fleet.config.servers}
+        now = {spec.id: spec for spec in self._fleet.config.current.servers}
         ways = {server: self._way(spec) for server, spec in wanted.items()}  # before anything is kept
         for server in {**wanted, **now}:
             if wanted.get(server) != now.get(server):  # it is newer than what was kept
@@ -277,7 +277,7 @@ class Membership:
 
     async def _drained(self, cell: ServerCell, stay: trio.Event) -> None:
         """Returns when the server takes no new work and nothing is open on it, or the time is up, or it may stay."""
-        by = trio.current_time() + self._fleet.config.drain_timeout
+        by = trio.current_time() + self._fleet.config.current.drain_timeout
         while (cell.state.usable or cell.leases or cell.transfers) and not stay.is_set():
             with trio.move_on_at(by) as patience:
                 await self._fleet.servers.ended.park()
@@ -302,11 +302,11 @@ class Membership:
 
     def _settle(self, specs: Iterable[ServerSpec], base: Iterable[ServerSpec] | None = None) -> None:
         """These are the servers now, as far as the configuration goes. Of a thousand, only what differs is written."""
-        before, listed = {spec.id: spec for spec in self._fleet.config.servers}, self.base
+        before, listed = {spec.id: spec for spec in self._fleet.config.current.servers}, self.base
         if base is not None:
             self.base = {spec.id: spec for spec in base}
-        self._fleet.config = self._fleet.config.model_copy(update={"servers": tuple(specs)})
-        now = {spec.id: spec for spec in self._fleet.config.servers}
+        self._fleet.config.put_servers(specs)
+        now = {spec.id: spec for spec in self._fleet.config.current.servers}
         for server in {**listed, **self.base, **before, **now}:
             if before.get(server) != now.get(server) or listed.get(server) != self.base.get(server):
                 self._fleet.journal.touch(_KIND, server)
@@ -314,7 +314,7 @@ class Membership:
     def _document(self, server: str) -> Document | None:
         if (_KIND, server) in self._fleet.journal.aside:
             return dict(self._kept[server])
-        current = next((spec for spec in self._fleet.config.servers if spec.id == server), None)
+        current = next((spec for spec in self._fleet.config.current.servers if spec.id == server), None)
         return server_overrides.document(current, self.base.get(ServerId(server)))
 
     def _admin_document(self, server: str) -> Document | None:

@@ -133,7 +133,7 @@ class ServerActor:
         """A server that was never healthy is unhealthy at once; a healthy one gets `health.failures` rounds."""
         state = self._cell.state
         state.failed_rounds += 1
-        if state.health is Health.HEALTHY and state.failed_rounds < self._fleet.config.health.failures:
+        if state.health is Health.HEALTHY and state.failed_rounds < self._fleet.config.current.health.failures:
             self._cell.probe_now.set()  # look again at once: a second opinion, not a second interval
             return
         state.resident = {}
@@ -173,7 +173,7 @@ class ServerActor:
         self._announce()
 
     def _start_drain(self, now: float) -> None:
-        self._drain_by = now + self._fleet.config.drain_timeout
+        self._drain_by = now + self._fleet.config.current.drain_timeout
         self._emptied(now)
 
     def _emptied(self, now: float) -> None:

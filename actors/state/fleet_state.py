@@ -15,8 +15,8 @@ from fleet.common.ids import ModelName, Pair
 from fleet.protocol.missing_endpoints import MissingRoutes
 
 if TYPE_CHECKING:
+    from actors.state.config_ref import ConfigRef
     from actors.state.request_statistics import RequestStatistics
-    from fleet.config import Config
     from fleet.observability.tracing.trace_context import Trace
     from fleet.protocol.call import Call
 
@@ -47,28 +47,11 @@ class RequestTracer(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Reloads:
-    """How reading the configuration anew went. `since` (epoch seconds) and `text` while the file cannot be used."""
-
-    succeeded: int = 0
-    failed: int = 0
-    at: float | None = None
-    """When one succeeded last, epoch seconds."""
-    since: float | None = None
-    text: str = ""
-
-    @property
-    def ok(self) -> bool:
-        """Whether the last one did."""
-        return self.since is None
-
-
 @dataclass(slots=True, eq=False)
 class FleetCell:
     """The whole fleet, as the dispatcher, the leases and the exchanges see it."""
 
-    config: Config
+    config: ConfigRef
     clock: Clock
     scheduler: SchedulerState
     breakers: Outcomes
@@ -78,7 +61,6 @@ class FleetCell:
     journal: Journal = field(default_factory=Journal)
     recovery_log: RecoveryLog = field(default_factory=RecoveryLog)
     """What was tried to bring servers back, and what breakers did."""
-    reloads: Reloads = field(default_factory=Reloads)
     hop: bytes = b""
     """This fleet's name in the header that betrays loops."""
     missing_routes: MissingRoutes = field(default_factory=MissingRoutes)

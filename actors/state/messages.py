@@ -105,7 +105,7 @@ class PauseQueue:
 
 @dataclass(frozen=True, slots=True)
 class Reconfigured:
-    """The fleet's configuration is another one. From: `actors.config.reconfigure`. Bound: one per change."""
+    """The fleet's configuration is another one. From: the scheduler's state. Bound: one per change."""
 
 
 DispatcherMail = (

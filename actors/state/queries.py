@@ -24,7 +24,7 @@ class FleetQueries:
     @property
     def config(self) -> Config:
         """The settings in effect."""
-        return self.fleet.config
+        return self.fleet.config.current
 
     @property
     def servers(self) -> Servers:

@@ -66,11 +66,11 @@ def queue_view(fleet: FleetCell, most: int = MOST_ITEMS) -> QueueView:
     now = trio.current_time()
     waiting = [ticket for ticket in fleet.scheduler.tickets.values() if ticket.open]
     oldest = min((ticket.enqueued for ticket in waiting), default=None)
-    memory, ageing = fleet.scheduler.memory, fleet.config.queue.ageing_seconds
+    memory, ageing = fleet.scheduler.memory, fleet.config.current.queue.ageing_seconds
     first = heapq.nsmallest(most, waiting, lambda ticket: (ticket.enqueued - ticket.priority * ageing, ticket.number))
     return QueueView(
         waiting=len(waiting),
-        max_size=fleet.config.queue_size,
+        max_size=fleet.config.current.queue_size,
         processing=memory.total.in_use,
         paused=memory.paused,
         avg_wait=memory.waited.mean,
@@ -80,7 +80,7 @@ def queue_view(fleet: FleetCell, most: int = MOST_ITEMS) -> QueueView:
         by_model=dict(Counter(str(ticket.model) for ticket in waiting)),
         by_priority=dict(Counter(ticket.priority for ticket in waiting)),
         items=tuple(_items(fleet, first, now)),
-        enabled=fleet.config.enable_queue,
+        enabled=fleet.config.current.enable_queue,
         since=None if memory.paused_since is None else fleet.clock.epoch(memory.paused_since),
         by=memory.paused_by,
     )
@@ -97,7 +97,7 @@ def _items(fleet: FleetCell, waiting: list[PendingTicket], now: float) -> Iterat
 
 def _item(fleet: FleetCell, ticket: PendingTicket, position: int, now: float) -> QueueItem:
     rate = fleet.scheduler.memory.rates.get(ticket.model, fleet.scheduler.memory.rate)
-    limit = min(fleet.config.timeouts.queue, fleet.config.total_timeout)
+    limit = min(fleet.config.current.timeouts.queue, fleet.config.current.total_timeout)
     return QueueItem(
         request_id=ticket.request_id,
         model=ticket.model,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from actors.kit.mailbox import Mailbox
-from actors.state.messages import DispatcherMail
+from actors.state.messages import DispatcherMail, Reconfigured
 from actors.state.ticket import PendingTicket
+from fleet.config import Config
 from fleet.scheduling.bans import Bans
 from fleet.scheduling.rates import RetryBudget
 from fleet.scheduling.scheduler.decisions import SchedulerMemory
@@ -28,6 +29,11 @@ class SchedulerState:
     tickets: dict[int, PendingTicket] = field(default_factory=dict)
     """Those that nobody has settled, by number."""
     numbers: int = 0
+
+    def follow(self, before: Config, now: Config) -> None:
+        """Another configuration: the budget's limits, and whatever the dispatcher has copied."""
+        self.budget.ratio, self.budget.floor = now.retry.budget_ratio, now.retry.budget_floor
+        self.mailbox.cast(Reconfigured())
 
     def next_number(self) -> int:
         """A number that no ticket of this process has had."""

@@ -11,6 +11,7 @@ import trio
 from actors.kit.mailbox import Mailbox
 from actors.state.messages import LeaseOpened, ServerMail
 from fleet.common.ids import ModelName, ServerId
+from fleet.config import Config
 from fleet.scheduling.server_state import ServerState
 
 if TYPE_CHECKING:
@@ -67,6 +68,12 @@ class Servers(dict[ServerId, ServerCell]):
     def in_flight(self) -> int:
         """How many leases are open."""
         return sum(len(cell.leases) for cell in self.values())
+
+    def follow(self, before: Config, now: Config) -> None:
+        """By other settings of health, everybody is probed at once: else a long interval would first have to end."""
+        if now.health != before.health:
+            for cell in self.values():
+                cell.probe_now.set()
 
     def known(self, model: ModelName) -> bool:
         """Whether any server, even a dead one, lists the model."""

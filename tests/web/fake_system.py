@@ -14,6 +14,7 @@ import trio
 
 from actors.kit.clock import Clock
 from actors.security.api_keys import ApiKeys
+from actors.state.config_ref import ConfigRef
 from actors.state.queue_views import QueueView
 from actors.state.request_log import RequestLog
 from actors.state.request_statistics import RequestStatistics
@@ -125,6 +126,7 @@ class FakeSystem:
 
     def __init__(self, servers: Sequence[str] = ("a", "b"), models: Sequence[str] = ("m:latest",), **config: Any):
         self.config = Config.model_validate(unlimited(config))
+        self.config_ref = ConfigRef(self.config)
         self.draining = False
         self.keys = ApiKeys()
         self.uptime = 12.5

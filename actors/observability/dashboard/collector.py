@@ -100,7 +100,7 @@ class Collector:
         return Around(
             epoch=self._epoch,
             probe_at=cell.probe_at,
-            drain_timeout=self._fleet.config.drain_timeout,
+            drain_timeout=self._fleet.config.current.drain_timeout,
             opened=partial(self._opened, cell.state.id),
             complaint=complaint,
         )

@@ -183,10 +183,10 @@ class Feed:
 
     @property
     def _interval(self) -> float:
-        return self._fleet.config.dashboard.interval
+        return self._fleet.config.current.dashboard.interval
 
     def _check_room(self, address: str) -> None:
-        limits = self._fleet.config.dashboard
+        limits = self._fleet.config.current.dashboard
         if len(self._viewers) >= limits.max_clients:
             raise TooManyClients(f"{limits.max_clients} clients watch already", retry_after=_FULL_FOR)
         if sum(viewer.address == address for viewer in self._viewers) >= limits.max_clients_per_address:

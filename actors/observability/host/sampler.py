@@ -46,7 +46,7 @@ class HostWatch:
     @property
     def latest(self) -> HostSample | None:
         """The last sample, while it is worth something."""
-        stale = self._fleet.clock.now() - self._taken > STALE * self._fleet.config.host.interval + _STEP
+        stale = self._fleet.clock.now() - self._taken > STALE * self._fleet.config.current.host.interval + _STEP
         return None if stale else self._sample
 
     @latest.setter
@@ -58,7 +58,7 @@ class HostWatch:
         last = -math.inf
         async with trio.open_nursery() as asking:
             while True:
-                host = self._fleet.config.host
+                host = self._fleet.config.current.host
                 if not host.enabled:
                     self._sample = None
                 elif trio.current_time() >= last + self._pause(host.interval):

@@ -69,7 +69,7 @@ async def test_half_of_a_file_is_not_believed(tmp_path: Path) -> None:
     async with watched(tmp_path, "a") as here:
         text = here.path.read_text().replace("5}", "6}")
         seen: list[int] = []
-        here.settings.followers.append(lambda config: seen.append(len(config.servers)))
+        here.system.config_ref.follow(lambda _, config: seen.append(len(config.servers)))
         with here.path.open("w") as file:  # empties it, which would mean: no servers, defaults
             cut = text.index("servers:")
             for piece in (text[:20], text[20:cut], text[cut:]):
@@ -126,7 +126,7 @@ async def test_our_own_save_is_no_news(tmp_path: Path) -> None:
     async with watched(tmp_path, "a") as here:
         await ask(here, "PATCH", "/config/queue", {"maxSize": 6})
         told: list[object] = []
-        here.settings.followers.append(told.append)
+        here.system.config_ref.follow(lambda *configs: told.extend(configs))
         await ask(here, "POST", "/config/save", {})
         await trio.sleep(0.8)
         assert told == []

@@ -229,7 +229,7 @@ async def test_a_higher_limit_counts_at_once(autojump_clock: MockClock) -> None:
         await trio.sleep(5.0)
         assert states(first, second) == ["running", "queued"]
         more = fleet.system.config.jobs.model_copy(update={"per_server": 2})
-        fleet.system.fleet.config = fleet.system.config.model_copy(update={"jobs": more})
+        fleet.system.config_ref.put(fleet.system.config.model_copy(update={"jobs": more}))
         await trio.sleep(2.0)
         assert states(first, second) == ["running", "running"]
 

@@ -13,7 +13,6 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from actors.kit.supervisor import keep_up
 from actors.observability.alert_monitor import SOON, THOROUGH
 from actors.observability.fleet_facts import MOST_MODELS, served_by
-from actors.state.fleet_state import Reloads
 from actors.state.messages import RequestRecord
 from bench.growth.measure import MOST, Case, grown
 from fleet.breakers.gate import Gate, GateState
@@ -237,7 +236,7 @@ async def test_pause_reload_store_host_and_dropped_records_are_seen(autojump_clo
         cell = fleet.system.fleet
         fleet.system.orders.pause(True, "ana")
         await wait_all_tasks_blocked()
-        cell.reloads = Reloads(since=EPOCH, text="servers: bad")
+        fleet.system.config_ref.reloads.fail(EPOCH, "servers: bad", again=False)
         cell.journal.standing.state, cell.journal.standing.why = "degraded", "disk full"
         cell.statistics.request_log.dropped, cell.statistics.request_log.dropped_at = 7, trio.current_time()
         fleet.system.host.latest = HostSample(EPOCH, cpu_percent=99.0)

@@ -63,7 +63,7 @@ def hurry(fleet: Served, interval: float = 0.05) -> None:
     """Updates more often than may be configured."""
     config = fleet.system.config
     dashboard = config.dashboard.model_copy(update={"interval": interval})
-    fleet.system.fleet.config = config.model_copy(update={"dashboard": dashboard})
+    fleet.system.config_ref.put(config.model_copy(update={"dashboard": dashboard}))
 
 
 async def narrow(fleet: Served) -> trio.SocketStream:
@@ -166,7 +166,7 @@ async def test_a_key_that_is_revoked_ends_the_feed() -> None:
                 await told(socket)
                 config = fleet.system.config
                 security = config.security.model_copy(update={"keys": config.security.keys[:1]})
-                fleet.system.fleet.config = config.model_copy(update={"security": security})
+                fleet.system.config_ref.put(config.model_copy(update={"security": security}))
                 assert await ending(socket) == plain_websocket.UNWANTED
 
 

@@ -219,7 +219,7 @@ async def test_the_interval_follows_the_configuration(autojump_clock: object) ->
 def set_interval(here: Watched, interval: float) -> None:
     config = here.system.config
     dashboard = config.dashboard.model_copy(update={"interval": interval})
-    here.system.fleet.config = config.model_copy(update={"dashboard": dashboard})
+    here.system.config_ref.put(config.model_copy(update={"dashboard": dashboard}))
 
 
 async def test_only_so_many_may_watch_in_all_and_from_one_address(autojump_clock: object) -> None:

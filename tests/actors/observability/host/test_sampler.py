@@ -65,7 +65,7 @@ async def watching(*parts: Part, **host: Any) -> AsyncIterator[tuple[Fleet, Host
 
 def configure(fleet: Fleet, **host: Any) -> None:
     config = fleet.system.config
-    fleet.system.fleet.config = config.model_copy(update={"host": config.host.model_copy(update=host)})
+    fleet.system.config_ref.put(config.model_copy(update={"host": config.host.model_copy(update=host)}))
 
 
 def seen(watch: HostWatch) -> HostSample:

@@ -167,7 +167,8 @@ async def test_what_was_limited_by_the_system_at_the_start_follows_too(monkeypat
             edge = Edge(system.handle, RequestGate(system.handle), inner, terms, None, most=100)
             app = SimpleNamespace(config={TERMS_KEY: terms, "MAX_CONTENT_LENGTH": 1})
             follow = follower([app], edge, [bound])
-            follow(Config.model_validate({"limits": {"connections": 300}, "timeouts": {"write": 100}}))
+            more = Config.model_validate({"limits": {"connections": 300}, "timeouts": {"write": 100}})
+            follow(system.config, more)
             assert edge.most == 300
             assert edge.terms is app.config[TERMS_KEY]
             assert edge.terms.budget is terms.budget
@@ -175,7 +176,7 @@ async def test_what_was_limited_by_the_system_at_the_start_follows_too(monkeypat
                 options = {sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) for sock in bound.sockets}
                 assert options == {130_000}
             edge.most = math.inf
-            follow(Config.model_validate({"limits": {"connections": 200}}))
+            follow(more, Config.model_validate({"limits": {"connections": 200}}))
             assert edge.most == math.inf  # nobody has counted descriptors here
             assert patience(Config()) == 90.0
     finally:
