@@ -22,7 +22,7 @@ def duration(seconds: float | None) -> str:
     if seconds <= 0:
         return "0 s"
     for limit, factor, unit in _SMALL:
-        digits = _three(seconds * factor)
+        digits = float(f"{seconds * factor:.3g}")
         if digits < limit * factor:
             return f"{digits:g} {unit}"
     return _long(round(seconds))
@@ -100,10 +100,6 @@ def line(text: str, most: int) -> str:
     """A text as one line without control characters, of at most so many characters."""
     plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return plain if len(plain) <= most else plain[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
-
-
-def _three(value: float) -> float:
-    return float(f"{value:.3g}")
 
 
 def _long(seconds: int) -> str:

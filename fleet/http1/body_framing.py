@@ -118,7 +118,8 @@ class Chunked:
         self._trailer = -1  # bytes of trailer so far; negative: no last chunk yet
 
     def decode(self, data: bytes) -> bytes:
-        if self._between and (contents := _split(data)) is not None:
+        between_chunks = not self._left and not self._line and self._trailer < 0
+        if between_chunks and (contents := _split(data)) is not None:
             self.raw = data
             self.complete = not contents[-1]
             return contents[0] if len(contents) == 1 else b"".join(contents)
@@ -127,11 +128,6 @@ class Chunked:
         self.extra = len(data) - end
         self.raw = b""
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    @property
-    def _between(self) -> bool:
-        """Whether the next byte begins a chunk's line."""
-        return not self._left and not self._line and self._trailer < 0
 
     def end_of_stream(self) -> None:
         if not self.complete:
@@ -185,18 +181,15 @@ class Chunked:
             return len(data)
         line, self._line = bytes(self._line), bytearray()
         if self._trailer >= 0:
-            self._trailer_line(line)
+            self._trailer += len(line)
+            if not line.endswith(b"\r\n") or self._trailer > _TRAILER_LIMIT:
+                raise WireError("invalid trailer")
+            self.complete = line == b"\r\n"
         elif (match := _SIZE_LINE.fullmatch(line)) is not None:
             self._begin(match[1])
         else:
             raise WireError("invalid chunk size")
         return end
-
-    def _trailer_line(self, line: bytes) -> None:
-        self._trailer += len(line)
-        if not line.endswith(b"\r\n") or self._trailer > _TRAILER_LIMIT:
-            raise WireError("invalid trailer")
-        self.complete = line == b"\r\n"
 
 
 def _split(data: bytes) -> list[bytes] | None:

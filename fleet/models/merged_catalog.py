@@ -8,7 +8,7 @@ included. If no server is healthy, the last known inventories of all of them are
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -123,17 +123,15 @@ def _by_model(catalogs: Sequence[ServerCatalog], what: str) -> dict[ModelName, l
     models: dict[ModelName, list[_Entry]] = {}
     for catalog in _usable(catalogs):
         seen: set[ModelName] = set()
-        for entry in _entries(catalog, catalog.tags if what == "tags" else catalog.ps):
-            if entry.model not in seen:  # a server that names a model twice still holds it once
-                seen.add(entry.model)
-                models.setdefault(entry.model, []).append(entry)
+        rows: Iterable[object] = catalog.tags if what == "tags" else catalog.ps
+        for _, row in zip(range(_ROWS), rows, strict=False):
+            if not isinstance(row, Mapping):
+                continue
+            model = model_names.canonical(typed_fields.name_of(row))
+            if model and model not in seen:  # a server that names a model twice still holds it once
+                seen.add(model)
+                models.setdefault(model, []).append(_Entry(model, catalog.server, row))
     return models
-
-
-def _entries(catalog: ServerCatalog, rows: Iterable[object]) -> Iterator[_Entry]:
-    for _, row in zip(range(_ROWS), rows, strict=False):
-        if isinstance(row, Mapping) and (model := model_names.canonical(typed_fields.name_of(row))):
-            yield _Entry(model, catalog.server, row)
 
 
 def _newest(entries: Sequence[_Entry]) -> Row:

@@ -41,7 +41,8 @@ class Demand:
     def note(self, model: ModelName, options: Mapping[str, object] | None, *, embedding: bool) -> None:
         """A request ended well. `options`: its runner options, None if it had none."""
         asked = self._asked.touch(model, _Asked)
-        asked.options.append(_key(options or {}))
+        named = ((name, value) for name, value in (options or {}).items() if (name, value) != ("shift", True))
+        asked.options.append(tuple(sorted(named)))
         asked.embedding.append(embedding)
 
     def note_seconds(self, model: ModelName, seconds: float) -> None:
@@ -65,7 +66,3 @@ class Demand:
         """How long a request holds its slot, on average; None if nobody has asked."""
         asked = self._asked.get(model)
         return asked.service.value if asked is not None else None
-
-
-def _key(options: Mapping[str, object]) -> Options:
-    return tuple(sorted((name, value) for name, value in options.items() if (name, value) != ("shift", True)))

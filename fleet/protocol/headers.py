@@ -159,12 +159,12 @@ def _pass(headers: Headers, dropped: frozenset[bytes], prefixes: tuple[bytes, ..
     return [
         (name, value)
         for name, value in lowered
-        if name not in dropped and name not in named and not name.startswith(prefixes) and _sane(name, value)
+        if name not in dropped
+        and name not in named
+        and not name.startswith(prefixes)
+        and _UNSAFE.search(value) is None
+        and _NAME.fullmatch(name) is not None
     ]
-
-
-def _sane(name: bytes, value: bytes) -> bool:
-    return _UNSAFE.search(value) is None and _NAME.fullmatch(name) is not None
 
 
 def _named_by_connection(lowered: list[Field]) -> set[bytes] | tuple[()]:

@@ -76,9 +76,11 @@ def is_redacted(value: object) -> bool:
 def servers_layer(loaded: Loaded, specs: Iterable[ServerSpec]) -> SourcedValue:
     """A layer with these servers; those that are as `loaded` has them keep what was written. Empty if all are."""
     wanted = tuple(specs)
-    if wanted == loaded.config.servers:
+    old = loaded.config.servers
+    if wanted == old:
         return SourcedValue({}, SOURCE)
-    written = _written_servers(loaded)
+    nodes = loaded.given.value["servers"].value if old else ()
+    written = {spec.id: (spec, node) for spec, node in zip(old, nodes, strict=True)}
     items = [_server(spec, *written.get(spec.id, (None, None))) for spec in wanted]
     return SourcedValue({"servers": SourcedValue(items, SOURCE)}, SOURCE)
 
@@ -173,13 +175,6 @@ def only(layer: SourcedValue, wanted: set[str]) -> SourcedValue:
     paths = [path.split(".") for path in KEYS if path in wanted and path != "servers"]
     kept = [(path, node) for path in paths if (node := at(layer, path)) is not None]
     return nested(iter(kept), layer.source)
-
-
-def _written_servers(loaded: Loaded) -> dict[str, tuple[ServerSpec, SourcedValue]]:
-    if not loaded.config.servers:
-        return {}
-    nodes = loaded.given.value["servers"].value
-    return {spec.id: (spec, node) for spec, node in zip(loaded.config.servers, nodes, strict=True)}
 
 
 def _server(spec: ServerSpec, old: ServerSpec | None, written: SourcedValue | None) -> SourcedValue:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
@@ -42,15 +42,13 @@ def _tables(model: type[BaseModel], path: str) -> Iterator[tuple[str, str]]:
 
 
 def _row(name: str, info: FieldInfo, shape: Shape) -> str:
-    default = "required" if info.is_required() else f"`{_default(info.get_default())}`"
-    cells = [f"`{name}`", default, shape.unit, _allowed(shape), info.description or ""]
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
-
-
-def _default(value: Any) -> str:
+    value = info.get_default()
     if isinstance(value, SecretStr):  # what the model itself says is no secret
         value = value.get_secret_value()
-    return json.dumps(list(value) if isinstance(value, tuple) else value)
+    shown = "" if info.is_required() else json.dumps(list(value) if isinstance(value, tuple) else value)
+    default = f"`{shown}`" if shown else "required"
+    cells = [f"`{name}`", default, shape.unit, _allowed(shape), info.description or ""]
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
 
 
 def _allowed(shape: Shape) -> str:

@@ -72,20 +72,13 @@ def _names(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[str,
 def _value(text: str, shape: Shape, source: str, problems: list[Problem]) -> SourcedValue:
     if not shape.many:
         return scalar(text, source)
-    if shape.model is ServerSpec and not _bracketed(text):  # no URL has a space, a comma or a semicolon there
+    bracketed = text.lstrip().startswith("[")
+    if shape.model is ServerSpec and (not bracketed or IPV6.match(text.lstrip())):
+        # no URL has a space, a comma or a semicolon there
         return SourcedValue([SourcedValue(part, source, part) for part in BETWEEN_SERVERS.split(text) if part], source)
-    return SourcedValue(
-        _flow(text, source, problems) if text.lstrip().startswith("[") else _commas(text, source), source
-    )
-
-
-def _bracketed(text: str) -> bool:
-    """Whether it is a list as JSON has it, and not an IPv6 address."""
-    return text.lstrip().startswith("[") and not IPV6.match(text.lstrip())
-
-
-def _commas(text: str, source: str) -> list[SourcedValue]:
-    return [scalar(part.strip(), source) for part in text.split(",") if part.strip()]
+    if bracketed:
+        return SourcedValue(_flow(text, source, problems), source)
+    return SourcedValue([scalar(part.strip(), source) for part in text.split(",") if part.strip()], source)
 
 
 def _flow(text: str, source: str, problems: list[Problem]) -> list[SourcedValue]:

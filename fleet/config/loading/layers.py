@@ -36,11 +36,11 @@ def load(text: str | None, env: Mapping[str, str], flags: Mapping[str, object], 
     problems of all layers.
     """
     problems: list[Problem] = []
-    layers = [_file(text, source, problems)]
+    file = _file(text, source, problems)
     tree, strange = read_environment(env)
-    layers += [tree, _flags(flags)]
+    given = ((path.split("."), _flag(path, value)) for path, value in flags.items() if value is not None)
     fitter = KeyMatcher(env, problems)
-    fitted = [fitter.section(layer, Config) for layer in layers]
+    fitted = [fitter.section(layer, Config) for layer in (file, tree, nested(given, "flag"))]
     # A variable that some env:NAME asks for has a meaning, even if its name begins like ours.
     problems += [each for each in strange if each.path not in fitter.referred]
     return _loaded(fitted, problems, source)
@@ -100,11 +100,6 @@ def _file(text: str | None, source: str, problems: list[Problem]) -> SourcedValu
         return SourcedValue({}, source)
 
 
-def _flags(flags: Mapping[str, object]) -> SourcedValue:
-    entries = ((path.split("."), _flag(path, value)) for path, value in flags.items() if value is not None)
-    return nested(entries, "flag")
-
-
 def _flag(path: str, value: object) -> SourcedValue:
     source = f"flag {path}"
     return scalar(value, source) if isinstance(value, str) else from_python(value, source)
@@ -113,7 +108,10 @@ def _flag(path: str, value: object) -> SourcedValue:
 def _loaded(layers: Iterable[SourcedValue], problems: list[Problem], source: str) -> Loaded:
     given = reduce(over, layers, SourcedValue({}, source))
     config = checked(given, Config, problems)
-    origins = _origins(config, given)
+    found_at = {path: given.source_of(path.split(".")) for path, _, _ in leaves(config)}
+    port, other = (".".join(name) for name in PORT_NAMES)  # two names of one thing
+    found_at[port] = found_at[other] = found_at[port] or found_at[other]
+    origins = {path: where or "default" for path, where in found_at.items()}
     if found := misdirected(config):
         raise ConfigError([Problem(path, what, origins[path]) for path, what in found])
     return Loaded(config, origins, given)
@@ -137,10 +135,3 @@ def without(given: SourcedValue, path: Sequence[str]) -> SourcedValue:
     if len(path) > 1 and (inner := without(given.value[path[0]], path[1:])).value:
         rest[path[0]] = inner
     return SourcedValue(rest, given.source)
-
-
-def _origins(config: Config, given: SourcedValue) -> dict[str, str]:
-    found = {path: given.source_of(path.split(".")) for path, _, _ in leaves(config)}
-    port, other = (".".join(name) for name in PORT_NAMES)
-    found[port] = found[other] = found[port] or found[other]
-    return {path: where or "default" for path, where in found.items()}

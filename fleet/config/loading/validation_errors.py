@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -21,17 +21,14 @@ def checked(given: SourcedValue, model: type[Model], problems: Sequence[Problem]
     try:
         value = model.model_validate(given.plain())
     except ValidationError as error:
-        found += [each for detail in error.errors() for each in _problems(detail, given, model)]
+        for detail in error.errors():
+            path = [str(step) for step in detail["loc"]]
+            for below, message in _messages(detail, shape_at(model, detail["loc"])):
+                where = path + (below.split(".") if below else [])
+                found.append(Problem(".".join(where) or "file", message, _source(given, where)))
     if found:
         raise ConfigError(found)
     return value
-
-
-def _problems(detail: ErrorDetails, given: SourcedValue, model: type[BaseModel]) -> Iterator[Problem]:
-    path = [str(step) for step in detail["loc"]]
-    for below, message in _messages(detail, shape_at(model, detail["loc"])):
-        where = path + (below.split(".") if below else [])
-        yield Problem(".".join(where) or "file", message, _source(given, where))
 
 
 def _source(given: SourcedValue, path: Sequence[str]) -> str:

@@ -147,7 +147,15 @@ def schema(*, by_alias: bool = True) -> dict[str, Any]:
 
 def conflicts(config: Config) -> list[tuple[str, str]]:
     """What does not go together, as (path, message) each; also for a configuration that was put together from two."""
-    return [*_clashes(config), *_loops(config), *_backends(config), *_builder(config)]
+    own = own_places(config)
+    looping = [(index, _loop(spec, own)) for index, spec in enumerate(config.servers)]
+    # servers that point where no server may be
+    refused = [(index, refusal(spec.url, config.security.backends)) for index, spec in enumerate(config.servers)]
+    found = [*_clashes(config), *((f"servers.{index}.url", why) for index, why in [*looping, *refused] if why)]
+    builder = config.placement.builder
+    if builder is not None and builder not in {spec.id for spec in config.servers}:
+        found.append(("placement.builder", f"names the server {builder}, which is not in servers"))
+    return found
 
 
 def listening(config: Config) -> dict[str, int]:
@@ -163,12 +171,6 @@ def _clashes(config: Config) -> list[tuple[str, str]]:
         for (name, port), (other, taken) in combinations(ports.items(), 2)
         if port and port == taken
     ]
-
-
-def _loops(config: Config) -> list[tuple[str, str]]:
-    own = own_places(config)
-    found = [(index, _loop(spec, own)) for index, spec in enumerate(config.servers)]
-    return [(f"servers.{index}.url", what) for index, what in found if what]
 
 
 def own_places(config: Config) -> frozenset[str]:
@@ -190,16 +192,3 @@ def _loop(spec: ServerSpec, own: frozenset[str]) -> str:
     """A server that is the fleet itself would send every request round in circles until all slots are gone."""
     what = "is an address the fleet itself listens on: change one of the ports"
     return what if normalise_url(spec.url) in own else ""
-
-
-def _backends(config: Config) -> list[tuple[str, str]]:
-    """Servers that point where no server may be."""
-    judged = [(index, refusal(spec.url, config.security.backends)) for index, spec in enumerate(config.servers)]
-    return [(f"servers.{index}.url", why) for index, why in judged if why]
-
-
-def _builder(config: Config) -> list[tuple[str, str]]:
-    wanted = config.placement.builder
-    if wanted is None or wanted in {spec.id for spec in config.servers}:
-        return []
-    return [("placement.builder", f"names the server {wanted}, which is not in servers")]

@@ -69,12 +69,10 @@ def use_structured(mode: str, user_agent: str, asked: str = "") -> bool:
     """
     if mode == "auto":
         wanted = asked.strip().lower()
-        mode = wanted if wanted in ("structured", "ollama") else _usual(user_agent)
+        mode = "structured" if user_agent[:_AGENT].lower().startswith(_OBJECT_READERS) else "ollama"
+        if wanted in ("structured", "ollama"):
+            mode = wanted
     return mode == "structured"
-
-
-def _usual(user_agent: str) -> str:
-    return "structured" if user_agent[:_AGENT].lower().startswith(_OBJECT_READERS) else "ollama"
 
 
 def missing_model_text(endpoint_path: str, asked: str) -> str:
