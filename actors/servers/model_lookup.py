@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from fleet.common.bounded_cache import LeastRecentlyUsed
 from fleet.common.ids import ANY_MODEL
+from fleet.common.lru_table import LruTable
 from fleet.scheduling.server_state import Health
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class InventoryLookup:
         self._now = now
         self._wanted = trio.Event()
         self._sought: dict[ModelName, trio.Event] = {}
-        self._missed: LeastRecentlyUsed[ModelName, float] = LeastRecentlyUsed(_MOST_NAMES)
+        self._missed: LruTable[ModelName, float] = LruTable(_MOST_NAMES)
         self._fresh_until = -math.inf
         """Before that no inventory is old enough; found out by the last walk over the servers."""
 

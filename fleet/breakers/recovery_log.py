@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fleet.breakers.values import BreakerState
-from fleet.common.bounded_cache import LeastRecentlyUsed
 from fleet.common.ids import ModelName, Pair, ServerId
+from fleet.common.lru_table import LruTable
 
 MOST_SERVERS: Final = 1000
 """Pages in the book; the one that nobody wrote on for the longest time goes first."""
@@ -221,7 +221,7 @@ class RecoveryLog:
         self, most: int = MOST_SERVERS, told: Callable[[Pair, BreakerState, float], None] = lambda pair, to, now: None
     ) -> None:
         self._told = told
-        self._pages: LeastRecentlyUsed[ServerId, ServerLog] = LeastRecentlyUsed(most)
+        self._pages: LruTable[ServerId, ServerLog] = LruTable(most)
 
     def __len__(self) -> int:
         return len(self._pages)
@@ -277,7 +277,7 @@ class RecoveryLog:
 
     def _open(self, server: ServerId) -> ServerLog:
         """The page to write on, moved to the end of the book."""
-        return self._pages.touch(server, ServerLog)
+        return self._pages.use(server, ServerLog)
 
 
 def clean(text: str) -> str:

@@ -14,8 +14,8 @@ from collections import deque
 from statistics import median
 from typing import Final
 
-from fleet.common.bounded_cache import LeastRecentlyUsed
 from fleet.common.ids import ModelName, Pair, ServerId
+from fleet.common.lru_table import LruTable
 
 COLD: Final = 0.1
 """Seconds. A warm runner says 0.4 to 7 ms, a real load takes 250 ms at the least: what is shorter loaded nothing."""
@@ -38,9 +38,9 @@ class LoadTimes:
     """Bounded memory: the pairs, models and servers that were loaded last are remembered."""
 
     def __init__(self) -> None:
-        self._pairs: LeastRecentlyUsed[Pair, _Samples] = LeastRecentlyUsed(_PAIRS)
-        self._models: LeastRecentlyUsed[ModelName, _Samples] = LeastRecentlyUsed(_MODELS)
-        self._speeds: LeastRecentlyUsed[ServerId, _Samples] = LeastRecentlyUsed(_SERVERS)
+        self._pairs: LruTable[Pair, _Samples] = LruTable(_PAIRS)
+        self._models: LruTable[ModelName, _Samples] = LruTable(_MODELS)
+        self._speeds: LruTable[ServerId, _Samples] = LruTable(_SERVERS)
         self._speed: _Samples = _samples()
 
     def note(self, pair: Pair, seconds: float, size: int | None) -> None:
@@ -48,10 +48,10 @@ class LoadTimes:
         if seconds < COLD:
             return
         seconds = _sane(seconds)
-        self._pairs.touch(pair, _samples).append(seconds)
-        self._models.touch(pair.model, _samples).append(seconds)
+        self._pairs.use(pair, _samples).append(seconds)
+        self._models.use(pair.model, _samples).append(seconds)
         if size is not None and size > 0:
-            self._speeds.touch(pair.server, _samples).append(size / seconds)
+            self._speeds.use(pair.server, _samples).append(size / seconds)
             self._speed.append(size / seconds)
 
     def last(self, pair: Pair) -> float | None:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from fleet.common.bounded_cache import LeastRecentlyUsed
 from fleet.common.ids import ModelName
+from fleet.common.lru_table import LruTable
 from fleet.scheduling.moving_average import Ewma
 
 LATELY: Final = 9
@@ -36,18 +36,18 @@ class Demand:
     """Bounded memory: some thousand models, those that were asked for last."""
 
     def __init__(self) -> None:
-        self._asked: LeastRecentlyUsed[ModelName, _Asked] = LeastRecentlyUsed(_MODELS)
+        self._asked: LruTable[ModelName, _Asked] = LruTable(_MODELS)
 
     def note(self, model: ModelName, options: Mapping[str, object] | None, *, embedding: bool) -> None:
         """A request ended well. `options`: its runner options, None if it had none."""
-        asked = self._asked.touch(model, _Asked)
+        asked = self._asked.use(model, _Asked)
         named = ((name, value) for name, value in (options or {}).items() if (name, value) != ("shift", True))
         asked.options.append(tuple(sorted(named)))
         asked.embedding.append(embedding)
 
     def note_seconds(self, model: ModelName, seconds: float) -> None:
         """How long a request held its slot, without what it waited for a load."""
-        self._asked.touch(model, _Asked).service.add(max(seconds, 0.0))
+        self._asked.use(model, _Asked).service.add(max(seconds, 0.0))
 
     def options(self, model: ModelName) -> dict[str, object]:
         """The runner options to load the model with; empty: those that the server chooses by itself."""

@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 from pydantic import BaseModel, SecretStr
 
-from fleet.common.bounded_cache import LeastRecentlyUsed
+from fleet.common.lru_table import LruTable
 from fleet.security.api_keys import LONGEST_KEY, PREFIX
 
 REDACTED: Final = "***REDACTED***"
@@ -45,7 +45,7 @@ class Secrets:
 
     def __init__(self, plain: Iterable[str], find: Find = lambda key: None) -> None:
         self._plain = frozenset(plain)
-        self._shown: LeastRecentlyUsed[str, None] = LeastRecentlyUsed(_SHOWN)
+        self._shown: LruTable[str, None] = LruTable(_SHOWN)
         self._find = find
         self._pattern = one_of(self._plain)
 

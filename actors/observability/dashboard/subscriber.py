@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 import orjson
 import trio
 
-from fleet.common.bounded_cache import LeastRecentlyUsed
+from fleet.common.lru_table import LruTable
 
 if TYPE_CHECKING:
     from actors.observability.dashboard.rate_group import RateGroup
@@ -106,7 +106,7 @@ class Subscriber:
         self._good = 0
         self._held: deque[Update] = deque()
         self._first: deque[Callable[[], Update]] = deque()
-        self._latest: LeastRecentlyUsed[str, Update] = LeastRecentlyUsed(MOST_LATEST)
+        self._latest: LruTable[str, Update] = LruTable(MOST_LATEST)
         self._parked = trio.lowlevel.ParkingLot()
         self._left = False
         self._wishes = Wishes()

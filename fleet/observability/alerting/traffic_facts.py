@@ -12,8 +12,8 @@ from typing import Final, Protocol
 
 from fleet.breakers.failure_classes import REJECTED, STALLED, failed
 from fleet.breakers.recovery_log import ServerLog
-from fleet.common.bounded_cache import LeastRecentlyUsed
 from fleet.common.ids import ModelName, Pair, ServerId
+from fleet.common.lru_table import LruTable
 from fleet.observability.alerting.facts import Culprit, FirstTokenTimes, Share, Traffic
 from fleet.observability.statistics.minute_buckets import Minutes
 from fleet.observability.statistics.quantile_sketch import Sketch, bin_of
@@ -134,15 +134,15 @@ class Counts:
     """All of it. `now` is the caller's clock, in seconds, and never runs back."""
 
     def __init__(self) -> None:
-        self.asked: LeastRecentlyUsed[ModelName, float] = LeastRecentlyUsed(MOST_MODELS)
+        self.asked: LruTable[ModelName, float] = LruTable(MOST_MODELS)
         """Models by when a request for them last ended."""
         self._ends: Series[_Ends] = Series(_Ends)
         self._causes = Minutes(_Causes, 5)
         self._first = Minutes(_Streams, 5)
         self._servers: dict[str, Minutes[_Streams]] = {}
         self._resident: dict[ServerId, Mapping[ModelName, object]] = {}
-        self._loads: LeastRecentlyUsed[Pair, deque[float]] = LeastRecentlyUsed(MOST_PAIRS)
-        self._counted: LeastRecentlyUsed[Pair, deque[float]] = LeastRecentlyUsed(MOST_PAIRS)
+        self._loads: LruTable[Pair, deque[float]] = LruTable(MOST_PAIRS)
+        self._counted: LruTable[Pair, deque[float]] = LruTable(MOST_PAIRS)
         self._totals: Mapping[Pair, int] = {}
 
     # ---- fed
@@ -196,7 +196,7 @@ class Counts:
             return
         self._resident[server] = resident
         for model in () if before is None else resident.keys() - before.keys():
-            self._loads.touch(Pair(server, model), _moments).append(now)
+            self._loads.use(Pair(server, model), _moments).append(now)
 
     def loaded(self, totals: Mapping[Pair, int], now: float) -> None:
         """What the metrics have counted so far, for the pairs with series of their own: they see requests wait too."""
@@ -204,7 +204,7 @@ class Counts:
         for pair, total in totals.items():
             if (had := before.get(pair, 0)) != total:
                 times = total - had if total > had else total
-                self._counted.touch(pair, _moments).extend([now] * min(times, MOST_LOADS))
+                self._counted.use(pair, _moments).extend([now] * min(times, MOST_LOADS))
 
     def forget(self, known: Collection[ServerId], now: float) -> None:
         """Keep nothing of servers that are gone, nor of what is long ago."""

@@ -7,7 +7,7 @@ import hmac
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from fleet.common.bounded_cache import LeastRecentlyUsed
+from fleet.common.lru_table import LruTable
 from fleet.observability.alerting.alert import Alert
 from fleet.observability.alerting.alert_manager import TEST
 from fleet.observability.alerting.rules import SEVERITIES, Severity
@@ -32,7 +32,7 @@ class Told:
     """Which alerts the receiver knows of: an end is sent to whom the beginning was sent, once each."""
 
     def __init__(self) -> None:
-        self._ids: LeastRecentlyUsed[str, None] = LeastRecentlyUsed(_MOST_TOLD)
+        self._ids: LruTable[str, None] = LruTable(_MOST_TOLD)
 
     def event(self, alert: Alert, least: Severity) -> Event | None:
         """What to send about a change; None: nothing. Silenced alerts are sent when their silence ends, if ever."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from fleet.common.bounded_cache import LeastRecentlyUsed
+from fleet.common.lru_table import LruTable
 from fleet.models.load_times import COLD
 from fleet.observability.metrics.series import OfPair
 
@@ -59,7 +59,7 @@ class LoadWatch:
 
     def __init__(self, of_pair: Callable[[str, str, float], OfPair]) -> None:
         self._of_pair = of_pair
-        self._servers: LeastRecentlyUsed[str, _Memory] = LeastRecentlyUsed(MOST_SERVERS)
+        self._servers: LruTable[str, _Memory] = LruTable(MOST_SERVERS)
 
     def looked(self, server: str, resident: Collection[str], now: float) -> None:
         """A probe saw these models in a server's memory."""

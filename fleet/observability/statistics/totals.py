@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from fleet.common.bounded_cache import LeastRecentlyUsed
 from fleet.common.ids import ModelName, Pair, ServerId
+from fleet.common.lru_table import LruTable
 from fleet.observability.statistics.aggregates import Count, CountedRequest, Sample, Sums
 from fleet.observability.statistics.time_windows import Series
 
@@ -92,9 +92,9 @@ class Tally:
         self.began = now
         """Nothing is known from before."""
         self.fleet = PairTotals(Total(at))
-        self.pairs: LeastRecentlyUsed[Pair, PairTotals] = LeastRecentlyUsed(MOST_PAIRS)
-        self._models: LeastRecentlyUsed[ModelName, Series[Count]] = LeastRecentlyUsed(MOST_MODELS)
-        self._strangers: LeastRecentlyUsed[ModelName, Series[Count]] = LeastRecentlyUsed(MOST_STRANGERS)
+        self.pairs: LruTable[Pair, PairTotals] = LruTable(MOST_PAIRS)
+        self._models: LruTable[ModelName, Series[Count]] = LruTable(MOST_MODELS)
+        self._strangers: LruTable[ModelName, Series[Count]] = LruTable(MOST_STRANGERS)
 
     def note(self, ended: Sequence[CountedRequest], now: float, at: float) -> tuple[set[Pair], set[Pair]]:
         """Count requests that have just finished; returns the pairs that were counted, and those forgotten for them."""
@@ -122,7 +122,7 @@ class Tally:
 
     def restore(self, pair: Pair, total: Total) -> None:
         """Take a pair's total from the store; to be called for the least recently used pair first."""
-        self.pairs.touch(pair, lambda: PairTotals(total))
+        self.pairs.use(pair, lambda: PairTotals(total))
 
     def window(self, now: float, span: float, pair: Pair | None = None) -> tuple[float, Sums]:
         """The last `span` seconds of a pair, or of the fleet: where they begin, and the sums."""
@@ -149,7 +149,7 @@ class Tally:
 
     def _asked(self, model: ModelName, served: bool) -> Series[Count]:
         known = served or model in self._models
-        return (self._models if known else self._strangers).touch(model, lambda: Series(Count))
+        return (self._models if known else self._strangers).use(model, lambda: Series(Count))
 
 
 def _grouped(ended: Sequence[CountedRequest]) -> dict[tuple[ServerId, ModelName], list[CountedRequest]]:

@@ -14,8 +14,8 @@ import math
 from typing import Final
 
 from fleet.common.ids import ModelName
+from fleet.common.lru_table import LruTable
 from fleet.scheduling.estimates.averages.decaying_mean import DecayingMean, LogMean
-from fleet.scheduling.estimates.averages.lru_table import LruTable
 from fleet.scheduling.estimates.averages.plain_rows import rows_of
 
 TOKENS: Final = 200.0

@@ -22,8 +22,8 @@ from math import exp, inf, log
 from typing import Final
 
 from fleet.common.ids import ModelName, ServerId
+from fleet.common.lru_table import LruTable
 from fleet.scheduling.estimates.averages.bounds import faded, sane
-from fleet.scheduling.estimates.averages.lru_table import LruTable
 
 HORIZON: Final = 120.0
 """Seconds within which a request for the victim counts as a loss."""

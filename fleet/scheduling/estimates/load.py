@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fleet.common.ids import ModelName, Pair, ServerId
+from fleet.common.lru_table import LruTable
 from fleet.scheduling.estimates.averages.bounds import sane
-from fleet.scheduling.estimates.averages.lru_table import LruTable
 from fleet.scheduling.estimates.averages.plain_rows import rows_of
 from fleet.scheduling.estimates.averages.sample_ring import SampleRing
 

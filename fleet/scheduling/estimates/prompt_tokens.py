@@ -14,9 +14,9 @@ import math
 from typing import Final
 
 from fleet.common.ids import ModelName
+from fleet.common.lru_table import LruTable
 from fleet.scheduling.estimates.averages.bounds import sane
 from fleet.scheduling.estimates.averages.decaying_mean import DecayingMean, LogMean
-from fleet.scheduling.estimates.averages.lru_table import LruTable
 from fleet.scheduling.estimates.averages.plain_rows import rows_of
 
 PER_BYTE: Final = 0.28

@@ -16,8 +16,8 @@ from heapq import heapify, heapreplace
 from typing import Final
 
 from fleet.common.ids import ModelName, Pair
+from fleet.common.lru_table import LruTable
 from fleet.scheduling.estimates.averages.log_histogram import LogHistogram
-from fleet.scheduling.estimates.averages.lru_table import LruTable
 from fleet.scheduling.estimates.averages.plain_rows import rows_of
 
 SERVICE: Final = 10.0

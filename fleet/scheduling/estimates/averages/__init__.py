@@ -1,1 +1,1 @@
-"""Building blocks of estimates: averages that forget with time, and tables that stay small. Know nothing of servers."""
+"""Building blocks of estimates: averages that forget with time. Know nothing of servers."""

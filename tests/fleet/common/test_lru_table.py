@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.scheduling.estimates.averages.lru_table import LruTable
+from fleet.common.lru_table import LruTable
 
 
 def test_the_entry_that_was_used_longest_ago_goes() -> None:
@@ -24,6 +24,11 @@ def test_reading_is_no_use() -> None:
     assert table["a"] == table.get("a") == 1
     table.put("c", 3)
     assert list(table) == ["b", "c"]
+
+
+def test_who_puts_is_told_which_key_had_to_go() -> None:
+    table: LruTable[str, int] = LruTable(1)
+    assert (table.put("a", 1), table.put("a", 2), table.put("b", 3)) == (None, None, "a")
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), max_size=60), st.integers(1, 5))

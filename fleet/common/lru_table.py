@@ -15,7 +15,7 @@ V = TypeVar("V")
 
 
 class LruTable(OrderedDict[K, V]):
-    """`get` and `[]` read without counting as use; `use` and `put` count."""
+    """At most `most` entries. `get` and `[]` read without counting as use; `use` and `put` count."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
@@ -31,9 +31,8 @@ class LruTable(OrderedDict[K, V]):
             self.move_to_end(key)
         return entry
 
-    def put(self, key: K, value: V) -> None:
-        """Enter or replace; the entry that was used longest ago goes when there are too many."""
+    def put(self, key: K, value: V) -> K | None:
+        """Enter or replace; returns the key that was used longest ago, if its entry had to go for this one."""
         self[key] = value
         self.move_to_end(key)
-        if len(self) > self._most:
-            self.popitem(last=False)
+        return self.popitem(last=False)[0] if len(self) > self._most else None
