@@ -146,10 +146,10 @@ class System(FleetQueries):
     """Handle on the running fleet. Every method without `await` is synchronous and safe to call from any task."""
 
     def __init__(
-        self, config: Config, backends: BackendFactory, nursery: trio.Nursery, seed: int | None, journal: Journal
+        self, config: Config, backends: BackendFactory, nursery: trio.Nursery, clock: Clock, journal: Journal
     ) -> None:
         self.started = trio.current_time()
-        clock, servers = Clock(seed), Servers()
+        servers = Servers()
         self.keys = ApiKeys()
         self.limiters: Mapping[str, Limiter] = defaultdict(Limiter)
         """What clients have left of their rate limits, by listener."""
@@ -291,11 +291,19 @@ class System(FleetQueries):
 
 @asynccontextmanager
 async def open_system(
-    config: Config, *, backends: BackendFactory | None = None, seed: int | None = None, journal: Journal | None = None
+    config: Config,
+    *,
+    backends: BackendFactory | None = None,
+    seed: int | None = None,
+    journal: Journal | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[System]:
-    """Build the tree and run it while the block is open. Leaving the block revokes what is still open."""
+    """Build the tree and run it while the block is open. Leaving the block revokes what is still open.
+
+    `clock`: one that was made before, else one whose dice begin at `seed`.
+    """
     async with trio.open_nursery() as nursery:
-        system = System(config, backends or TcpBackends(), nursery, seed, journal or Journal())
+        system = System(config, backends or TcpBackends(), nursery, clock or Clock(seed), journal or Journal())
         await nursery.start(system.run)
         try:
             yield system

@@ -26,6 +26,7 @@ from typing import Any, Final, cast
 import orjson
 import trio
 
+from actors.kit.clock import Clock
 from actors.kit.mailbox import Mailbox
 from actors.observability.metrics_gauges import ModelCounts, snapshot
 from actors.state.messages import RequestRecord, ServerMail, Try
@@ -73,7 +74,7 @@ async def large(servers: int, models: int) -> AsyncIterator[System]:
     ]
     names = [ModelName(f"model-{n}:8b") for n in range(models)]
     async with trio.open_nursery() as nursery:
-        system = System(Config(servers=tuple(specs)), TcpBackends(), nursery, 1, Journal())
+        system = System(Config(servers=tuple(specs)), TcpBackends(), nursery, Clock(1), Journal())
         for spec in specs:
             state = ServerState(spec, Health.HEALTHY, last_response=0.01)
             state.models = {name: {"name": name} for name in names}

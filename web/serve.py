@@ -26,6 +26,7 @@ from actors.config.file_watch import Watch
 from actors.config.settings import Settings
 from actors.config.sources import Origin
 from actors.config.tls import secured
+from actors.kit.clock import Clock
 from actors.kit.supervisor import keep_up
 from actors.observability.tracing import tracing
 from actors.storage.store_location import keeping
@@ -267,11 +268,12 @@ async def _run_system(
     setting: Setting,
     end: _End,
 ) -> None:
+    clock = Clock()
     async with (
         AsyncExitStack() as to_the_end,
-        keeping(config, source) as journal,
-        tracing(config) as tracer,
-        open_system(config, journal=journal) as system,
+        keeping(config, source, clock.wall) as journal,
+        tracing(config, clock.chance) as tracer,
+        open_system(config, journal=journal, clock=clock) as system,
         trio.open_nursery() as serving,
     ):
         to_the_end.enter_context(scrubbing(lambda text: system.keys.secrets(system.config).scrubbed(text)))

@@ -1,4 +1,4 @@
-"""What time it is, and the dice: the one place where actors read a clock of the machine's.
+"""What time it is, and the dice: the one place where a clock of the machine's is read.
 
 (Time-outs are Trio's business, and so is `trio.current_time` where one is worked out.)
 """
@@ -8,8 +8,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from typing import Final
 
 import trio
+
+stopwatch: Final = time.perf_counter
+"""Seconds of real time, for who measures work: they go by where `Clock.now` is virtual, too."""
 
 
 class Clock:
@@ -33,6 +37,10 @@ class Clock:
         self.chance = random.Random(seed)
         """The dice of everything that shall not happen in step, or not be foreseen. Not for secrets."""
 
+    def nanoseconds(self) -> tuple[int, int]:
+        """`now` and `wall` in whole nanoseconds, for who counts in those."""
+        return int(self.now() * 1e9), int(self.wall() * 1e9)
+
     def epoch(self, moment: float) -> float:
         """Seconds since 1970 of a moment on our clock, for what is kept or shown."""
         return self.wall() - (self.now() - moment)
@@ -40,3 +48,8 @@ class Clock:
     def moment(self, epoch: float) -> float:
         """The moment on our clock of seconds since 1970; may lie before our clock began."""
         return self.now() - (self.wall() - epoch)
+
+
+def process_clock(seed: int | None = None) -> Clock:
+    """For what runs where Trio does not: a command, a thread."""
+    return Clock(seed, now=time.monotonic)

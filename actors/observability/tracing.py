@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,6 +19,7 @@ import trio
 from actors.kit.inbox import Inbox
 from actors.kit.supervisor import keep_up
 from actors.state.messages import OURSELVES, RequestRecord
+from fleet.common.randomness import Dice
 from fleet.config import Config
 from fleet.config.schema.receivers import COLLECTOR, rules
 from fleet.observability.tracing.spans import Span, tree
@@ -56,10 +56,10 @@ class Exporter(Protocol):
 class Tracer:
     """The cell and the loop. `begin` is called on the data path, `note` by the recorder; neither fails nor waits."""
 
-    def __init__(self, ratio: float, exporter: Exporter) -> None:
+    def __init__(self, ratio: float, exporter: Exporter, dice: Dice) -> None:
         self._ratio = ratio
         self._exporter = exporter
-        self._dice = random.Random()
+        self._dice = dice
         self._waiting: Inbox[tuple[Trace, RequestRecord]] = Inbox(MOST)
         self._limiter = trio.CapacityLimiter(1)
         self._fleet: FleetCell | None = None
@@ -203,12 +203,12 @@ def _exporter(config: Config) -> Exporter:
 
 
 @asynccontextmanager
-async def tracing(config: Config) -> AsyncIterator[Tracer | None]:
+async def tracing(config: Config, dice: Dice) -> AsyncIterator[Tracer | None]:
     """The tracer while the block is open, None if traces are off; what is left is sent when it ends."""
     if not config.otel.endpoint:
         yield None
         return
-    tracer = Tracer(config.otel.sample_ratio, _exporter(config))
+    tracer = Tracer(config.otel.sample_ratio, _exporter(config), dice)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep_up, "tracing", tracer.run)
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -41,7 +40,7 @@ class Batch:
 class Packer:
     """Makes batches of what a journal has marked. What cannot be written is told once per kind, and left out."""
 
-    def __init__(self, journal: Journal, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, journal: Journal, wall: Callable[[], float]) -> None:
         self._journal = journal
         self._wall = wall
         self._told: set[str] = set()

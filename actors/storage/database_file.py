@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -24,10 +25,12 @@ class StoreLost(Exception):
 class StoreFile:
     """One file and the lock beside it. Every method blocks: call them from a worker thread, one at a time.
 
+    `wall`: seconds since 1970.
     The lock is advisory, on a file of its own, and the system lets go of it when the process ends, however it ends.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wall: Callable[[], float]) -> None:
+        self._wall = wall
         self.path = Path(os.path.abspath(path))
         self._lock: int | None = None
         self._identity: tuple[int, int] | None = None
@@ -80,7 +83,7 @@ class StoreFile:
 
     def move_aside(self) -> Path:
         """Rename the file, and what SQLite keeps beside it, so that nothing of it is lost. Raises OSError."""
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        stamp = datetime.fromtimestamp(self._wall(), UTC).strftime("%Y%m%dT%H%M%SZ")
         name = f"{self.path.name}.corrupt-{stamp}"
         number = 1
         while (target := self.path.with_name(name)).exists():

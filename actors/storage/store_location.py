@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,9 +19,10 @@ BESIDE: Final = Path("data") / "fleet.db"
 
 
 @asynccontextmanager
-async def keeping(config: Config, source: str) -> AsyncIterator[Journal]:
+async def keeping(config: Config, source: str, wall: Callable[[], float]) -> AsyncIterator[Journal]:
     """The journal for `open_system`, over the configured store; what is left is written when the block ends.
 
+    `wall`: seconds since 1970.
     Whatever is wrong with the store, the fleet runs: then the journal is one that keeps nothing, and says so.
     """
     if not config.store.enabled:
@@ -29,7 +30,7 @@ async def keeping(config: Config, source: str) -> AsyncIterator[Journal]:
         return
     from actors.storage.writer import open_journal  # takes a while, and not everybody keeps anything
 
-    journal, store = await open_journal(store_path(config, source), config.store.audit_lines)
+    journal, store = await open_journal(store_path(config, source), config.store.audit_lines, wall)
     if store is None:
         yield journal
         return

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -73,12 +72,15 @@ class Store:
         journal: Journal,
         held: Sequence[Mark] = (),
         in_thread: InThread | None = None,
+        *,
+        wall: Callable[[], float],
     ) -> None:
         self._target = target
         self._journal = journal
         self._held = dict.fromkeys(held)
         self._in_thread = in_thread or Worker()
-        self._packer = Packer(journal)
+        self._packer = Packer(journal, wall)
+        self._wall = wall
         self._lost = False
         self._wait = RETRY
 
@@ -148,7 +150,7 @@ class Store:
             else:
                 self._held[mark] = None
         standing = self._journal.standing
-        standing.last_write = time.time()
+        standing.last_write = self._wall()
         self._wait = RETRY
         if standing.state != "ok":
             log.info("the store is written again")
@@ -160,7 +162,7 @@ class Store:
         why = _words(trouble)
         if standing.state != "degraded":
             log.warning("the store cannot be written: %s; changes are kept in memory, and tried again", why)
-            standing.state, standing.since = "degraded", time.time()
+            standing.state, standing.since = "degraded", self._wall()
         standing.why = why
 
     def _backoff(self) -> float:
@@ -173,13 +175,19 @@ def _words(trouble: BaseException) -> str:
 
 
 async def open_journal(
-    path: Path, audit_lines: int, *, within: float = OPEN_WITHIN, migrations: Sequence[Migration] = MIGRATIONS
+    path: Path,
+    audit_lines: int,
+    wall: Callable[[], float],
+    *,
+    within: float = OPEN_WITHIN,
+    migrations: Sequence[Migration] = MIGRATIONS,
 ) -> tuple[Journal, Store | None]:
     """The journal over the store at `path`, and the store's actor, which the fleet's tree runs (`Journal.keeper`).
 
+    `wall`: seconds since 1970.
     Never fails: without a usable store the journal is a degraded one that keeps nothing, and there is no actor.
     """
-    file = StoreFile(path)
+    file = StoreFile(path, wall)
     worker = Worker()
     opening = _Opening(Database(file, audit_lines, migrations))
     try:
@@ -189,19 +197,19 @@ async def open_journal(
         opening.give_up()
         why = str(trouble) if isinstance(trouble, StoreUnusable) else f"{file.path} could not be read in time"
         log.warning("nothing will survive a restart: %s", why)
-        return _without(str(file.path), why), None
+        return _without(str(file.path), why, wall()), None
     journal = Journal(contents.documents, next_line=contents.next_line)
-    journal.standing.state, journal.standing.since = "ok", time.time()
+    journal.standing.state, journal.standing.since = "ok", wall()
     journal.standing.path, journal.standing.moved_aside = str(file.path), contents.moved_aside
-    store = Store(opening.database, journal, sorted(contents.marks), worker)
+    store = Store(opening.database, journal, sorted(contents.marks), worker, wall=wall)
     journal.keeper, journal.attached = store, True
     return journal, store
 
 
-def _without(path: str, why: str) -> Journal:
+def _without(path: str, why: str, since: float) -> Journal:
     journal = Journal()
     journal.standing.state, journal.standing.why = "degraded", why
-    journal.standing.since, journal.standing.path = time.time(), path
+    journal.standing.since, journal.standing.path = since, path
     return journal
 
 

@@ -9,3 +9,9 @@ class Chance(Protocol):
     """A source of numbers in [0, 1), the part of `random.Random` that we need."""
 
     def random(self) -> float: ...
+
+
+class Dice(Protocol):
+    """A source of whole numbers of so many random bits, the part of `random.Random` that makes names."""
+
+    def getrandbits(self, k: int, /) -> int: ...

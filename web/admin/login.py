@@ -6,7 +6,6 @@ Its routes are more of that port's topic.
 from __future__ import annotations
 
 import logging
-from time import monotonic_ns, time_ns
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -55,7 +54,8 @@ async def log_in(asked: AdminRequest) -> Response:
     if not scope().get(OWN_KEY):
         return _page(_FOREIGN, 403)
     passes, who = asked.context.passes, client()
-    verdict = passes.attempts.ask(address_of(who), per_minute(LOGINS_PER_MINUTE), monotonic_ns(), time_ns())
+    now, wall = asked.system.clock.nanoseconds()
+    verdict = passes.attempts.ask(address_of(who), per_minute(LOGINS_PER_MINUTE), now, wall)
     if not verdict.allowed:
         answer = _page(_TOO_OFTEN, 429)
         answer.headers["Retry-After"] = str(int(verdict.retry_after) + 1)

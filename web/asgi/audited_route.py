@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial, wraps
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
@@ -90,7 +89,7 @@ class Note:
 
     def _line(self, outcome: str, status: int, reason: str) -> dict[str, Any]:
         return {
-            "at": time.time(),
+            "at": self._system.clock.wall(),
             "who": self._by.name,
             "role": self._by.role.word,
             "from": self._client,

@@ -6,7 +6,6 @@ Everything is simulated and says so: the servers' ids, the answers' text, the lo
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -14,6 +13,7 @@ from typing import Final
 import httpx
 import trio
 
+from actors.kit.clock import process_clock
 from fleet.config import Config
 from fleet.simulator import Profile
 from web.serve import Setting, run
@@ -74,7 +74,7 @@ class _Demo(Setting):
 
 async def _trickle(url: str) -> None:
     """One request now and then, from the demo to itself."""
-    dice = random.Random(0)
+    dice = process_clock(seed=0).chance
     # verify: with TLS configured this is still the demo talking to itself
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=120.0, verify=False) as client:
         while True:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from actors.kit.clock import process_clock
 from actors.security import key_file
 from actors.security.key_file import KeysUnusable
 from fleet.security.api_keys import MOST_KEYS, NAME_SAYS, RANDOM_BYTES, StoredKey, digest_of, is_name, new_key
@@ -100,7 +101,7 @@ def _failing(path: Path) -> Iterator[None]:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(process_clock().wall(), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _wrong(message: str) -> typer.Exit:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import ssl
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ import httpx
 import orjson
 import typer
 
+from actors.kit.clock import process_clock
 from fleet.config import Config, ConfigError, listening
 from fleet.observability.health_summary.summary import Level
 from fleet.security.api_keys import LONGEST_KEY
@@ -169,12 +169,13 @@ def _health(url: str, steps: list[str], token: str, tls: ssl.SSLContext) -> Any:
 
 def _whole(answer: httpx.Response) -> bytes:
     """The body. Raises ReadTimeout and ValueError for one without end, be it slow or fast: who knows who answers?"""
-    body, until = b"", time.monotonic() + PATIENCE
+    clock = process_clock()
+    body, until = b"", clock.now() + PATIENCE
     for piece in answer.iter_bytes():
         body += piece
         if len(body) > _MOST:
             raise ValueError("too long for a fleet's health")
-        if time.monotonic() > until:
+        if clock.now() > until:
             raise httpx.ReadTimeout("too slow")
     return body
 

@@ -104,7 +104,7 @@ class Edge:
         try:
             with trio.move_on_after(1):
                 if self.tls is None:
-                    await stream.send_all(error_responses.too_many(self.date.now(), face))
+                    await stream.send_all(error_responses.too_many(self.date, face))
                 await stream.send_eof()
                 while await stream.receive_some(65536):
                     pass

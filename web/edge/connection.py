@@ -130,7 +130,7 @@ class Connection:
                 got = await intake.head()
             except BadHead as bad:
                 with trio.move_on_after(LINGER):
-                    await link.send_all(error_responses.answer(bad, edge.date.now(), self._face))
+                    await link.send_all(error_responses.answer(bad, edge.date, self._face))
                 self._unread = True
                 break
             if got is None:
@@ -199,7 +199,9 @@ class Connection:
         request_id = request_id_of(head.headers, new_request_id())
         path = head.target.partition(b"?")[0].decode("ascii")
         down.fields = ((b"x-request-id", request_id.encode()),)
-        asker = errors.asker(path, request_id, self._edge.config.compat.native_errors, head.headers, self._face)
+        asker = errors.asker(
+            path, request_id, self._edge.config.compat.native_errors, head.headers, self._edge.date.wall, self._face
+        )
         await errors.make_good(error, asker, down)
 
     def _client(self, head: RequestHead) -> str:

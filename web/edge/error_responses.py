@@ -12,7 +12,7 @@ import orjson
 
 from fleet.common.errors import BadRequest, FleetError
 from web.edge.request_head import BadHead
-from web.edge.response_writer import status_line
+from web.edge.response_writer import DateLine, status_line
 from web.http import errors
 from web.http.ports import Face
 from web.security.request_gate import new_request_id
@@ -37,8 +37,8 @@ class TooManyConnections(FleetError):
     status, code, reason = 503, "SERVICE_UNAVAILABLE", "TOO_MANY_CONNECTIONS"
 
 
-def answer(bad: BadHead, date: bytes, face: Face = Face.PROXY) -> bytes:
-    """The whole answer to a request that cannot be read; `date` is the line that says when."""
+def answer(bad: BadHead, date: DateLine, face: Face = Face.PROXY) -> bytes:
+    """The whole answer to a request that cannot be read."""
     request_id = new_request_id()
     log.info("request refused", extra={"reason": "BAD_HEAD", "status": bad.status, "request_id": request_id})
     allow = b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n" if bad.status == 405 else b""
@@ -46,15 +46,15 @@ def answer(bad: BadHead, date: bytes, face: Face = Face.PROXY) -> bytes:
     return _whole(bad.status, error, request_id, date, allow, face)
 
 
-def too_many(date: bytes, face: Face = Face.PROXY) -> bytes:
+def too_many(date: DateLine, face: Face = Face.PROXY) -> bytes:
     """The whole answer to a client for whom there is no room."""
     fields = b"retry-after: 1\r\nx-fleet-error: TOO_MANY_CONNECTIONS\r\n"
     error = TooManyConnections("too many connections, please try again", retry_after=1.0)
     return _whole(503, error, new_request_id(), date, fields, face)
 
 
-def _whole(status: int, error: FleetError, request_id: str, date: bytes, fields: bytes, face: Face) -> bytes:
+def _whole(status: int, error: FleetError, request_id: str, date: DateLine, fields: bytes, face: Face) -> bytes:
     body = orjson.dumps({"error": error.message})
     if face is Face.METRICS:
-        _, _, body = errors.render(error, errors.asker("/", request_id, "", (), face))
-    return _HEAD % (status_line(status), date, len(body), request_id.encode(), fields, body)
+        _, _, body = errors.render(error, errors.asker("/", request_id, "", (), date.wall, face))
+    return _HEAD % (status_line(status), date.now(), len(body), request_id.encode(), fields, body)

@@ -32,16 +32,16 @@ def status_line(status: int) -> bytes:
 class DateLine:
     """The Date field, made once a second for all answers of an edge. `wall`: seconds since 1970."""
 
-    __slots__ = ("_line", "_made", "_wall")
+    __slots__ = ("_line", "_made", "wall")
 
     def __init__(self, wall: Callable[[], float]) -> None:
-        self._wall = wall
+        self.wall = wall
         self._made = -1
         self._line = b""
 
     def now(self) -> bytes:
         """The line of this second."""
-        now = int(self._wall())
+        now = int(self.wall())
         if now != self._made:
             self._made, self._line = now, f"date: {formatdate(now, usegmt=True)}\r\n".encode()
         return self._line

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, ClassVar, Final, cast
 
 import orjson
@@ -19,6 +18,7 @@ from fleet.protocol.dialects import NATIVE, use_structured
 from fleet.protocol.dialects.base import Dialect, ErrorBody
 from fleet.protocol.headers import field
 from web.http.ports import Face
+from web.http.units import iso
 
 log = logging.getLogger(__name__)
 
@@ -109,10 +109,14 @@ class MonitoringDialect:
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """What an error response needs to know of its request. `structured`: see `protocol.dialects.use_structured`."""
+    """What an error response needs to know of its request. `structured`: see `protocol.dialects.use_structured`.
+
+    `wall`: what time it is, in seconds since 1970.
+    """
 
     request_id: str
     dialect: Dialect | AdminDialect | MonitoringDialect
+    wall: Callable[[], float]
     structured: bool = False
 
     @property
@@ -130,10 +134,17 @@ def dialect_of(path: str, face: Face = Face.PROXY) -> Dialect | AdminDialect | M
     return dialects.dialect_of(path)
 
 
-def asker(path: str, request_id: str, native_errors: str, headers: Headers, face: Face = Face.PROXY) -> Asker:
+def asker(
+    path: str,
+    request_id: str,
+    native_errors: str,
+    headers: Headers,
+    wall: Callable[[], float],
+    face: Face = Face.PROXY,
+) -> Asker:
     """Work out how to answer this request if it fails. `native_errors` is the setting `compat.native_errors`."""
     agent, asked = (_said(headers, name) for name in (b"user-agent", b"x-fleet-errors"))
-    return Asker(request_id, dialect_of(path, face), use_structured(native_errors, agent, asked))
+    return Asker(request_id, dialect_of(path, face), wall, use_structured(native_errors, agent, asked))
 
 
 def _said(headers: Headers, name: bytes) -> str:
@@ -165,7 +176,7 @@ def unexpected(crash: BaseException, asker: Asker) -> FleetError:
 
 def render(error: FleetError, asker: Asker) -> tuple[int, Fields, bytes]:
     """Status, headers and body of an error response."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    now = iso(asker.wall())
     plain = getattr(error, "plain", False) and not isinstance(asker.dialect, MonitoringDialect)
     dialect, structured = (NATIVE, False) if plain else (asker.dialect, asker.structured)
     shown = dialect.error(error, structured=structured, request_id=asker.request_id, timestamp=now)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Final, TypeVar
 
 import trio
 
+from actors.kit.clock import stopwatch
 from fleet.common.steps import Steps
 from web.http.per_run import PerRun
 
@@ -22,9 +22,9 @@ async def paced(steps: Steps[T]) -> T:
     one_at_a_time = _one_at_a_time.get()
     while True:
         async with one_at_a_time:
-            until = perf_counter() + TURN
+            until = stopwatch() + TURN
             try:
-                while perf_counter() < until:
+                while stopwatch() < until:
                     next(steps)
             except StopIteration as end:
                 value: T = end.value

@@ -58,22 +58,23 @@ class PatientHandler(BearingHandler):
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self._held: list[logging.LogRecord] = []
-        self._until = 0.0
+        self._longest = 0.0
 
     def hold(self, seconds: float) -> None:
-        """From now on, until `let_go`, an error, or `seconds` have gone by and there is something to write."""
-        self._until = time.monotonic() + seconds
+        """From now on, until `let_go`, an error, or a line that comes `seconds` after the first that was held."""
+        self._longest = seconds
 
     def let_go(self) -> None:
         """Write what was held back."""
-        self._until = 0.0
+        self._longest = 0.0
         held, self._held = self._held, []
         for record in held:
             super().emit(record)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line, or keep it for later."""
-        if record.levelno < logging.ERROR and time.monotonic() < self._until and len(self._held) < MOST_HELD:
+        waited = record.created - (self._held[0] if self._held else record).created
+        if record.levelno < logging.ERROR and waited < self._longest and len(self._held) < MOST_HELD:
             self._held.append(record)
             return
         self.let_go()

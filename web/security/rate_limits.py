@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Hashable
-from time import monotonic_ns, time_ns
 from typing import Final
 
 from fleet.common.errors import FleetError
@@ -97,14 +96,15 @@ class Turnstile:
     def count(self, rate: Rate, key: str, client: str) -> RateVerdict:
         """Count one request. `key` is the name of the valid one it has shown, or empty; `client` its address."""
         limiter = self._system.limiters[self._listener]
+        now, wall = self._system.clock.nanoseconds()
         if key:
-            return limiter.keys.ask(key, rate, monotonic_ns(), time_ns())
-        return limiter.addresses.ask(address_of(client), rate, monotonic_ns(), time_ns())
+            return limiter.keys.ask(key, rate, now, wall)
+        return limiter.addresses.ask(address_of(client), rate, now, wall)
 
     def refusal(self, verdict: RateVerdict, who: str) -> RateLimited:
         """The error for a request that was one too many. `who` (a key's name or an address) is for the log."""
         self._system.statistics.metrics.limited(self._listener)
-        now = monotonic_ns()
+        now, _ = self._system.clock.nanoseconds()
         if now >= self._quiet_until:  # one line for all of them, or a client in a loop would fill the log
             self._quiet_until = now + _QUIET
             log.info("rate limit reached", extra={"listener": self._listener, "client": who, "limit": verdict.limit})

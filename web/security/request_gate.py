@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from actors.kit.clock import Clock
 from actors.state.request_statistics import RequestStatistics
 from fleet.common.errors import BadRequest, FleetError
 from fleet.common.ids import RequestId
@@ -24,6 +25,9 @@ from web.security.api_key_auth import Keyed
 
 class Guarded(Keyed, Protocol):
     """What a doorman asks of the system."""
+
+    @property
+    def clock(self) -> Clock: ...
 
     @property
     def draining(self) -> bool: ...
@@ -94,7 +98,7 @@ class RequestGate:
         """What to do about one request; `host` is None for a bad target. The Host comes first of all."""
         config = self._system.config
         request_id = request_id_of(headers, new_request_id())
-        asker = errors.asker(path, request_id, config.compat.native_errors, headers, face)
+        asker = errors.asker(path, request_id, config.compat.native_errors, headers, self._system.clock.wall, face)
         if host is None:
             bad = BadRequest("the request target is neither a path nor an http URL")
             return GateDecision(asker, cross_origin.NOTHING, bad)

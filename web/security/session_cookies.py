@@ -10,7 +10,6 @@ import hashlib
 import hmac
 import math
 import secrets
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -50,7 +49,7 @@ class SessionCookies:
     `clock` is the time of day in seconds since 1970, since passes outlive the process.
     """
 
-    def __init__(self, journal: Journal, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, journal: Journal, clock: Callable[[], float]) -> None:
         self.attempts = Budgets()
         self._journal = journal
         self._clock = clock

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -16,9 +15,9 @@ _MICRO: Final = 1e-6
 
 
 class Rapl:
-    """A probe. The first look finds nothing: power is a difference of two."""
+    """A probe. The first look finds nothing: power is a difference of two. `clock` may be asked in any thread."""
 
-    def __init__(self, zones: Path = ZONES, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float], zones: Path = ZONES) -> None:
         self._zones = zones
         self._clock = clock
         self._before: dict[str, Counted] = {}

@@ -90,7 +90,7 @@ def _all_parts(fleet: FleetCell) -> list[Part]:
         Part("NVIDIA GPUs", Nvidia()),
         Part("AMD GPUs", Amd()),
         Part("Apple chip", Apple()),
-        Part("power", Rapl()),
+        Part("power", Rapl(fleet.clock.now)),
     ]
 
 

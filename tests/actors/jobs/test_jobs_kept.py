@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -140,13 +141,13 @@ async def test_a_resumed_job_waits_for_its_server_a_little(autojump_clock: MockC
 
 async def test_a_job_survives_in_the_real_store(tmp_path: Path) -> None:
     """Real time: a thread writes."""
-    journal, store = await open_journal(tmp_path / "fleet.db", 10)
+    journal, store = await open_journal(tmp_path / "fleet.db", 10, time.time)
     assert store is not None
     async with open_fleet(("a", SLOW), journal=journal) as fleet:
         pull(fleet, A, "New/Model:1B", by="ops", priority=2)
         assert await journal.kept(10.0)
     await store.finish()
-    journal, store = await open_journal(tmp_path / "fleet.db", 10)
+    journal, store = await open_journal(tmp_path / "fleet.db", 10, time.time)
     assert store is not None
     async with open_fleet(("a", Profile(pull_seconds=0.1)), journal=journal) as fleet:
         (job,) = fleet.system.jobs.all()
@@ -154,7 +155,7 @@ async def test_a_job_survives_in_the_real_store(tmp_path: Path) -> None:
         assert await job.wait(10.0)
         assert states(job) == ["done"]
     await store.finish()
-    journal, store = await open_journal(tmp_path / "fleet.db", 10)
+    journal, store = await open_journal(tmp_path / "fleet.db", 10, time.time)
     assert store is not None
     assert [kept["state"] for kept in journal.stored["job"].values()] == ["done"]
     await store.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -39,7 +40,7 @@ class Sink:
 
 
 def attached(fleet: Fleet, sink: Sink, ratio: float = 1.0) -> Tracer:
-    tracer = Tracer(ratio, sink)
+    tracer = Tracer(ratio, sink, random.Random())
     tracer.attach(fleet.system.fleet)
     return tracer
 

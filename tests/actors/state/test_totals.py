@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -215,7 +216,7 @@ async def test_without_a_store_nothing_is_marked(autojump_clock: MockClock) -> N
 
 async def lived(path: Path, *models: str) -> Totals:
     """One life of a fleet over a real store, which answers these requests; its figures."""
-    journal, store = await open_journal(path, 100)
+    journal, store = await open_journal(path, 100, time.time)
     assert store is not None
     async with open_fleet("a", journal=journal) as fleet:
         await run(fleet, *models)

@@ -6,6 +6,7 @@ It prints a number once every change up to that number is on disk, by the word o
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import trio
@@ -22,7 +23,7 @@ def say(line: str) -> None:
 
 
 async def main(path: Path) -> None:
-    journal, store = await open_journal(path, 100)
+    journal, store = await open_journal(path, 100, time.time)
     if store is None:
         say(f"no store: {journal.view().why}")
         return

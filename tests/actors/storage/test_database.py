@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -36,7 +37,7 @@ class Opened:
         self.contents = Contents()
 
     def __call__(self, path: Path, audit_lines: int = 100, **options: Any) -> Database:
-        database = Database(StoreFile(path), audit_lines, **options)
+        database = Database(StoreFile(path, time.time), audit_lines, **options)
         self.all.append(database)
         self.contents = database.open()
         return database

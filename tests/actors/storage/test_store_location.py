@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,11 @@ def test_a_url_names_a_path_and_nothing_else(url: str, path: str) -> None:
 
 async def test_a_fleet_goes_on_where_it_was(tmp_path: Path) -> None:
     settings = config(url=f"sqlite:///{tmp_path}/state/fleet.db")
-    async with keeping(settings, "") as journal, open_system(settings, journal=journal) as system:
+    async with keeping(settings, "", time.time) as journal, open_system(settings, journal=journal) as system:
         system.journal.note({"what": "a line"})
         system.scheduler.memory.paused, system.scheduler.memory.paused_since = True, trio.current_time()
         system.journal.touch("queue", "paused")
-    async with keeping(settings, "") as journal, open_system(settings, journal=journal) as system:
+    async with keeping(settings, "", time.time) as journal, open_system(settings, journal=journal) as system:
         assert system.scheduler.memory.paused
         assert [line["what"] for line in await journal.history(10)] == ["a line"]
         assert journal.view().state == "ok"
@@ -68,20 +69,20 @@ async def test_what_changed_just_before_the_end_is_written(tmp_path: Path, monke
     settings = config(url=f"sqlite:///{tmp_path}/fleet.db")
 
     async def run() -> None:
-        async with keeping(settings, "") as journal:
+        async with keeping(settings, "", time.time) as journal:
             journal.keep("thing", lambda key: {"is": key})
             journal.touch("thing", "a")
             raise RuntimeError("the fleet ends")
 
     with pytest.raises(RuntimeError, match="the fleet ends"):
         await run()
-    async with keeping(settings, "") as journal:
+    async with keeping(settings, "", time.time) as journal:
         assert journal.stored == {"thing": {"a": {"is": "a"}}}
 
 
 async def test_it_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    async with keeping(config(enabled=False), "") as journal:
+    async with keeping(config(enabled=False), "", time.time) as journal:
         assert journal.view().state == "off"
     assert not await trio.Path("data").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ async def test_store_is_down_as_sqlite_says_it(
     monkeypatch.setattr(stores, "MOST_RETRY", 0.2)
     monkeypatch.setattr(stores, "RETRY", 0.05)
     caplog.set_level("INFO", "fleet.store")
-    journal, store = await open_journal(tmp_path / "fleet.db", 1000)
+    journal, store = await open_journal(tmp_path / "fleet.db", 1000, time.time)
     assert store is not None
     database = store._target
     assert isinstance(database, Database)
@@ -143,7 +144,7 @@ async def test_store_is_down_as_sqlite_says_it(
         assert await journal.kept(5.0)
     await store.finish()
     assert [record.levelname for record in caplog.records if record.name == "fleet.store"] == ["WARNING", "INFO"]
-    again, other = await open_journal(tmp_path / "fleet.db", 1000)
+    again, other = await open_journal(tmp_path / "fleet.db", 1000, time.time)
     assert other is not None
     assert again.stored["thing"] == {"x": things}
     await other.finish()
@@ -153,7 +154,7 @@ async def test_store_is_down_because_somebody_removed_it(tmp_path: Path, monkeyp
     """Everything that is known is written anew."""
     monkeypatch.setattr(stores, "MOST_RETRY", 0.1)
     path = tmp_path / "data" / "fleet.db"
-    journal, store = await open_journal(path, 1000)
+    journal, store = await open_journal(path, 1000, time.time)
     assert store is not None
     journal.keep("thing", lambda key: {"is": key})
     async with trio.open_nursery() as nursery:
@@ -173,7 +174,7 @@ async def test_store_is_down_because_somebody_removed_it(tmp_path: Path, monkeyp
         assert await journal.kept(5.0)
         nursery.cancel_scope.cancel()
     await store.finish()
-    again, other = await open_journal(path, 1000)
+    again, other = await open_journal(path, 1000, time.time)
     assert other is not None
     assert again.stored["thing"] == {key: {"is": key} for key in "abcd"}
     await other.finish()
@@ -197,7 +198,7 @@ async def test_a_store_that_opens_too_slowly_is_left_alone(
     shut = Database.close
     monkeypatch.setattr(Database, "open", slow)
     monkeypatch.setattr(Database, "close", close)
-    journal, store = await open_journal(tmp_path / "fleet.db", 1000, within=0.05)
+    journal, store = await open_journal(tmp_path / "fleet.db", 1000, time.time, within=0.05)
     view = journal.view()
     assert (store, view.state) == (None, "degraded")
     assert "could not be read in time" in view.why
@@ -206,14 +207,14 @@ async def test_a_store_that_opens_too_slowly_is_left_alone(
     with trio.fail_after(20):
         await done.wait()
     monkeypatch.undo()
-    _, again = await open_journal(tmp_path / "fleet.db", 1000)
+    _, again = await open_journal(tmp_path / "fleet.db", 1000, time.time)
     assert again is not None
     await again.finish()
 
 
 async def test_without_a_usable_place_the_fleet_serves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "data").write_text("a file where the directory should be")
-    journal, store = await open_journal(tmp_path / "data" / "fleet.db", 1000)
+    journal, store = await open_journal(tmp_path / "data" / "fleet.db", 1000, time.time)
     assert store is None
     async with open_fleet(("a", SWIFT), journal=journal) as fleet:
         ban(fleet, "forgotten at the end")
@@ -230,7 +231,7 @@ async def test_without_a_usable_place_the_fleet_serves(tmp_path: Path, caplog: p
 async def test_a_corrupt_store_stays_visible(tmp_path: Path) -> None:
     path = tmp_path / "fleet.db"
     path.write_bytes(b"not a database" * 100)
-    journal, store = await open_journal(path, 1000)
+    journal, store = await open_journal(path, 1000, time.time)
     assert store is not None
     view = journal.view()
     assert view.state == "ok"

@@ -56,7 +56,7 @@ def _check(path: Path, promised: int) -> None:
     if path.exists():
         with closing(sqlite3.connect(path)) as connection:
             assert connection.execute("PRAGMA quick_check").fetchall() == [("ok",)]
-    database = Database(StoreFile(path), 100)
+    database = Database(StoreFile(path, time.time), 100)
     contents = database.open()
     try:
         assert contents.moved_aside == ""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from actors.kit import clock
 from fleet.security.rate_limit import SECOND
 
 EPOCH = 1_700_000_000
@@ -24,8 +25,7 @@ class Clock:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.now = 0
-        patch.setattr("web.security.rate_limits.monotonic_ns", lambda: self.now)
-        patch.setattr("web.security.rate_limits.time_ns", lambda: EPOCH * SECOND + self.now)
+        patch.setattr(clock.Clock, "nanoseconds", lambda _: (self.now, EPOCH * SECOND + self.now))
 
     def advance(self, seconds: float) -> None:
         self.now += int(seconds * SECOND)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -69,6 +70,6 @@ def journal_on(disk: FakeDisk) -> tuple[Journal, Store]:
     """A journal over what the disk holds, and the actor that writes it there once somebody runs it."""
     journal = Journal(disk.stored, next_line=max(disk.audit, default=0) + 1)
     journal.standing.state = "ok"
-    store = Store(disk, journal, list(disk.documents), disk.run)
+    store = Store(disk, journal, list(disk.documents), disk.run, wall=time.time)
     journal.keeper, journal.attached = store, True
     return journal, store

@@ -16,6 +16,7 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
+from actors.kit.clock import Clock
 from fleet.security.api_keys import StoredKey, digest_of, written
 from fleet.security.roles import Role
 from tests.kit.fleets.served import Served, served
@@ -221,7 +222,7 @@ async def test_a_body_without_a_length_is_not_read() -> None:
 
 
 async def test_guessing_is_slow_and_the_right_key_has_to_wait_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web.admin.login.monotonic_ns", lambda: 0)  # however long the guesses take
+    monkeypatch.setattr(Clock, "nanoseconds", lambda _: (0, 0))  # however long the guesses take
     async with served("gpu-a", security=KEYS) as fleet, browser(fleet) as client:
         codes = [(await client.post("/login", data={"key": "wrong-key"})).status_code for _ in range(LOGINS_PER_MINUTE)]
         assert set(codes) == {403}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -40,7 +41,7 @@ ROUTES = {
 async def traced(url: str, *servers: str, ratio: float = 1.0, **config: Any) -> AsyncIterator[tuple[Served, Tracer]]:
     """A product that sends its traces there; all are delivered (or given up) when the block has ended."""
     wanted = Config.model_validate({"otel": {"endpoint": url, "sample_ratio": ratio, "service_name": "here"}})
-    async with tracing(wanted) as tracer, served(*(servers or ("a",)), **config) as fleet:
+    async with tracing(wanted, random.Random()) as tracer, served(*(servers or ("a",)), **config) as fleet:
         assert tracer is not None
         tracer.attach(fleet.system.fleet)
         yield fleet, tracer
@@ -199,13 +200,13 @@ async def test_a_collector_that_takes_nothing_costs_one_warning(
 
 
 SILENT = """
-import sys, trio
+import random, sys, trio
 import web.cli, web.serve, web.app, actors.system
 from actors.observability.tracing import tracing
 from fleet.config import Config
 
 async def main():
-    async with tracing(Config()) as tracer:
+    async with tracing(Config(), random.Random()) as tracer:
         assert tracer is None
 
 trio.run(main)

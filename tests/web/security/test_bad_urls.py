@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -63,7 +64,7 @@ def config(folder: Path, *servers: dict[str, Any]) -> Config:
 async def kept(settings: Config) -> AsyncIterator[Served]:
     """A product with a store on disk; what is there at the end is written."""
     async with (
-        keeping(settings, "") as journal,
+        keeping(settings, "", time.time) as journal,
         open_system(settings, journal=journal) as system,
         front_end(settings, system, {}) as handle,
     ):
@@ -114,7 +115,7 @@ def test_the_file_and_the_environment_end_with_the_path_of_the_field_and_no_trac
 async def write(folder: Path, **documents: Document) -> None:
     """A store as an earlier version has left it."""
     settings = config(folder)
-    async with keeping(settings, "") as journal:
+    async with keeping(settings, "", time.time) as journal:
         journal.keep("server", lambda key: {"spec": documents[key], "base": None})
         for name in documents:
             journal.touch("server", name)
@@ -184,7 +185,7 @@ async def test_what_was_kept_over_an_entry_of_the_file_and_cannot_be_used_leaves
     settings = config(tmp_path, entry)
     async with kept(settings) as here:
         await ask(here, "PATCH", "/servers/a", {"priority": 9})
-    async with keeping(settings, "") as journal:
+    async with keeping(settings, "", time.time) as journal:
         document = dict(journal.stored["server"]["a"])
         document["spec"] = {**document["spec"], "url": BAD[0]}
         journal.keep("server", lambda key: document)

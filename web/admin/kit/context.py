@@ -37,7 +37,7 @@ class AppContext:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tags", merged_lists.tags(self.system))
         object.__setattr__(self, "gate", RequestGate(self.system))
-        object.__setattr__(self, "passes", SessionCookies(self.system.journal))
+        object.__setattr__(self, "passes", SessionCookies(self.system.journal, self.system.clock.wall))
 
     @classmethod
     def of(cls, system: System, topics: tuple[RouteGroup, ...]) -> AppContext:

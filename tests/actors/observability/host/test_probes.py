@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -118,7 +119,7 @@ def test_power_is_what_whole_processors_have_used_since_the_last_look(tmp_path: 
     zone(tmp_path, "intel-rapl:1", "package-1", 999_000_000)
     zone(tmp_path, "intel-rapl:2", "psys", 5)
     (tmp_path / "intel-rapl").mkdir()
-    probe = Rapl(tmp_path, clock)
+    probe = Rapl(clock, tmp_path)
     assert probe() == {}
     clock.now += 5.0
     for name in ("intel-rapl:0", "intel-rapl:0:0", "intel-rapl-mmio:0"):
@@ -132,7 +133,7 @@ def test_power_is_what_whole_processors_have_used_since_the_last_look(tmp_path: 
 def test_a_counter_that_began_anew_nobody_knows_where_gives_no_power(tmp_path: Path) -> None:
     clock = Clock()
     zone(tmp_path, "intel-rapl:0", "package-0", 100_000_000, most=None)
-    probe = Rapl(tmp_path, clock)
+    probe = Rapl(clock, tmp_path)
     probe()
     clock.now += 5.0
     tree(tmp_path / "intel-rapl:0", energy_uj=1)
@@ -148,14 +149,14 @@ def test_counters_that_are_for_root_alone_are_absent(tmp_path: Path, monkeypatch
     zone(tmp_path, "intel-rapl:0", "package-0", 1)
     monkeypatch.setattr("actors.observability.host.power.word", refuse)
     with pytest.raises(PermissionError):
-        Rapl(tmp_path)()
+        Rapl(time.monotonic, tmp_path)()
 
 
 def test_a_machine_without_energy_counters_says_so(tmp_path: Path) -> None:
     zone(tmp_path, "intel-rapl:0", "psys", 1)
     for where in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(Absent):
-            Rapl(where)()
+            Rapl(time.monotonic, where)()
 
 
 # ---- NVIDIA
