@@ -1,1 +1,1 @@
-"""What every actor is built from: mailboxes and supervision. Knows nothing of servers, requests or models."""
+"""What every actor is built from: mailboxes, inboxes, supervision. Knows nothing of servers, requests or models."""
