@@ -171,7 +171,7 @@ STEPS: tuple[tuple[str, object, str, object], ...] = (
     ("connection to the server: write and read heads, pool", Exchange, "_open", _open),
     ("hold, tap (tokens, statistics), judgement", Passage, "run", _pass),
     ("answer: choose and write fields, frame, send", Passage, "run", _close_only),
-    ("record for history and log", Exchange, "_note", lambda exchange: None),
+    ("record for history and log", Exchange, "_note", lambda *_: None),
     ("exchange: queue, choice, lease, release, breaker", Exchange, "run", _answered),
     ("understand the body: model, stream, options", web.edge.inference_lane, "work_of", _fixed_work),
     ("a fixed answer, written", web.edge.inference_lane, "work_of", _silent_work),

@@ -67,26 +67,40 @@ class Exchange:
         self._deadline = self._enqueued + fleet.config.current.total_timeout
         self._queued = 0.0
         self._passage: Passage | None = None
-        self._outcome = "client_left"
-        self._status = 0
+        self._running: Lease | None = None
+        """The lease of the attempt under way, or of the last one; None while the request waits in line."""
 
+    # What the record says of a request's end is decided here and nowhere else, by what its client has got of it, which
+    # is not always what the last server did. An end comes back when an answer has gone out (broken off, perhaps), or
+    # when the attempt has found that the client is gone: then that end is the outcome. A FleetError means that nothing
+    # has gone out and that our caller will tell the client: then the error is, whatever the attempts before it ended
+    # in, and its status is the answer's. ClientGone comes from a refusal that was kept back and found nobody to read
+    # it. Everything else that is an Exception is our own fault. And cancelled we are when the client leaves, wherever
+    # that finds us: in the queue it has left; in an attempt the lease knows (it has been closed on the way here), since
+    # a client that leaves with the last record has got everything. Closing a lease, settling what is owed to breakers,
+    # and the record are synchronous, and so happen in a cancelled task too; an await among them would lose the rest.
     async def run(self) -> None:
         """The whole life. Raises FleetError only while nothing has been sent; cancelled: everything is released."""
         self._check_open()
         self._scheduler.budget.request(self._enqueued)
+        outcome, status = "client_left", 0
         try:
-            await self._failover()
+            outcome = kind(await self._failover())
         except ClientGone:
-            self._outcome = "client_left"
+            pass
         except FleetError as error:
-            self._outcome, self._status = error.reason.lower(), error.status
+            outcome, status = error.reason.lower(), error.status
             raise
         except Exception:
-            self._outcome = "internal_error"
+            outcome = "internal_error"
+            raise
+        except BaseException:
+            if self._running is not None and self._running.end is not None:
+                outcome = kind(self._running.end)
             raise
         finally:
             self._hearing.close()
-            self._note()
+            self._note(outcome, status)
 
     def _check_open(self) -> None:
         """Raises ShuttingDown and LoopDetected; neither gets a place in the history, only in the count."""
@@ -110,11 +124,16 @@ class Exchange:
             raise _shutting_down()
         return found
 
-    async def _failover(self) -> None:
-        """Attempt after attempt, each on a server not tried yet, until one ends it."""
+    async def _failover(self) -> End:
+        """Attempt after attempt, each on a server not tried yet, until one ends it; the end of what the client gets."""
         while True:
             try:
                 end = await self._queue_and_attempt()
+                if self._answer.started or isinstance(end, ClientLeft):
+                    return end
+                self._failure = self._error_of(end)
+                if not self._may_go_on(end):
+                    raise self._failure
             except FleetError as refusal:
                 if isinstance(refusal, ModelNotFound) and await self._turned_up():
                     continue
@@ -125,29 +144,26 @@ class Exchange:
                 self._hearing.close()
                 saved = self._hearing.last_word()
                 await self._answer.send_whole(saved.response, saved.body, self._our_headers(saved.server))
-                self._outcome = kind(saved.end)
-                return
-            if end is None:
-                return
+                return saved.end
 
-    async def _queue_and_attempt(self) -> End | None:
-        """One attempt. None: the call has ended. An End: try the next server."""
+    async def _queue_and_attempt(self) -> End:
+        """One attempt, as soon as there is a slot. Raises the dispatcher's refusal, QueueTimeout, TotalTimeout."""
         ticket = self._submit()
-        self._outcome = "client_left"  # unless something else is known when this is left
+        self._running = None
         try:
             if ticket.open:  # nearly always it was settled in our own turn
                 await self._wait(ticket)
-            lease = self._granted(ticket)
-            end = await self._attempt(lease)
+            if ticket.refusal is not None:
+                raise ticket.refusal
+            if ticket.lease is None:
+                raise self._waited_too_long()
+            lease = self._running = ticket.lease
+            self._attempts += 1
+            self._paid = False
+            self._excluded |= {lease.pair.server}
+            return await self._attempt(lease)
         finally:
             self._settle(ticket)
-        if self._answer.started or isinstance(end, ClientLeft):
-            return None
-        self._failure = self._error_of(end)
-        if not self._may_go_on(end):
-            raise self._failure
-        self._excluded |= {lease.pair.server}
-        return end
 
     def _submit(self) -> PendingTicket:
         call = self._call
@@ -177,16 +193,6 @@ class Exchange:
             await ticket.settled()
         self._queued += self._now() - began
 
-    def _granted(self, ticket: PendingTicket) -> Lease:
-        """The lease; raises what the dispatcher refused with, QueueTimeout or TotalTimeout."""
-        if ticket.refusal is not None:
-            raise ticket.refusal
-        if ticket.lease is None:
-            raise self._waited_too_long()
-        self._attempts += 1
-        self._paid = False
-        return ticket.lease
-
     def _waited_too_long(self) -> FleetError:
         if trio.current_time() >= self._deadline:
             return self._out_of_time()
@@ -201,24 +207,21 @@ class Exchange:
         """Whatever happened: a granted lease is closed, a waiting ticket withdrawn. Synchronous."""
         lease = ticket.lease
         if lease is not None:
-            if lease.end is None:
-                lease.close(self._end_of_cancelled())
+            if lease.end is None:  # cancelled: a client that leaves with the final record has got everything
+                all_told = self._passage is not None and self._passage.stats.finished
+                lease.close(Completed(self._answer.status) if all_told else ClientLeft())
             assert lease.end is not None
-            self._outcome = outcome = kind(lease.end)
-            self._tries += (Try(lease.pair.server, outcome, lease.started, lease.first_byte, self._now()),)
+            self._tries += (Try(lease.pair.server, kind(lease.end), lease.started, lease.first_byte, self._now()),)
         elif ticket.open:
             ticket.withdrawn = True
             self._scheduler.tickets.pop(ticket.number, None)
             self._scheduler.mailbox.cast(Withdrawn(ticket))
 
-    def _end_of_cancelled(self) -> End:
-        """How an attempt ended that nobody closed. A client that leaves with the final record has got everything."""
-        if self._passage is not None and self._passage.stats.finished:
-            return Completed(self._answer.status)
-        return ClientLeft()
-
     async def _attempt(self, lease: Lease) -> End:
-        """One backend request under one lease; the lease is closed when this returns."""
+        """One backend request under one lease; the lease is closed when this returns.
+
+        An answer that was cut after its start ends visibly: with an error record, or an aborted connection.
+        """
         response: UpstreamResponse | None = None
         passage = self._passage = Passage(self._fleet, self._call, self._answer, lease)
         try:
@@ -238,8 +241,13 @@ class Exchange:
                 response.release()
         end = lease.end
         assert end is not None, "closed by the passage, above, or revoked"
-        if not isinstance(end, Completed):
-            await self._break_off_if_cut(end)
+        match end:
+            case Completed():
+                pass
+            case Failed() | Revoked():
+                await self._answer.break_off(self._error_of(end))
+            case ClientLeft(stalled=True):
+                self._answer.cut()
         return end
 
     async def _open(self, lease: Lease) -> UpstreamResponse:
@@ -260,34 +268,22 @@ class Exchange:
         lease.streaming = True
         return response
 
-    async def _break_off_if_cut(self, end: End) -> None:
-        """An answer that was cut after its start ends visibly: in-band error, or an aborted connection."""
-        match end:
-            case Failed() | Revoked():
-                await self._answer.break_off(self._error_of(end))
-            case ClientLeft(stalled=True):
-                self._answer.cut()
-
     def _out_of_time(self) -> TotalTimeout:
         total = self._fleet.config.current.total_timeout
         return TotalTimeout(f"the request took longer than {total:g} s", details="see timeouts.total")
 
     # ---- deciding
 
-    def _could_go_on(self) -> bool:
-        """Whether another attempt is allowed at all; does not spend anything."""
-        if self._servers.draining or not self._call.replayable or self._call.pinned is not None:
-            return False
-        return self._attempts < self._fleet.config.current.retry.max_attempts
-
     def _may_go_on(self, end: End) -> bool:
         """Whether to try elsewhere, nothing having been sent yet; takes from the fleet-wide retry budget.
 
         A stale inventory is our mistake, not load on a failing fleet: it costs no budget.
         """
-        if not self._could_go_on() or not retryable_elsewhere(end) or trio.current_time() >= self._deadline:
+        if self._servers.draining or not self._call.replayable or self._call.pinned is not None:
             return False
-        if self._hearing.agreed is not None:
+        if self._attempts >= self._fleet.config.current.retry.max_attempts or trio.current_time() >= self._deadline:
+            return False
+        if not retryable_elsewhere(end) or self._hearing.agreed is not None:
             return False
         if isinstance(end, Refused) and end.missing:
             return True
@@ -329,7 +325,7 @@ class Exchange:
     def _our_headers(self, server: ServerId) -> list[tuple[bytes, bytes]]:
         return whereabouts(server, self._attempts, self._queued)
 
-    def _note(self) -> None:
+    def _note(self, outcome: str, status: int) -> None:
         """One record for history and log; never a word of prompt or answer."""
         passage, now = self._passage, self._now()
         lease = passage.lease if passage else None
@@ -341,8 +337,8 @@ class Exchange:
                 model=self._call.model,
                 client=self._call.client,
                 server=lease.pair.server if lease is not None else "",
-                outcome=self._outcome,
-                status=self._answer.status or self._status,
+                outcome=outcome,
+                status=self._answer.status or status,
                 attempts=self._attempts,
                 queue_seconds=self._queued,
                 first_byte_seconds=first,

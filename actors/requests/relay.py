@@ -97,6 +97,16 @@ class Passage:
         await self._answer.start(response, extra)
         lease.waiting, lease.beat = WaitingFor.BACKEND, now()
 
+    # A relay has two sides that end at different times, and what is half-closed in between must belong to somebody.
+    #
+    # While both run, the server's actor watches, and `waiting` tells it whose silence `beat` measures: both are set
+    # before we wait for the other side, and never one without the other, or a slow reader would be counted as a hung
+    # server, which opens breakers. When the server has said everything, the last piece is not written yet. Then the
+    # lease is closed first, so that a slow reader holds no slot; after that nobody watches, hence `end_with`, which has
+    # a limit of its own. The connection goes back before that wait too: whoever gets the slot finds it in the pool. If
+    # the client is cancelled away in `end_with`, the request was completed all the same. An answer that turns out to be
+    # torn goes the other way round: its last piece is written under the lease, watched like any other, because
+    # `write` has no limit; the lease is closed with the failure then, and the exchange tells the client.
     async def _relay(self, response: UpstreamResponse, data: bytes, raw: bytes) -> None:
         """Piece by piece, watched by the tap. Nothing here allocates a task, a scope or a parsed object per piece."""
         answer, lease, now = self._answer, self.lease, self._now
