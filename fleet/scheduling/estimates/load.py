@@ -20,7 +20,7 @@ from typing import Final
 
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.common.lru_table import LruTable
-from fleet.scheduling.estimates.averages.bounds import sane
+from fleet.scheduling.estimates.averages.bounds import blended, sane
 from fleet.scheduling.estimates.averages.plain_rows import rows_of
 from fleet.scheduling.estimates.averages.sample_ring import SampleRing
 
@@ -182,8 +182,7 @@ class LoadSeconds:
         median = None if known is None else known.tiers[tier].quantile(0.5, now)
         if known is None or median is None or prior is None:
             return median
-        share = min(1.0, 2 * known.tiers[tier].weight_at(now))
-        return float(median**share * prior ** (1.0 - share))
+        return blended(median, known.tiers[tier].weight_at(now), prior)
 
     def _prior(self, server: ServerId, size: int | None, tier: int, now: float) -> float:
         if size is None or size <= 0:

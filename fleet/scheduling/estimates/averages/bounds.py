@@ -26,3 +26,9 @@ def sane(value: object, least: float, most: float) -> float | None:
 def faded(seconds: float, half_life: float) -> float:
     """The share of a weight that is left after so long. A clock that went back takes nothing away and adds nothing."""
     return 1.0 if seconds <= 0.0 else 2.0 ** (-seconds / half_life)
+
+
+def blended(value: float, weight: float, prior: float) -> float:
+    """A quantile of positive numbers that is worth `weight` fresh samples: below half of one the prior takes over."""
+    share = 2.0 * weight
+    return value if share >= 1.0 else float(value**share * prior ** (1.0 - share))
