@@ -35,6 +35,7 @@ from actors.storage.journal import Journal
 from actors.system import System, TcpBackends
 from fleet.common.ids import ModelName, ServerId
 from fleet.config import Config, ServerSpec
+from fleet.observability.statistics.request_batch import RequestBatch
 from fleet.scheduling.server_state import Health, ServerState
 from web.monitoring.exposition import Exposition
 from web.monitoring.exposition_text import OPENMETRICS, TEXT
@@ -174,7 +175,7 @@ def _note_cost(system: System, rounds: int) -> float:
 
     def note() -> None:
         for start in range(0, len(batch), _AT_ONCE):
-            meter.note(batch[start : start + _AT_ONCE], system.clock.now(), 0.0)
+            meter.note(RequestBatch(batch[start : start + _AT_ONCE]), system.clock.now(), 0.0)
         meter.settle()
 
     took = [_timed(note) for _ in range(rounds)]
@@ -192,7 +193,7 @@ def _more(system: System) -> None:
     servers = system.servers.values()
     names = next(iter(servers)).state.models
     batch = list(traffic([cell.state.spec for cell in servers], list(names)))
-    system.statistics.metrics.note(batch, system.clock.now(), 1e9)
+    system.statistics.metrics.note(RequestBatch(batch), system.clock.now(), 1e9)
 
 
 async def _median(

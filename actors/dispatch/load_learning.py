@@ -11,6 +11,7 @@ from actors.state.servers import ServerCell
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.models.load_times import COLD, size_of
 from fleet.models.runner_options import LATELY
+from fleet.observability.statistics.request_batch import RequestBatch
 from fleet.protocol.endpoints import ENDPOINTS, Endpoint, EndpointKind
 
 _WELL: Final = "completed"
@@ -26,21 +27,26 @@ def learn_load(fleet: FleetCell, cell: ServerCell, model: ModelName, seconds: fl
     fleet.statistics.load_times.note(Pair(cell.state.id, model), seconds, size_of(cell.state.models.get(model)))
 
 
-def _learn_all(fleet: FleetCell, batch: Sequence[RequestRecord]) -> None:
+def _learn_all(fleet: FleetCell, batch: RequestBatch[RequestRecord]) -> None:
     """Of each pair and endpoint only the last few of a batch: no more are remembered, and a busy fleet has hundreds."""
-    groups: dict[tuple[str, str, str], list[RequestRecord]] = {}
-    for record in batch:
-        groups.setdefault((record.endpoint, record.model, record.server), []).append(record)
-    for (name, model, server), records in groups.items():
-        endpoint, cell = ENDPOINTS.get(name), fleet.servers.get(ServerId(server))
-        if endpoint is None or endpoint.kind is EndpointKind.SHOW or cell is None or model not in cell.state.models:
+    for group in batch.groups:
+        model, cell = ModelName(group.model), fleet.servers.get(ServerId(group.server))
+        if cell is None or model not in cell.state.models:
             continue
-        well = [each for each in records if each.outcome == _WELL]
-        for record in well[:-LATELY]:
-            if record.load_seconds and record.load_seconds >= COLD:
-                learn_load(fleet, cell, ModelName(model), record.load_seconds)
-        for record in well[-LATELY:]:
-            _learn(fleet, cell, endpoint, record)
+        for name, records in group.endpoints.items():
+            endpoint = ENDPOINTS.get(name)
+            if endpoint is not None and endpoint.kind is not EndpointKind.SHOW:
+                _learn_some(fleet, cell, model, endpoint, [each for each in records if each.outcome == _WELL])
+
+
+def _learn_some(
+    fleet: FleetCell, cell: ServerCell, model: ModelName, endpoint: Endpoint, well: Sequence[RequestRecord]
+) -> None:
+    for record in well[:-LATELY]:
+        if record.load_seconds and record.load_seconds >= COLD:
+            learn_load(fleet, cell, model, record.load_seconds)
+    for record in well[-LATELY:]:
+        _learn(fleet, cell, endpoint, record)
 
 
 def _learn(fleet: FleetCell, cell: ServerCell, endpoint: Endpoint, record: RequestRecord) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
@@ -16,6 +15,7 @@ from fleet.breakers.failure_classes import failed
 from fleet.observability.alerting.facts import Share
 from fleet.observability.health_summary.status_text import FleetFigures, by_rules
 from fleet.observability.statistics.minute_buckets import Minutes
+from fleet.observability.statistics.request_batch import RequestBatch
 from fleet.scheduling.server_state import Health
 
 if TYPE_CHECKING:
@@ -163,10 +163,12 @@ class StatusWriter:
         ordered = sorted(seconds for _, seconds in self._first_tokens)
         return ordered[-(-len(ordered) * 95 // 100) - 1] if ordered else None
 
-    def _note(self, records: Sequence[RequestRecord]) -> None:
+    def _note(self, records: RequestBatch[RequestRecord]) -> None:
         """Requests have ended; told by the recorder."""
         now = self._fleet.clock.now()
-        self._ends.bucket(now).add(len(records), sum(failed(record.outcome) for record in records))
+        self._ends.bucket(now).add(
+            len(records), sum(number for outcome, number in records.outcomes.items() if failed(outcome))
+        )
         for record in records[-_STREAMS:]:
             if record.stream and record.first_byte_seconds is not None:
                 self._first_tokens.append((now, record.first_byte_seconds))

@@ -26,6 +26,7 @@ from fleet.observability.alerting.facts import (
 )
 from fleet.observability.alerting.traffic_facts import ASKED, Counts, flaps_of
 from fleet.observability.metrics.definitions import OTHER
+from fleet.observability.statistics.request_batch import RequestBatch
 from fleet.scheduling.server_state import Admin, Health
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Look:
         self._opened: dict[Pair, BreakerFact] = {}
         fleet.statistics.request_log.listeners.append(self._note)
 
-    def _note(self, batch: Sequence[RequestRecord]) -> None:
+    def _note(self, batch: RequestBatch[RequestRecord]) -> None:
         self.counts.note(batch, self._fleet.clock.now())
 
     def opened(self, pair: Pair) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from actors.state.fleet_state import FleetCell
@@ -12,6 +12,7 @@ from actors.state.servers import Servers
 from fleet.breakers.values import BreakerState
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.observability.metrics.registry import MetricsRegistry
+from fleet.observability.statistics.request_batch import RequestBatch
 
 _FRESH: Final = 1.0
 """Seconds for which the list of all models serves: names that nobody serves must not cost a walk each."""
@@ -52,7 +53,7 @@ class Listed:
         return cell is not None and ModelName(model) in cell.state.models
 
 
-def _note(fleet: FleetCell, batch: Sequence[RequestRecord]) -> None:
+def _note(fleet: FleetCell, batch: RequestBatch[RequestRecord]) -> None:
     meter, settings = fleet.statistics.metrics, fleet.config.current.metrics
     meter.bound(settings.models, settings.pairs)
     meter.keys.series.most = settings.callers

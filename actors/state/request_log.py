@@ -16,6 +16,7 @@ import trio
 
 from actors.kit.inbox import Inbox
 from actors.state.messages import OURSELVES, RequestRecord
+from fleet.observability.statistics.request_batch import RequestBatch
 
 log = logging.getLogger("fleet.request")
 
@@ -30,17 +31,21 @@ _REST = 0.05
 """Seconds between two batches."""
 
 
+Listener = Callable[[RequestBatch[RequestRecord]], None]
+"""Who is told of finished requests: a batch of them, which is grouped once for all."""
+
+
 class RequestLog:
     """The cell and the loop of the recorder actor. `note` is called from the data path and cannot fail."""
 
     def __init__(self) -> None:
         self._backlog: Inbox[RequestRecord] = Inbox(_BACKLOG)
         self._recent: deque[RequestRecord] = deque(maxlen=_KEEP)
-        self.listeners: list[Callable[[Sequence[RequestRecord]], None]] = []
+        self.listeners: list[Listener] = []
         """Told of clients' records, batch by batch, off the data path. Who fails has missed a batch, alone."""
         self.failures = 0
         """Batches that a listener has missed."""
-        self._blamed: set[Callable[[Sequence[RequestRecord]], None]] = set()
+        self._blamed: set[Listener] = set()
         self._turn = trio.Lock()
         self._digested = 0
         self.seen = 0
@@ -93,7 +98,8 @@ class RequestLog:
 
     def digest(self, batch: Sequence[RequestRecord]) -> None:
         self.seen += len(batch)
-        if clients := [record for record in batch if record.client != OURSELVES]:  # ours are in nobody's figures
+        clients = RequestBatch([record for record in batch if record.client != OURSELVES])  # ours are in no figures
+        if clients:
             self._recent.extend(clients)
             for listener in tuple(self.listeners):
                 try:
@@ -113,7 +119,7 @@ class RequestLog:
             self._digested += len(batch)
             self.digest(batch)
 
-    def _blame(self, listener: Callable[[Sequence[RequestRecord]], None]) -> None:
+    def _blame(self, listener: Listener) -> None:
         """Count it each time, say it once: what fails for one batch is likely to fail for thousands."""
         self.failures += 1
         self._blamed.intersection_update(self.listeners)

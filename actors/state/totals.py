@@ -5,7 +5,7 @@ Windows are gone with the process. Totals survive: a crash loses what was not wr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import orjson
@@ -15,6 +15,7 @@ from actors.state.messages import RequestRecord
 from actors.storage.journal import Document, Journal
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.observability.statistics.aggregates import Sums
+from fleet.observability.statistics.request_batch import RequestBatch
 from fleet.observability.statistics.totals import Tally, Total
 
 KIND: Final = "total"
@@ -35,7 +36,7 @@ class Totals:
         self.book = Tally(now(), wall())
         self._restore()
 
-    def note(self, records: Sequence[RequestRecord]) -> None:
+    def note(self, records: RequestBatch[RequestRecord]) -> None:
         """Requests have ended; called by the recorder, batch by batch."""
         seen, gone = self.book.note(records, self._now(), self._wall())
         self._mark(FLEET)

@@ -7,16 +7,17 @@ fleet's own (`MOST_PAIRS`), models by those asked for last, kinds of failures pe
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from typing import Final, Protocol
 
-from fleet.breakers.failure_classes import REJECTED, STALLED, failed
+from fleet.breakers.failure_classes import STALLED, class_of, failed
 from fleet.breakers.recovery_log import ServerLog
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.common.lru_table import LruTable
 from fleet.observability.alerting.facts import Culprit, FirstTokenTimes, Share, Traffic
 from fleet.observability.statistics.minute_buckets import Minutes
 from fleet.observability.statistics.quantile_sketch import Sketch, bin_of
+from fleet.observability.statistics.request_batch import GroupedRequest, RequestBatch, RequestGroup, first_tokens
 from fleet.observability.statistics.request_record import RequestAttempt
 from fleet.observability.statistics.time_windows import Series
 
@@ -34,23 +35,13 @@ _MINUTE, _FIVE = _SPANS.index(60.0), _SPANS.index(300.0)
 _HALF: Final = 0.5
 """More than this share of the failures is where they come from."""
 _SHARE: Final = 0.95
-_UNKNOWN: Final = "model_not_found"
+_INVENTED: Final = {"model_not_found"}
 """The outcome of requests for a name that nobody serves: invented ones shall push out no others."""
 
 
-class JudgedRequest(Protocol):
-    """What a finished request says of itself. Seconds; `server` is empty when none was found for it."""
+class JudgedRequest(GroupedRequest, Protocol):
+    """What a finished request says of itself."""
 
-    @property
-    def model(self) -> str: ...
-    @property
-    def server(self) -> str: ...
-    @property
-    def outcome(self) -> str: ...
-    @property
-    def first_byte_seconds(self) -> float | None: ...
-    @property
-    def stream(self) -> bool: ...
     @property
     def tries(self) -> Sequence[RequestAttempt]: ...
 
@@ -62,6 +53,13 @@ class _Ends:
 
     def __init__(self) -> None:
         self.count = self.failed = self.rejected = 0
+
+    def add(self, outcomes: Mapping[str, int]) -> None:
+        for outcome, number in outcomes.items():
+            row = class_of(outcome)
+            self.count += number
+            self.failed += number * row.alerts
+            self.rejected += number * bool(row.queue)
 
     def merge(self, other: _Ends) -> None:
         self.count += other.count
@@ -147,27 +145,22 @@ class Counts:
 
     # ---- fed
 
-    def note(self, ended: Sequence[JudgedRequest], now: float) -> None:
+    def note(self, ended: RequestBatch[JudgedRequest], now: float) -> None:
         """Requests have just finished: a busy fleet has hundreds in each batch."""
-        for model in {each.model for each in ended if each.outcome != _UNKNOWN} - {""}:
+        for model in {group.model for group in ended.groups if group.outcomes.keys() != _INVENTED} - {""}:
             self.asked.put(ModelName(model), now)
-        ends = self._ends.bucket(now)
-        numbers = Counter([each.outcome for each in ended])
-        for outcome, number in numbers.items():
-            ends.count += number
-            ends.rejected += number * (outcome in REJECTED)
-        if bad := {outcome for outcome in numbers if failed(outcome)}:
-            ends.failed += sum(numbers[outcome] for outcome in bad)
-            self._note_causes([each for each in ended if each.outcome in bad], now)
-        if streams := [each for each in ended if each.stream]:
-            waits = [each.first_byte_seconds for each in streams if each.first_byte_seconds is not None]
+        self._ends.bucket(now).add(ended.outcomes)
+        if bad := {outcome for outcome in ended.outcomes if failed(outcome)}:
+            self._note_causes(ended.groups, bad, now)
+        if waits := first_tokens(ended.groups):
             self._first.bucket(now).began(waits)
-            self._note_tries([attempt for each in streams for attempt in each.tries], now)
+        self._note_tries([attempt for each in ended if each.stream for attempt in each.tries], now)
 
-    def _note_causes(self, ended: Sequence[JudgedRequest], now: float) -> None:
+    def _note_causes(self, groups: Sequence[RequestGroup[JudgedRequest]], bad: Set[str], now: float) -> None:
         causes = self._causes.bucket(now)
-        for key, number in Counter([(each.server, each.model, each.outcome) for each in ended]).items():
-            causes.add(*key, number)
+        for group in groups:
+            for outcome in group.outcomes.keys() & bad:
+                causes.add(group.server, group.model, outcome, group.outcomes[outcome])
 
     def _note_tries(self, tries: Sequence[RequestAttempt], now: float) -> None:
         waits: dict[str, list[float]] = {}

@@ -34,12 +34,16 @@ class LoadAttempt(Protocol):
 class LoadingRequest(Protocol):
     """What a finished request says of itself; `runner` are the options it asked for."""
 
-    endpoint: str
-    server: str
-    model: str
-    load_seconds: float | None
-    runner: Mapping[str, object] | None
-
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def server(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def load_seconds(self) -> float | None: ...
+    @property
+    def runner(self) -> Mapping[str, object] | None: ...
     @property
     def tries(self) -> Sequence[LoadAttempt]: ...
 

@@ -20,6 +20,7 @@ from fleet.observability.metrics.key_usage import KeyMeter
 from fleet.observability.metrics.label_values import outcome_word, status_word
 from fleet.observability.metrics.model_loads import LoadWatch
 from fleet.observability.metrics.series import OfModel, OfPair, OfServer, RouteSeries
+from fleet.observability.statistics.request_batch import GroupedRequest, RequestBatch, RequestGroup, first_tokens
 from fleet.observability.statistics.request_record import RequestAttempt
 
 MOST_SERVERS: Final = 1000
@@ -41,27 +42,22 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class MeteredRequest(Protocol):
-    """What a finished request says of itself. Seconds; `server` is empty when none was found for it."""
+class MeteredRequest(GroupedRequest, Protocol):
+    """What a finished request says of itself. Seconds."""
 
     request_id: str
-    endpoint: str
-    model: str
-    server: str
-    outcome: str
     status: int
     queue_seconds: float
-    first_byte_seconds: float | None
     total_seconds: float
     chunks: int
-    prompt_tokens: int | None
-    output_tokens: int | None
-    stream: bool
     load_seconds: float | None
     runner: Mapping[str, object] | None
 
     @property
     def tries(self) -> Sequence[RequestAttempt]: ...
+
+
+Groups = Sequence[RequestGroup[MeteredRequest]]
 
 
 class KnownNames(Protocol):
@@ -104,7 +100,8 @@ class MetricsRegistry:
         self.rejected: dict[str, int] = dict.fromkeys(REJECTED.values(), 0)
         self.limits: dict[str, int] = dict.fromkeys(LIMITED, 0)
         self._now = self._at = self._since = 0.0
-        self._waiting: list[MeteredRequest] = []
+        self._waiting: list[RequestBatch[MeteredRequest]] = []
+        self._number = 0
         self._swept = -BETWEEN_SWEEPS
         self.routes: Table[RouteKey, RouteSeries] = Table(RouteSeries, lambda key: self._lost(key[2]))
         self.models: Table[str, OfModel] = Table(lambda: OfModel(MinuteRate(self._now)), self._lost)
@@ -122,7 +119,7 @@ class MetricsRegistry:
 
     # ---- what happens
 
-    def note(self, ended: Sequence[MeteredRequest], now: float, at: float) -> None:
+    def note(self, ended: RequestBatch[MeteredRequest], now: float, at: float) -> None:
         """Count requests that have just finished: together with some more, which is cheaper, and before anybody looks.
 
         Whoever asks for a name that has no series yet is not kept waiting: it is now that somebody knows it.
@@ -132,32 +129,36 @@ class MetricsRegistry:
             self.settle()
         self._since = self._since if self._waiting else now
         self._now, self._at = max(self._now, now), at
-        self._waiting += ended
-        if len(self._waiting) >= _MOST_WAITING or not self.models.has({each.model for each in ended}):
+        self._waiting.append(ended)
+        self._number += len(ended)
+        if self._number >= _MOST_WAITING or not self.models.has({group.model for group in ended.groups}):
             self.settle()
 
     def settle(self) -> None:
         """Count what waits for it; those alike together."""
         if self._waiting:
-            ended, self._waiting = self._waiting, []
+            ended, self._waiting, self._number = self._waiting, [], 0
             self._count(ended, self._at)
 
-    def _count(self, ended: Sequence[MeteredRequest], at: float) -> None:
-        groups: dict[tuple[str, str, str], list[MeteredRequest]] = {}
-        for each in ended:
-            groups.setdefault((each.endpoint, each.server, each.model), []).append(each)
+    def _count(self, ended: Sequence[RequestBatch[MeteredRequest]], at: float) -> None:
+        pairs: dict[tuple[str, str], list[RequestGroup[MeteredRequest]]] = {}
+        for batch in ended:
+            for group in batch.groups:
+                pairs.setdefault((group.server, group.model), []).append(group)
         routes: dict[tuple[str, str], list[MeteredRequest]] = {}
-        models: dict[str, list[MeteredRequest]] = {}
-        for (endpoint, server, name), group in groups.items():
+        models: dict[str, list[RequestGroup[MeteredRequest]]] = {}
+        for (server, name), groups in pairs.items():
             model = self._model_label(name, server)
-            routes.setdefault((endpoint, model), []).extend(group)
-            models.setdefault(model, []).extend(group)
-            _note_pair(self._pair(server, model), group)
-        for (endpoint, model), group in routes.items():
-            self._note_route(self._route(_POST, endpoint, model), group, at)
-        for model, group in models.items():
-            self._note_model(self._of_model(model), group, at)
-        self._note_tries(ended)
+            models.setdefault(model, []).extend(groups)
+            _note_pair(self._pair(server, model), groups)
+            for group in groups:
+                for endpoint, requests in group.endpoints.items():
+                    routes.setdefault((endpoint, model), []).extend(requests)
+        for (endpoint, model), requests in routes.items():
+            self._note_route(self._route(_POST, endpoint, model), requests, at)
+        for model, groups in models.items():
+            self._note_model(self._of_model(model), groups, at)
+        self._note_tries([each for batch in ended for each in batch])
 
     def called(self, method: str, endpoint: str, status: int, seconds: float) -> None:
         """Count a call that no model worked on: listings, management, whatever was refused at the door."""
@@ -212,18 +213,19 @@ class MetricsRegistry:
             server.streams += len(seconds)
             server.first_token.observe(seconds)
 
-    def _note_model(self, model: OfModel, group: Sequence[MeteredRequest], at: float) -> None:
+    def _note_model(self, model: OfModel, groups: Groups, at: float) -> None:
         ids = self.exemplars
-        model.pace.add(self._now, sum([each.output_tokens or 0 for each in group]))
-        lined = [each for each in group if each.tries or each.queue_seconds]
+        ended = [each for group in groups for each in group.requests]
+        model.pace.add(self._now, sum([group.output for group in groups]))
+        lined = [each for each in ended if each.tries or each.queue_seconds]
         _observe(model.wait, lined, [each.queue_seconds for each in lined], at, ids)
-        begun = [each for each in group if each.stream and each.first_byte_seconds is not None]
-        _observe(model.first_token, begun, [each.first_byte_seconds or 0.0 for each in begun], at, ids)
+        begun = [each for group in groups for each in group.began]
+        _observe(model.first_token, begun, first_tokens(groups), at, ids)
         told = [each for each in begun if each.outcome == _COMPLETED and _tokens(each) > 1]
         _observe(model.inter_token, told, [_gap(each) for each in told], at, ids)
-        loaded = [each for each in group if each.load_seconds is not None and each.load_seconds >= COLD]
+        loaded = [each for each in ended if each.load_seconds is not None and each.load_seconds >= COLD]
         _observe(model.load, loaded, [each.load_seconds or 0.0 for each in loaded], at, ids)
-        for each in group:
+        for each in ended:
             if each.outcome != _COMPLETED:
                 _note_loss(model, each)
 
@@ -279,11 +281,12 @@ class MetricsRegistry:
         return not self.known.pair(server, model)
 
 
-def _note_pair(pair: OfPair, group: Sequence[MeteredRequest]) -> None:
-    for outcome, count in Counter([each.outcome for each in group]).items():
-        pair.outcomes[outcome_word(outcome)] += count
-    pair.prompt += sum([each.prompt_tokens or 0 for each in group])
-    pair.output += sum([each.output_tokens or 0 for each in group])
+def _note_pair(pair: OfPair, groups: Groups) -> None:
+    for group in groups:
+        for outcome, count in group.outcomes.items():
+            pair.outcomes[outcome_word(outcome)] += count
+        pair.prompt += group.prompt
+        pair.output += group.output
 
 
 def _note_loss(model: OfModel, ended: MeteredRequest) -> None:

@@ -5,26 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from copy import copy
+from itertools import chain
 from operator import mul
 from typing import Protocol
 
-from fleet.breakers.failure_classes import NO_ERRORS
 from fleet.observability.statistics.quantile_sketch import Sketch, bin_of
+from fleet.observability.statistics.request_batch import GroupedRequest, RequestGroup
 
 
-class CountedRequest(Protocol):
-    """What a finished request says of itself. Seconds; `server` is empty when none was found for it."""
+class CountedRequest(GroupedRequest, Protocol):
+    """What a finished request says of itself. Seconds."""
 
-    server: str
-    model: str
-    outcome: str
     queue_seconds: float
-    first_byte_seconds: float | None
     total_seconds: float
     chunks: int
-    prompt_tokens: int | None
-    output_tokens: int | None
-    stream: bool
 
 
 class Sample:
@@ -32,14 +26,15 @@ class Sample:
 
     __slots__ = ("bins", "count", "errors", "latencies", "output", "prompt", "waited")
 
-    def __init__(self, ended: Sequence[CountedRequest]) -> None:
+    def __init__(self, group: RequestGroup[CountedRequest]) -> None:
         """From arrival to end; see `without_wait`."""
+        ended = group.requests
         self.count = len(ended)
         self.latencies = [each.total_seconds * 1000 for each in ended]
         self.waited = sum([each.queue_seconds for each in ended]) * 1000
-        self.errors = sum([each.outcome not in NO_ERRORS for each in ended])
-        self.prompt = sum([each.prompt_tokens or 0 for each in ended])
-        self.output = sum([each.output_tokens or 0 for each in ended])
+        self.errors = group.errors
+        self.prompt = group.prompt
+        self.output = group.output
         self.bins = [bin_of(latency) for latency in self.latencies]
 
     def without_wait(self, ended: Sequence[CountedRequest]) -> Sample:
@@ -49,6 +44,18 @@ class Sample:
         made = copy(self)
         made.latencies = [max(each.total_seconds - each.queue_seconds, 0.0) * 1000 for each in ended]
         made.bins = [bin_of(latency) for latency in made.latencies]
+        return made
+
+    @staticmethod
+    def joined(samples: Sequence[Sample]) -> Sample:
+        """Several together; at least one."""
+        if len(samples) == 1:
+            return samples[0]
+        made = copy(samples[0])
+        for name in ("count", "waited", "errors", "prompt", "output"):
+            setattr(made, name, sum([getattr(each, name) for each in samples]))
+        made.latencies = list(chain.from_iterable([each.latencies for each in samples]))
+        made.bins = list(chain.from_iterable([each.bins for each in samples]))
         return made
 
 

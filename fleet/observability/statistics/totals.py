@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.common.lru_table import LruTable
 from fleet.observability.statistics.aggregates import Count, CountedRequest, Sample, Sums
+from fleet.observability.statistics.request_batch import RequestBatch, RequestGroup
 from fleet.observability.statistics.time_windows import Series
 
 MOST_PAIRS: Final = 1024
@@ -96,28 +97,31 @@ class Tally:
         self._models: LruTable[ModelName, Series[Count]] = LruTable(MOST_MODELS)
         self._strangers: LruTable[ModelName, Series[Count]] = LruTable(MOST_STRANGERS)
 
-    def note(self, ended: Sequence[CountedRequest], now: float, at: float) -> tuple[set[Pair], set[Pair]]:
+    def note(self, ended: RequestBatch[CountedRequest], now: float, at: float) -> tuple[set[Pair], set[Pair]]:
         """Count requests that have just finished; returns the pairs that were counted, and those forgotten for them."""
         seen: set[Pair] = set()
         gone: set[Pair] = set()
-        for (server, model), group in _grouped(ended).items():
-            whole = Sample(group)
+        samples = [Sample(group) for group in ended.groups]
+        for group, sample in zip(ended.groups, samples, strict=True):
+            self._asked(ModelName(group.model), bool(group.server)).bucket(now).number += sample.count
+            if group.server:
+                pair = Pair(ServerId(group.server), ModelName(group.model))
+                seen.add(pair)
+                gone |= self._note_pair(pair, sample.without_wait(group.requests), group, now, at)
+        if samples:
+            whole = Sample.joined(samples)
             self.fleet.series.bucket(now).add(whole)
             self.fleet.total.add(whole, at)
-            self._asked(model, bool(server)).bucket(now).number += whole.count
-            if server:
-                pair = Pair(server, model)
-                seen.add(pair)
-                gone |= self._note_pair(pair, whole.without_wait(group), group, now, at)
         return seen, gone
 
-    def _note_pair(self, pair: Pair, own: Sample, group: Sequence[CountedRequest], now: float, at: float) -> set[Pair]:
+    def _note_pair(
+        self, pair: Pair, own: Sample, group: RequestGroup[CountedRequest], now: float, at: float
+    ) -> set[Pair]:
         line = self.pairs.get(pair) or PairTotals(Total(at))
         gone = self.pairs.put(pair, line)
         line.series.bucket(now).add(own)
         line.total.add(own, at)
-        streams = [each for each in group if each.stream and each.first_byte_seconds is not None]
-        line.streams.extend(map(_streamed, streams[-RECENT:]))
+        line.streams.extend(map(_streamed, group.began[-RECENT:]))
         return set() if gone is None else {gone}
 
     def restore(self, pair: Pair, total: Total) -> None:
@@ -150,13 +154,6 @@ class Tally:
     def _asked(self, model: ModelName, served: bool) -> Series[Count]:
         known = served or model in self._models
         return (self._models if known else self._strangers).use(model, lambda: Series(Count))
-
-
-def _grouped(ended: Sequence[CountedRequest]) -> dict[tuple[ServerId, ModelName], list[CountedRequest]]:
-    groups: dict[tuple[ServerId, ModelName], list[CountedRequest]] = {}
-    for each in ended:
-        groups.setdefault((ServerId(each.server), ModelName(each.model)), []).append(each)
-    return groups
 
 
 def _streamed(ended: CountedRequest) -> Streamed:

@@ -14,6 +14,7 @@ from actors.observability.dashboard.collector import Collector
 from actors.observability.dashboard.sources import FeedSources
 from actors.state.messages import OURSELVES, RequestRecord
 from actors.state.request_log import RequestLog
+from fleet.observability.statistics.request_batch import RequestBatch
 from tests.kit.cases.metrics import figures
 from tests.kit.fleets.fleet import Fleet, open_fleet
 from web.monitoring.exposition import Exposition
@@ -75,6 +76,17 @@ async def test_what_listeners_missed_is_a_metric(autojump_clock: MockClock, expe
         fleet.system.statistics.request_log.listeners.append(failing)
         fleet.system.statistics.request_log.note(record())
         assert figures(fleet.system)["fleet_history_failures_total",] == 1
+
+
+async def test_all_who_listen_are_handed_one_batch_that_is_grouped_already() -> None:
+    recorder, heard = RequestLog(), list[RequestBatch[RequestRecord]]()
+    recorder.listeners += [heard.append, heard.append]
+    recorder.note(record("one"))
+    recorder.note(record("two", client=OURSELVES))
+    recorder.note(record("three"))
+    recorder.flush()
+    assert heard[0] is heard[1]
+    assert [[each.request_id for each in group.requests] for group in heard[0].groups] == [["one", "three"]]
 
 
 # ---- no long turns

@@ -16,6 +16,7 @@ from actors.state.totals import FLEET, KIND, Totals, key_of
 from actors.storage.journal import Document, Journal
 from actors.storage.writer import open_journal
 from fleet.common.ids import ModelName, Pair, ServerId
+from fleet.observability.statistics.request_batch import RequestBatch
 from fleet.observability.statistics.totals import MOST_PAIRS
 from fleet.simulator import Profile
 from tests.kit.fleets.fleet import Client, Fleet, chat, error_of, open_fleet
@@ -65,9 +66,9 @@ async def test_finished_requests_show_up_in_the_figures_of_their_pair_and_of_the
 
 async def test_a_window_forgets_and_a_total_does_not(autojump_clock: MockClock) -> None:
     kept = Kept()
-    kept.tallies.note([record()])
+    kept.tallies.note(RequestBatch([record()]))
     await trio.sleep(3_600)
-    kept.tallies.note([record()])
+    kept.tallies.note(RequestBatch([record()]))
     assert [sums.count for _, sums in kept.tallies.windows((60.0, 900.0, 86_400.0), A)] == [1, 1, 2]
     await trio.sleep(604_800 + 21_600)
     assert kept.tallies.window(604_800.0, A)[1].count == 0
@@ -100,25 +101,25 @@ async def test_a_client_that_leaves_is_counted_and_is_no_error(autojump_clock: M
 async def test_last_used_is_the_time_of_day_of_the_last_end(autojump_clock: MockClock) -> None:
     kept = Kept()
     assert kept.tallies.last_used(A) is None
-    kept.tallies.note([record()])
+    kept.tallies.note(RequestBatch([record()]))
     began = trio.current_time()
     await trio.sleep(50)
     assert kept.tallies.last_used(A) == 1e9 + began
-    kept.tallies.note([record(outcome="refused_500")])
+    kept.tallies.note(RequestBatch([record(outcome="refused_500")]))
     assert kept.tallies.last_used(A) == 1e9 + began + 50
 
 
 async def test_totals_survive_a_restart_and_windows_do_not(autojump_clock: MockClock) -> None:
     before = Kept()
     for outcome in ("completed", "refused_500", "client_left"):
-        before.tallies.note([record(outcome=outcome)])
-    before.tallies.note([record(server="", outcome="no_server")])
+        before.tallies.note(RequestBatch([record(outcome=outcome)]))
+    before.tallies.note(RequestBatch([record(server="", outcome="no_server")]))
     before.tallies.settle()
     stored = {key: document for key, document in before.taken().items() if document is not None}
     assert set(stored) == {FLEET, '["a","m:latest"]'}
     await trio.sleep(100)
     after = Kept(stored)
-    after.tallies.note([record()])
+    after.tallies.note(RequestBatch([record()]))
     whole, own = after.tallies.book.fleet.total, after.tallies.book.pairs[A].total
     assert (whole.requests, whole.errors, whole.tokens, whole.since) == (5, 2, 40, 1e9)
     assert (own.requests, own.errors, own.tokens) == (4, 1, 32)
@@ -165,7 +166,7 @@ async def test_a_total_is_marked_at_most_once_a_second_and_the_last_change_is_ma
     async with trio.open_nursery() as nursery:
         nursery.start_soon(kept.tallies.run)
         for _ in range(35):  # 3.5 s of steady traffic
-            kept.tallies.note([record()])
+            kept.tallies.note(RequestBatch([record()]))
             await trio.sleep(0.1)
             if taken := kept.taken():
                 assert set(taken) == {FLEET, key_of(A)}
@@ -197,10 +198,10 @@ async def test_what_has_changed_at_the_very_end_is_marked_when_the_fleet_stops(a
 async def test_a_pair_that_is_pushed_out_is_deleted_from_the_store(autojump_clock: MockClock) -> None:
     kept = Kept()
     for number in range(MOST_PAIRS):
-        kept.tallies.note([record(model=f"m{number}")])
+        kept.tallies.note(RequestBatch([record(model=f"m{number}")]))
     kept.tallies.settle()
     assert None not in kept.taken().values()
-    kept.tallies.note([record(model="new")])
+    kept.tallies.note(RequestBatch([record(model="new")]))
     kept.tallies.settle()
     gone = key_of(Pair(ServerId("a"), ModelName("m0")))
     assert [key for key, document in kept.taken().items() if document is None] == [gone]
@@ -209,7 +210,7 @@ async def test_a_pair_that_is_pushed_out_is_deleted_from_the_store(autojump_cloc
 async def test_without_a_store_nothing_is_marked(autojump_clock: MockClock) -> None:
     kept = Kept()
     kept.journal.attached = False
-    kept.tallies.note([record()])
+    kept.tallies.note(RequestBatch([record()]))
     kept.tallies.settle()
     assert not kept.taken()
 

@@ -21,6 +21,7 @@ from fleet.observability.alerting.traffic_facts import (
 )
 from fleet.observability.statistics.aggregates import Count
 from fleet.observability.statistics.minute_buckets import Minutes
+from fleet.observability.statistics.request_batch import RequestBatch
 
 A, M = ServerId("a"), ModelName("m:latest")
 PAIR = Pair(A, M)
@@ -42,6 +43,9 @@ class End:
     model: str = "m:latest"
     first_byte_seconds: float | None = None
     stream: bool = False
+    endpoint: str = "/api/chat"
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
     tries: tuple[Try, ...] = ()
 
 
@@ -52,8 +56,10 @@ def whole(counts: Counts, now: float) -> Traffic:
 
 def test_shares_are_those_of_their_windows_and_own_doing_is_no_failure() -> None:
     counts = Counts()
-    counts.note([End("backend_broke")] * 4, 0.0)
-    counts.note([End()] * 6 + [End("client_left"), End("refused_404"), End("model_not_found", "")], 3_600.0)
+    counts.note(RequestBatch([End("backend_broke")] * 4), 0.0)
+    counts.note(
+        RequestBatch([End()] * 6 + [End("client_left"), End("refused_404"), End("model_not_found", "")]), 3_600.0
+    )
     found = whole(counts, 3_600.0)
     assert (found.minutes5, found.minutes30, found.hours6) == (Share(9, 0), Share(9, 0), Share(13, 4))
     assert whole(counts, 3_600.0 + 1_800).hour == Share(9, 0)
@@ -62,8 +68,8 @@ def test_shares_are_those_of_their_windows_and_own_doing_is_no_failure() -> None
 
 def test_the_culprit_is_who_failed_most_lately() -> None:
     counts = Counts()
-    counts.note([End("backend_broke", "old")] * 50, 0.0)
-    counts.note([End("backend_unreachable", "b")] * 3 + [End("queue_full", "")] * 2, 400.0)
+    counts.note(RequestBatch([End("backend_broke", "old")] * 50), 0.0)
+    counts.note(RequestBatch([End("backend_unreachable", "b")] * 3 + [End("queue_full", "")] * 2), 400.0)
     found = whole(counts, 400.0)
     assert found.culprit == Culprit("b", "backend_unreachable", 3, "m:latest")
     assert found.rejected == 2
@@ -89,23 +95,25 @@ def test_where_most_failures_come_from(causes: dict[tuple[str, str, str], int], 
 
 def test_the_youngest_windows_tell_whether_a_fault_is_over() -> None:
     counts = Counts()
-    counts.note([End("backend_broke")] * 50, 0.0)
-    counts.note([End()] * 5, 40.0)
-    counts.note([End()] * 7, 62.0)
+    counts.note(RequestBatch([End("backend_broke")] * 50), 0.0)
+    counts.note(RequestBatch([End()] * 5), 40.0)
+    counts.note(RequestBatch([End()] * 7), 62.0)
     assert whole(counts, 63.0).lately == (Share(7, 0), Share(12, 0), *[Share(62, 50)] * 4)
 
 
 def test_kinds_of_failures_are_bounded() -> None:
     counts = Counts()
-    counts.note([End(f"refused_5{n}", "a") for n in range(2 * MOST_CAUSES)], 0.0)
+    counts.note(RequestBatch([End(f"refused_5{n}", "a") for n in range(2 * MOST_CAUSES)]), 0.0)
     assert len(counts._causes.merged(0.0).numbers) == MOST_CAUSES
 
 
 def test_first_tokens_are_the_fleets_from_arrival_and_a_servers_from_the_grant() -> None:
     counts = Counts()
     tries = (Try("b", "backend_broke", 0.0, None), Try("a", "completed", 7.0, 8.0))
-    counts.note([End(stream=True, first_byte_seconds=8.0, tries=tries)] * 20, 10.0)
-    counts.note([End(stream=False, first_byte_seconds=99.0, tries=(Try("a", started=0, first_byte=99.0),))], 10.0)
+    counts.note(RequestBatch([End(stream=True, first_byte_seconds=8.0, tries=tries)] * 20), 10.0)
+    counts.note(
+        RequestBatch([End(stream=False, first_byte_seconds=99.0, tries=(Try("a", started=0, first_byte=99.0),))]), 10.0
+    )
     found = whole(counts, 20.0)
     assert found.first.count == found.servers["a"].count == 20
     assert found.first.p95 == pytest.approx(8.0, rel=0.06)
@@ -116,8 +124,8 @@ def test_first_tokens_are_the_fleets_from_arrival_and_a_servers_from_the_grant()
 
 def test_streams_that_fell_silent_are_stalls_of_the_server_where_they_did() -> None:
     counts = Counts()
-    counts.note([End("idle_timeout", stream=True, tries=(Try(outcome="idle_timeout"),))] * 2, 0.0)
-    counts.note([End(stream=True, tries=(Try(),))] * 8, 0.0)
+    counts.note(RequestBatch([End("idle_timeout", stream=True, tries=(Try(outcome="idle_timeout"),))] * 2), 0.0)
+    counts.note(RequestBatch([End(stream=True, tries=(Try(),))] * 8), 0.0)
     found = whole(counts, 1.0)
     assert (found.streams, found.stalls) == (10, 2)
     assert whole(counts, 1_000.0).streams == 0
@@ -125,12 +133,12 @@ def test_streams_that_fell_silent_are_stalls_of_the_server_where_they_did() -> N
 
 def test_models_count_as_asked_for_a_while_and_invented_names_push_out_none() -> None:
     counts = Counts()
-    counts.note([End("no_server", "")], 0.0)
-    counts.note([End("model_not_found", "", f"x{n}") for n in range(2 * MOST_MODELS)], 1.0)
-    counts.note([End(model="")], 1.0)
+    counts.note(RequestBatch([End("no_server", "")]), 0.0)
+    counts.note(RequestBatch([End("model_not_found", "", f"x{n}") for n in range(2 * MOST_MODELS)]), 1.0)
+    counts.note(RequestBatch([End(model="")]), 1.0)
     counts.forget([A], 2.0)
     assert list(counts.asked) == [M]
-    counts.note([End("no_server", "", f"y{n}") for n in range(2 * MOST_MODELS)], 3.0)
+    counts.note(RequestBatch([End("no_server", "", f"y{n}") for n in range(2 * MOST_MODELS)]), 3.0)
     assert len(counts.asked) == MOST_MODELS
     counts.forget([A], ASKED + 4.0)
     assert not counts.asked
@@ -172,7 +180,7 @@ def test_a_server_that_was_down_has_loaded_nothing_by_coming_back() -> None:
 
 def test_servers_that_are_gone_are_forgotten() -> None:
     counts = Counts()
-    counts.note([End(stream=True, tries=(Try(),))], 0.0)
+    counts.note(RequestBatch([End(stream=True, tries=(Try(),))]), 0.0)
     counts.forget([], 1.0)
     assert counts.server(A, 1.0) == (FirstTokenTimes(), 0, 0)
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from fleet.observability.metrics.registry import MetricsRegistry
 from fleet.observability.metrics.snapshot import Exposed, count
+from fleet.observability.statistics.request_batch import RequestBatch
 
 
 class Tried(NamedTuple):
@@ -72,7 +73,7 @@ def refused(outcome: str, status: int, **more: object) -> Done:
 def metered(*done: Done, now: float = 100.0, meter: MetricsRegistry | None = None) -> MetricsRegistry:
     """A meter that was told of these, together."""
     meter = meter or MetricsRegistry()
-    meter.note(done, now, 1e9)
+    meter.note(RequestBatch(done), now, 1e9)
     return meter
 
 

@@ -19,6 +19,7 @@ from fleet.common.errors import BackendUnreachable, Phase
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.observability.statistics.aggregates import Sample, Sums
 from fleet.observability.statistics.quantile_sketch import BINS, ERROR, value_of
+from fleet.observability.statistics.request_batch import RequestBatch
 from fleet.observability.statistics.time_windows import MOST_BUCKETS
 from fleet.observability.statistics.totals import (
     MOST_MODELS,
@@ -35,6 +36,7 @@ from fleet.observability.statistics.totals import (
 class Done:
     """A finished request."""
 
+    endpoint: str = "/api/chat"
     server: str = "a"
     model: str = "m:latest"
     outcome: str = "completed"
@@ -53,7 +55,7 @@ A = Pair(ServerId("a"), ModelName("m:latest"))
 def tally_of(done: Iterable[Done], now: float = 0.0, at: float = 1e9) -> Tally:
     tally = Tally(0.0, at)
     for each in done:
-        tally.note([each], now, at)
+        tally.note(RequestBatch([each]), now, at)
     return tally
 
 
@@ -76,7 +78,7 @@ def test_every_window_sums_up_exactly_the_requests_since_it_begins(steps: list[t
     tally, seen, now = Tally(0.0, 1e9), list[tuple[float, Done]](), 0.0
     for gap, batch in steps:
         now += gap
-        tally.note(batch, now, 1e9 + now)
+        tally.note(RequestBatch(batch), now, 1e9 + now)
         seen += [(now, done) for done in batch]
     check(seen, tally.windows(now, SPANS), without_wait=False)
     for pair in {Pair(ServerId(done.server), ModelName(done.model)) for _, done in seen if done.server}:
@@ -135,7 +137,7 @@ def test_what_the_fleet_refused_is_an_error_of_the_fleet_alone(outcome: str) -> 
 
 def test_a_window_never_begins_before_the_process() -> None:
     tally = Tally(1_000.0, 1e9)
-    tally.note([Done()], 1_003.0, 1e9)
+    tally.note(RequestBatch([Done()]), 1_003.0, 1e9)
     assert tally.window(1_010.0, 3_600.0)[0] == 1_000.0
     assert tally.window(1_010.0, 3_600.0, A)[0] == 1_000.0
     assert tally.window(1_010.0, 3_600.0, Pair(ServerId("?"), ModelName("?")))[0] == 1_000.0
@@ -149,9 +151,9 @@ def test_a_pair_that_nobody_asked_for_has_zeros() -> None:
 def test_the_pairs_asked_for_last_are_kept_and_the_one_that_goes_is_named() -> None:
     tally = Tally(0.0, 1e9)
     for number in range(MOST_PAIRS):
-        assert tally.note([Done(model=f"m{number}")], 0.0, 1e9)[1] == set()
-    assert tally.note([Done(model="m0")], 0.0, 1e9) == ({("a", "m0")}, set())  # used again, so it stays
-    assert tally.note([Done(model="new")], 0.0, 1e9) == ({("a", "new")}, {("a", "m1")})
+        assert tally.note(RequestBatch([Done(model=f"m{number}")]), 0.0, 1e9)[1] == set()
+    assert tally.note(RequestBatch([Done(model="m0")]), 0.0, 1e9) == ({("a", "m0")}, set())  # used again, so it stays
+    assert tally.note(RequestBatch([Done(model="new")]), 0.0, 1e9) == ({("a", "new")}, {("a", "m1")})
     assert len(tally.pairs) == MOST_PAIRS
     assert ("a", "m0") in tally.pairs
     assert ("a", "m1") not in tally.pairs
@@ -160,7 +162,7 @@ def test_the_pairs_asked_for_last_are_kept_and_the_one_that_goes_is_named() -> N
 def test_invented_names_push_out_no_model_that_is_served() -> None:
     tally = tally_of([Done()])
     for number in range(MOST_STRANGERS + MOST_MODELS):
-        tally.note([Done(server="", model=f"x{number}", outcome="model_not_found")], 0.0, 1e9)
+        tally.note(RequestBatch([Done(server="", model=f"x{number}", outcome="model_not_found")]), 0.0, 1e9)
     assert tally.requests(A.model, 0.0, 60.0) == 1
     assert tally.requests(ModelName("x0"), 0.0, 60.0) == 0
     assert tally.requests(ModelName(f"x{MOST_STRANGERS + MOST_MODELS - 1}"), 0.0, 60.0) == 1
@@ -169,7 +171,7 @@ def test_invented_names_push_out_no_model_that_is_served() -> None:
 
 def test_requests_for_a_model_count_on_every_server_and_the_refused_ones_too() -> None:
     tally = tally_of([Done(server="", outcome="model_not_found"), Done(), Done(server="b")])
-    tally.note([Done(server="", outcome="queue_full")], 100.0, 1e9)
+    tally.note(RequestBatch([Done(server="", outcome="queue_full")]), 100.0, 1e9)
     assert tally.requests(A.model, 100.0, 3_600.0) == 4
     assert tally.requests(A.model, 100.0, 60.0) == 1
     assert tally.requests(ModelName("other"), 100.0, 60.0) == 0
@@ -178,8 +180,8 @@ def test_requests_for_a_model_count_on_every_server_and_the_refused_ones_too() -
 def test_only_the_last_streams_are_remembered_without_their_wait() -> None:
     done = Done(stream=True, queue_seconds=1.0, first_byte_seconds=1.5, total_seconds=4.0, chunks=7)
     tally = tally_of([done] * (RECENT + 5))
-    tally.note([Done(stream=True)], 0.0, 1e9)  # nothing ever came
-    tally.note([Done(first_byte_seconds=1.0)], 0.0, 1e9)  # not streamed
+    tally.note(RequestBatch([Done(stream=True)]), 0.0, 1e9)  # nothing ever came
+    tally.note(RequestBatch([Done(first_byte_seconds=1.0)]), 0.0, 1e9)  # not streamed
     assert list(tally.pairs[A].streams) == [(500.0, 2_500.0, 7)] * RECENT
 
 
@@ -191,7 +193,7 @@ def test_a_total_comes_back_as_it_was_kept() -> None:
     assert Total.read(total.document(), 3e9) == total
     again = Tally(0.0, 3e9)
     again.restore(A, Total.read(total.document(), 3e9))
-    again.note([Done()], 0.0, 3e9)
+    again.note(RequestBatch([Done()]), 0.0, 3e9)
     assert again.pairs[A].total == Total(2e9, 3, 1, 3, 5, 3e9)
 
 
@@ -241,7 +243,7 @@ def bytes_of(thing: Any) -> int:
 def test_the_most_memory_that_all_figures_can_ever_take() -> None:
     full = Sums()
     for place in range(BINS):  # a bucket can take no more room than this
-        sample = Sample([Done(prompt_tokens=10**9, output_tokens=10**9)])
+        sample = Sample(RequestBatch([Done(prompt_tokens=10**9, output_tokens=10**9)]).groups[0])
         sample.latencies, sample.waited = [value_of(place)], value_of(place)
         sample.bins = [place]
         full.add(sample)
@@ -253,5 +255,5 @@ def test_the_most_memory_that_all_figures_can_ever_take() -> None:
     tally = tally_of([Done()])
     assert isinstance(tally.fleet, PairTotals)
     usual = Sums()
-    usual.add(Sample([Done()]))
+    usual.add(Sample(RequestBatch([Done()]).groups[0]))
     assert bytes_of(usual) < 600

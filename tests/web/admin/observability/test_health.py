@@ -17,6 +17,7 @@ from actors.config.sources import ConfigTrouble
 from actors.state.messages import RequestRecord
 from fleet.common.ids import ServerId
 from fleet.config import Problem
+from fleet.observability.statistics.request_batch import RequestBatch
 from fleet.scheduling.server_state import Admin, Health, Order
 from fleet.simulator import Profile
 from tests.kit.clients.admin import ROOT, ask, checked
@@ -92,7 +93,7 @@ async def test_requests_per_second_are_those_of_the_last_minute() -> None:
             "r", "/api/chat", "m:latest", "", "a", "completed", 200, 1, 0.0, None, 1.0, 1, 0, 0, False
         )
         for moment in (now - 300.0, *(now - 30.0,) * 30):
-            book.note([record], moment, time.time())
+            book.note(RequestBatch([record]), moment, time.time())
         found = await ask(here, "GET", "/health")
     assert found["requestsPerSecond"] == pytest.approx(0.5, rel=0.1)
 

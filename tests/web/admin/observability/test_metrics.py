@@ -11,6 +11,7 @@ import trio
 
 from actors.state.messages import RequestRecord
 from fleet.common.ids import ModelName, Pair, ServerId
+from fleet.observability.statistics.request_batch import RequestBatch
 from fleet.simulator import Profile
 from tests.kit.clients.admin import ask
 from tests.kit.fleets.served import Served, served
@@ -49,7 +50,7 @@ def past(
     record = RequestRecord(
         "r", "/api/chat", model, "", server, outcome, 200, 1, queued, None, seconds, 1, *tokens, False
     )
-    book.note([record], now - ago, time.time() - ago)
+    book.note(RequestBatch([record]), now - ago, time.time() - ago)
 
 
 async def until(condition: Any) -> None:
