@@ -53,7 +53,7 @@ async def fill_servers(fleet: Fleet, nursery: trio.Nursery) -> None:
 @pytest.mark.parametrize(
     ("view", "fill", "query", "entries"),
     [
-        (servers.all_servers, fill_nothing, {}, lambda answer: answer["servers"]),
+        (servers.all_servers, fill_nothing, {}, lambda answer: answer.servers),
         (bans.bans, fill_bans, {"type": "all", "limit": 1000}, lambda answer: answer.bans),
         (breakers.all_breakers, fill_breakers, {}, lambda answer: answer["circuitBreakers"]),
         (queue.queue, fill_queue, {"limit": 1000}, lambda answer: answer["queue"]["items"]),

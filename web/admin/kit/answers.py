@@ -18,6 +18,8 @@ EPOCH_MS = Annotated[int, "milliseconds since 1970"]
 ISO = Annotated[str, "ISO 8601, UTC"]
 SHARE = Annotated[float, "0 to 1"]
 BYTES = Annotated[int, "bytes"]
+IGNORED = Annotated[list[str], "keys of the reference program that mean nothing here"]
+HINTS = Annotated[list[str], "what was taken, and is probably not what was meant"]
 
 
 class JsonObject(Struct, rename="camel", kw_only=True, gc=False):

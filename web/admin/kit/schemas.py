@@ -8,7 +8,7 @@ of shapes by field name, a list with one shape, or one of the wrappers below.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
@@ -120,7 +120,7 @@ def _composed(annotation: Any) -> dict[str, Any]:
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _annotated(*args)
-    if origin is list:
+    if origin in (list, Sequence):
         return {"type": "array", "items": schema(args[0])}
     if origin is dict:  # its keys are names: of servers, models ...
         return {"type": "object"} | ({} if args[1] is Any else {"additionalProperties": schema(args[1])})

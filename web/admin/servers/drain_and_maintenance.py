@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -11,9 +11,9 @@ from fleet.common.errors import BadRequest, Conflict
 from fleet.common.ids import ServerId
 from fleet.config.schema.types import Section, Whole
 from fleet.scheduling.server_state import Admin, Order
+from web.admin.kit.answers import ISO, MessageAnswer
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.admin.kit.schemas import ISO, Maybe
-from web.admin.servers.views import ADMIN, admin_of
+from web.admin.servers.views import AdminJson, admin_of
 from web.http.units import epoch, iso
 
 topic = RouteGroup("standing", "What the operator says of a server.")
@@ -39,49 +39,66 @@ class Maintenance(Section):
     )
 
 
+class _Order(MessageAnswer, kw_only=True):
+    """How an order went."""
+
+    server_id: str
+
+
+class DrainAnswer(_Order, kw_only=True):
+    """What there is still to wait for."""
+
+    in_flight_requests: int
+    estimated_completion: ISO | None
+    state: AdminJson
+
+
+class UndrainAnswer(_Order, kw_only=True):
+    """How things stand afterwards."""
+
+    state: AdminJson
+
+
+class MaintenanceAnswer(_Order, kw_only=True):
+    """How things stand afterwards."""
+
+    maintenance: bool
+    state: AdminJson
+
+
 @topic.post(
     "/servers/<server>/drain",
     "Let a server take no new requests, and its open ones end.",
     action="drain server",
     body=Reason,
-    returns={
-        "success": bool,
-        "message": str,
-        "serverId": str,
-        "inFlightRequests": int,
-        "estimatedCompletion": Maybe(ISO),
-        "state": ADMIN,
-    },
     fails=(409, 503),
     seed=True,
 )
-async def drain(asked: AdminRequest, server: str) -> dict[str, Any]:
+async def drain(asked: AdminRequest, server: str) -> DrainAnswer:
     state = await _ordered(asked, server, Order.DRAIN, asked.body.reason or "drained by the operator")
     cell = asked.system.cell(ServerId(server))
     by = cell.state.admin_since + asked.system.config.drain_timeout
-    return {
-        "success": True,
-        "message": f"server '{server}' is {cell.state.admin.value}",
-        "serverId": server,
-        "inFlightRequests": len(cell.leases),
-        "estimatedCompletion": iso(epoch(by)) if cell.state.admin is Admin.DRAINING else None,
-        "state": state,
-    }
+    return DrainAnswer(
+        message=f"server '{server}' is {cell.state.admin.value}",
+        server_id=server,
+        in_flight_requests=len(cell.leases),
+        estimated_completion=iso(epoch(by)) if cell.state.admin is Admin.DRAINING else None,
+        state=state,
+    )
 
 
 @topic.post(
     "/servers/<server>/undrain",
     "Let a drained server take requests again.",
     action="undrain server",
-    returns={"success": bool, "message": str, "serverId": str, "state": ADMIN},
     fails=(409, 503),
     seed=True,
 )
-async def undrain(asked: AdminRequest, server: str) -> dict[str, Any]:
+async def undrain(asked: AdminRequest, server: str) -> UndrainAnswer:
     if asked.system.cell(ServerId(server)).state.admin is Admin.MAINTENANCE:
         raise Conflict(f"server '{server}' is in maintenance", details='end that with {"enabled": false}')
     state = await _ordered(asked, server, Order.ACTIVATE, "undrained by the operator")
-    return {"success": True, "message": f"server '{server}' takes requests again", "serverId": server, "state": state}
+    return UndrainAnswer(message=f"server '{server}' takes requests again", server_id=server, state=state)
 
 
 @topic.post(
@@ -89,11 +106,10 @@ async def undrain(asked: AdminRequest, server: str) -> dict[str, Any]:
     "Begin or end the maintenance of a server; begun with an end, it ends by itself.",
     action="maintain server",
     body=Maintenance,
-    returns={"success": bool, "message": str, "serverId": str, "maintenance": bool, "state": ADMIN},
     fails=(409, 503),
     seed=True,
 )
-async def maintenance(asked: AdminRequest, server: str) -> dict[str, Any]:
+async def maintenance(asked: AdminRequest, server: str) -> MaintenanceAnswer:
     given: Maintenance = asked.body
     if given.enabled:
         why = given.reason or "maintenance by the operator"
@@ -103,14 +119,12 @@ async def maintenance(asked: AdminRequest, server: str) -> dict[str, Any]:
     else:
         state = admin_of(asked.system.config, asked.system.cell(ServerId(server)))
     word = "is in maintenance" if given.enabled else "is not in maintenance"
-    message = f"server '{server}' {word}"
-    return {
-        "success": True,
-        "message": message,
-        "serverId": server,
-        "maintenance": state["state"] == Admin.MAINTENANCE.value,
-        "state": state,
-    }
+    return MaintenanceAnswer(
+        message=f"server '{server}' {word}",
+        server_id=server,
+        maintenance=state.state is Admin.MAINTENANCE,
+        state=state,
+    )
 
 
 def _until(asked: AdminRequest, given: Maintenance) -> float:
@@ -126,10 +140,10 @@ def _until(asked: AdminRequest, given: Maintenance) -> float:
     return asked.system.clock.moment(given.until / 1000)
 
 
-async def _ordered(asked: AdminRequest, server: str, order: Order, why: str, until: float = math.inf) -> dict[str, Any]:
+async def _ordered(asked: AdminRequest, server: str, order: Order, why: str, until: float = math.inf) -> AdminJson:
     asked.note.about(server=server)
     before = asked.system.cell(ServerId(server)).state.admin.value
     await asked.system.ordered(ServerId(server), order, why, asked.by.name, until)
     state = admin_of(asked.system.config, asked.system.cell(ServerId(server)))
-    asked.note.change(before={"state": before}, after={"state": state["state"], "why": state["why"]})
+    asked.note.change(before={"state": before}, after={"state": state.state.value, "why": state.why})
     return state

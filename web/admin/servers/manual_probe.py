@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import trio
 
 from fleet.common.errors import ServerNotFound
 from fleet.scheduling.server_state import Health
+from web.admin.kit.answers import MS, Answer, JsonObject
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.admin.kit.schemas import MS, Maybe, Said
 from web.http.units import milliseconds, status_of
 
 if TYPE_CHECKING:
@@ -26,22 +26,29 @@ _AT_ONCE: Final = 4
 _APART: Final = 0.005
 """Seconds between the beginnings of so many probes."""
 
-CHECKED: Final = {
-    "id": str,
-    "healthy": Said(bool, "whether this probe found it well"),
-    "status": str,
-    "reason": str,
-    "lastResponseTime": Maybe(MS),
-    "models": Said(int, "in its last known inventory"),
-}
+
+class ProbedJson(JsonObject, kw_only=True):
+    """One server after its probe."""
+
+    id: str
+    healthy: Annotated[bool, "whether this probe found it well"]
+    status: str
+    reason: str
+    last_response_time: MS | None
+    models: Annotated[int, "in its last known inventory"]
+
+
+class ProbesAnswer(Answer, kw_only=True):
+    """All servers."""
+
+    servers: list[ProbedJson]
 
 
 @topic.post(
     "/health-check",
     "Probe all servers now, side by side, and wait for the verdicts (30 s at the most).",
-    returns={"success": bool, "servers": [CHECKED]},
 )
-async def health_check(asked: AdminRequest) -> dict[str, Any]:
+async def health_check(asked: AdminRequest) -> ProbesAnswer:
     system, limits = asked.system, asked.system.config.health
     within = min(max(limits.tags_timeout, limits.ps_timeout, limits.version_timeout) + 1.0, PATIENCE)
     cells = list(system.servers.values())
@@ -51,7 +58,7 @@ async def health_check(asked: AdminRequest) -> dict[str, Any]:
             nursery.start_soon(partial(_probe, system, cell, within, answered))
             if number % _AT_ONCE == 0:  # a thousand probes begun in one turn would stop everybody else for a second
                 await trio.sleep(_APART)
-    return {"success": True, "servers": [_checked(cell, cell.state.id in answered, within) for cell in cells]}
+    return ProbesAnswer(servers=[_checked(cell, cell.state.id in answered, within) for cell in cells])
 
 
 async def _probe(system: System, cell: ServerCell, within: float, answered: set[str]) -> None:
@@ -64,18 +71,18 @@ async def _probe(system: System, cell: ServerCell, within: float, answered: set[
         answered.add(cell.state.id)
 
 
-def _checked(cell: ServerCell, answered: bool, within: float) -> dict[str, Any]:
+def _checked(cell: ServerCell, answered: bool, within: float) -> ProbedJson:
     state = cell.state
     reason = state.why
     if not answered:
         reason = f"no verdict within {within:g} s"
     elif state.health is Health.HEALTHY and state.failed_rounds:
         reason = f"{state.failed_rounds} probes in a row have failed"
-    return {
-        "id": state.id,
-        "healthy": answered and state.health is Health.HEALTHY and not state.failed_rounds,
-        "status": status_of(state),
-        "reason": reason,
-        "lastResponseTime": milliseconds(state.last_response),
-        "models": len(state.models),
-    }
+    return ProbedJson(
+        id=state.id,
+        healthy=answered and state.health is Health.HEALTHY and not state.failed_rounds,
+        status=status_of(state),
+        reason=reason,
+        last_response_time=milliseconds(state.last_response),
+        models=len(state.models),
+    )

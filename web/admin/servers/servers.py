@@ -17,11 +17,11 @@ from fleet.config.schema.servers import Tag, Url
 from fleet.config.schema.types import Secret, Section, Whole
 from fleet.config.schema.urls import hint
 from fleet.security.roles import Role
+from web.admin.kit.answers import HINTS, IGNORED, Answer, JsonObject
 from web.admin.kit.json_body import json_object
 from web.admin.kit.parameters import Param, body_of
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.admin.kit.schemas import Said
-from web.admin.servers.views import SERVER, describe
+from web.admin.servers.views import ServerJson, describe
 from web.http.units import take_turns
 
 if TYPE_CHECKING:
@@ -29,16 +29,59 @@ if TYPE_CHECKING:
 
 FIRST_PROBE: Final = 3.0
 """Seconds an `add` waits for the first verdict on the new server, so that its answer can tell."""
-SET_ASIDE: Final = Said(
-    [{"id": str, "why": str}], "servers that the store holds and that cannot be used: add them anew, or remove them"
-)
-
-TAKEN: Final = {
-    "ignored": Said([str], "keys of the reference program that mean nothing here"),
-    "hints": Said([str], "what was taken, and is probably not what was meant"),
-}
 
 topic = RouteGroup("servers", "The servers of the fleet.")
+
+
+class AsideJson(JsonObject, kw_only=True):
+    """A server that the store holds and that cannot be used."""
+
+    id: str
+    why: str
+
+
+class ServersAnswer(Answer, kw_only=True):
+    """All servers."""
+
+    count: int
+    servers: list[ServerJson]
+    set_aside: Annotated[
+        list[AsideJson], "servers that the store holds and that cannot be used: add them anew, or remove them"
+    ]
+
+
+class ServerAnswer(Answer, kw_only=True):
+    """One server."""
+
+    server: ServerJson
+
+
+class AddedAnswer(Answer, kw_only=True):
+    """The new server."""
+
+    server: ServerJson
+    id: str
+    url: str
+    max_concurrency: int
+    ignored: IGNORED
+    hints: HINTS
+
+
+class RemovedAnswer(Answer, kw_only=True):
+    """The server that there is no more."""
+
+    id: str
+
+
+class ChangedAnswer(Answer, kw_only=True):
+    """The server after a change, and the names of what is different."""
+
+    id: str
+    max_concurrency: int
+    server: ServerJson
+    changed: list[str]
+    ignored: IGNORED
+    hints: HINTS
 
 
 class Taken(Conflict):
@@ -62,22 +105,21 @@ class ServerPatch(Section):
 @topic.get(
     "/servers",
     "All servers with their states.",
-    returns={"success": bool, "count": int, "servers": [SERVER], "setAside": SET_ASIDE},
     seed=True,
 )
-async def all_servers(asked: AdminRequest) -> dict[str, Any]:
+async def all_servers(asked: AdminRequest) -> ServersAnswer:
     system = asked.system
     shown = []
     for number, cell in enumerate(list(system.servers.values())):
         shown.append(describe(system.config, cell))
         await take_turns(number)
-    aside = [{"id": server, "why": why} for (_, server), why in system.journal.aside.items()]
-    return {"success": True, "count": len(shown), "servers": shown, "setAside": aside}
+    aside = [AsideJson(id=server, why=why) for (_, server), why in system.journal.aside.items()]
+    return ServersAnswer(count=len(shown), servers=shown, set_aside=aside)
 
 
-@topic.get("/servers/<server>", "One server.", returns={"success": bool, "server": SERVER})
-async def one_server(asked: AdminRequest, server: str) -> dict[str, Any]:
-    return {"success": True, "server": describe(asked.system.config, asked.system.cell(ServerId(server)))}
+@topic.get("/servers/<server>", "One server.")
+async def one_server(asked: AdminRequest, server: str) -> ServerAnswer:
+    return ServerAnswer(server=describe(asked.system.config, asked.system.cell(ServerId(server))))
 
 
 @topic.post(
@@ -87,11 +129,10 @@ async def one_server(asked: AdminRequest, server: str) -> dict[str, Any]:
     action="add server",
     body=ServerSpec,
     reads=False,
-    returns={"success": bool, "server": SERVER, "id": str, "url": str, "maxConcurrency": int, **TAKEN},
     fails=(409,),
     seed=True,
 )
-async def add(asked: AdminRequest) -> dict[str, Any]:
+async def add(asked: AdminRequest) -> AddedAnswer:
     system = asked.system
     given, ignored = known_server(await json_object())
     spec = _spec(given)
@@ -101,9 +142,14 @@ async def add(asked: AdminRequest) -> dict[str, Any]:
     await checked(spec.url, system.config.security.backends)
     cell = system.add_server(spec)
     await system.probe(spec.id, FIRST_PROBE)
-    shown = describe(system.config, cell)
-    flat = {"id": spec.id, "url": spec.url, "maxConcurrency": spec.max_concurrency}
-    return {"success": True, "server": shown, **flat, **_taken(spec, ignored)}
+    return AddedAnswer(
+        server=describe(system.config, cell),
+        id=spec.id,
+        url=spec.url,
+        max_concurrency=spec.max_concurrency,
+        ignored=ignored,
+        hints=_hints(spec),
+    )
 
 
 @topic.delete(
@@ -115,18 +161,17 @@ async def add(asked: AdminRequest) -> dict[str, Any]:
         Param("force", bool, False, "Cut its open requests off instead."),
         Param("drain", bool, True, "The same, the other way round."),
     ),
-    returns={"success": bool, "id": str},
     fails=(409, 503),
     seed=True,
 )
-async def remove(asked: AdminRequest, server: str) -> dict[str, Any]:
+async def remove(asked: AdminRequest, server: str) -> RemovedAnswer:
     asked.note.about(server=server)
     aside = ("server", server) in asked.system.journal.aside
     if ServerId(server) not in asked.system.servers and not aside:
         raise ServerNotFound(f"server '{server[:100]}' not found")
     drain = asked.query["drain"] and not asked.query["force"]
     await asked.system.remove_server(ServerId(server), drain=drain)  # goes on if the client leaves
-    return {"success": True, "id": server}
+    return RemovedAnswer(id=server)
 
 
 @topic.patch(
@@ -135,11 +180,10 @@ async def remove(asked: AdminRequest, server: str) -> dict[str, Any]:
     action="change server",
     body=ServerPatch,
     reads=False,
-    returns={"success": bool, "id": str, "maxConcurrency": int, "server": SERVER, "changed": [str], **TAKEN},
     fails=(409,),
     seed=True,
 )
-async def change(asked: AdminRequest, server: str) -> dict[str, Any]:
+async def change(asked: AdminRequest, server: str) -> ChangedAnswer:
     system = asked.system
     asked.note.about(server=server)
     given, ignored = known_server(await json_object())
@@ -156,16 +200,19 @@ async def change(asked: AdminRequest, server: str) -> dict[str, Any]:
     if after.url != before.url:
         await system.probe(after.id, FIRST_PROBE)
     changed = [name for name in ServerPatch.model_fields if getattr(after, name) != getattr(before, name)]
-    words = [ServerPatch.model_fields[name].alias or name for name in changed]
-    shown = describe(system.config, cell)
-    flat = {"id": after.id, "maxConcurrency": after.max_concurrency}
-    return {"success": True, **flat, "server": shown, "changed": words, **_taken(after, ignored)}
+    return ChangedAnswer(
+        id=after.id,
+        max_concurrency=after.max_concurrency,
+        server=describe(system.config, cell),
+        changed=[ServerPatch.model_fields[name].alias or name for name in changed],
+        ignored=ignored,
+        hints=_hints(after),
+    )
 
 
-def _taken(spec: ServerSpec, ignored: list[str]) -> dict[str, Any]:
-    """In `TAKEN`'s shape."""
+def _hints(spec: ServerSpec) -> list[str]:
     what = hint(spec.url)
-    return {"ignored": ignored, "hints": [f"url: {what}"] if what else []}
+    return [f"url: {what}"] if what else []
 
 
 def _told(spec: ServerSpec) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import trio
+from msgspec import UNSET, UnsetType
 
 from fleet.protocol.typed_fields import name_of
 from fleet.scheduling.server_state import Admin, Health
-from web.admin.kit.schemas import EPOCH_MS, ISO, MS, Maybe, OneOf, Optional
-from web.http.units import epoch, is_healthy, iso, milliseconds, status_of
+from web.admin.kit.answers import EPOCH_MS, ISO, MS, JsonObject
+from web.admin.kit.schemas import OneOf
+from web.http.units import epoch, epoch_ms, is_healthy, iso, milliseconds, status_of
 
 if TYPE_CHECKING:
     from actors.state.servers import ServerCell
@@ -19,80 +22,96 @@ if TYPE_CHECKING:
 
 REDACTED: Final = "***REDACTED***"
 
-STATE: Final = {"state": str, "since": ISO, "why": str, "next": str}
-ADMIN: Final = {
-    "state": OneOf(tuple(each.value for each in Admin)),
-    "since": ISO,
-    "why": str,
-    "next": str,
-    "by": Maybe(str),
-    "until": Maybe(EPOCH_MS),
-}
-SERVER: Final = {
-    "id": str,
-    "url": str,
-    "type": str,
-    "maxConcurrency": int,
-    "priority": int,
-    "tags": [str],
-    "status": OneOf(("healthy", "unhealthy", "unknown", "draining", "drained", "maintenance")),
-    "since": ISO,
-    "why": str,
-    "next": str,
-    "healthy": bool,
-    "reason": str,
-    "draining": bool,
-    "maintenance": bool,
-    "health": STATE,
-    "admin": ADMIN,
-    "inFlight": int,
-    "models": [str],
-    "loadedModels": [str],
-    "version": Maybe(str),
-    "lastResponseTime": Maybe(MS),
-    "supportsOllama": bool,
-    "supportsV1": bool,
-    "v1Models": [str],
-    "hardware": Maybe(dict),
-    "apiKey": Optional(str),
-}
+STATUSES: Final = (Health.HEALTHY, Health.UNHEALTHY, Health.UNKNOWN, Admin.DRAINING, Admin.DRAINED, Admin.MAINTENANCE)
 
 
-def describe(config: Config, cell: ServerCell) -> dict[str, Any]:
-    """The server, in `SERVER`'s shape; never its key."""
+class HealthJson(JsonObject, kw_only=True):
+    """What the probes say."""
+
+    state: Health
+    since: ISO
+    why: str
+    next: str
+
+
+class AdminJson(JsonObject, kw_only=True):
+    """What the operator says."""
+
+    state: Admin
+    since: ISO
+    why: str
+    next: str
+    by: str | None
+    until: EPOCH_MS | None
+
+
+class ServerJson(JsonObject, kw_only=True):
+    """One server; never its key."""
+
+    id: str
+    url: str
+    type: str = "ollama"
+    max_concurrency: int
+    priority: int
+    tags: Sequence[str]
+    status: Annotated[str, OneOf(tuple(each.value for each in STATUSES))]
+    since: ISO
+    why: str
+    next: str
+    healthy: bool
+    reason: str
+    draining: bool
+    maintenance: bool
+    health: HealthJson
+    admin: AdminJson
+    in_flight: int
+    models: list[str]
+    loaded_models: list[str]
+    version: str | None
+    last_response_time: MS | None
+    supports_ollama: bool
+    supports_v1: bool
+    v1_models: list[str]
+    hardware: dict[str, Any] | None = None
+    api_key: str | UnsetType = UNSET
+
+
+def describe(config: Config, cell: ServerCell) -> ServerJson:
+    """The server, as the API shows it."""
     state, spec = cell.state, cell.state.spec
     names = [name_of(row) or name for name, row in state.models.items()]
     health, admin = health_of(config, state), admin_of(config, cell)
     decisive = health if state.admin is Admin.ACTIVE else admin
-    shown = {
-        "id": spec.id,
-        "url": spec.url,
-        "type": "ollama",
-        "maxConcurrency": spec.max_concurrency,
-        "priority": spec.priority,
-        "tags": list(spec.tags),
-        "status": status_of(state),
-        **{name: decisive[name] for name in ("since", "why", "next")},
-        "healthy": is_healthy(cell),
-        "reason": decisive["why"],
-        "draining": state.admin in (Admin.DRAINING, Admin.DRAINED),
-        "maintenance": state.admin is Admin.MAINTENANCE,
-        "health": health,
-        "admin": admin,
-        "inFlight": state.in_use,
-        "models": names,
-        "loadedModels": [name_of(row) or name for name, row in state.resident.items()],
-        "version": state.version,
-        "lastResponseTime": milliseconds(state.last_response),
-        "supportsOllama": is_healthy(cell),
-        "supportsV1": is_healthy(cell),
-        "v1Models": names,
-        "hardware": None,
-    }
-    return shown if spec.api_key is None else {**shown, "apiKey": REDACTED}
+    reached = is_healthy(cell)
+    return ServerJson(
+        id=spec.id,
+        url=spec.url,
+        max_concurrency=spec.max_concurrency,
+        priority=spec.priority,
+        tags=spec.tags,
+        status=status_of(state),
+        since=decisive.since,
+        why=decisive.why,
+        next=decisive.next,
+        healthy=reached,
+        reason=decisive.why,
+        draining=state.admin in (Admin.DRAINING, Admin.DRAINED),
+        maintenance=state.admin is Admin.MAINTENANCE,
+        health=health,
+        admin=admin,
+        in_flight=state.in_use,
+        models=names,
+        loaded_models=[name_of(row) or name for name, row in state.resident.items()],
+        version=state.version,
+        last_response_time=milliseconds(state.last_response),
+        supports_ollama=reached,
+        supports_v1=reached,
+        v1_models=names,
+        api_key=UNSET if spec.api_key is None else REDACTED,
+    )
 
 
-def health_of(config: Config, state: ServerState) -> dict[str, Any]:
+def health_of(config: Config, state: ServerState) -> HealthJson:
     """What the probes say."""
     health = config.health
     step = {
@@ -102,21 +121,20 @@ def health_of(config: Config, state: ServerState) -> dict[str, Any]:
     }[state.health]
     if state.health is Health.HEALTHY and state.failed_rounds:
         step = f"unhealthy after {health.failures - state.failed_rounds} more failed probes"
-    return {"state": state.health.value, "since": iso(epoch(state.since)), "why": state.why, "next": step}
+    return HealthJson(state=state.health, since=iso(epoch(state.since)), why=state.why, next=step)
 
 
-def admin_of(config: Config, cell: ServerCell) -> dict[str, Any]:
+def admin_of(config: Config, cell: ServerCell) -> AdminJson:
     """What the operator says."""
     state = cell.state
-    until = None if state.until == math.inf else milliseconds(epoch(state.until))
-    return {
-        "state": state.admin.value,
-        "since": iso(epoch(state.admin_since or state.added)),
-        "why": state.admin_why,
-        "next": _next(config, cell),
-        "by": state.by or None,
-        "until": until,
-    }
+    return AdminJson(
+        state=state.admin,
+        since=iso(epoch(state.admin_since or state.added)),
+        why=state.admin_why,
+        next=_next(config, cell),
+        by=state.by or None,
+        until=None if state.until == math.inf else epoch_ms(state.until),
+    )
 
 
 def _next(config: Config, cell: ServerCell) -> str:
