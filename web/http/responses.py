@@ -17,7 +17,7 @@ _FIELDS: Final = {
 }
 JSON: Final = "application/json; charset=utf-8"
 TEXT: Final = "text/plain; charset=utf-8"
-_encode: Final = msgspec.json.Encoder().encode
+_ENCODER: Final = msgspec.json.Encoder()
 
 
 def raw(body: bytes, content_type: str = JSON, status: int = 200) -> Response:
@@ -30,9 +30,14 @@ def json(value: object, status: int = 200, content_type: str = JSON) -> Response
     return raw(orjson.dumps(value), content_type, status)
 
 
+def encoded(value: msgspec.Struct) -> bytes:
+    """An object of one of our classes as JSON."""
+    return _ENCODER.encode(value)
+
+
 def typed(value: msgspec.Struct, status: int = 200) -> Response:
-    """A JSON response of a class of ours, by itself or with others within."""
-    return raw(_encode(value), JSON, status)
+    """A JSON response of one of our classes."""
+    return raw(encoded(value), JSON, status)
 
 
 def nothing(status: int = 200) -> Response:

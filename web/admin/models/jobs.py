@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final
+from typing import Annotated, Final
 
-import orjson
 import trio
 
 from actors.jobs.job import Job
@@ -13,10 +12,11 @@ from fleet.common.errors import Conflict
 from fleet.common.ids import ServerId
 from fleet.models.jobs import JobKind, JobState
 from fleet.protocol.call import Downstream
+from web.admin.kit.answers import BYTES, EPOCH_MS, MS, Answer, JsonObject
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.admin.kit.schemas import BYTES, EPOCH_MS, MS, Maybe, OneOf, Said
 from web.asgi.quart_connection import Relay
+from web.http import responses
 from web.http.units import epoch_ms, milliseconds
 
 LINE_EVERY: Final = 0.25
@@ -33,29 +33,49 @@ FOLLOW: Final = Param(
     "stream", bool, False, "Answer with a line of JSON (the job) whenever it moves on; the last one tells how it ended."
 )
 
-job_shape: Final = {
-    "id": str,
-    "kind": OneOf(_KINDS),
-    "serverId": str,
-    "model": Said(str, "the name as it was given"),
-    "state": OneOf(_STATES),
-    "createdAt": EPOCH_MS,
-    "startedAt": Maybe(EPOCH_MS),
-    "endedAt": Maybe(EPOCH_MS),
-    "by": Said(str, "the name of the key that asked for it"),
-    "priority": Said(int, "higher is sooner"),
-    "progress": {
-        "completed": Maybe(BYTES),
-        "total": Maybe(Said(int, "bytes of the layers seen so far")),
-        "percent": Maybe(Said(float, "0 to 100")),
-        "bytesPerSecond": Maybe(int),
-        "etaMs": Maybe(MS),
-    },
-    "status": Said(str, "the last thing said about it"),
-    "error": Maybe(str),
-    "loadTime": Maybe(Said(int, "milliseconds that a warm-up took")),
-    "resumed": Said(bool, "whether it was begun before the fleet's last start"),
-}
+
+class ProgressJson(JsonObject, kw_only=True):
+    """How far it has come; what nobody knows is null."""
+
+    completed: BYTES | None
+    total: Annotated[int, "bytes of the layers seen so far"] | None
+    percent: Annotated[float, "0 to 100"] | None
+    bytes_per_second: int | None
+    eta_ms: MS | None
+
+
+class JobJson(JsonObject, kw_only=True):
+    """One job."""
+
+    id: str
+    kind: JobKind
+    server_id: str
+    model: Annotated[str, "the name as it was given"]
+    state: JobState
+    created_at: EPOCH_MS
+    started_at: EPOCH_MS | None
+    ended_at: EPOCH_MS | None
+    by: Annotated[str, "the name of the key that asked for it"]
+    priority: Annotated[int, "higher is sooner"]
+    progress: ProgressJson
+    status: Annotated[str, "the last thing said about it"]
+    error: str | None
+    load_time: Annotated[int, "milliseconds that a warm-up took"] | None
+    resumed: Annotated[bool, "whether it was begun before the fleet's last start"]
+
+
+class JobsAnswer(Answer, kw_only=True):
+    """Some of the jobs that match."""
+
+    count: int
+    total: Annotated[int, "that match"]
+    jobs: list[JobJson]
+
+
+class JobAnswer(Answer, kw_only=True):
+    """One job."""
+
+    job: JobJson
 
 
 @topic.get(
@@ -68,70 +88,67 @@ job_shape: Final = {
         Param("model", str, None, "only those of this model, however it is spelled"),
         Param("limit", int, 100, "at most this many", least=1, most=1000),
     ),
-    returns={"success": bool, "count": int, "total": Said(int, "that match"), "jobs": [job_shape]},
 )
-async def jobs(asked: AdminRequest) -> dict[str, Any]:
+async def jobs(asked: AdminRequest) -> JobsAnswer:
     query = asked.query
     kind = None if query["kind"] is None else JobKind(query["kind"])
     server = None if query["server"] is None else ServerId(query["server"])
     found = asked.system.jobs.of(kind, server, query["model"])
     found = [job for job in found if query["state"] in (None, job.state.value)]
     shown = [describe(job) for job in found[: query["limit"]]]
-    return {"success": True, "count": len(shown), "total": len(found), "jobs": shown}
+    return JobsAnswer(count=len(shown), total=len(found), jobs=shown)
 
 
 @topic.get(
     "/jobs/<job>",
     "One job; `stream=true` follows it.",
     query=(FOLLOW,),
-    returns={"success": bool, "job": job_shape},
 )
-async def one(asked: AdminRequest, job: str) -> dict[str, Any] | Relay:
+async def one(asked: AdminRequest, job: str) -> JobAnswer | Relay:
     found = asked.system.jobs.get(job)
-    return following(found) if asked.query["stream"] else {"success": True, "job": describe(found)}
+    return following(found) if asked.query["stream"] else JobAnswer(job=describe(found))
 
 
 @topic.delete(
     "/jobs/<job>",
     "Cancel a job that waits or runs. What a pull has brought stays, and the next one goes on there.",
     action="cancel job",
-    returns={"success": bool, "job": job_shape},
     fails=(409,),
 )
-async def cancel(asked: AdminRequest, job: str) -> dict[str, Any]:
+async def cancel(asked: AdminRequest, job: str) -> JobAnswer:
     found = asked.system.jobs.cancel(job, by=asked.by.name)
     asked.note.about(job=found.id, server=found.server, model=found.model)
     if found.state is not JobState.CANCELLED:
         raise Conflict(f"job '{found.id}' has ended already: {found.state.value}")
-    return {"success": True, "job": describe(found)}
+    return JobAnswer(job=describe(found))
 
 
-def describe(job: Job) -> dict[str, Any]:
+def describe(job: Job) -> JobJson:
     """One job as the API shows it."""
     progress = job.progress
-    return {
-        "id": job.id,
-        "kind": job.kind.value,
-        "serverId": job.server,
-        "model": job.model,
-        "state": job.state.value,
-        "createdAt": epoch_ms(job.created),
-        "startedAt": epoch_ms(job.started),
-        "endedAt": epoch_ms(job.ended),
-        "by": job.by,
-        "priority": job.priority,
-        "progress": {
-            "completed": progress.completed,
-            "total": progress.total,
-            "percent": progress.percent,
-            "bytesPerSecond": None if progress.rate is None else round(progress.rate),
-            "etaMs": milliseconds(progress.eta),
-        },
-        "status": job.detail,
-        "error": job.error,
-        "loadTime": milliseconds(job.load_seconds),
-        "resumed": job.resumed,
-    }
+    return JobJson(
+        id=job.id,
+        kind=job.kind,
+        server_id=job.server,
+        model=job.model,
+        state=job.state,
+        created_at=epoch_ms(job.created),
+        started_at=epoch_ms(job.started),
+        ended_at=epoch_ms(job.ended),
+        by=job.by,
+        priority=job.priority,
+        progress=ProgressJson(
+            completed=progress.completed,
+            total=progress.total,
+            percent=progress.percent,
+            bytes_per_second=None if progress.rate is None else round(progress.rate),
+            eta_ms=milliseconds(progress.eta),
+        ),
+        status=job.detail,
+        error=job.error,
+        load_time=milliseconds(job.load_seconds),
+        resumed=job.resumed,
+    )
 
 
 def following(job: Job) -> Relay:
@@ -147,7 +164,7 @@ async def _follow(job: Job, down: Downstream) -> None:
         # Only what moves: times of day are worked out anew for every line, and would differ by rounding.
         now, state = trio.current_time(), (job.state, job.detail, job.progress.completed, job.progress.total)
         if state != told or now - at >= QUIET:
-            await down.write(orjson.dumps(describe(job)) + b"\n")
+            await down.write(responses.encoded(describe(job)) + b"\n")
             told, at = state, now
         if last:
             break

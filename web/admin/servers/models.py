@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
+from msgspec import UNSET, UnsetType, field
 from pydantic import Field
 from quart import Response
 
@@ -13,10 +14,10 @@ from fleet.common.model_names import canonical
 from fleet.config.schema.types import Section
 from fleet.models.jobs import JobKind, JobState
 from fleet.protocol.typed_fields import name_of
+from web.admin.kit.answers import BYTES, Answer, JsonObject
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.admin.kit.schemas import BYTES, Maybe, Optional, Said
-from web.admin.models.jobs import FOLLOW, describe, following, job_shape
+from web.admin.models.jobs import FOLLOW, JobJson, describe, following
 from web.http import responses
 from web.http.units import epoch_ms, is_healthy
 
@@ -47,51 +48,71 @@ class CopyBody(PullBody):
     source_server_id: str | None = Field(None, max_length=100, description="A server that has the model.")
 
 
-HELD: Final = {
-    "name": str,
-    "modified_at": str,
-    "size": BYTES,
-    "digest": str,
-    "loaded": bool,
-    "sizeVram": Maybe(BYTES),
-    "contextLength": Maybe(Said(int, "tokens, of the loaded runner")),
-    "expiresAt": Maybe(Said(str, "when it leaves memory, in the server's own words")),
-}
-WORKED: Final = {
-    "success": bool,
-    "serverId": str,
-    "model": str,
-    "message": str,
-    "jobId": str,
-    "job": job_shape,
-    "details": Optional({"status": str}),
-}
+class HeldJson(JsonObject, kw_only=True):
+    """One model: the server's own words where they are of the right kind, and what it has in memory."""
+
+    name: str
+    modified_at: str = field(name="modified_at")
+    size: BYTES
+    digest: str
+    loaded: bool
+    size_vram: BYTES | None
+    context_length: Annotated[int, "tokens, of the loaded runner"] | None
+    expires_at: Annotated[str, "when it leaves memory, in the server's own words"] | None
+
+
+class HeldModelsAnswer(Answer, kw_only=True):
+    """The models of one server."""
+
+    server_id: str
+    server_url: str
+    healthy: bool
+    healthy_since: Annotated[int, "milliseconds since 1970; when health last changed"] | None
+    models: list[HeldJson]
+
+
+class DetailsJson(JsonObject, kw_only=True):
+    """Ollama's word for the end of a pull."""
+
+    status: str = "success"
+
+
+class WorkAnswer(Answer, kw_only=True):
+    """A job that is done, or goes on."""
+
+    server_id: str
+    model: str
+    job_id: str
+    message: str
+    job: JobJson
+    details: DetailsJson | UnsetType = UNSET
+
+
+class CopyAnswer(WorkAnswer, kw_only=True):
+    """A copy; what was asked for and what came of it."""
+
+    source_server_id: str | UnsetType | None = UNSET
+    same_digest: bool | UnsetType | None = UNSET
+
+
+Work = TypeVar("Work", bound=WorkAnswer)
 
 
 @topic.get(
     "/servers/<server>/models",
     "The models of one server, as it last listed them.",
-    returns={
-        "success": bool,
-        "serverId": str,
-        "serverUrl": str,
-        "healthy": bool,
-        "healthySince": Maybe(Said(int, "milliseconds since 1970; when health last changed")),
-        "models": [HELD],
-    },
     seed=True,
 )
-async def models(asked: AdminRequest, server: str) -> dict[str, Any]:
+async def models(asked: AdminRequest, server: str) -> HeldModelsAnswer:
     cell = asked.system.cell(ServerId(server))
     state = cell.state
-    return {
-        "success": True,
-        "serverId": state.id,
-        "serverUrl": state.spec.url,
-        "healthy": is_healthy(cell),
-        "healthySince": epoch_ms(state.since),
-        "models": [_held(row, state.resident.get(name)) for name, row in state.models.items()],
-    }
+    return HeldModelsAnswer(
+        server_id=state.id,
+        server_url=state.spec.url,
+        healthy=is_healthy(cell),
+        healthy_since=epoch_ms(state.since),
+        models=[_held(row, state.resident.get(name)) for name, row in state.models.items()],
+    )
 
 
 @topic.post(
@@ -100,13 +121,12 @@ async def models(asked: AdminRequest, server: str) -> dict[str, Any]:
     action="pull model",
     body=PullBody,
     query=_HOW,
-    returns=WORKED,
     fails=_FAILS,
     seed=True,
 )
-async def pull(asked: AdminRequest, server: str) -> dict[str, Any] | Response:
+async def pull(asked: AdminRequest, server: str) -> WorkAnswer | Response:
     job = _start(asked, JobKind.PULL, server, asked.body.model, _options(asked.body))
-    return await _answer(asked, job, "pulled", details={"status": "success"})
+    return await _unfinished(asked, job) or _done(WorkAnswer, job, "pulled", details=DetailsJson())
 
 
 @topic.post(
@@ -116,11 +136,10 @@ async def pull(asked: AdminRequest, server: str) -> dict[str, Any] | Response:
     action="copy model",
     body=CopyBody,
     query=_HOW,
-    returns=WORKED | {"sourceServerId": Optional(Maybe(str)), "sameDigest": Optional(Maybe(bool))},
     fails=_FAILS,
     seed=True,
 )
-async def copy(asked: AdminRequest, server: str) -> dict[str, Any] | Response:
+async def copy(asked: AdminRequest, server: str) -> CopyAnswer | Response:
     model, source = asked.body.model, asked.body.source_server_id
     target = _known(asked, "target", server)
     origin = None if source is None else _known(asked, "source", source)
@@ -128,10 +147,10 @@ async def copy(asked: AdminRequest, server: str) -> dict[str, Any] | Response:
         raise BadRequest(f"model '{model[:200]}' not found on source server '{origin.state.id}'")
     options = _options(asked.body) | ({} if origin is None else {"source": origin.state.id})
     job = _start(asked, JobKind.COPY, server, model, options)
-    answer = await _answer(asked, job, "copied")
-    if isinstance(answer, dict):
-        answer |= {"sourceServerId": source, "sameDigest": _same(canonical(model), target, origin)}
-    return answer
+    if (goes_on := await _unfinished(asked, job)) is not None:
+        return goes_on
+    same = _same(canonical(model), target, origin)
+    return _done(CopyAnswer, job, "copied", source_server_id=source, same_digest=same)
 
 
 @topic.delete(
@@ -139,12 +158,12 @@ async def copy(asked: AdminRequest, server: str) -> dict[str, Any] | Response:
     "Delete a model from one server. If it is in memory, it stays there until its time is over.",
     action="delete model",
     query=_HOW,
-    returns=WORKED,
     fails=_FAILS,
     seed=True,
 )
-async def delete(asked: AdminRequest, server: str, model: str) -> dict[str, Any] | Response:
-    return await _answer(asked, _start(asked, JobKind.DELETE, server, model), "deleted")
+async def delete(asked: AdminRequest, server: str, model: str) -> WorkAnswer | Response:
+    job = _start(asked, JobKind.DELETE, server, model)
+    return await _unfinished(asked, job) or _done(WorkAnswer, job, "deleted")
 
 
 # ---- jobs and their answers
@@ -161,19 +180,26 @@ def _start(asked: AdminRequest, kind: JobKind, server: str, model: str, options:
     return job
 
 
-async def _answer(asked: AdminRequest, job: Job, done: str, **more: Any) -> dict[str, Any] | Response:
-    """What the caller asked to see: every step, the end, or only that it has begun."""
+async def _unfinished(asked: AdminRequest, job: Job) -> Response | None:
+    """The answer for who follows it, or does not wait for its end; None: it is done. Raises what it failed of."""
     if asked.query["stream"]:
         return following(job)
     patience = asked.system.config.total_timeout if asked.query["wait"] else 0.0
-    flat = {"success": True, "serverId": job.server, "model": job.model, "jobId": job.id}
     if not await job.wait(patience):
-        return responses.json(flat | {"message": f"job '{job.id}' goes on", "job": describe(job)}, 202)
+        return responses.typed(_told(WorkAnswer, job, f"job '{job.id}' goes on"), 202)
     if job.state is not JobState.DONE:
         failure = _failure(job)
         failure.fields = {"jobId": job.id}
         raise failure
-    return flat | {"message": f"Model '{job.model}' {done} successfully", "job": describe(job)} | more
+    return None
+
+
+def _done(kind: type[Work], job: Job, done: str, **more: Any) -> Work:
+    return _told(kind, job, f"Model '{job.model}' {done} successfully", **more)
+
+
+def _told(kind: type[Work], job: Job, message: str, **more: Any) -> Work:
+    return kind(server_id=job.server, model=job.model, job_id=job.id, message=message, job=describe(job), **more)
 
 
 def _failure(job: Job) -> FleetError:
@@ -207,21 +233,18 @@ def _same(model: Any, target: ServerCell, origin: ServerCell | None) -> bool | N
     return None if ours is None or theirs is None else ours == theirs
 
 
-def _held(row: Row, resident: Row | None) -> dict[str, Any]:
-    """One model: the server's own words where they are of the right kind, and what it has in memory."""
-    shown: dict[str, Any] = {
-        "name": name_of(row),
-        "modified_at": _text(row.get("modified_at")),
-        "size": _whole(row.get("size")) or 0,
-        "digest": _text(row.get("digest")),
-        "loaded": resident is not None,
-    }
+def _held(row: Row, resident: Row | None) -> HeldJson:
     runner = resident or {}
-    return shown | {
-        "sizeVram": _whole(runner.get("size_vram")),
-        "contextLength": _whole(runner.get("context_length")),
-        "expiresAt": _text(runner.get("expires_at")) or None,
-    }
+    return HeldJson(
+        name=name_of(row),
+        modified_at=_text(row.get("modified_at")),
+        size=_whole(row.get("size")) or 0,
+        digest=_text(row.get("digest")),
+        loaded=resident is not None,
+        size_vram=_whole(runner.get("size_vram")),
+        context_length=_whole(runner.get("context_length")),
+        expires_at=_text(runner.get("expires_at")) or None,
+    )
 
 
 def _text(value: object) -> str:
