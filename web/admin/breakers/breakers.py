@@ -5,15 +5,22 @@ A pair without a breaker is closed and remembers nothing; looking at it creates 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 from fleet.common.errors import ModelNotFound
 from fleet.common.ids import ANY_MODEL, Pair, ServerId
 from fleet.common.model_names import canonical
-from web.admin.breakers import views as breaker_view
-from web.admin.breakers.views import LOWER, PAIR_SCORE, STANDING, UPPER, listed_shape, named_shape, stats_shape
+from web.admin.breakers import views
+from web.admin.breakers.views import (
+    LOWER,
+    BreakerStatsJson,
+    ListedBreakerJson,
+    NamedBreakerJson,
+    ScoreJson,
+    UpperListedBreakerJson,
+)
+from web.admin.kit.answers import EPOCH_MS, ISO, Answer, JsonObject
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.admin.kit.schemas import EPOCH_MS, Maybe, Said
 from web.http.units import epoch_ms, take_turns
 
 if TYPE_CHECKING:
@@ -24,22 +31,61 @@ _LONGEST: Final = 200
 
 topic = RouteGroup("breakers", "Circuit breakers, one for each model on each server.")
 
-PAIR: Final = {
-    "success": bool,
-    "breaker": {
-        "serverId": str,
-        "model": str,
-        "state": LOWER,
-        "failureCount": int,
-        "lastFailure": Maybe(EPOCH_MS),
-        **STANDING,
-    },
-    "key": Said(str, "server:model"),
-    "serverId": str,
-    "model": str,
-    "stats": stats_shape(LOWER),
-    "lbScore": PAIR_SCORE,
-}
+
+class BreakersAnswer(Answer, kw_only=True):
+    """All breakers that remember something."""
+
+    circuit_breakers: list[UpperListedBreakerJson]
+
+
+class ServerBreakersAnswer(Answer, kw_only=True):
+    """All pairs of a server, and the server as a whole."""
+
+    server_id: str
+    stats: BreakerStatsJson
+    count: int
+    circuit_breakers: list[ListedBreakerJson]
+
+
+class PairBreakerJson(JsonObject, kw_only=True):
+    """The breaker of one pair in short."""
+
+    server_id: str
+    model: str
+    state: LOWER
+    failure_count: int
+    last_failure: EPOCH_MS | None
+    since: ISO
+    why: str
+    next: Annotated[str, "what it waits for"]
+    next_step: Annotated[str, "the same as `next`"]
+    forced_by: Annotated[str, "who forced this state, in which it stays until it is reset"] | None
+    forced_since: ISO | None
+
+
+class PairAnswer(Answer, kw_only=True):
+    """One pair."""
+
+    breaker: PairBreakerJson
+    key: Annotated[str, "server:model"]
+    server_id: str
+    model: str
+    stats: BreakerStatsJson
+    lb_score: ScoreJson | None
+
+
+class ModelBreakerJson(NamedBreakerJson, kw_only=True):
+    """The breaker of one model on one server."""
+
+    error_rate_percent: Annotated[float, "0 to 100"]
+
+
+class ModelBreakerAnswer(Answer, kw_only=True):
+    """One pair, by its other address."""
+
+    server_id: str
+    model: str
+    circuit_breaker: ModelBreakerJson
 
 
 class PairPath(NamedTuple):
@@ -52,89 +98,78 @@ class PairPath(NamedTuple):
 @topic.get(
     "/circuit-breakers",
     "All circuit breakers that remember something; every other pair is closed.",
-    returns={"success": bool, "circuitBreakers": [listed_shape(UPPER)]},
     seed=True,
 )
-async def all_breakers(asked: AdminRequest) -> dict[str, Any]:
+async def all_breakers(asked: AdminRequest) -> BreakersAnswer:
     system = asked.system
     shown = []
     for number, pair in enumerate(system.breakers.pairs()):
         if (view := system.breakers.get(pair)) is not None:
             cell = system.servers.get(pair.server)
-            shown.append(breaker_view.listed(view, system.config, None if cell is None else cell.state, upper=True))
+            state = None if cell is None else cell.state
+            shown.append(views.listed(UpperListedBreakerJson, view, system.config, state))
         await take_turns(number)
-    return {"success": True, "circuitBreakers": shown}
+    return BreakersAnswer(circuit_breakers=shown)
 
 
 @topic.get(
     "/circuit-breakers/<server>",
     "All pairs of a server, and the server as a whole: its state is the best of theirs.",
-    returns={
-        "success": bool,
-        "serverId": str,
-        "stats": stats_shape(LOWER),
-        "count": int,
-        "circuitBreakers": [listed_shape(LOWER)],
-    },
     seed=True,
 )
-async def of_server(asked: AdminRequest, server: str) -> dict[str, Any]:
+async def of_server(asked: AdminRequest, server: str) -> ServerBreakersAnswer:
     cell = asked.system.cell(ServerId(server))
-    views = [view_of(asked, PairPath(cell, pair)) for pair in pairs_of(cell)]
+    found = [view_of(asked, PairPath(cell, pair)) for pair in pairs_of(cell)]
     config = asked.system.config
-    return {
-        "success": True,
-        "serverId": server,
-        "stats": breaker_view.summary(views, cell.state.added),
-        "count": len(views),
-        "circuitBreakers": [breaker_view.listed(view, config, cell.state, upper=False) for view in views],
-    }
+    return ServerBreakersAnswer(
+        server_id=server,
+        stats=views.summary(found, cell.state.added),
+        count=len(found),
+        circuit_breakers=[views.listed(ListedBreakerJson, view, config, cell.state) for view in found],
+    )
 
 
 @topic.get(
     "/circuit-breakers/<server>/<path:model>",
     "The circuit breaker of one model on one server; a pair that nothing is remembered of is closed.",
-    returns=PAIR,
     seed=True,
 )
-async def of_pair(asked: AdminRequest, server: str, model: str) -> dict[str, Any]:
+async def of_pair(asked: AdminRequest, server: str, model: str) -> PairAnswer:
     asking = asking_of(asked, server, model)
     view = view_of(asked, asking)
-    stats = breaker_view.stats(view, upper=False)
-    breaker = {
-        "serverId": server,
-        "model": view.pair.model,
-        "state": view.state.value,
-        "failureCount": view.failure_count,
-        "lastFailure": epoch_ms(view.last_failure),
-        **breaker_view.standing(view),
-    }
-    return {
-        "success": True,
-        "breaker": breaker,
-        "key": breaker_view.key(view),
-        "serverId": server,
-        "model": view.pair.model,
-        "stats": stats,
-        "lbScore": breaker_view.pair_score(asked.system.config, asking.cell.state, view.pair.model),
-    }
+    stats = views.stats(BreakerStatsJson, view)
+    breaker = PairBreakerJson(
+        server_id=server,
+        model=view.pair.model,
+        state=stats.state,
+        failure_count=stats.failure_count,
+        last_failure=epoch_ms(view.last_failure),
+        since=stats.since,
+        why=stats.why,
+        next=stats.next,
+        next_step=stats.next_step,
+        forced_by=stats.forced_by,
+        forced_since=stats.forced_since,
+    )
+    return PairAnswer(
+        breaker=breaker,
+        key=views.key(view),
+        server_id=server,
+        model=view.pair.model,
+        stats=stats,
+        lb_score=views.pair_score(asked.system.config, asking.cell.state, view.pair.model),
+    )
 
 
 @topic.get(
     "/servers/<server>/models/<path:model>/circuit-breaker",
     "The circuit breaker of one model on one server, by its other address.",
-    returns={
-        "success": bool,
-        "serverId": str,
-        "model": str,
-        "circuitBreaker": named_shape(errorRatePercent=Said(float, "0 to 100")),
-    },
     seed=True,
 )
-async def of_model(asked: AdminRequest, server: str, model: str) -> dict[str, Any]:
+async def of_model(asked: AdminRequest, server: str, model: str) -> ModelBreakerAnswer:
     view = view_of(asked, asking_of(asked, server, model))
-    shown = {**breaker_view.named(view), "errorRatePercent": round(100 * view.error_rate, 2)}
-    return {"success": True, "serverId": server, "model": view.pair.model, "circuitBreaker": shown}
+    shown = views.named(ModelBreakerJson, view, error_rate_percent=round(100 * view.error_rate, 2))
+    return ModelBreakerAnswer(server_id=server, model=view.pair.model, circuit_breaker=shown)
 
 
 # ---- common ground

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
+
+from msgspec import UNSET, UnsetType
 
 from actors.kit.reply import all_heard, heard
 from fleet.breakers.recovery_log import Source
 from fleet.breakers.values import BreakerState
 from fleet.common.errors import Conflict
 from fleet.common.ids import Pair, ServerId
-from web.admin.breakers import views as breaker_view
+from web.admin.breakers import views
 from web.admin.breakers.breakers import PairPath, asking_of, pairs_of, view_of
-from web.admin.breakers.views import LOWER, named_shape
+from web.admin.breakers.views import LOWER, NamedBreakerJson
+from web.admin.kit.answers import JsonObject, MessageAnswer
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.admin.kit.schemas import Optional, Said
 
 if TYPE_CHECKING:
     from fleet.breakers.values import BreakerView
@@ -25,29 +27,47 @@ _UNDER_WAY: Final = "a test that is under way counts when it ends"
 
 topic = RouteGroup("breaker-orders", "Orders to circuit breakers.")
 
-FORCED: Final = {"success": bool, "message": str, "circuitBreaker": named_shape()}
-ALL_FORCED: Final = {
-    "success": bool,
-    "message": str,
-    "serverId": str,
-    "count": Said(int, "breakers forced"),
-    "skipped": Said(int, "models for which there was no room for another breaker"),
-    "circuitBreakers": [named_shape()],
-}
-RESET: Final = {
-    "success": bool,
-    "message": str,
-    "previousState": LOWER,
-    "currentState": LOWER,
-    "testCancelled": bool,
-}
-ALL_RESET: Final = {**RESET, "serverId": str, "count": Said(int, "breakers reset")}
-TESTED: Final = {
-    "success": Said(bool, "whether a test was made and passed"),
-    "message": str,
-    "breakerState": LOWER,
-    "error": Optional(Said(str, "why not")),
-}
+
+class ForcedAnswer(MessageAnswer, kw_only=True):
+    """One breaker that is forced now."""
+
+    circuit_breaker: NamedBreakerJson
+
+
+class AllForcedAnswer(MessageAnswer, kw_only=True):
+    """All breakers of a server, forced."""
+
+    server_id: str
+    count: Annotated[int, "breakers forced"]
+    skipped: Annotated[int, "models for which there was no room for another breaker"]
+    circuit_breakers: list[NamedBreakerJson]
+
+
+class ResetAnswer(MessageAnswer, kw_only=True):
+    """One breaker before and after."""
+
+    previous_state: BreakerState
+    current_state: BreakerState
+    test_cancelled: bool
+
+
+class AllResetAnswer(MessageAnswer, kw_only=True):
+    """A server as a whole before and after."""
+
+    server_id: str
+    count: Annotated[int, "breakers reset"]
+    previous_state: LOWER
+    current_state: LOWER
+    test_cancelled: bool
+
+
+class TestedAnswer(JsonObject, kw_only=True):
+    """How a test went."""
+
+    success: Annotated[bool, "whether a test was made and passed"]
+    message: str
+    breaker_state: BreakerState
+    error: Annotated[str, "why not"] | UnsetType = UNSET
 
 
 # ---- forcing
@@ -57,11 +77,10 @@ TESTED: Final = {
     "/circuit-breakers/<server>/<path:model>/open",
     "Keep a model on a server from traffic until its breaker is reset; the server need not list the model yet.",
     action="force breaker open",
-    returns=FORCED,
     fails=(409, 503),
     seed=True,
 )
-async def open_pair(asked: AdminRequest, server: str, model: str) -> dict[str, Any]:
+async def open_pair(asked: AdminRequest, server: str, model: str) -> ForcedAnswer:
     return await _forced(asked, server, model, BreakerState.OPEN)
 
 
@@ -69,11 +88,10 @@ async def open_pair(asked: AdminRequest, server: str, model: str) -> dict[str, A
     "/circuit-breakers/<server>/<path:model>/close",
     "Let traffic through, whatever fails, until the breaker is reset.",
     action="force breaker closed",
-    returns=FORCED,
     fails=(409, 503),
     seed=True,
 )
-async def close_pair(asked: AdminRequest, server: str, model: str) -> dict[str, Any]:
+async def close_pair(asked: AdminRequest, server: str, model: str) -> ForcedAnswer:
     return await _forced(asked, server, model, BreakerState.CLOSED)
 
 
@@ -81,11 +99,10 @@ async def close_pair(asked: AdminRequest, server: str, model: str) -> dict[str, 
     "/circuit-breakers/<server>/<path:model>/half-open",
     "Let only a few requests at a time through until the breaker is reset.",
     action="force breaker half-open",
-    returns=FORCED,
     fails=(409, 503),
     seed=True,
 )
-async def half_open_pair(asked: AdminRequest, server: str, model: str) -> dict[str, Any]:
+async def half_open_pair(asked: AdminRequest, server: str, model: str) -> ForcedAnswer:
     return await _forced(asked, server, model, BreakerState.HALF_OPEN)
 
 
@@ -93,10 +110,9 @@ async def half_open_pair(asked: AdminRequest, server: str, model: str) -> dict[s
     "/circuit-breakers/<server>/open",
     "The same for every model that a server lists: open.",
     action="force breakers open",
-    returns=ALL_FORCED,
     fails=(409, 503),
 )
-async def open_server(asked: AdminRequest, server: str) -> dict[str, Any]:
+async def open_server(asked: AdminRequest, server: str) -> AllForcedAnswer:
     return await _all_forced(asked, server, BreakerState.OPEN)
 
 
@@ -104,10 +120,9 @@ async def open_server(asked: AdminRequest, server: str) -> dict[str, Any]:
     "/circuit-breakers/<server>/close",
     "The same for every model that a server lists: closed.",
     action="force breakers closed",
-    returns=ALL_FORCED,
     fails=(409, 503),
 )
-async def close_server(asked: AdminRequest, server: str) -> dict[str, Any]:
+async def close_server(asked: AdminRequest, server: str) -> AllForcedAnswer:
     return await _all_forced(asked, server, BreakerState.CLOSED)
 
 
@@ -115,10 +130,9 @@ async def close_server(asked: AdminRequest, server: str) -> dict[str, Any]:
     "/circuit-breakers/<server>/half-open",
     "The same for every model that a server lists: half-open.",
     action="force breakers half-open",
-    returns=ALL_FORCED,
     fails=(409, 503),
 )
-async def half_open_server(asked: AdminRequest, server: str) -> dict[str, Any]:
+async def half_open_server(asked: AdminRequest, server: str) -> AllForcedAnswer:
     return await _all_forced(asked, server, BreakerState.HALF_OPEN)
 
 
@@ -129,34 +143,31 @@ async def half_open_server(asked: AdminRequest, server: str) -> dict[str, Any]:
     "/circuit-breakers/<server>/<path:model>/reset",
     "Close a breaker and forget its failures, and who forced it.",
     action="reset breaker",
-    returns=RESET,
     fails=(409, 503),
     seed=True,
 )
-async def reset_pair(asked: AdminRequest, server: str, model: str) -> dict[str, Any]:
+async def reset_pair(asked: AdminRequest, server: str, model: str) -> ResetAnswer:
     asking = asking_of(asked, server, model)
     asked.note.about(server=server, model=asking.pair.model)
     _enabled(asked)
     before, after = view_of(asked, asking), await _reset(asked, [asking.pair])
     asked.note.change(before=_kept(before), after=_kept(view_of(asked, asking)))
-    return {
-        "success": True,
-        "message": f"the breaker of {asking.pair.model} on {server} is reset",
-        "previousState": before.state.value,
-        "currentState": after[0].state.value if after else BreakerState.CLOSED.value,
-        "testCancelled": before.active_tests > 0 and view_of(asked, asking).active_tests == 0,
-    }
+    return ResetAnswer(
+        message=f"the breaker of {asking.pair.model} on {server} is reset",
+        previous_state=before.state,
+        current_state=after[0].state if after else BreakerState.CLOSED,
+        test_cancelled=before.active_tests > 0 and view_of(asked, asking).active_tests == 0,
+    )
 
 
 @topic.post(
     "/circuit-breakers/<server>/reset",
     "Reset all breakers of a server.",
     action="reset breakers",
-    returns=ALL_RESET,
     fails=(409, 503),
     seed=True,
 )
-async def reset_server(asked: AdminRequest, server: str) -> dict[str, Any]:
+async def reset_server(asked: AdminRequest, server: str) -> AllResetAnswer:
     cell = asked.system.cell(ServerId(server))
     asked.note.about(server=server)
     _enabled(asked)
@@ -165,15 +176,14 @@ async def reset_server(asked: AdminRequest, server: str) -> dict[str, Any]:
     after = await _reset(asked, [asking.pair for asking in every])
     asked.note.change(before=_counted(before), after=_counted([view_of(asked, asking) for asking in every]))
     tested = [PairPath(cell, view.pair) for view in before if view.active_tests]
-    return {
-        "success": True,
-        "message": f"{len(after)} breakers of server {server} are reset",
-        "serverId": server,
-        "count": len(after),
-        "previousState": breaker_view.summary(before, 0.0)["state"],
-        "currentState": breaker_view.summary(after, 0.0)["state"],
-        "testCancelled": any(not view_of(asked, asking).active_tests for asking in tested),
-    }
+    return AllResetAnswer(
+        message=f"{len(after)} breakers of server {server} are reset",
+        server_id=server,
+        count=len(after),
+        previous_state=views.summary(before, 0.0).state,
+        current_state=views.summary(after, 0.0).state,
+        test_cancelled=any(not view_of(asked, asking).active_tests for asking in tested),
+    )
 
 
 # ---- testing
@@ -183,11 +193,10 @@ async def reset_server(asked: AdminRequest, server: str) -> dict[str, Any]:
     "/servers/<server>/models/<path:model>/recovery-test",
     "Ask a half-open pair for one token now. A passed test counts as a success, and enough of them close the breaker.",
     action="test recovery",
-    returns=TESTED,
     fails=(409, 503),
     seed=True,
 )
-async def recovery_test(asked: AdminRequest, server: str, model: str) -> dict[str, Any]:
+async def recovery_test(asked: AdminRequest, server: str, model: str) -> TestedAnswer:
     asking = asking_of(asked, server, model)
     asked.note.about(server=server, model=asking.pair.model)
     _enabled(asked)
@@ -196,12 +205,12 @@ async def recovery_test(asked: AdminRequest, server: str, model: str) -> dict[st
     if state is BreakerState.HALF_OPEN:
         error = await _tested(asked, asking.pair)
     outcome = "did not pass" if error else "passed"
-    shown: dict[str, Any] = {
-        "success": not error,
-        "message": f"the recovery test of {asking.pair.model} on {server} {outcome}",
-        "breakerState": view_of(asked, asking).state.value,
-    }
-    return {**shown, "error": error} if error else shown
+    return TestedAnswer(
+        success=not error,
+        message=f"the recovery test of {asking.pair.model} on {server} {outcome}",
+        breaker_state=view_of(asked, asking).state,
+        error=error or UNSET,
+    )
 
 
 async def _tested(asked: AdminRequest, pair: Pair) -> str:
@@ -223,7 +232,7 @@ def _enabled(asked: AdminRequest) -> None:
         raise Conflict("circuit breakers are switched off", details="set enable_circuit_breaker to true first")
 
 
-async def _forced(asked: AdminRequest, server: str, model: str, state: BreakerState) -> dict[str, Any]:
+async def _forced(asked: AdminRequest, server: str, model: str, state: BreakerState) -> ForcedAnswer:
     asking = asking_of(asked, server, model)
     asked.note.about(server=server, model=asking.pair.model)
     _enabled(asked)
@@ -231,35 +240,34 @@ async def _forced(asked: AdminRequest, server: str, model: str, state: BreakerSt
     (view,) = await _force_all(asked, [asking.pair], state)
     asked.note.change(before=_kept(before), after=_kept(view))
     message = f"the breaker of {asking.pair.model} on {server} is {state.value} until it is reset"
-    return {"success": True, "message": message, "circuitBreaker": breaker_view.named(view)}
+    return ForcedAnswer(message=message, circuit_breaker=views.named(NamedBreakerJson, view))
 
 
-async def _all_forced(asked: AdminRequest, server: str, state: BreakerState) -> dict[str, Any]:
+async def _all_forced(asked: AdminRequest, server: str, state: BreakerState) -> AllForcedAnswer:
     cell = asked.system.cell(ServerId(server))
     asked.note.about(server=server)
     _enabled(asked)
     pairs = pairs_of(cell)
     before = [view_of(asked, PairPath(cell, pair)) for pair in pairs]
-    views = await _force_all(asked, pairs, state) if pairs else []
-    asked.note.change(before=_counted(before), after=_counted(views))
-    return {
-        "success": True,
-        "message": f"{len(views)} breakers of server {server} are {state.value} until they are reset",
-        "serverId": server,
-        "count": len(views),
-        "skipped": len(pairs) - len(views),
-        "circuitBreakers": [breaker_view.named(view) for view in views],
-    }
+    after = await _force_all(asked, pairs, state) if pairs else []
+    asked.note.change(before=_counted(before), after=_counted(after))
+    return AllForcedAnswer(
+        message=f"{len(after)} breakers of server {server} are {state.value} until they are reset",
+        server_id=server,
+        count=len(after),
+        skipped=len(pairs) - len(after),
+        circuit_breakers=[views.named(NamedBreakerJson, view) for view in after],
+    )
 
 
-def _kept(view: BreakerView) -> dict[str, Any]:
+def _kept(view: BreakerView) -> dict[str, str | None]:
     """What the audit log is told of one breaker."""
     return {"state": view.state.value, "forcedBy": view.forced_by}
 
 
-def _counted(views: Sequence[BreakerView]) -> dict[str, int]:
+def _counted(breakers: Sequence[BreakerView]) -> dict[str, int]:
     """What the audit log is told of many: how many there are of each state."""
-    return dict(Counter(view.state.value for view in views))
+    return dict(Counter(view.state.value for view in breakers))
 
 
 async def _force_all(asked: AdminRequest, pairs: Sequence[Pair], state: BreakerState) -> list[BreakerView]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeVar
+
+from msgspec import field
 
 from fleet.breakers.failure_classes import FailureKind, class_of
 from fleet.breakers.values import BreakerState, BreakerView
@@ -11,115 +14,179 @@ from fleet.common.ids import ModelName
 from fleet.config import Config, Weights
 from fleet.scheduling.choice.balancing import Weighted
 from fleet.scheduling.server_state import ServerState
-from web.admin.kit.schemas import EPOCH_MS, ISO, SHARE, Each, Maybe, OneOf, Said
+from web.admin.kit.answers import ISO, SHARE, JsonObject
+from web.admin.kit.schemas import OneOf
 from web.http.units import epoch, epoch_ms, iso
 
-LOWER: Final = OneOf(tuple(state.value for state in BreakerState))
-UPPER: Final = OneOf(tuple(state.value.upper() for state in BreakerState))
-_MOMENT: Final = Said(EPOCH_MS, "milliseconds since 1970; 0: never, or none")
-_POINTS: Final = Said(float, "0 to 100")
-
-STANDING: Final = {
-    "since": ISO,
-    "why": str,
-    "next": Said(str, "what it waits for"),
-    "nextStep": Said(str, "the same as `next`"),
-    "forcedBy": Maybe(Said(str, "who forced this state, in which it stays until it is reset")),
-    "forcedSince": Maybe(ISO),
-}
-DRAWERS: Final = ("retryable", "non-retryable", "transient", "permanent", "rateLimited")
-"""The reference's sorts of failures."""
-NUMBERS: Final[dict[str, Any]] = {
-    "failureCount": Said(int, "failures in the present run of them"),
-    "successCount": int,
-    "totalRequestCount": int,
-    "blockedRequestCount": Said(int, "attempts turned away at the breaker"),
-    "lastFailure": _MOMENT,
-    "lastSuccess": _MOMENT,
-    "nextRetryAt": _MOMENT,
-    "errorRate": SHARE,
-    "errorCounts": dict.fromkeys(DRAWERS, int),
-    "errorKinds": Said(Each(int), "failures by the fleet's own words for them"),
-    "consecutiveSuccesses": int,
-    "halfOpenStartedAt": _MOMENT,
-    "halfOpenAttempts": int,
-    "consecutiveFailedRecoveries": int,
-    "activeTestsInProgress": int,
-    "lastFailureReason": Maybe(str),
-}
-_SCORES: Final = ("latency", "successRate", "load", "capacity", "circuitBreaker", "residency", "throughput", "priority")
-LIST_SCORE: Final = Maybe(
-    {"totalScore": _POINTS, **{f"{p}Score": _POINTS for p in _SCORES}, "timeoutScore": Maybe(float)}
+LOWER = Annotated[str, OneOf(tuple(state.value for state in BreakerState))]
+UPPER = Annotated[str, OneOf(tuple(state.value.upper() for state in BreakerState))]
+_MOMENT = Annotated[int, "milliseconds since 1970; 0: never, or none"]
+_POINTS = Annotated[float, "0 to 100"]
+_SCORES: Final = (
+    "latency",
+    "success_rate",
+    "load",
+    "capacity",
+    "circuit_breaker",
+    "residency",
+    "throughput",
+    "priority",
 )
-PAIR_SCORE: Final = Maybe({"total": _POINTS, "components": dict.fromkeys(_SCORES, _POINTS)})
 
 
-def stats_shape(state: OneOf) -> dict[str, Any]:
-    """The shape of `stats`, with states in upper or lower case."""
-    return {"state": state, **NUMBERS, **STANDING}
+class ErrorCountsJson(JsonObject, kw_only=True):
+    """Failures in the reference's five drawers, two of which stay empty: nothing that ends by itself is permanent."""
+
+    retryable: int = 0
+    non_retryable: int = field(name="non-retryable", default=0)
+    transient: int = 0
+    permanent: int = 0
+    rate_limited: int = 0
 
 
-def listed_shape(state: OneOf) -> dict[str, Any]:
-    """The shape of `listed`."""
-    return {"serverId": str, "serverIdOnly": str, "model": str, **stats_shape(state), "lbScore": LIST_SCORE}
-
-
-def named_shape(**more: Any) -> dict[str, Any]:
-    """The shape of `named`."""
-    return {"name": Said(str, "server:model"), "serverId": str, "model": str, **stats_shape(UPPER), **more}
-
-
-def standing(view: BreakerView) -> dict[str, Any]:
-    """Since when, why, and what next; who forced it, if somebody did."""
-    since = iso(epoch(view.since))
-    return {
-        "since": since,
-        "why": view.why,
-        "next": view.next_step,
-        "nextStep": view.next_step,
-        "forcedBy": view.forced_by,
-        "forcedSince": since if view.forced_by is not None else None,
-    }
-
-
-def stats(view: BreakerView, *, upper: bool) -> dict[str, Any]:
+class BreakerStatsJson(JsonObject, kw_only=True):
     """Everything about one breaker but its pair. Times in epoch milliseconds, 0 for "never", as in the reference."""
-    return {
-        "state": view.state.value.upper() if upper else view.state.value,
-        "failureCount": view.failure_count,
-        "successCount": view.success_count,
-        "totalRequestCount": view.total_request_count,
-        "blockedRequestCount": view.blocked_request_count,
-        "lastFailure": epoch_ms(view.last_failure) or 0,
-        "lastSuccess": epoch_ms(view.last_success) or 0,
-        "nextRetryAt": epoch_ms(view.next_retry_at) or 0,
-        "errorRate": view.error_rate,
-        "errorCounts": _counts(view),
-        "errorKinds": view.error_counts,
-        "consecutiveSuccesses": view.consecutive_successes,
-        "halfOpenStartedAt": epoch_ms(view.half_open_started_at) or 0,
-        "halfOpenAttempts": view.half_open_attempts,
-        "consecutiveFailedRecoveries": view.consecutive_failed_recoveries,
-        "activeTestsInProgress": view.active_tests,
-        "lastFailureReason": view.last_failure_kind or None,
-        **standing(view),
-    }
+
+    state: LOWER
+    failure_count: Annotated[int, "failures in the present run of them"]
+    success_count: int
+    total_request_count: int
+    blocked_request_count: Annotated[int, "attempts turned away at the breaker"]
+    last_failure: _MOMENT
+    last_success: _MOMENT
+    next_retry_at: _MOMENT
+    error_rate: SHARE
+    error_counts: ErrorCountsJson
+    error_kinds: Annotated[dict[str, int], "failures by the fleet's own words for them"]
+    consecutive_successes: int
+    half_open_started_at: _MOMENT
+    half_open_attempts: int
+    consecutive_failed_recoveries: int
+    active_tests_in_progress: int
+    last_failure_reason: str | None
+    since: ISO
+    why: str
+    next: Annotated[str, "what it waits for"]
+    next_step: Annotated[str, "the same as `next`"]
+    forced_by: Annotated[str, "who forced this state, in which it stays until it is reset"] | None
+    forced_since: ISO | None
 
 
-def listed(view: BreakerView, config: Config, state: ServerState | None, *, upper: bool) -> dict[str, Any]:
+class ListScoreJson(JsonObject, kw_only=True):
+    """The score that a pair would have in a choice made now, as the reference's list has it."""
+
+    total_score: _POINTS
+    latency_score: _POINTS
+    success_rate_score: _POINTS
+    load_score: _POINTS
+    capacity_score: _POINTS
+    circuit_breaker_score: _POINTS
+    residency_score: _POINTS
+    throughput_score: _POINTS
+    priority_score: _POINTS
+    timeout_score: float | None = None
+
+
+class ScorePartsJson(JsonObject, kw_only=True):
+    """What the total is the mean of."""
+
+    latency: _POINTS
+    success_rate: _POINTS
+    load: _POINTS
+    capacity: _POINTS
+    circuit_breaker: _POINTS
+    residency: _POINTS
+    throughput: _POINTS
+    priority: _POINTS
+
+
+class ScoreJson(JsonObject, kw_only=True):
+    """The score that a pair would have in a choice made now."""
+
+    total: _POINTS
+    components: ScorePartsJson
+
+
+class _ListedFirst(BreakerStatsJson):  # not `kw_only`: its fields come first
+    server_id: str
+    server_id_only: str
+    model: str
+
+
+class ListedBreakerJson(_ListedFirst, kw_only=True):
+    """One breaker in the list of a server."""
+
+    lb_score: ListScoreJson | None
+
+
+class UpperListedBreakerJson(ListedBreakerJson, kw_only=True):
+    """One breaker in the list of all."""
+
+    state: UPPER
+
+
+class _NamedFirst(BreakerStatsJson):  # not `kw_only`: its fields come first
+    name: Annotated[str, "server:model"]
+    server_id: str
+    model: str
+
+
+class NamedBreakerJson(_NamedFirst, kw_only=True):
+    """One breaker by itself, under the reference's name for it."""
+
+    state: UPPER
+
+
+Stats = TypeVar("Stats", bound=BreakerStatsJson)
+Listed = TypeVar("Listed", bound=ListedBreakerJson)
+Named = TypeVar("Named", bound=NamedBreakerJson)
+
+
+def stats(kind: type[Stats], view: BreakerView, **about: Any) -> Stats:
+    """One breaker as `kind`, whose further fields are `about`."""
+    since = iso(epoch(view.since))
+    upper = issubclass(kind, UpperListedBreakerJson | NamedBreakerJson)
+    return kind(
+        state=view.state.value.upper() if upper else view.state.value,
+        failure_count=view.failure_count,
+        success_count=view.success_count,
+        total_request_count=view.total_request_count,
+        blocked_request_count=view.blocked_request_count,
+        last_failure=epoch_ms(view.last_failure) or 0,
+        last_success=epoch_ms(view.last_success) or 0,
+        next_retry_at=epoch_ms(view.next_retry_at) or 0,
+        error_rate=view.error_rate,
+        error_counts=_counts(view),
+        error_kinds=view.error_counts,
+        consecutive_successes=view.consecutive_successes,
+        half_open_started_at=epoch_ms(view.half_open_started_at) or 0,
+        half_open_attempts=view.half_open_attempts,
+        consecutive_failed_recoveries=view.consecutive_failed_recoveries,
+        active_tests_in_progress=view.active_tests,
+        last_failure_reason=view.last_failure_kind or None,
+        since=since,
+        why=view.why,
+        next=view.next_step,
+        next_step=view.next_step,
+        forced_by=view.forced_by,
+        forced_since=since if view.forced_by is not None else None,
+        **about,
+    )
+
+
+def listed(kind: type[Listed], view: BreakerView, config: Config, state: ServerState | None) -> Listed:
     """One breaker in a list; `state` is that of its server."""
     server, score = view.pair.server, _score(config, state, view.pair.model)
     shown = None
     if score is not None:
         total, parts = score
-        shown = {"totalScore": total, **{f"{part}Score": value for part, value in parts.items()}, "timeoutScore": None}
-    about = {"serverId": server, "serverIdOnly": server, "model": view.pair.model}
-    return {**about, **stats(view, upper=upper), "lbScore": shown}
+        shown = ListScoreJson(total_score=total, **{f"{part}_score": value for part, value in parts.items()})
+    return stats(kind, view, server_id=server, server_id_only=server, model=view.pair.model, lb_score=shown)
 
 
-def named(view: BreakerView) -> dict[str, Any]:
-    """One breaker by itself, under the reference's name for it."""
-    return {"name": key(view), "serverId": view.pair.server, "model": view.pair.model, **stats(view, upper=True)}
+def named(kind: type[Named], view: BreakerView, **more: Any) -> Named:
+    """One breaker by itself."""
+    return stats(kind, view, name=key(view), server_id=view.pair.server, model=view.pair.model, **more)
 
 
 def key(view: BreakerView) -> str:
@@ -127,51 +194,57 @@ def key(view: BreakerView) -> str:
     return f"{view.pair.server}:{view.pair.model}"
 
 
-def pair_score(config: Config, state: ServerState, model: ModelName) -> dict[str, Any] | None:
+def pair_score(config: Config, state: ServerState, model: ModelName) -> ScoreJson | None:
     """The score that the pair would have in a choice made now; None as `_score` says."""
     score = _score(config, state, model)
-    return None if score is None else {"total": score[0], "components": score[1]}
+    return None if score is None else ScoreJson(total=score[0], components=ScorePartsJson(**score[1]))
 
 
-def summary(views: Sequence[BreakerView], added: float) -> dict[str, Any]:
+def summary(views: Sequence[BreakerView], added: float) -> BreakerStatsJson:
     """All breakers of a server as one: its state is the best of theirs, for where any is closed, traffic flows.
 
     Counts are sums, times the latest, the error rate the highest, the next retry the soonest. `added`: our clock.
     """
     best = min((view.state for view in views), key=_RANK.index, default=BreakerState.CLOSED)
     moved = [view for view in views if view.state is not BreakerState.CLOSED]
-    shown = [stats(view, upper=False) for view in views]
-    sums = {name: sum(each[name] for each in shown) for name in _SUMMED}
-    latest = {name: max((each[name] for each in shown), default=0) for name in _LATEST}
+    shown = [stats(BreakerStatsJson, view) for view in views]
     newest = max(views, key=lambda view: view.last_failure or 0.0, default=None)
     soonest = min(moved, key=lambda view: view.next_retry_at or float("inf"), default=None)
-    return {
-        "state": best.value,
-        **sums,
-        **latest,
-        "nextRetryAt": min((each["nextRetryAt"] for each in shown if each["nextRetryAt"]), default=0),
-        "errorCounts": {name: sum(each["errorCounts"][name] for each in shown) for name in DRAWERS},
-        "errorKinds": _added(views),
-        "lastFailureReason": (newest.last_failure_kind or None) if newest else None,
-        "since": iso(epoch(max((view.since for view in moved), default=added))),
-        **_told(views, soonest),
-        "forcedBy": None,
-        "forcedSince": None,
-    }
+    step = "nothing to wait for" if soonest is None else f"{soonest.pair.model}: {soonest.next_step}"
+    return BreakerStatsJson(
+        state=best.value,
+        **{name: sum(getattr(each, name) for each in shown) for name in _SUMMED},
+        **{name: max((getattr(each, name) for each in shown), default=0) for name in _LATEST},
+        next_retry_at=min((each.next_retry_at for each in shown if each.next_retry_at), default=0),
+        error_counts=_counts(*views),
+        error_kinds=_added(views),
+        last_failure_reason=(newest.last_failure_kind or None) if newest else None,
+        since=iso(epoch(max((view.since for view in moved), default=added))),
+        why=_told(views),
+        next=step,
+        next_step=step,
+        forced_by=None,
+        forced_since=None,
+    )
 
 
 _RANK: Final = (BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN)
-_LATEST: Final = ("lastFailure", "lastSuccess", "halfOpenStartedAt", "errorRate")
-_SUMMED: Final = tuple(
-    name for name in NUMBERS if name not in (*_LATEST, "nextRetryAt", "errorCounts", "errorKinds", "lastFailureReason")
+_LATEST: Final = ("last_failure", "last_success", "half_open_started_at", "error_rate")
+_SUMMED: Final = (
+    "failure_count",
+    "success_count",
+    "total_request_count",
+    "blocked_request_count",
+    "consecutive_successes",
+    "half_open_attempts",
+    "consecutive_failed_recoveries",
+    "active_tests_in_progress",
 )
 
 
-def _told(views: Sequence[BreakerView], soonest: BreakerView | None) -> dict[str, str]:
+def _told(views: Sequence[BreakerView]) -> str:
     opened, half = (sum(view.state is state for view in views) for state in (BreakerState.OPEN, BreakerState.HALF_OPEN))
-    why = f"{len(views)} models: {opened} open, {half} half-open, {len(views) - opened - half} closed"
-    step = "nothing to wait for" if soonest is None else f"{soonest.pair.model}: {soonest.next_step}"
-    return {"why": why, "next": step, "nextStep": step}
+    return f"{len(views)} models: {opened} open, {half} half-open, {len(views) - opened - half} closed"
 
 
 def _added(views: Sequence[BreakerView]) -> dict[str, int]:
@@ -182,17 +255,17 @@ def _added(views: Sequence[BreakerView]) -> dict[str, int]:
     return kinds
 
 
-def _counts(view: BreakerView) -> dict[str, int]:
-    """Failures in the reference's five drawers, two of which stay empty: nothing that ends by itself is permanent."""
-    drawers = dict.fromkeys(DRAWERS, 0)
-    for kind, count in view.error_counts.items():
-        drawers[_DRAWERS[class_of(kind).sort]] += count
-    return drawers
+def _counts(*views: BreakerView) -> ErrorCountsJson:
+    drawers: Counter[str] = Counter()
+    for view in views:
+        for kind, count in view.error_counts.items():
+            drawers[_DRAWERS[class_of(kind).sort]] += count
+    return ErrorCountsJson(**drawers)
 
 
 _DRAWERS: Final = {
     FailureKind.TRANSIENT: "transient",
-    FailureKind.OVERLOAD: "rateLimited",
+    FailureKind.OVERLOAD: "rate_limited",
     FailureKind.CRASH: "retryable",
     FailureKind.OTHER: "retryable",
 }
