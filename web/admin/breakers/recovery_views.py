@@ -2,151 +2,177 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, TypeVar
 
 from fleet.breakers.recovery_log import LONGEST_ERROR, RecoveryAttempt, RecoveryTransition, ServerLog, Source
 from fleet.breakers.recovery_reports import DAY, Pattern, pattern_of
 from fleet.breakers.values import BreakerState
 from fleet.common.ids import ServerId
-from web.admin.kit.schemas import EPOCH_MS, MS, SHARE, Each, Maybe, OneOf, Said
+from web.admin.kit.answers import EPOCH_MS, MS, SHARE, JsonObject
 from web.http.units import epoch_ms, milliseconds
 
-_STATE: Final = OneOf(tuple(state.value for state in BreakerState))
-_SOURCE: Final = OneOf(tuple(source.value for source in Source))
-PATTERN: Final = OneOf(tuple(pattern.value for pattern in Pattern))
-TYPES: Final = Said(Each(int), "failures by type")
-STATS: Final = {
-    "serverId": str,
-    "totalRecoveryAttempts": int,
-    "successfulRecoveries": int,
-    "failedRecoveries": int,
-    "currentConsecutiveFailures": int,
-    "lastRecoveryAttempt": Said(EPOCH_MS, "milliseconds since 1970; 0: never"),
-    "failureRate": SHARE,
-    "averageTimeBetweenFailures": Said(float, "milliseconds; 0: fewer than two failures"),
-    "pattern": Said(PATTERN, "of the last 24 hours"),
-    "circuitBreakerImpact": {
-        "totalTransitions": int,
-        "openStateContributions": int,
-        "lastTransition": Maybe(EPOCH_MS),
-        "lastOpenReason": Maybe(str),
-    },
-    "lastFailureReason": Maybe(str),
-    "firstRecordedFailure": Maybe(EPOCH_MS),
-    "lastSuccessfulRecovery": Maybe(EPOCH_MS),
-}
-SHORT: Final = {
-    "serverId": str,
-    "failureCount": int,
-    "lastFailure": Said(EPOCH_MS, "milliseconds since 1970; 0: never"),
-    "recoveryAttempts": int,
-    "successfulRecoveries": int,
-}
-"""A server's statistics as the reference's dashboard reads them."""
-FAILURE: Final = {
-    "timestamp": EPOCH_MS,
-    "serverId": str,
-    "model": Maybe(Said(str, "null: the server itself")),
-    "error": Said(str, f"at most {LONGEST_ERROR} characters"),
-    "errorType": str,
-    "attemptNumber": int,
-    "consecutiveFailures": int,
-    "source": _SOURCE,
-    "circuitBreakerState": _STATE,
-    "metadata": {"source": _SOURCE, "circuitBreakerState": _STATE},
-}
-TEST: Final = {
-    "testId": Said(str, "the server and the number of the attempt"),
-    "breakerName": Said(str, "server:model"),
-    "model": str,
-    "endTime": EPOCH_MS,
-    "success": bool,
-    "timeout": bool,
-    "error": Maybe(str),
-}
-TRANSITION: Final = {
-    "timestamp": EPOCH_MS,
-    "serverId": str,
-    "model": str,
-    "previousState": _STATE,
-    "newState": _STATE,
-    "reason": str,
-    "timeInPreviousState": MS,
-}
+TYPES = Annotated[dict[str, int], "failures by type"]
+_NEVER = Annotated[int, "milliseconds since 1970; 0: never"]
 
 
-def stats(server: ServerId, page: ServerLog, now: float) -> dict[str, Any]:
+class ImpactJson(JsonObject, kw_only=True):
+    """What breakers made of a server, in short."""
+
+    total_transitions: int
+    open_state_contributions: int
+    last_transition: EPOCH_MS | None
+    last_open_reason: str | None
+
+
+class RecoveryStatsJson(JsonObject, kw_only=True):
     """The statistics of one server."""
-    return {
-        "serverId": server,
-        "totalRecoveryAttempts": page.tried,
-        "successfulRecoveries": page.succeeded,
-        "failedRecoveries": page.failed,
-        "currentConsecutiveFailures": page.in_a_row,
-        "lastRecoveryAttempt": epoch_ms(page.tried_at) or 0,
-        "failureRate": round(page.failure_rate, 4),
-        "averageTimeBetweenFailures": round(1000 * page.mean_gap, 1),
-        "pattern": pattern_of(page, now - DAY).value,
-        "circuitBreakerImpact": {
-            "totalTransitions": page.moved,
-            "openStateContributions": page.opened,
-            "lastTransition": epoch_ms(page.moved_at),
-            "lastOpenReason": page.open_reason,
-        },
-        "lastFailureReason": page.last_error,
-        "firstRecordedFailure": epoch_ms(page.first_failure),
-        "lastSuccessfulRecovery": epoch_ms(page.last_success),
-    }
+
+    server_id: str
+    total_recovery_attempts: int
+    successful_recoveries: int
+    failed_recoveries: int
+    current_consecutive_failures: int
+    last_recovery_attempt: _NEVER
+    failure_rate: SHARE
+    average_time_between_failures: Annotated[float, "milliseconds; 0: fewer than two failures"]
+    pattern: Annotated[Pattern, "of the last 24 hours"]
+    circuit_breaker_impact: ImpactJson
+    last_failure_reason: str | None
+    first_recorded_failure: EPOCH_MS | None
+    last_successful_recovery: EPOCH_MS | None
 
 
-def short(server: ServerId, page: ServerLog) -> dict[str, Any]:
-    """The same in the words of the reference's dashboard."""
-    return {
-        "serverId": server,
-        "failureCount": page.failed,
-        "lastFailure": epoch_ms(page.last_failure) or 0,
-        "recoveryAttempts": page.tried,
-        "successfulRecoveries": page.succeeded,
-    }
+class ShortStatsJson(JsonObject, kw_only=True):
+    """A server's statistics as the reference's dashboard reads them."""
+
+    server_id: str
+    failure_count: int
+    last_failure: _NEVER
+    recovery_attempts: int
+    successful_recoveries: int
 
 
-def failure(attempt: RecoveryAttempt) -> dict[str, Any]:
+class HowJson(JsonObject, kw_only=True):
+    """How a server was tried, and what its breaker was then."""
+
+    source: Source
+    circuit_breaker_state: BreakerState
+
+
+class FailureJson(JsonObject, kw_only=True):
     """One failed attempt."""
-    how = {"source": attempt.source.value, "circuitBreakerState": attempt.state.value}
-    return {
-        "timestamp": epoch_ms(attempt.at),
-        "serverId": attempt.server,
-        "model": attempt.model or None,
-        "error": attempt.error,
-        "errorType": attempt.type,
-        "attemptNumber": attempt.number,
-        "consecutiveFailures": attempt.in_a_row,
-        **how,
-        "metadata": how,
-    }
+
+    timestamp: EPOCH_MS
+    server_id: str
+    model: Annotated[str, "null: the server itself"] | None
+    error: Annotated[str, f"at most {LONGEST_ERROR} characters"]
+    error_type: str
+    attempt_number: int
+    consecutive_failures: int
+    source: Source
+    circuit_breaker_state: BreakerState
+    metadata: HowJson
 
 
-def test(attempt: RecoveryAttempt) -> dict[str, Any]:
+class RecoveryTestJson(JsonObject, kw_only=True):
     """One recovery test that came to a result."""
-    return {
-        "testId": f"{attempt.server}-{attempt.number}",
-        "breakerName": f"{attempt.server}:{attempt.model}",
-        "model": attempt.model,
-        "endTime": epoch_ms(attempt.at),
-        "success": attempt.ok,
-        "timeout": attempt.type == "timeout",
-        "error": attempt.error or None,
-    }
+
+    test_id: Annotated[str, "the server and the number of the attempt"]
+    breaker_name: Annotated[str, "server:model"]
+    model: str
+    end_time: EPOCH_MS
+    success: bool
+    timeout: bool
+    error: str | None
 
 
-def transition(move: RecoveryTransition) -> dict[str, Any]:
+class TransitionJson(JsonObject, kw_only=True):
     """One change of a breaker."""
-    return {
-        "timestamp": epoch_ms(move.at),
-        "serverId": move.pair.server,
-        "model": move.pair.model,
-        "previousState": move.came_from.value,
-        "newState": move.to.value,
-        "reason": move.why,
-        "timeInPreviousState": milliseconds(move.spent),
-    }
+
+    timestamp: EPOCH_MS
+    server_id: str
+    model: str
+    previous_state: BreakerState
+    new_state: BreakerState
+    reason: str
+    time_in_previous_state: MS
+
+
+Stats = TypeVar("Stats", bound=RecoveryStatsJson)
+
+
+def stats(kind: type[Stats], server: ServerId, page: ServerLog, now: float) -> Stats:
+    """The statistics of one server, as `kind`."""
+    return kind(
+        server_id=server,
+        total_recovery_attempts=page.tried,
+        successful_recoveries=page.succeeded,
+        failed_recoveries=page.failed,
+        current_consecutive_failures=page.in_a_row,
+        last_recovery_attempt=epoch_ms(page.tried_at) or 0,
+        failure_rate=round(page.failure_rate, 4),
+        average_time_between_failures=round(1000 * page.mean_gap, 1),
+        pattern=pattern_of(page, now - DAY),
+        circuit_breaker_impact=ImpactJson(
+            total_transitions=page.moved,
+            open_state_contributions=page.opened,
+            last_transition=epoch_ms(page.moved_at),
+            last_open_reason=page.open_reason,
+        ),
+        last_failure_reason=page.last_error,
+        first_recorded_failure=epoch_ms(page.first_failure),
+        last_successful_recovery=epoch_ms(page.last_success),
+    )
+
+
+def short(server: ServerId, page: ServerLog) -> ShortStatsJson:
+    """The same in the words of the reference's dashboard."""
+    return ShortStatsJson(
+        server_id=server,
+        failure_count=page.failed,
+        last_failure=epoch_ms(page.last_failure) or 0,
+        recovery_attempts=page.tried,
+        successful_recoveries=page.succeeded,
+    )
+
+
+def failure(attempt: RecoveryAttempt) -> FailureJson:
+    """One failed attempt."""
+    return FailureJson(
+        timestamp=epoch_ms(attempt.at),
+        server_id=attempt.server,
+        model=attempt.model or None,
+        error=attempt.error,
+        error_type=attempt.type,
+        attempt_number=attempt.number,
+        consecutive_failures=attempt.in_a_row,
+        source=attempt.source,
+        circuit_breaker_state=attempt.state,
+        metadata=HowJson(source=attempt.source, circuit_breaker_state=attempt.state),
+    )
+
+
+def test(attempt: RecoveryAttempt) -> RecoveryTestJson:
+    """One recovery test that came to a result."""
+    return RecoveryTestJson(
+        test_id=f"{attempt.server}-{attempt.number}",
+        breaker_name=f"{attempt.server}:{attempt.model}",
+        model=attempt.model,
+        end_time=epoch_ms(attempt.at),
+        success=attempt.ok,
+        timeout=attempt.type == "timeout",
+        error=attempt.error or None,
+    )
+
+
+def transition(move: RecoveryTransition) -> TransitionJson:
+    """One change of a breaker."""
+    return TransitionJson(
+        timestamp=epoch_ms(move.at),
+        server_id=move.pair.server,
+        model=move.pair.model,
+        previous_state=move.came_from,
+        new_state=move.to,
+        reason=move.why,
+        time_in_previous_state=milliseconds(move.spent),
+    )
