@@ -77,22 +77,16 @@ class Watch:
                     if changed or trio.current_time() >= look_at:
                         await self._settings.look()
                         look_at = trio.current_time() + _AGAIN if self._settings.unread else math.inf
-                    self._watched()
+                    if self._told:
+                        log.info("the configuration file is watched again")
+                    self._told = False
                     if await _identity(file.parent) not in (watched, None):
                         return True  # the system goes on watching the old one, wherever that is now
         except (OSError, RuntimeError) as error:
-            self._unwatched(error)
+            if not self._told:
+                log.warning("the configuration file cannot be watched now, changes need a reload: %s", error)
+            self._told = True
         return False
-
-    def _unwatched(self, error: Exception) -> None:
-        if not self._told:
-            log.warning("the configuration file cannot be watched now, changes need a reload: %s", error)
-        self._told = True
-
-    def _watched(self) -> None:
-        if self._told:
-            log.info("the configuration file is watched again")
-        self._told = False
 
 
 async def _identity(directory: Path) -> tuple[int, int] | None:

@@ -46,6 +46,21 @@ Check = Callable[[Config, Config], Awaitable[None]]
 """Looks at what would be, and at what is."""
 
 
+# Three things keep changes apart, and none could do the work of another.
+#
+# The lock orders those who read or write the file: two reloads, or a save between the reading of a text and its taking
+# effect, would leave `_base`, `_layer` and `_at_rest` of two different files. It is held over work on a disk, and disks
+# hang; so whoever holds it awaits only what has a deadline of its own (`FileThreads`, a lookup of names, a short
+# sleep), and a request waits for its turn no longer than `Turns` allows. An await without a limit in there would end
+# all changes, for good.
+#
+# The lock does not keep servers from coming and going: they do so in one turn, by other routes, and must not wait for a
+# disk. A plan that was checked in a worker thread may therefore be about a fleet that is no more. `_planned` sees that
+# (`system.config` is another object) and plans anew; from there to the end of `_settle` nothing may be awaited.
+#
+# Writing has a thread of its own, one. A save that was given up may still be under way in its thread, which keeps the
+# only place until it ends, so it cannot land on top of a later one; and the shield keeps a save whose client has left
+# from being written without our knowing what the file says.
 class Settings(SettingsView):
     """What `/config` talks to. Changes come one after the other; each is valid as a whole or does nothing.
 

@@ -95,6 +95,15 @@ class Dispatcher:
     def _at_once(self, message: DispatcherMail) -> None:
         self._handle(message, self._now())
 
+    # The task of this actor sleeps with a deadline that it has computed before: the next sweep, the next end of a ban.
+    # But at rest the messages are handled in the turns of their senders (see `Mailbox`), without waking it, and one of
+    # them may be what has to be looked at earlier: the first ticket that nobody can serve, a ban that ends soon. With
+    # nothing to do the deadline is infinite, so a request without a server would not be refused after its grace; nor
+    # would later messages help, which do not wake the task either. Hence whoever brings `_sweep_at` or the end of a ban
+    # forward calls this. Only ever earlier: a wake-up too many costs one look at what is due, after which the deadline
+    # is computed anew, one too few costs a request. Moving the deadline of the scope, rather than cancelling it, leaves
+    # the task asleep now. While the task runs, its last scope has been left and the call does nothing; it need not,
+    # because the task computes its deadline when it has handled what there is.
     def _wake_by(self, when: float) -> None:
         """A message that is handled while the task rests may bring its next deadline forward."""
         if when < self._rest.deadline:

@@ -82,6 +82,17 @@ class Mailbox(Generic[T]):
         if self._reader is not None:
             self._wake(outcome.Error(trio.ClosedResourceError()))
 
+    # What makes lending sound is one fact: a reader that waits, and is not lent at the moment, has an empty mailbox. It
+    # waits only when there is nothing to return, and from then on whatever comes is handled at once, or wakes it. So a
+    # message that is handled in its sender's turn overtakes none. What could break that:
+    #
+    # The handler may cast to its own mailbox, by whatever it sets off. Then `_busy` has the message wait: handled on
+    # the spot, it would find the actor's state half-changed. Afterwards the reader is woken with the first of those;
+    # from that moment it is no reader any more, though it has not run, so that what comes meanwhile queues behind them.
+    # The handler may raise: that is kept for the reader, since the sender has done nothing wrong and may be in the
+    # middle of its own clean-up; what is no Exception (somebody presses ^C) goes through to the sender. And the handler
+    # may have the reader cancelled, or close the mailbox: then there is nobody to wake, and messages and failure stay
+    # for whoever reads next. Nothing in here may await.
     def _hand_over(self, message: T, handle: Callable[[T], None]) -> None:
         """Let the actor handle it now. What it casts to itself meanwhile waits, and wakes it afterwards."""
         self._busy = True

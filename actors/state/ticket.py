@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from fleet.protocol.call import Call
 
 
+# A grant is not the result of waiting for it. A waiter that is cancelled does not run at once, and what the dispatcher
+# decides before it does could not be returned by an await any more: the slot would be held by nobody, for good. So the
+# lease is put into the ticket first, the event only says that there is something to see, and the waiter's `finally`
+# looks at the ticket, however the waiting ended.
+#
+# Of dispatcher and waiter, one settles it. Both look at `open` and then act without an await in between, which is all
+# the mutual exclusion there is: whoever withdraws sets the mark at once and tells the dispatcher by message, and a
+# dispatcher that finds the mark before it has read the message takes its grant back. The event is made by who waits.
+# Nearly always nobody does, because a dispatcher at rest decides within `cast`; and since an event that is made after
+# the decision would never be set, who submits asks `open` first, and nothing may be awaited between that and `settled`.
 @dataclass(slots=True, eq=False)
 class PendingTicket(Ticket):
     """The answer lives here, not in the return value of an await: a cancellation before waking up loses nothing.

@@ -4,8 +4,8 @@ The relay loop costs one readiness wait and one system call per piece: no task, 
 back-pressure is TCP's. Every foreign exception ends here; what leaves is a `BackendError` that names host and port and
 never quotes what was sent.
 
-Its neighbours, imported by nobody else: `attempt` sends a request and awaits the head, `http1` and `framing` are the
-wire format, `link` moves the bytes, `trouble` has the words for what goes wrong, `endpoint` reads URLs.
+Its neighbours: `send_request` sends a request and awaits the head, `connection` moves the bytes, `transport_errors` has
+the words for what goes wrong, `address` reads URLs; the wire format is `fleet.http1`.
 """
 
 from __future__ import annotations
@@ -96,6 +96,17 @@ class Pool:
         """Connections in use."""
         return len(self._open)
 
+    # A kept connection may be dead without our knowing: `stale` sees a close that has arrived, not one on its way. So a
+    # request that fails on one is sent again, once, and each condition for that is there because of what would happen
+    # otherwise. The body must be at hand, whole: a stream cannot be read twice. The server must not have sent a byte:
+    # after one, it has taken the request, and is working. It must have failed at once (`_REDIAL_WITHIN`): a server that
+    # closes idle connections does that without looking, one that fails later may have died of this very request, and
+    # would do the work twice. The holder must want it still: a revoked lease is cut by aborting the connection, which
+    # looks like a server that broke, and the slot is somebody else's by now. And it goes out on a fresh connection,
+    # never on the next idle one, which is as old and probably as dead; a failure there is the server's.
+    #
+    # What comes back to be kept must have nothing of its last answer left in it, nor of its last request unsent (see
+    # `release`): the next request would get the rest of somebody else's answer for its own.
     async def open(
         self,
         request: UpstreamRequest,

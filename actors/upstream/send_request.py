@@ -102,7 +102,9 @@ class Attempt:
         try:
             unsent = memoryview(opening)[await self._link.send_first(opening) :]
         except BROKEN as error:
-            return await self._last_words(error)
+            with trio.move_on_after(_LAST_WORDS):  # a server that refused us may have said why before it closed
+                return await self._read()
+            raise self._broke(error) from error
         if unsent or body:
             return await self._send_and_read(unsent, body)
         self.sent = True
@@ -121,12 +123,6 @@ class Attempt:
             raise self._broke(error) from error
         raise self._broke()
 
-    async def _last_words(self, error: Exception) -> Found:
-        """Sending failed: a server that refused us may have said why before it closed."""
-        with trio.move_on_after(_LAST_WORDS):
-            return await self._read()
-        raise self._broke(error) from error
-
     async def _send_and_read(self, unsent: memoryview, body: bytes | AsyncIterable[bytes]) -> Found:
         answer: Found | BackendBroke | None = None
         async with trio.open_nursery() as nursery:
@@ -138,9 +134,6 @@ class Attempt:
                 except BackendBroke as failure:  # kept, so that it leaves the nursery without a group around it
                     answer = failure
             nursery.cancel_scope.cancel()
-        return self._outcome(answer)
-
-    def _outcome(self, answer: Found | BackendBroke | None) -> Found:
         if isinstance(answer, tuple):
             return answer
         # Whoever failed first has stopped the other: after a failure of the source there is no answer.
@@ -149,7 +142,9 @@ class Attempt:
     async def _upload(self, unsent: memoryview, body: bytes | AsyncIterable[bytes], reading: trio.CancelScope) -> None:
         try:
             await self._send(unsent)
-            await self._may_send()
+            if self._go is not None:
+                with trio.move_on_after(self._request.continue_wait):
+                    await self._go.wait()
             await (self._send(body) if isinstance(body, bytes) else self._stream(body))
             self.sent = True
         except _SendFailed:
@@ -157,11 +152,6 @@ class Attempt:
         except Exception as error:  # the caller's own iterable failed: its error is not the backend's
             self._source_error = error
             reading.cancel()
-
-    async def _may_send(self) -> None:
-        if self._go is not None:
-            with trio.move_on_after(self._request.continue_wait):
-                await self._go.wait()
 
     async def _stream(self, pieces: AsyncIterable[bytes]) -> None:
         left = self._request.content_length
