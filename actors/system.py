@@ -13,9 +13,10 @@ from typing import Any
 import trio
 
 from actors.breakers.recovery_probe import ModelTester
-from actors.breakers.registry import BreakerRegistry, RecoveryTester
+from actors.breakers.registry import BreakerRegistry
 from actors.dispatch.dispatcher import Dispatcher, rules_of
 from actors.dispatch.load_learning import learn_from
+from actors.jobs.job import JobContext
 from actors.jobs.job_board import JobBoard
 from actors.kit.clock import Clock
 from actors.kit.mailbox import Mailbox, Promise
@@ -27,16 +28,19 @@ from actors.observability.dashboard.feed import Feed
 from actors.observability.dashboard.sources import FeedSources
 from actors.observability.host.sampler import HostWatch
 from actors.observability.metrics_feed import Listed, measure, note_move
-from actors.persisted_state import PersistedState, touch_ban, touch_breaker
+from actors.persisted_state import PersistedState, touch_ban, touch_breaker, touch_pause
 from actors.requests.exchange import Exchange
 from actors.requests.pull_stream import pulling
+from actors.requests.request_context import RequestContext
 from actors.requests.transfer import check_open, transfer, watched
 from actors.security.api_keys import ApiKeys
 from actors.servers.membership import BackendFactory, Membership
 from actors.servers.model_lookup import InventoryLookup
+from actors.servers.server_context import ServerContext
 from actors.servers.server_tree import cut
 from actors.state.config_ref import ConfigRef
 from actors.state.fleet_state import FleetCell
+from actors.state.lease import LeaseContext
 from actors.state.messages import DispatcherMail, GateMoved, SetAdmin, Withdrawn
 from actors.state.queries import FleetQueries
 from actors.state.request_log import RequestLog
@@ -53,10 +57,11 @@ from fleet.breakers.gate import Gate
 from fleet.breakers.recovery_log import RecoveryLog
 from fleet.breakers.state_machine import BreakerSettings
 from fleet.common.errors import ShuttingDown
-from fleet.common.ids import Pair, ServerId
+from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.config import Config, ServerSpec
 from fleet.observability.metrics.registry import MetricsRegistry
 from fleet.protocol.call import Call, Downstream
+from fleet.protocol.missing_endpoints import MissingRoutes
 from fleet.scheduling.bans import Bans
 from fleet.scheduling.rates import RetryBudget
 from fleet.scheduling.scheduler.decisions import SchedulerMemory
@@ -91,98 +96,149 @@ class _Gates:
             cell.state.gates[pair.model] = gate
 
 
-def _make_cells(
-    config: Config, clock: Clock, journal: Journal, servers: Servers, lookup: InventoryLookup, tester: RecoveryTester
-) -> tuple[FleetCell, BreakerRegistry]:
-    """What outlives every actor."""
-    dispatcher = Mailbox[DispatcherMail]("dispatcher")
-    statistics = RequestStatistics(
-        RequestLog(),
-        Totals(clock.now, clock.wall, journal),
-        MetricsRegistry(Listed(servers, clock.now), began=clock.wall()),
-    )
-    recovery_log = RecoveryLog(told=partial(note_move, statistics.metrics))
-    breakers = BreakerRegistry(
-        BreakerSettings.from_config(config.circuit_breaker),
-        gates=_Gates(servers),
-        on_change=lambda pair: dispatcher.cast(GateMoved(pair)),
-        rng=clock.chance,
-        enabled=config.enable_circuit_breaker,
-        tester=tester,
-        book=recovery_log,
-        on_move=partial(touch_breaker, journal),
-    )
-    ref = ConfigRef(config)
-    fleet = FleetCell(
-        config=ref,
-        clock=clock,
-        scheduler=_make_scheduler(config, dispatcher, journal),
-        breakers=breakers,
-        statistics=statistics,
-        servers=servers,
-        model_lookup=lookup,
-        hop=secrets.token_hex(8).encode(),
-        journal=journal,
-        recovery_log=recovery_log,
-    )
-    learn_from(fleet)
-    statistics.request_log.listeners.append(statistics.totals.note)
-    measure(fleet)
-    for follower in (breakers.follow, servers.follow, fleet.scheduler.follow):
-        ref.follow(follower)
-    return fleet, breakers
-
-
-def _make_scheduler(config: Config, mailbox: Mailbox[DispatcherMail], journal: Journal) -> SchedulerState:
+def _make_scheduler(config: Config, journal: Journal) -> SchedulerState:
     return SchedulerState(
-        mailbox,
+        Mailbox[DispatcherMail]("dispatcher"),
         SchedulerMemory.fresh(rules_of(config)),
         RetryBudget(config.retry.budget_ratio, config.retry.budget_floor),
         Bans(changed=partial(touch_ban, journal)),
     )
 
 
-class System(FleetQueries):
-    """Handle on the running fleet. Every method without `await` is synchronous and safe to call from any task."""
+class System:
+    """Handle on the running fleet: its parts by name, and what may be done with it.
+
+    Here they are all made, and each is given those that it uses. Every method without `await` is synchronous and safe
+    to call from any task.
+    """
 
     def __init__(
         self, config: Config, backends: BackendFactory, nursery: trio.Nursery, clock: Clock, journal: Journal
     ) -> None:
         self.started = trio.current_time()
-        servers = Servers()
+        self.clock = clock
+        self.journal = journal
+        self.config_ref = ref = ConfigRef(config)
         self.keys = ApiKeys()
         self.limiters: Mapping[str, Limiter] = defaultdict(Limiter)
         """What clients have left of their rate limits, by listener."""
-        self.model_lookup = InventoryLookup(servers, clock.now)
-        tester = ModelTester(servers, lambda: self.config.health.ps_timeout)
-        self.fleet, self.breakers = _make_cells(config, clock, journal, servers, self.model_lookup, tester)
-        self.clock, self.journal, self.config_ref = clock, journal, self.fleet.config
-        self.scheduler, self.statistics = self.fleet.scheduler, self.fleet.statistics
-        self.recovery_log, self.missing_routes = self.fleet.recovery_log, self.fleet.missing_routes
-        self.membership = Membership(self.fleet, self.breakers, backends, nursery)
-        self.persisted_state = PersistedState(self.fleet, self.breakers)
-        self.jobs = JobBoard(self.fleet)
-        self.orders = RequestOrders(self.fleet)
-        self.host = HostWatch(self.fleet)
-        self.monitor = Monitor(self.fleet, self.breakers, self.host)
-        self.status_writer = StatusWriter(self.fleet, self.monitor, self.exchange)
-        self.feed = Feed(
-            FeedSources(self.fleet, self.breakers, self.host, self.monitor, self.status_writer, self.jobs, self.started)
+        self.servers = servers = Servers()
+        self.scheduler = scheduler = _make_scheduler(config, journal)
+        self.missing_routes = MissingRoutes()
+        self.statistics = RequestStatistics(
+            RequestLog(),
+            Totals(clock.now, clock.wall, journal),
+            MetricsRegistry(Listed(servers, clock.now), began=clock.wall()),
         )
+        self.recovery_log = RecoveryLog(told=partial(note_move, self.statistics.metrics))
+        self.breakers = self._make_breakers()
+        self.model_lookup = InventoryLookup(servers, clock.now)
+        self.queries = FleetQueries(ref, clock, scheduler, servers)
+        self.orders = RequestOrders(scheduler, servers)
+        self._leases = LeaseContext(clock, scheduler, servers, self.breakers)
+        self.request_context = self._make_request_context()
+        self.membership = Membership(self._server_context(), backends, nursery)
+        self.persisted_state = PersistedState(clock, scheduler, servers, self.breakers, journal)
+        self.jobs = JobBoard(JobContext(ref, clock, servers, self.statistics.load_times), journal)
+        for follower in (self.breakers.follow, servers.follow, scheduler.follow):
+            ref.follow(follower)
+        self._make_watchers()
+
+    def _make_breakers(self) -> BreakerRegistry:
+        config, mailbox = self.config, self.scheduler.mailbox
+        return BreakerRegistry(
+            BreakerSettings.from_config(config.circuit_breaker),
+            gates=_Gates(self.servers),
+            on_change=lambda pair: mailbox.cast(GateMoved(pair)),
+            rng=self.clock.chance,
+            enabled=config.enable_circuit_breaker,
+            tester=ModelTester(self.servers, lambda: self.config.health.ps_timeout),
+            book=self.recovery_log,
+            on_move=partial(touch_breaker, self.journal),
+        )
+
+    def _make_request_context(self) -> RequestContext:
+        return RequestContext(
+            config=self.config_ref,
+            clock=self.clock,
+            scheduler=self.scheduler,
+            servers=self.servers,
+            request_log=self.statistics.request_log,
+            metrics=self.statistics.metrics,
+            missing_routes=self.missing_routes,
+            find_model=self.model_lookup.find,
+            hop=secrets.token_hex(8).encode(),
+        )
+
+    def _server_context(self) -> ServerContext:
+        return ServerContext(
+            config=self.config_ref,
+            clock=self.clock,
+            scheduler=self.scheduler,
+            servers=self.servers,
+            breakers=self.breakers,
+            journal=self.journal,
+            model_loads=self.statistics.metrics.loads,
+            missing_routes=self.missing_routes,
+            recovery_log=self.recovery_log,
+        )
+
+    def _make_watchers(self) -> None:
+        fleet = FleetCell(self.config_ref, self.clock, self.scheduler, self.servers, self.statistics, self.journal)
+        learn_from(fleet)
+        self.statistics.request_log.listeners.append(self.statistics.totals.note)
+        measure(fleet)
+        self.fleet = fleet
+        self.host = HostWatch(fleet)
+        self.monitor = Monitor(fleet, self.breakers, self.host)
+        self.status_writer = StatusWriter(fleet, self.monitor, self.exchange)
+        self.feed = Feed(
+            FeedSources(fleet, self.breakers, self.host, self.monitor, self.status_writer, self.jobs, self.started)
+        )
+
+    # ---- what is so now
+
+    @property
+    def config(self) -> Config:
+        """The settings in effect."""
+        return self.config_ref.current
+
+    @property
+    def draining(self) -> bool:
+        return self.servers.draining
+
+    @property
+    def uptime(self) -> float:
+        return trio.current_time() - self.started
+
+    @property
+    def in_flight(self) -> int:
+        return self.servers.in_flight
+
+    def cell(self, server: ServerId) -> ServerCell:
+        """One server; raises ServerNotFound."""
+        return self.servers.cell(server)
+
+    def client(self, server: ServerId) -> OllamaClient:
+        return self.servers.cell(server).client
+
+    async def find(self, model: ModelName) -> bool:
+        """Whether any server lists the model; if none does, after a look at them all. See `servers.model_lookup`."""
+        return await self.model_lookup.find(model)
 
     # ---- requests
 
     def exchange(self, call: Call, down: Downstream) -> Coroutine[Any, Any, None]:
         """The whole life of one inference request; see `Exchange.run`."""
-        return Exchange(self.fleet, call, down).run()
+        return Exchange(self.request_context, call, down).run()
 
     async def relay_to(self, server: ServerId, call: Call, down: Downstream) -> None:
         """Forward one management call to one server; see `transfer`."""
-        await transfer(self.fleet, self.cell(server), call, down)
+        await transfer(self.request_context, self.cell(server), call, down)
 
     def watched(self, server: ServerId) -> AbstractContextManager[Transfer]:
         """A block of control work on one server that may last long; see `actors.requests.transfer.watched`."""
-        return watched(self.fleet, self.cell(server))
+        return watched(self.servers, self.cell(server))
 
     def pulling(self, server: ServerId, body: Mapping[str, object]) -> AbstractAsyncContextManager[AsyncIterator[Row]]:
         """A running pull on one server; see `actors.requests.pull_stream.pulling`."""
@@ -190,7 +246,7 @@ class System(FleetQueries):
 
     def check_open(self) -> None:
         """Raises ShuttingDown while the fleet drains."""
-        check_open(self.fleet)
+        check_open(self.servers)
 
     # ---- orders
 
@@ -242,21 +298,21 @@ class System(FleetQueries):
 
     def drain(self) -> None:
         """Refuse new work; what waits is refused too, what runs goes on."""
-        self.fleet.servers.draining = True
-        for ticket in list(self.fleet.scheduler.tickets.values()):
+        self.servers.draining = True
+        for ticket in list(self.scheduler.tickets.values()):
             if ticket.open:
-                self.fleet.scheduler.tickets.pop(ticket.number, None)
+                self.scheduler.tickets.pop(ticket.number, None)
                 ticket.refuse(ShuttingDown("the fleet is shutting down", retry_after=2.0))
-                self.fleet.scheduler.mailbox.cast(Withdrawn(ticket))
+                self.scheduler.mailbox.cast(Withdrawn(ticket))
 
     async def drained(self) -> None:
         """Returns when no request is open any more."""
-        while self.in_flight or any(cell.transfers for cell in self.fleet.servers.values()):
-            await self.fleet.servers.ended.park()
+        while self.in_flight or any(cell.transfers for cell in self.servers.values()):
+            await self.servers.ended.park()
 
     def revoke_all(self, why: str) -> None:
         """End every open request now; streams get their error record."""
-        for cell in self.fleet.servers.values():
+        for cell in self.servers.values():
             cut(cell, why)
 
     # ---- the tree
@@ -266,14 +322,14 @@ class System(FleetQueries):
         async with trio.open_nursery() as nursery:
             await nursery.start(self.breakers.run)
             steady = RestartPolicy(restarts=20, within=60.0)
-            nursery.start_soon(keep_up, "recorder", self.fleet.statistics.request_log.run)
-            nursery.start_soon(keep_up, "tally", self.fleet.statistics.totals.run)
+            nursery.start_soon(keep_up, "recorder", self.statistics.request_log.run)
+            nursery.start_soon(keep_up, "tally", self.statistics.totals.run)
             nursery.start_soon(keep_up, "lookout", self.model_lookup.run)
             nursery.start_soon(partial(supervise, "dispatcher", self._run_dispatcher, steady))
             await nursery.start(self.jobs.run)
             self.membership.start()
             self.persisted_state.restore()
-            if (keeper := self.fleet.journal.keeper) is not None:
+            if (keeper := self.journal.keeper) is not None:
                 nursery.start_soon(keep_up, "store", keeper.run)
             task_status.started()
 
@@ -286,7 +342,7 @@ class System(FleetQueries):
             nursery.start_soon(keep_up, "feed", self.feed.run)
 
     async def _run_dispatcher(self) -> None:
-        await Dispatcher(self.fleet).run()
+        await Dispatcher(self.config_ref, self._leases, partial(touch_pause, self.journal)).run()
 
 
 @asynccontextmanager

@@ -31,7 +31,7 @@ from actors.dispatch.dispatcher import Dispatcher
 from actors.kit.clock import Clock
 from actors.kit.mailbox import Mailbox
 from actors.state.config_ref import ConfigRef
-from actors.state.fleet_state import FleetCell
+from actors.state.lease import LeaseContext
 from actors.state.messages import DispatcherMail, ServerMail, SlotFreed, Submitted
 from actors.state.scheduler_state import SchedulerState
 from actors.state.servers import ServerCell, Servers
@@ -149,20 +149,14 @@ class Alone:
         memory = SchedulerMemory.fresh(SchedulerLimits())
         servers = Servers()
         servers[state.id] = self._cell
-        fleet = FleetCell(
-            config=ConfigRef(config),
-            clock=Clock(),
-            scheduler=SchedulerState(self._mail, memory, nothing),
-            breakers=nothing,
-            statistics=nothing,
-            servers=servers,
-            model_lookup=nothing,
-        )
-        self._fleet, self._pair = fleet, Pair(state.id, self._model)
+        self._scheduler = SchedulerState(self._mail, memory, nothing)
+        leases = LeaseContext(Clock(), self._scheduler, servers, nothing)
+        self._dispatcher = Dispatcher(ConfigRef(config), leases, lambda: None)
+        self._pair = Pair(state.id, self._model)
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Returns when the dispatcher rests."""
-        nursery.start_soon(Dispatcher(self._fleet).run)
+        nursery.start_soon(self._dispatcher.run)
         await trio.testing.wait_all_tasks_blocked()
 
     def request(self, number: int, call: Call) -> None:
@@ -178,13 +172,13 @@ class Alone:
             runs=True,
             call=call,
         )
-        self._fleet.scheduler.tickets[number] = ticket
+        self._scheduler.tickets[number] = ticket
         self._mail.cast(Submitted(ticket))  # handled at once, since the dispatcher rests
         lease = ticket.lease
         assert lease is not None
         del self._cell.leases[lease.number]
         self._cell.state.ledger.close(lease.number)
-        self._fleet.scheduler.memory.total.close(lease.number)
+        self._scheduler.memory.total.close(lease.number)
         self._mail.cast(SlotFreed(self._pair))
 
 

@@ -149,7 +149,7 @@ async def _measured(system: System, rounds: int) -> Figures:
     median = partial(_median, rounds=rounds, before=partial(_more, system))
     return Figures(
         len(system.servers),
-        len(system.catalogs()[0].tags),
+        len(system.queries.catalogs()[0].tags),
         lines=text.count(b"\n"),
         bytes=len(text),
         zipped_bytes=len(zipped),

@@ -278,7 +278,7 @@ async def _run_system(
     ):
         to_the_end.enter_context(scrubbing(lambda text: system.keys.secrets(system.config).scrubbed(text)))
         if tracer is not None:
-            tracer.attach(system.fleet)
+            tracer.attach(system.fleet, system.request_context)
         context = AppContext(system, Settings(system, doors.origin), LogRing.installed(), TOPICS)
         system.config_ref.follow(end.follow)
         urls = await serving.start(_serve, config, context, end, doors)

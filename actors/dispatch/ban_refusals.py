@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from actors.state.fleet_state import FleetCell
 from actors.state.messages import BanPair
+from actors.state.servers import Servers
 from fleet.common.errors import Conflict, FleetError, NoServer, ServerNotFound
 from fleet.common.ids import Pair
-from fleet.scheduling.bans import BanKind
+from fleet.scheduling.bans import BanKind, Bans
 from fleet.scheduling.wait_queue import Ticket
 
 log = logging.getLogger("fleet.dispatcher")
@@ -16,14 +16,14 @@ log = logging.getLogger("fleet.dispatcher")
 _LONGEST_WAIT = 300.0
 
 
-def keep(fleet: FleetCell, message: BanPair, now: float) -> bool:
+def keep(bans: Bans, servers: Servers, message: BanPair, now: float) -> bool:
     """Enter a ban, and answer whoever asked for it; False if it was refused.
 
     Only of servers there are: whoever takes the name of a removed one later shall not inherit its bans.
     """
     pair, kind = message.pair, BanKind.COOLDOWN if message.cooldown else BanKind.BAN
-    refusal = _refusal(fleet, message, kind, now)
-    ban = fleet.scheduler.bans.get(pair, kind, now)
+    refusal = _refusal(bans, servers, message, kind, now)
+    ban = bans.get(pair, kind, now)
     if message.done is None:
         if isinstance(refusal, Conflict):
             log.error(refusal.message, extra={"server": pair.server, "model": pair.model})
@@ -34,14 +34,14 @@ def keep(fleet: FleetCell, message: BanPair, now: float) -> bool:
     return refusal is None
 
 
-def turned_away(fleet: FleetCell, ticket: Ticket, now: float) -> FleetError | None:
+def turned_away(bans: Bans, ticket: Ticket, now: float) -> FleetError | None:
     """The refusal for a ticket that asks by name for a server that is banned from its model, or None.
 
     A ban is meant for those too; a breaker or a cooldown is not.
     """
     if ticket.pinned is None or not ticket.runs:
         return None
-    ban = fleet.scheduler.bans.get(Pair(ticket.pinned, ticket.model), BanKind.BAN, now)
+    ban = bans.get(Pair(ticket.pinned, ticket.model), BanKind.BAN, now)
     if ban is None:
         return None
     what = f"server '{ticket.pinned}' is banned from model '{ticket.model}'"
@@ -49,9 +49,9 @@ def turned_away(fleet: FleetCell, ticket: Ticket, now: float) -> FleetError | No
     return NoServer(what, details=ban.reason, retry_after=wait)
 
 
-def _refusal(fleet: FleetCell, message: BanPair, kind: BanKind, now: float) -> FleetError | None:
-    pair, bans = message.pair, fleet.scheduler.bans
-    if pair.server not in fleet.servers:
+def _refusal(bans: Bans, servers: Servers, message: BanPair, kind: BanKind, now: float) -> FleetError | None:
+    pair = message.pair
+    if pair.server not in servers:
         return ServerNotFound(f"server '{pair.server}' not found")
     if bans.add(pair, message.reason, now, kind=kind, until=message.until, by=message.by):
         return None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import assert_never
 
 import trio
 
 from actors.dispatch.ban_refusals import keep, turned_away
-from actors.state.fleet_state import FleetCell
-from actors.state.lease import Lease
+from actors.state.config_ref import ConfigRef
+from actors.state.lease import Lease, LeaseContext
 from actors.state.messages import (
     BanPair,
     DispatcherMail,
@@ -56,16 +56,22 @@ def rules_of(config: Config) -> SchedulerLimits:
 
 
 class Dispatcher:
-    """One incarnation. The board is built anew from the cells: servers, and the tickets that nobody has settled."""
+    """One incarnation. The board is built anew from the cells: servers, and the tickets that nobody has settled.
 
-    def __init__(self, fleet: FleetCell) -> None:
-        self._fleet = fleet
-        self._scheduler = fleet.scheduler
-        self._now = fleet.clock.now
+    `on_pause` hears that the queue was paused, or goes on.
+    """
+
+    def __init__(self, config: ConfigRef, leases: LeaseContext, on_pause: Callable[[], None]) -> None:
+        self._config = config
+        self._leases = leases
+        self._on_pause = on_pause
+        self._scheduler = scheduler = leases.scheduler
+        self._servers = leases.servers
+        self._now, self._dice = leases.clock.now, leases.clock.chance
         now = trio.current_time()
-        rules, policy = rules_of(fleet.config.current), make_policy(fleet.config.current, fleet.clock.chance)
-        fleet.scheduler.memory.keep_to(rules)
-        self.board = Scheduler(rules, policy, fleet.clock.chance, fleet.scheduler.memory, now)
+        rules, policy = rules_of(config.current), make_policy(config.current, self._dice)
+        scheduler.memory.keep_to(rules)
+        self.board = Scheduler(rules, policy, self._dice, scheduler.memory, now)
         self._sweep_at = math.inf
         self._rest = trio.CancelScope()
 
@@ -114,7 +120,7 @@ class Dispatcher:
         open ticket queued again, oldest first. A ticket that cannot be handled is refused, or it would crash us again.
         """
         open_leases: set[int] = set()
-        for cell in self._fleet.servers.values():
+        for cell in self._servers.values():
             cell.state.ledger.keep_only(cell.leases)
             open_leases |= cell.leases.keys()
             self._note_bans(cell.state.id, now)
@@ -165,8 +171,8 @@ class Dispatcher:
 
     def _reconfigure(self, now: float) -> None:
         """Go on by the rules of the new configuration: who waits goes on waiting, what runs goes on running."""
-        config = self._fleet.config.current
-        self.board.reconfigure(rules_of(config), make_policy(config, self._fleet.clock.chance), now)
+        config = self._config.current
+        self.board.reconfigure(rules_of(config), make_policy(config, self._dice), now)
         self._serve_anywhere(now)
         if len(self.board.queue):
             self._sweep_at = min(self._sweep_at, now + self.board.rules.grace / 2)
@@ -197,7 +203,7 @@ class Dispatcher:
 
     def _grant(self, ticket: PendingTicket, grant: Grant, now: float) -> None:
         """Give the lease; a grant that nobody can use any more is taken back."""
-        cell = self._fleet.servers.get(grant.server.id)
+        cell = self._servers.get(grant.server.id)
         if cell is None or cell.state is not grant.server:  # removed; the message that says so is still behind us
             self.board.undo(grant)
             self.board.index.remove(grant.server, now)
@@ -209,9 +215,10 @@ class Dispatcher:
             return
         assert ticket.call is not None
         try:
-            lease = Lease(self._fleet, cell, grant, ticket.call, now)
+            lease = Lease(self._leases, cell, grant, ticket.call, now)
         except Exception:  # we crash, and the ticket is queued again; slot and permit must not stay behind
-            cell.leases.pop(grant.number, None)
+            if cell.leases.pop(grant.number, None) is not None:
+                self._servers.in_flight -= 1
             self.board.undo(grant)
             raise
         ticket.grant(lease)
@@ -220,13 +227,13 @@ class Dispatcher:
     # ---- servers
 
     def _freed(self, pair: Pair, now: float) -> None:
-        cell = self._fleet.servers.get(pair.server)
+        cell = self._servers.get(pair.server)
         if cell is not None:
             self.board.freed(cell.state, pair.model, now)
         self._serve(pair.server, now)
 
     def _changed(self, server: ServerId, now: float) -> None:
-        cell = self._fleet.servers.get(server)
+        cell = self._servers.get(server)
         if cell is None:
             return
         self._note_bans(server, now)
@@ -236,7 +243,7 @@ class Dispatcher:
 
     def _gone(self, server: ServerId, now: float) -> None:
         state = self.board.index.servers.get(server)
-        cell = self._fleet.servers.get(server)
+        cell = self._servers.get(server)
         if state is not None and (cell is None or cell.state is not state):
             self.board.index.remove(state, now)
             self.board.moved(state)
@@ -267,7 +274,7 @@ class Dispatcher:
     # ---- gates and bans
 
     def _pair_moved(self, pair: Pair, now: float) -> None:
-        cell = self._fleet.servers.get(pair.server)
+        cell = self._servers.get(pair.server)
         if cell is None:
             return
         self._note_bans(pair.server, now)
@@ -281,7 +288,7 @@ class Dispatcher:
         for pair in pairs:
             models.setdefault(pair.server, []).append(pair.model)
         for server, moved in models.items():
-            cell = self._fleet.servers.get(server)
+            cell = self._servers.get(server)
             if cell is not None:
                 self._note_bans(server, now)
                 for model in moved:
@@ -290,7 +297,7 @@ class Dispatcher:
                 self._serve(server, now)
 
     def _ban(self, message: BanPair, now: float) -> None:
-        kept = keep(self._fleet, message, now)
+        kept = keep(self._scheduler.bans, self._servers, message, now)
         self._pairs_moved(self._scheduler.bans.displaced(), now)
         if not kept:
             return
@@ -308,7 +315,7 @@ class Dispatcher:
 
     def _turn_away(self, ticket: PendingTicket, now: float) -> bool:
         """Refuse a ticket that insists on a banned server; True if it did."""
-        refusal = turned_away(self._fleet, ticket, now)
+        refusal = turned_away(self._scheduler.bans, ticket, now)
         if refusal is None or not ticket.open:
             return False
         self.board.withdraw(ticket)
@@ -319,14 +326,14 @@ class Dispatcher:
         memory = self._scheduler.memory
         if memory.paused != message.paused:
             memory.paused, memory.paused_since, memory.paused_by = message.paused, now, message.by
-            self._fleet.journal.touch("queue", "paused")
+            self._on_pause()
         self._serve_anywhere(now)
         if message.done is not None:
             message.done.resolve(None)
 
     def _note_bans(self, server: ServerId, now: float) -> None:
         """Mirror the bans into the server's state, where the index reads them."""
-        state = self._fleet.servers[server].state
+        state = self._servers[server].state
         bans = self._scheduler.bans
         if len(bans) or state.barred:
             state.barred, state.cooling = bans.barred(server, now), bans.cooling(server, now)
@@ -335,7 +342,7 @@ class Dispatcher:
     def _tick(self, now: float) -> None:
         expired = self._scheduler.bans.expire(now)
         for pair in expired:
-            if (cell := self._fleet.servers.get(pair.server)) and (stats := cell.state.stats.get(pair.model)):
+            if (cell := self._servers.get(pair.server)) and (stats := cell.state.stats.get(pair.model)):
                 stats.cooling.rested()
         self._pairs_moved(expired, now)
         self._stir(now)

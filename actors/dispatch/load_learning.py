@@ -9,7 +9,7 @@ from actors.state.fleet_state import FleetCell
 from actors.state.messages import RequestRecord
 from actors.state.servers import ServerCell
 from fleet.common.ids import ModelName, Pair, ServerId
-from fleet.models.load_times import COLD, size_of
+from fleet.models.load_times import COLD, LoadTimes, size_of
 from fleet.models.runner_options import LATELY
 from fleet.observability.statistics.request_batch import RequestBatch
 from fleet.protocol.endpoints import ENDPOINTS, Endpoint, EndpointKind
@@ -22,9 +22,9 @@ def learn_from(fleet: FleetCell) -> None:
     fleet.statistics.request_log.listeners.append(lambda batch: _learn_all(fleet, batch))
 
 
-def learn_load(fleet: FleetCell, cell: ServerCell, model: ModelName, seconds: float) -> None:
+def learn_load(load_times: LoadTimes, cell: ServerCell, model: ModelName, seconds: float) -> None:
     """A load (or what looked like one) ended well."""
-    fleet.statistics.load_times.note(Pair(cell.state.id, model), seconds, size_of(cell.state.models.get(model)))
+    load_times.note(Pair(cell.state.id, model), seconds, size_of(cell.state.models.get(model)))
 
 
 def _learn_all(fleet: FleetCell, batch: RequestBatch[RequestRecord]) -> None:
@@ -44,7 +44,7 @@ def _learn_some(
 ) -> None:
     for record in well[:-LATELY]:
         if record.load_seconds and record.load_seconds >= COLD:
-            learn_load(fleet, cell, model, record.load_seconds)
+            learn_load(fleet.statistics.load_times, cell, model, record.load_seconds)
     for record in well[-LATELY:]:
         _learn(fleet, cell, endpoint, record)
 
@@ -58,4 +58,4 @@ def _learn(fleet: FleetCell, cell: ServerCell, endpoint: Endpoint, record: Reque
         loading = whole  # nothing was asked but to load it, and then Ollama tells no times
     else:
         fleet.statistics.demand.note_seconds(model, whole - loading)
-    learn_load(fleet, cell, model, loading)
+    learn_load(fleet.statistics.load_times, cell, model, loading)

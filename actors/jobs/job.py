@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import trio
 
-from actors.state.fleet_state import FleetCell
-from actors.state.servers import ServerCell
+from actors.kit.clock import Clock
+from actors.state.config_ref import ConfigRef
+from actors.state.servers import ServerCell, Servers
 from fleet.common.errors import FleetError
 from fleet.common.ids import ModelName, ServerId
 from fleet.common.model_names import canonical
 from fleet.models.jobs import Download, JobKind, JobState, Progress, bounded, percent_of
+from fleet.models.load_times import LoadTimes
 
 Document = dict[str, Any]
 RESUMED = "resumed after a restart"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JobContext:
+    """The parts of a fleet that its jobs need."""
+
+    config: ConfigRef
+    clock: Clock
+    servers: Servers
+    load_times: LoadTimes
 
 
 class Job:
@@ -28,7 +41,7 @@ class Job:
 
     def __init__(
         self,
-        fleet: FleetCell,
+        context: JobContext,
         kind: JobKind,
         server: ServerId,
         model: str,
@@ -43,7 +56,7 @@ class Job:
         self.number, self.by, self.priority = number, by, priority
         self.options: dict[str, Any] = dict(options or {})
         self.state = JobState.QUEUED
-        self.created: float = fleet.clock.now()
+        self.created: float = context.clock.now()
         self.started: float | None = None
         self.ended: float | None = None
         self.error: str | None = None
@@ -58,7 +71,7 @@ class Job:
         """Whether the server has done it; what remains is that the fleet sees it."""
         self.scope = trio.CancelScope()
         self.download = Download()
-        self._fleet = fleet
+        self._clock, self._servers = context.clock, context.servers
         self._moved = trio.Event()
         self._final: Progress | None = None
 
@@ -73,12 +86,12 @@ class Job:
     @property
     def progress(self) -> Progress:
         """Bytes, percent, bytes per second, seconds left; None where unknown. After the end: no speed any more."""
-        return self.download.progress(self._fleet.clock.now()) if self._final is None else self._final
+        return self.download.progress(self._clock.now()) if self._final is None else self._final
 
     @property
     def adrift(self) -> bool:
         """Whether it waits for the next start of the fleet: this process will not do it any more."""
-        return self.state is JobState.QUEUED and self._fleet.servers.draining
+        return self.state is JobState.QUEUED and self._servers.draining
 
     async def wait(self, within: float) -> bool:
         """Wait for the end, at most `within` seconds, and not while it is adrift; whether it has ended.
@@ -94,7 +107,7 @@ class Job:
 
     def begin(self) -> None:
         """It is its turn."""
-        self.state, self.started, self.detail = JobState.RUNNING, self._fleet.clock.now(), "started"
+        self.state, self.started, self.detail = JobState.RUNNING, self._clock.now(), "started"
         self.scope, self.download = trio.CancelScope(), Download()
 
     def put_back(self, why: str) -> None:
@@ -113,7 +126,7 @@ class Job:
             self.download.finish()
         came = self.progress
         self._final = Progress(came.completed, came.total, came.percent)
-        self.state, self.ended, self.detail, self.failure = state, self._fleet.clock.now(), bounded(detail), failure
+        self.state, self.ended, self.detail, self.failure = state, self._clock.now(), bounded(detail), failure
         self.error = None if failure is None else bounded(failure.message)
         self.home = None
         self.nudge()
@@ -122,7 +135,7 @@ class Job:
 
     def document(self) -> Document:
         """What is kept of it; times are seconds since 1970."""
-        epoch, progress = self._fleet.clock.epoch, self.progress
+        epoch, progress = self._clock.epoch, self.progress
         return {
             "id": self.id,
             "number": self.number,
@@ -145,25 +158,25 @@ class Job:
         }
 
 
-def job_of(fleet: FleetCell, key: str, kept: Document) -> Job:
+def job_of(context: JobContext, key: str, kept: Document) -> Job:
     """A job of an earlier process; one that had not ended waits again. Raises anything if the document is not ours."""
     kind, server, model = JobKind(kept["kind"]), ServerId(_text(kept["server"])), _text(kept["model"])
     number, by, options = int(kept["number"]), _text(kept["by"]), dict(kept["options"])
-    job = Job(fleet, kind, server, model, number=number, by=by, options=options)
+    job = Job(context, kind, server, model, number=number, by=by, options=options)
     job.id, job.priority = key, int(kept["priority"])
-    job.created, state = fleet.clock.moment(float(kept["created"])), JobState(kept["state"])
+    job.created, state = context.clock.moment(float(kept["created"])), JobState(kept["state"])
     job.resumed = bool(kept["resumed"]) or not state.ended
     if state.ended:
-        _ended(fleet, job, state, kept)
+        _ended(context, job, state, kept)
     else:
         job.detail = RESUMED
     return job
 
 
-def _ended(fleet: FleetCell, job: Job, state: JobState, kept: Document) -> None:
+def _ended(context: JobContext, job: Job, state: JobState, kept: Document) -> None:
     job.finish(state, _text(kept["detail"]))
-    job.started = None if kept["started"] is None else fleet.clock.moment(float(kept["started"]))
-    job.ended = fleet.clock.moment(float(kept["ended"]))
+    job.started = None if kept["started"] is None else context.clock.moment(float(kept["started"]))
+    job.ended = context.clock.moment(float(kept["ended"]))
     job.error = None if kept["error"] is None else bounded(kept["error"])
     seconds, completed, total = kept["load_seconds"], kept["completed"], kept["total"]
     job.load_seconds = None if seconds is None else float(seconds)

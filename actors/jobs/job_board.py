@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import trio
 
-from actors.jobs.job import Document, Job, job_of
+from actors.jobs.job import Document, Job, JobContext, job_of
 from actors.jobs.job_kinds import work
 from actors.kit.supervisor import keep_up
-from actors.state.fleet_state import FleetCell
 from actors.state.servers import ServerCell
+from actors.storage.journal import Journal
 from fleet.common.errors import BadRequest, FleetError, JobNotFound, NoServer, ServerNotFound, ShuttingDown, TooManyJobs
 from fleet.common.ids import ModelName, ServerId
 from fleet.common.model_names import canonical, is_valid
@@ -45,11 +45,13 @@ class JobBoard:
     remembered. All are read when they matter, so that a change of the configuration counts at once.
     """
 
-    def __init__(self, fleet: FleetCell) -> None:
-        self._fleet = fleet
+    def __init__(self, context: JobContext, journal: Journal) -> None:
+        self._context = context
+        self._journal = journal
+        self._config, self._clock, self._servers = context.config, context.clock, context.servers
         self._nursery: trio.Nursery | None = None
         self._more = trio.lowlevel.ParkingLot()
-        self._opened = fleet.clock.now()
+        self._opened = self._clock.now()
         self._numbers = 0
         self._jobs: dict[str, Job] = {}
         self._waiting: dict[str, Job] = {}
@@ -77,11 +79,13 @@ class JobBoard:
         Raises ServerNotFound, BadRequest for a name that is none, TooManyJobs, and ShuttingDown while the fleet drains.
         """
         self._check(server, model)
-        job = Job(self._fleet, kind, server, model, number=self._numbers + 1, by=by, priority=priority, options=options)
+        job = Job(
+            self._context, kind, server, model, number=self._numbers + 1, by=by, priority=priority, options=options
+        )
         if (same := self._unended.get(_key(job))) is not None:
             same.priority = max(same.priority, priority)
             return same
-        limit = self._fleet.config.current.jobs.waiting
+        limit = self._config.current.jobs.waiting
         if len(self._waiting) >= limit and choose(self._able([job]), self._running.values(), self._limits) is None:
             raise TooManyJobs(f"{limit} jobs wait for their turn already", retry_after=10.0)
         self._numbers = job.number
@@ -157,10 +161,10 @@ class JobBoard:
     def _pump(self) -> None:
         """Start whoever there is room for."""
         self._drop_homeless()
-        if self._fleet.servers.draining:
+        if self._servers.draining:
             for waiting in self._waiting.values():
                 waiting.nudge()
-        while self._nursery is not None and not self._fleet.servers.draining:
+        while self._nursery is not None and not self._servers.draining:
             job = choose(self._able(self._waiting.values()), self._running.values(), self._limits)
             if job is None:
                 return
@@ -168,12 +172,12 @@ class JobBoard:
             self._running[job.id] = job
             job.begin()
             self._touch(job, "started")
-            self._nursery.start_soon(self._live, job, self._fleet.servers[job.server], name=f"job {job.id}")
+            self._nursery.start_soon(self._live, job, self._servers[job.server], name=f"job {job.id}")
 
     def _able(self, jobs: Iterable[Job]) -> Iterator[Job]:
         """Those that wait for nothing but room. A server that was not probed yet has its first verdict in seconds."""
         for job in jobs:
-            cell = self._fleet.servers.get(job.server)
+            cell = self._servers.get(job.server)
             if cell is not None and cell.state.health is not Health.UNKNOWN:
                 yield job
 
@@ -187,11 +191,11 @@ class JobBoard:
 
     async def _attempt(self, job: Job, cell: ServerCell) -> None:
         try:
-            if self._fleet.servers.get(job.server) is not cell:  # removed before we came to it
+            if self._servers.get(job.server) is not cell:  # removed before we came to it
                 raise _gone(job.server)
-            await work(self._fleet, cell, job)
+            await work(self._context, cell, job)
         except FleetError as error:
-            if self._fleet.servers.draining and isinstance(error, NoServer | ShuttingDown):
+            if self._servers.draining and isinstance(error, NoServer | ShuttingDown):
                 self._put_back(job)
             else:
                 self._end(job, JobState.FAILED, error.message, error)
@@ -205,16 +209,16 @@ class JobBoard:
     # ---- the books
 
     def _check(self, server: ServerId, model: str) -> None:
-        if self._fleet.servers.draining:
+        if self._servers.draining:
             raise ShuttingDown("the fleet is shutting down", retry_after=2.0)
-        if server not in self._fleet.servers:
+        if server not in self._servers:
             raise ServerNotFound(f"server '{server[:100]}' not found")
         if not is_valid(model):
             raise BadRequest(f"invalid model name '{model[:100]}'")
 
     @property
     def _limits(self) -> Limits:
-        return Limits(self._fleet.config.current.jobs.per_server, self._fleet.config.current.jobs.total)
+        return Limits(self._config.current.jobs.per_server, self._config.current.jobs.total)
 
     def _add(self, job: Job) -> None:
         self._jobs[job.id] = self._waiting[job.id] = self._unended[_key(job)] = job
@@ -239,16 +243,16 @@ class JobBoard:
     def _remember(self, job: Job) -> None:
         """Keep it among those that ended; the oldest make room."""
         self._ended[job.id] = None
-        while len(self._ended) > self._fleet.config.current.jobs.keep:
+        while len(self._ended) > self._config.current.jobs.keep:
             oldest = next(iter(self._ended))
             del self._ended[oldest], self._jobs[oldest]
-            self._fleet.journal.touch(KIND, oldest)
+            self._journal.touch(KIND, oldest)
 
     def _drop_homeless(self) -> None:
         """End those whose server is gone; what an earlier process left waits a little for servers that come late."""
-        early = self._fleet.clock.now() - self._opened < HOMELESS
+        early = self._clock.now() - self._opened < HOMELESS
         for job in list(self._waiting.values()):
-            cell = self._fleet.servers.get(job.server)
+            cell = self._servers.get(job.server)
             if job.home is None and cell is None and early and job.resumed:
                 continue
             if cell is None or job.home not in (None, cell):
@@ -258,7 +262,7 @@ class JobBoard:
                 job.home = cell
 
     def _touch(self, job: Job, what: str) -> None:
-        self._fleet.journal.touch(KIND, job.id)
+        self._journal.touch(KIND, job.id)
         extra = _about(job)
         if job.error is not None:
             extra["reason"] = job.error
@@ -270,8 +274,8 @@ class JobBoard:
 
     def _restore(self) -> None:
         """Take over what an earlier process left, in its order."""
-        self._fleet.journal.keep(KIND, self._document)
-        found = self._fleet.journal.recall(KIND, lambda key, kept: job_of(self._fleet, key, kept))
+        self._journal.keep(KIND, self._document)
+        found = self._journal.recall(KIND, lambda key, kept: job_of(self._context, key, kept))
         for job in sorted(found, key=lambda job: job.number):
             self._numbers = job.number  # of those to come are higher
             if job.state.ended:
@@ -280,7 +284,7 @@ class JobBoard:
             elif _key(job) not in self._unended:
                 self._add(job)
             else:
-                self._fleet.journal.touch(KIND, job.id)
+                self._journal.touch(KIND, job.id)
 
 
 def _key(job: Job) -> Key:

@@ -12,10 +12,9 @@ from typing import Final
 import trio
 
 from actors.dispatch.load_learning import learn_load
-from actors.jobs.job import Job
+from actors.jobs.job import Job, JobContext
 from actors.requests.pull_stream import pulling
 from actors.requests.transfer import watched
-from actors.state.fleet_state import FleetCell
 from actors.state.servers import ServerCell
 from actors.state.transfer import Transfer
 from fleet.common.errors import BackendBroke, FirstByteTimeout, JobFailed, ModelNotFound, NoServer, Phase
@@ -33,11 +32,11 @@ _SHORT: Final = 65.0
 Status = tuple[int, bytes]
 
 
-async def work(fleet: FleetCell, cell: ServerCell, job: Job) -> None:
+async def work(context: JobContext, cell: ServerCell, job: Job) -> None:
     """Do it; when this returns, the fleet knows what has changed on the server."""
     machine = cell.pool
     try:
-        await _WORK[job.kind](fleet, cell, job)
+        await _WORK[job.kind](context, cell, job)
     except BaseException:  # cancelled too: it may have been done all the same
         cell.probe_now.set()
         raise
@@ -61,9 +60,11 @@ class _Errand(Transfer):
         """Nothing stands still here."""
 
 
-async def _errand(fleet: FleetCell, cell: ServerCell, within: float, call: Callable[[], Awaitable[Status]]) -> Status:
+async def _errand(
+    context: JobContext, cell: ServerCell, within: float, call: Callable[[], Awaitable[Status]]
+) -> Status:
     """One control call. Raises FirstByteTimeout after `within` seconds."""
-    with watched(fleet, cell, _Errand(cell.state.id)):
+    with watched(context.servers, cell, _Errand(cell.state.id)):
         with trio.move_on_after(within):
             return await call()
         raise FirstByteTimeout(f"no answer within {within:g} s", Phase.HEADERS)
@@ -73,56 +74,56 @@ async def _errand(fleet: FleetCell, cell: ServerCell, within: float, call: Calla
 # ---- kinds
 
 
-async def _pull(fleet: FleetCell, cell: ServerCell, job: Job) -> None:
+async def _pull(context: JobContext, cell: ServerCell, job: Job) -> None:
     """Download from the registry; what has come stays there when this ends early, and the next pull goes on."""
-    with watched(fleet, cell) as running:
+    with watched(context.servers, cell) as running:
         wanted = {"model": job.model} | ({"insecure": True} if job.options.get("insecure") is True else {})
-        async with pulling(cell, wanted, fleet.config.current.timeouts.connect) as records:
+        async with pulling(cell, wanted, context.config.current.timeouts.connect) as records:
             async for record in records:
                 running.alive()
-                if _take(fleet, job, record):
+                if _take(context, job, record):
                     return
         raise BackendBroke("the connection ended before the pull did", Phase.BODY)
 
 
-def _take(fleet: FleetCell, job: Job, record: Row) -> bool:
+def _take(context: JobContext, job: Job, record: Row) -> bool:
     """Note what a record says; whether it says success."""
     if "error" in record:
         raise JobFailed(bounded(record["error"]))
-    job.download.take(record, fleet.clock.now())
+    job.download.take(record, context.clock.now())
     status = record.get("status")
     if isinstance(status, str) and status:
         job.detail = bounded(status)
     return status == "success"
 
 
-async def _warm(fleet: FleetCell, cell: ServerCell, job: Job) -> None:
+async def _warm(context: JobContext, cell: ServerCell, job: Job) -> None:
     """Load into memory. A server that gets no requests now (down, drained, in maintenance) is not warmed."""
     if not cell.state.usable:
         admin, health = cell.state.admin, cell.state.health
         what = health.value if admin is Admin.ACTIVE else admin.value
         raise NoServer(f"server '{job.server}' is {what}: it gets no requests, so nothing is loaded", retry_after=5.0)
     embedding, sure = _embedding(cell, job)
-    began = fleet.clock.now()
+    began = context.clock.now()
     job.detail = "loading"
-    status, body = await _load(fleet, cell, job, embedding)
+    status, body = await _load(context, cell, job, embedding)
     if status == 400 and not sure:  # "does not support generate": its row did not say what it is
-        status, body = await _load(fleet, cell, job, not embedding)
+        status, body = await _load(context, cell, job, not embedding)
     _check(job, status, body)
-    job.load_seconds = fleet.clock.now() - began
-    learn_load(fleet, cell, canonical(job.model), job.load_seconds)
+    job.load_seconds = context.clock.now() - began
+    learn_load(context.load_times, cell, canonical(job.model), job.load_seconds)
 
 
-async def _load(fleet: FleetCell, cell: ServerCell, job: Job, embedding: bool) -> Status:
+async def _load(context: JobContext, cell: ServerCell, job: Job, embedding: bool) -> Status:
     runner, keep_alive = job.options.get("runner"), job.options.get("keep_alive")
-    options, limit = runner if isinstance(runner, dict) else {}, fleet.config.current.jobs.load_timeout
+    options, limit = runner if isinstance(runner, dict) else {}, context.config.current.jobs.load_timeout
 
     async def load() -> Status:
         return await cell.client.load(
             job.model, embedding=embedding, options=options, keep_alive=keep_alive, timeout=limit
         )
 
-    return await _errand(fleet, cell, limit, load)
+    return await _errand(context, cell, limit, load)
 
 
 def _embedding(cell: ServerCell, job: Job) -> tuple[bool, bool]:
@@ -133,20 +134,20 @@ def _embedding(cell: ServerCell, job: Job) -> tuple[bool, bool]:
     return is_embedding(cell.state.models.get(canonical(job.model), {})), False
 
 
-async def _unload(fleet: FleetCell, cell: ServerCell, job: Job) -> None:
+async def _unload(context: JobContext, cell: ServerCell, job: Job) -> None:
     """Out of memory as soon as nobody uses it; fine as well when it is not loaded."""
     embedding, _ = _embedding(cell, job)
-    _check(job, *await _errand(fleet, cell, _SHORT, lambda: cell.client.unload(job.model, embedding=embedding)))
+    _check(job, *await _errand(context, cell, _SHORT, lambda: cell.client.unload(job.model, embedding=embedding)))
 
 
-async def _delete(fleet: FleetCell, cell: ServerCell, job: Job) -> None:
-    status, body = await _errand(fleet, cell, _SHORT, lambda: cell.client.delete(job.model))
+async def _delete(context: JobContext, cell: ServerCell, job: Job) -> None:
+    status, body = await _errand(context, cell, _SHORT, lambda: cell.client.delete(job.model))
     if status == 404 and job.resumed:  # the fleet ended between the deletion and writing down that it was done
         return
     _check(job, status, body)
 
 
-_WORK: Final[dict[JobKind, Callable[[FleetCell, ServerCell, Job], Awaitable[None]]]] = {
+_WORK: Final[dict[JobKind, Callable[[JobContext, ServerCell, Job], Awaitable[None]]]] = {
     JobKind.PULL: _pull,
     JobKind.COPY: _pull,
     JobKind.WARM: _warm,

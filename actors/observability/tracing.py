@@ -1,8 +1,8 @@
 """OpenTelemetry traces, if `otel.endpoint` says where to: ids while a request runs, spans when it is over.
 
-Off, nothing of OpenTelemetry is imported and a request costs one look at `FleetCell.tracer`. On, the data path makes
-ids only; the recorder hands finished requests over, and a worker thread makes their spans and sends them. A collector
-that does not keep up costs spans, which are counted, and never a request.
+Off, nothing of OpenTelemetry is imported and a request costs one look at `RequestContext.begin_trace`. On, the data
+path makes ids only; the recorder hands finished requests over, and a worker thread makes their spans and sends them. A
+collector that does not keep up costs spans, which are counted, and never a request.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
@@ -73,10 +73,10 @@ class Tracer:
         self.dropped = 0
         """Requests whose spans were lost: no room, or the collector did not take them."""
 
-    def attach(self, fleet: FleetCell) -> None:
+    def attach(self, fleet: FleetCell, requests: Any) -> None:
         """Trace every request of this fleet from now on."""
         self._fleet = fleet
-        fleet.tracer = self
+        requests.begin_trace = self.begin
         fleet.statistics.request_log.listeners.append(self.note)
 
     def begin(self, call: Call) -> Trace:

@@ -13,9 +13,9 @@ import trio
 
 from actors.requests.held_responses import before_first_byte, name_server, refuse_loop
 from actors.requests.relay import Passage
+from actors.requests.request_context import RequestContext
 from actors.requests.response_writer import ResponseWriter, whereabouts
 from actors.requests.second_witness import PATIENCE, SecondWitness
-from actors.state.fleet_state import FleetCell
 from actors.state.lease import Lease
 from actors.state.messages import RequestRecord, Submitted, Try, Withdrawn
 from actors.state.ticket import PendingTicket
@@ -47,24 +47,25 @@ _FINAL: Final = (TotalTimeout, QueueCancelled, RequestCancelled)
 class Exchange:
     """Runs one call to its end."""
 
-    def __init__(self, fleet: FleetCell, call: Call, down: Downstream) -> None:
-        self._fleet = fleet
-        self._servers = fleet.servers
-        self._scheduler = fleet.scheduler
-        self._now = fleet.clock.now
+    def __init__(self, context: RequestContext, call: Call, down: Downstream) -> None:
+        self._context = context
+        self._config = context.config
+        self._servers = context.servers
+        self._scheduler = context.scheduler
+        self._now = context.clock.now
         self._call = call
-        self._answer = ResponseWriter(call, down, fleet.config.current.timeouts.write)
+        self._answer = ResponseWriter(call, down, context.config.current.timeouts.write)
         self._passing = call.passing or forwarded_headers(call.headers)
-        self._trace = None if fleet.tracer is None else fleet.tracer.begin(call)
+        self._trace = None if context.begin_trace is None else context.begin_trace(call)
         self._attempts = 0
         self._sought = False
         self._tries: tuple[Try, ...] = ()
         self._paid = False  # for a retry that has not been granted a server yet
         self._excluded: frozenset[ServerId] = frozenset()
-        self._hearing = SecondWitness(fleet, call)
+        self._hearing = SecondWitness(context, call)
         self._failure: FleetError | None = None
         self._enqueued = self._now()
-        self._deadline = self._enqueued + fleet.config.current.total_timeout
+        self._deadline = self._enqueued + context.config.current.total_timeout
         self._queued = 0.0
         self._passage: Passage | None = None
         self._running: Lease | None = None
@@ -107,9 +108,9 @@ class Exchange:
         try:
             if self._servers.draining:
                 raise _shutting_down()
-            refuse_loop(self._fleet, self._passing.hops)
+            refuse_loop(self._context.hop, self._passing.hops)
         except FleetError as refusal:
-            self._fleet.statistics.metrics.called("POST", self._call.endpoint, refusal.status, 0.0)
+            self._context.metrics.called("POST", self._call.endpoint, refusal.status, 0.0)
             raise
 
     # ---- attempts
@@ -119,7 +120,7 @@ class Exchange:
         if self._sought or self._attempts:
             return False
         self._sought = True
-        found = await self._fleet.model_lookup.find(self._call.model)
+        found = await self._context.find_model(self._call.model)
         if self._servers.draining:
             raise _shutting_down()
         return found
@@ -167,7 +168,7 @@ class Exchange:
 
     def _submit(self) -> PendingTicket:
         call = self._call
-        number, missing = self._scheduler.next_number(), self._fleet.missing_routes.of(call.endpoint)
+        number, missing = self._scheduler.next_number(), self._context.missing_routes.of(call.endpoint)
         ticket = PendingTicket(
             number,
             call.request_id,
@@ -186,7 +187,7 @@ class Exchange:
     async def _wait(self, ticket: PendingTicket) -> None:
         """Wait until the dispatcher settles it, or all waiting together takes too long."""
         began = self._now()
-        limit = self._fleet.config.current.timeouts.queue - self._queued
+        limit = self._config.current.timeouts.queue - self._queued
         if self._hearing.doubtful:
             limit = min(limit, PATIENCE)
         with trio.move_on_at(min(began + limit, self._deadline)):
@@ -196,7 +197,7 @@ class Exchange:
     def _waited_too_long(self) -> FleetError:
         if trio.current_time() >= self._deadline:
             return self._out_of_time()
-        limit = self._fleet.config.current.timeouts.queue
+        limit = self._config.current.timeouts.queue
         return QueueTimeout(
             f"no slot became free within {limit:g} s",
             details="the fleet is busy; try again later, or raise timeouts.queue",
@@ -223,7 +224,7 @@ class Exchange:
         An answer that was cut after its start ends visibly: with an error record, or an aborted connection.
         """
         response: UpstreamResponse | None = None
-        passage = self._passage = Passage(self._fleet, self._call, self._answer, lease)
+        passage = self._passage = Passage(self._context, self._call, self._answer, lease)
         try:
             lease.answer = self._answer
             response = await self._open(lease)
@@ -252,12 +253,12 @@ class Exchange:
 
     async def _open(self, lease: Lease) -> UpstreamResponse:
         """Send the request and wait for the head. What limits that is watched from outside, like all of the lease."""
-        call, config = self._call, self._fleet.config.current
+        call, config = self._call, self._config.current
         # A generation that comes in one piece has no early first byte: only the total time limits it.
         early = call.stream or call.embedding or not call.runs
         lease.limit(self._deadline, config.timeouts.first_byte if early else math.inf)
         spec = lease.cell.state.spec
-        headers = own_headers(self._passing, api_key=spec.plain_key, request_id=call.request_id, hop=self._fleet.hop)
+        headers = own_headers(self._passing, api_key=spec.plain_key, request_id=call.request_id, hop=self._context.hop)
         lines = self._passing.lines
         if self._trace is not None:
             headers, lines = headers + self._trace.attempt(), without_context(lines)
@@ -269,7 +270,7 @@ class Exchange:
         return response
 
     def _out_of_time(self) -> TotalTimeout:
-        total = self._fleet.config.current.total_timeout
+        total = self._config.current.total_timeout
         return TotalTimeout(f"the request took longer than {total:g} s", details="see timeouts.total")
 
     # ---- deciding
@@ -281,13 +282,14 @@ class Exchange:
         """
         if self._servers.draining or not self._call.replayable or self._call.pinned is not None:
             return False
-        if self._attempts >= self._fleet.config.current.retry.max_attempts or trio.current_time() >= self._deadline:
+        if self._attempts >= self._config.current.retry.max_attempts or trio.current_time() >= self._deadline:
             return False
         if not retryable_elsewhere(end) or self._hearing.agreed is not None:
             return False
         if isinstance(end, Refused) and end.missing:
             return True
-        self._paid = self._scheduler.budget.spend(trio.current_time(), self._fleet.live)
+        open_requests = len(self._scheduler.tickets) + self._servers.in_flight
+        self._paid = self._scheduler.budget.spend(trio.current_time(), open_requests)
         return self._paid
 
     def _error_of(self, end: End) -> FleetError:
@@ -316,10 +318,10 @@ class Exchange:
 
     def _too_old(self) -> bool:
         """Whether all servers that list the model lack the endpoint."""
-        without, model = self._fleet.missing_routes.of(self._call.endpoint), self._call.model
+        without, model = self._context.missing_routes.of(self._call.endpoint), self._call.model
         if not without or self._call.pinned is not None:
             return False
-        states = [cell.state for cell in self._fleet.servers.values()]
+        states = [cell.state for cell in self._servers.values()]
         return all(state.id in without for state in states if model in state.models or model == ANY_MODEL)
 
     def _our_headers(self, server: ServerId) -> list[tuple[bytes, bytes]]:
@@ -330,7 +332,7 @@ class Exchange:
         passage, now = self._passage, self._now()
         lease = passage.lease if passage else None
         first = lease.first_byte - self._enqueued if lease is not None and lease.first_byte is not None else None
-        self._fleet.statistics.request_log.note(
+        self._context.request_log.note(
             RequestRecord(
                 request_id=self._call.request_id,
                 endpoint=self._call.endpoint,

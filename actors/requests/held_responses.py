@@ -14,7 +14,6 @@ from fleet.protocol.headers import MOST_HOPS, field
 from fleet.protocol.refusals import Ground
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import FleetCell
     from actors.upstream.pool import UpstreamResponse
 
 HOLD: Final = 64 * 1024
@@ -90,9 +89,9 @@ def name_server(error: BackendError, address: str, server: ServerId) -> None:
     error.message = error.message.replace(address, f"server '{server}'")
 
 
-def refuse_loop(fleet: FleetCell, seen: Sequence[bytes]) -> None:
-    """Raises LoopDetected when a request that came through these fleets has been here before, or through too many."""
-    if seen and (fleet.hop in seen or len(seen) >= MOST_HOPS):
+def refuse_loop(hop: bytes, seen: Sequence[bytes]) -> None:
+    """Raises LoopDetected when a request that came through these fleets has been here (`hop`), or through too many."""
+    if seen and (hop in seen or len(seen) >= MOST_HOPS):
         raise LoopDetected(
             "this request has come through this fleet before", details="a server of it is the fleet itself"
         )

@@ -8,8 +8,8 @@ import trio
 
 from actors.requests.held_responses import HOLD, HeldResponse, error_text, hold, hold_record, page_text
 from actors.requests.model_description import described
+from actors.requests.request_context import RequestContext
 from actors.requests.response_writer import ResponseWriter
-from actors.state.fleet_state import FleetCell
 from actors.state.lease import Lease, WaitingFor
 from actors.state.messages import BanPair, ModelMissing
 from actors.upstream.pool import UpstreamResponse
@@ -31,11 +31,11 @@ _COOLDOWN = 60.0
 class Passage:
     """Closes the lease as soon as the outcome is known: what is left to write then holds no slot."""
 
-    def __init__(self, fleet: FleetCell, call: Call, answer: ResponseWriter, lease: Lease) -> None:
+    def __init__(self, context: RequestContext, call: Call, answer: ResponseWriter, lease: Lease) -> None:
         self.lease = lease
         self.stats = Statistics()
-        self._fleet = fleet
-        self._now = fleet.clock.now
+        self._servers, self._scheduler = context.servers, context.scheduler
+        self._now = context.clock.now
         self._call = call
         self._answer = answer
         self._opaque = False  # compressed although nobody asked for that
@@ -69,7 +69,7 @@ class Passage:
         """The beginning of an answer, by which it is judged: while others could be asked, a bit more of a stream."""
         if not self._call.stream:
             return await hold(response, HOLD, self._beat)
-        if self._call.pinned is None and len(self._fleet.servers) > 1:
+        if self._call.pinned is None and len(self._servers) > 1:
             return await hold_record(response, self._beat)
         return await hold(response, 1, self._beat)
 
@@ -195,10 +195,10 @@ class Passage:
         """The inventory was stale, or lies: look again, and while others hold the model, keep away for a while."""
         pair = self.lease.pair
         self.lease.cell.mailbox.cast(ModelMissing(pair.model))
-        others = (cell.state for cell in self._fleet.servers.values() if cell is not self.lease.cell)
+        others = (cell.state for cell in self._servers.values() if cell is not self.lease.cell)
         if any(state.usable and pair.model in state.models for state in others):
             until = trio.current_time() + _COOLDOWN
-            self._fleet.scheduler.mailbox.cast(BanPair(pair, "answers that it has no such model", until, cooldown=True))
+            self._scheduler.mailbox.cast(BanPair(pair, "answers that it has no such model", until, cooldown=True))
 
     def _beat(self) -> None:
         self.lease.beat = trio.current_time()

@@ -20,7 +20,7 @@ from fleet.protocol.refusals import Ground
 from fleet.scheduling.server_state import Admin
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import FleetCell
+    from actors.requests.request_context import RequestContext
     from actors.state.lease import Lease
     from fleet.protocol.call import Call
 
@@ -41,8 +41,8 @@ _NEVER: Final = frozenset({407, 511})
 class SecondWitness:
     """Of one request. `close` must be called in the end; until then refusals are owed to their breakers."""
 
-    def __init__(self, fleet: FleetCell, call: Call) -> None:
-        self._fleet = fleet
+    def __init__(self, context: RequestContext, call: Call) -> None:
+        self._context = context
         self._call = call
         self._heard: list[HeldResponse] = []
         self._owed: list[tuple[HeldResponse, Lease]] = []
@@ -116,7 +116,7 @@ class SecondWitness:
 
     def _tells_our_key(self, saved: HeldResponse) -> bool:
         """Whether it repeats the key that the fleet has shown it, which is no business of the client's."""
-        cell = self._fleet.servers.get(saved.server)
+        cell = self._context.servers.get(saved.server)
         key = cell.state.spec.plain_key.encode() if cell is not None else b""
         return bool(key) and key in saved.body
 
@@ -128,12 +128,12 @@ class SecondWitness:
 
     def _settle(self, lease: Lease, signal: Signal) -> None:
         """A server that is gone meanwhile shall not get a breaker; whoever takes its name would inherit it."""
-        if self._fleet.servers.get(lease.pair.server) is lease.cell:
+        if self._context.servers.get(lease.pair.server) is lease.cell:
             lease.settle(signal)
 
     def _note_route(self, lease: Lease) -> None:
         state, endpoint = lease.cell.state, self._call.endpoint
-        if self._fleet.missing_routes.note(state.id, endpoint, state.version, self._fleet.clock.now()):
+        if self._context.missing_routes.note(state.id, endpoint, state.version, self._context.clock.now()):
             log.warning("server has no %s: it is not asked for it again", endpoint, extra={"server": state.id})
 
     def _best(self) -> HeldResponse:
@@ -151,9 +151,9 @@ class SecondWitness:
         if self._call.pinned is not None:
             return True
         asked, model = {one.server for one in self._heard}, self._call.model
-        others = [cell.state for cell in self._fleet.servers.values() if cell.state.id not in asked]
+        others = [cell.state for cell in self._context.servers.values() if cell.state.id not in asked]
         return not any(s.admin is Admin.ACTIVE and (model in s.models or model == ANY_MODEL) for s in others)
 
     def _pass_over(self, lease: Lease, why: str, seconds: float) -> None:
-        until = self._fleet.clock.now() + seconds
-        self._fleet.scheduler.mailbox.cast(BanPair(lease.pair, why, until, cooldown=True))
+        until = self._context.clock.now() + seconds
+        self._context.scheduler.mailbox.cast(BanPair(lease.pair, why, until, cooldown=True))

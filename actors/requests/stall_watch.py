@@ -5,26 +5,26 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from actors.state.fleet_state import FleetCell
-from actors.state.lease import Lease, WaitingFor
+from actors.state.lease import Lease, Outcomes, WaitingFor
 from actors.state.servers import ServerCell
 from fleet.breakers.outcomes import ClientLeft, Failed, Revoked
 from fleet.common.errors import FirstByteTimeout, IdleTimeout, Phase
+from fleet.config import Config
 
 EVERY: Final = 1.0
 """Seconds between two looks at the most."""
 
 
-def look(fleet: FleetCell, cell: ServerCell, now: float) -> None:
+def check(config: Config, breakers: Outcomes, cell: ServerCell, now: float) -> None:
     """Revoke what has stalled or whose time is up; note whether anything is left to look at."""
     for lease in list(cell.leases.values()):
-        _check(fleet, lease, now)
+        _check_lease(config, breakers, lease, now)
     for running in list(cell.transfers):
-        running.check(now, fleet.config.current)
+        running.check(now, config)
     cell.watched = bool(cell.leases or cell.transfers)
 
 
-def next_look(cell: ServerCell, now: float) -> float:
+def next_check(cell: ServerCell, now: float) -> float:
     """When to look again: soon, and no later than the first limit that is known beforehand."""
     return min(now + EVERY, min(map(_due, cell.leases.values()), default=math.inf))
 
@@ -33,33 +33,33 @@ def _due(lease: Lease) -> float:
     return lease.deadline if lease.streaming else min(lease.deadline, lease.first_byte_by)
 
 
-def _check(fleet: FleetCell, lease: Lease, now: float) -> None:
+def _check_lease(config: Config, breakers: Outcomes, lease: Lease, now: float) -> None:
     if not lease.streaming and now >= lease.first_byte_by:
         lease.revoke(_no_answer(lease, lease.first_byte_by - lease.started))
     elif now >= lease.deadline:
-        lease.revoke(_out_of_time(fleet, lease, now))
+        lease.revoke(_out_of_time(config, lease, now))
     elif lease.waiting is not WaitingFor.BACKEND:
-        if now - lease.beat >= fleet.config.current.timeouts.write:
+        if now - lease.beat >= config.timeouts.write:
             lease.revoke(ClientLeft(stalled=True))
     elif lease.streaming:
-        _check_stream(fleet, lease, now - lease.beat)
+        _check_stream(config, breakers, lease, now - lease.beat)
 
 
-def _out_of_time(fleet: FleetCell, lease: Lease, now: float) -> Failed | Revoked:
+def _out_of_time(config: Config, lease: Lease, now: float) -> Failed | Revoked:
     """A server that had its time and gave nothing is to blame, or nobody would ever learn that it hangs.
 
     (A generation in one piece has no limit but the deadline.) Who is late because of something else is not.
     """
     silent = lease.first_byte is None and lease.waiting is WaitingFor.BACKEND
-    if silent and now - lease.started >= fleet.config.current.timeouts.first_byte:
+    if silent and now - lease.started >= config.timeouts.first_byte:
         return _no_answer(lease, now - lease.started)
     return Revoked("total timeout")
 
 
-def _check_stream(fleet: FleetCell, lease: Lease, silent: float) -> None:
+def _check_stream(config: Config, breakers: Outcomes, lease: Lease, silent: float) -> None:
     if lease.generation and silent < EVERY:
-        fleet.breakers.alive(lease.pair)
-    idle = fleet.config.current.timeouts.idle
+        breakers.alive(lease.pair)
+    idle = config.timeouts.idle
     if silent >= idle:
         text = f"server '{lease.pair.server}' was silent for {idle:g} s in the middle of an answer"
         lease.revoke(Failed(IdleTimeout(text, Phase.BODY)))

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager
 
 from actors.requests.held_responses import name_server, refuse_loop
+from actors.requests.request_context import RequestContext
 from actors.requests.response_writer import ResponseWriter, whereabouts
-from actors.state.fleet_state import FleetCell
-from actors.state.servers import ServerCell
+from actors.state.servers import ServerCell, Servers
 from actors.state.transfer import Transfer, TransferStage
 from actors.upstream.pool import UpstreamRequest
 from fleet.common.errors import BackendError, BadAnswer, FleetError, Phase, ShuttingDown
@@ -38,16 +38,16 @@ class _Watched:
             raise
 
 
-async def transfer(fleet: FleetCell, cell: ServerCell, call: Call, down: Downstream) -> None:
+async def transfer(context: RequestContext, cell: ServerCell, call: Call, down: Downstream) -> None:
     """Forward one call and its answer, both streamed. Raises FleetError only while nothing has been sent.
 
     Removing the server or stopping the fleet ends it; the client then sees a broken answer.
     """
-    refuse_loop(fleet, hops(call.headers))
-    answer = ResponseWriter(call, down, fleet.config.current.timeouts.write)
+    refuse_loop(context.hop, hops(call.headers))
+    answer = ResponseWriter(call, down, context.config.current.timeouts.write)
     try:
-        with watched(fleet, cell) as running:
-            await _forward(fleet, cell, call, answer, running)
+        with watched(context.servers, cell) as running:
+            await _forward(context, cell, call, answer, running)
     except ClientGone:
         return
     except FleetError as error:
@@ -57,14 +57,14 @@ async def transfer(fleet: FleetCell, cell: ServerCell, call: Call, down: Downstr
 
 
 @contextmanager
-def watched(fleet: FleetCell, cell: ServerCell, running: Transfer | None = None) -> Iterator[Transfer]:
+def watched(servers: Servers, cell: ServerCell, running: Transfer | None = None) -> Iterator[Transfer]:
     """A block of work on one server that may last long: drains wait for it, stalls and removals end it.
 
     `running` may be given by who has other rules for what a stall is.
 
     Raises ShuttingDown at the start, and at the end what it was ended with, if it was. Backend errors name the server.
     """
-    check_open(fleet)
+    check_open(servers)
     running = running or Transfer(cell.state.id)
     cell.transfers.add(running)
     cell.watch()
@@ -76,21 +76,23 @@ def watched(fleet: FleetCell, cell: ServerCell, running: Transfer | None = None)
         raise running.error or error from error
     finally:
         cell.transfers.discard(running)
-        fleet.servers.ended.unpark_all()
+        servers.ended.unpark_all()
     if running.error is not None:
         raise running.error
 
 
-def check_open(fleet: FleetCell) -> None:
+def check_open(servers: Servers) -> None:
     """Raises ShuttingDown while the fleet drains."""
-    if fleet.servers.draining:
+    if servers.draining:
         raise ShuttingDown("the fleet is shutting down", retry_after=2.0)
 
 
-async def _forward(fleet: FleetCell, cell: ServerCell, call: Call, answer: ResponseWriter, running: Transfer) -> None:
+async def _forward(
+    context: RequestContext, cell: ServerCell, call: Call, answer: ResponseWriter, running: Transfer
+) -> None:
     spec = cell.state.spec
     seen = call.passing or forwarded_headers(call.headers)
-    headers = own_headers(seen, api_key=spec.plain_key, request_id=call.request_id, hop=fleet.hop)
+    headers = own_headers(seen, api_key=spec.plain_key, request_id=call.request_id, hop=context.hop)
     body = call.body if isinstance(call.body, bytes) else _Watched(call.body, running)
     if isinstance(body, bytes):
         running.moved(TransferStage.THINKING)
@@ -99,7 +101,7 @@ async def _forward(fleet: FleetCell, cell: ServerCell, call: Call, answer: Respo
     request = UpstreamRequest(
         call.method, call.target, headers, body, call.content_length, expect_continue=asks_first, lines=seen.lines
     )
-    response = await cell.pool.open(request, connect_timeout=fleet.config.current.timeouts.connect)
+    response = await cell.pool.open(request, connect_timeout=context.config.current.timeouts.connect)
     try:
         if 300 <= response.status < 400:  # who follows that sends key and upload to wherever it points
             raise BadAnswer(f"server '{cell.state.id}' answered {response.status}, a redirect", Phase.HEADERS)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import trio
 
-from actors.state.fleet_state import FleetCell
+from actors.servers.server_context import ServerContext
 from actors.state.messages import Probed
 from actors.state.servers import ServerCell
 from actors.upstream.transport_errors import kind_of
@@ -19,16 +19,16 @@ from fleet.config.schema.urls import hint
 from fleet.scheduling.server_state import Row
 
 
-async def run_health(fleet: FleetCell, cell: ServerCell) -> None:
+async def run_health(context: ServerContext, cell: ServerCell) -> None:
     """Probe for ever, jittered; sooner when `cell.probe_now` is set. Cancelled: the calls under way are closed."""
     failures = 0
     while True:
-        cell.probe_at, cell.looked = None, fleet.clock.now()
+        cell.probe_at, cell.looked = None, context.clock.now()
         cell.probe_now = trio.Event()  # before the round: who asks during it gets another one
         asked, cell.probed = cell.probed, trio.Event()
         client = cell.client
         try:
-            result = await probe(fleet, cell)
+            result = await probe(context, cell)
         except Exception:
             asked.set()  # the verdict they wait for will never come
             raise
@@ -38,23 +38,23 @@ async def run_health(fleet: FleetCell, cell: ServerCell) -> None:
         else:
             asked.set()
         cell.pool.sweep()
-        cell.probe_at = fleet.clock.now() + _pause(fleet, failures)
+        cell.probe_at = context.clock.now() + _pause(context, failures)
         with trio.move_on_at(cell.probe_at):
             await cell.probe_now.wait()
 
 
-async def probe(fleet: FleetCell, cell: ServerCell) -> Probed | None:
+async def probe(context: ServerContext, cell: ServerCell) -> Probed | None:
     """One round. Only /api/tags decides; /api/ps and /api/version may fail (older or busy servers) without blame.
 
     None: this process has no descriptor left to ask with, which says nothing about the server.
     """
-    health = fleet.config.current.health
+    health = context.config.current.health
     box = _Box()
     started = trio.current_time()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(box.tags, lambda: cell.client.tags(health.tags_timeout), health.tags_timeout)
         nursery.start_soon(box.ps, lambda: cell.client.ps(health.ps_timeout), health.ps_timeout)
-        if cell.state.version is None or cell.rounds % 30 == 0 or fleet.missing_routes.concerns(cell.state.id):
+        if cell.state.version is None or cell.rounds % 30 == 0 or context.missing_routes.concerns(cell.state.id):
             nursery.start_soon(
                 box.ask_version, lambda: cell.client.version(health.version_timeout), health.version_timeout
             )
@@ -67,11 +67,11 @@ async def probe(fleet: FleetCell, cell: ServerCell) -> Probed | None:
     return Probed(error, box.rows, box.resident, box.version, box.answered - started, kind=box.kind)
 
 
-def _pause(fleet: FleetCell, failures: int) -> float:
+def _pause(context: ServerContext, failures: int) -> float:
     """The interval, jittered; doubled for every failed round after the first."""
-    health = fleet.config.current.health
+    health = context.config.current.health
     base = min(health.interval * 2.0 ** max(failures - 1, 0), max(health.max_backoff, health.interval))
-    return float(base * (1.0 + health.jitter * (2.0 * fleet.clock.chance.random() - 1.0)))
+    return float(base * (1.0 + health.jitter * (2.0 * context.clock.chance.random() - 1.0)))
 
 
 class _Box:

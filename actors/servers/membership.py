@@ -12,8 +12,8 @@ import trio
 
 from actors.kit.mailbox import ActorGone, Mailbox, Promise
 from actors.kit.reply import PATIENCE, heard
+from actors.servers.server_context import ServerContext
 from actors.servers.server_tree import cut, run_server
-from actors.state.fleet_state import FleetCell
 from actors.state.messages import ServerChanged, ServerGone, ServerMail, SetAdmin, Welcome
 from actors.state.servers import ServerCell
 from actors.storage.journal import Document
@@ -48,30 +48,25 @@ class BackendFactory(Protocol):
     def client(self, spec: ServerSpec) -> OllamaClient: ...
 
 
-class Breakers(Protocol):
-    """Told of servers that are gone."""
-
-    def forget_server(self, server: ServerId) -> None: ...
-
-
 class Membership:
     """The servers of the fleet. `base` is what the configuration's own layers say; the rest came by the API.
 
     Every method without `await` is synchronous; `schema.servers` names at every moment those that shall stay.
     """
 
-    def __init__(self, fleet: FleetCell, breakers: Breakers, backends: BackendFactory, nursery: trio.Nursery) -> None:
-        self._fleet = fleet
-        self._breakers = breakers
+    def __init__(self, context: ServerContext, backends: BackendFactory, nursery: trio.Nursery) -> None:
+        self._context = context
+        self._config, self._servers, self._journal = context.config, context.servers, context.journal
+        self._clock, self._scheduler = context.clock, context.scheduler
         self._backends = backends
         self._nursery = nursery
         self._leaving: dict[ServerId, trio.Event] = {}
         """Those on their way out, each with what is set if it may stay after all."""
         self.own_urls: list[str] = []
         """Where the front end listens; never a server of ours."""
-        self.base = {spec.id: spec for spec in fleet.config.current.servers}
-        self._kept = fleet.journal.keep(_KIND, self._document)
-        self._orders = fleet.journal.keep("admin", self._admin_document)
+        self.base = {spec.id: spec for spec in self._config.current.servers}
+        self._kept = self._journal.keep(_KIND, self._document)
+        self._orders = self._journal.keep("admin", self._admin_document)
 
     def start(self) -> None:
         """Let in all servers: the configuration's, as changed by what was kept. Called once.
@@ -82,22 +77,22 @@ class Membership:
         specs, aside = server_overrides.sorted_out(self.base.values(), self._kept, partial(self._unusable, ways))
         for server, each in aside.items():
             log.warning("%s (%s); it is set aside: add it anew, or remove it", each.problem, each.why)
-            self._fleet.journal.aside[_KIND, server] = each.why
+            self._journal.aside[_KIND, server] = each.why
         self._settle(specs)
         for spec in specs:
             if what := hint(spec.url):
                 log.warning("the URL of server %s %s", spec.id, what)
             self._join(spec, ways.get(spec.id) or self._way(spec))
         for server in self._kept:
-            self._fleet.journal.touch(_KIND, server)  # what is out of date is forgotten
+            self._journal.touch(_KIND, server)  # what is out of date is forgotten
         for server in self._orders:
-            if server not in self._fleet.servers:  # nor shall a later one of that name obey it
-                self._fleet.journal.touch("admin", server)
+            if server not in self._servers:  # nor shall a later one of that name obey it
+                self._journal.touch("admin", server)
         self._orders = {}
 
     def _unusable(self, ways: dict[ServerId, Way], spec: ServerSpec) -> str:
         """What is wrong with a server that was kept; else `ways` has how to reach it."""
-        if why := misplaced(spec, self._fleet.config.current):
+        if why := misplaced(spec, self._config.current):
             return f"url: {why}"
         try:
             ways[spec.id] = self._way(spec)
@@ -107,7 +102,7 @@ class Membership:
 
     def effective(self, base: Iterable[ServerSpec]) -> tuple[ServerSpec, ...]:
         """The servers that would be with another `base`: what the API changed still lies over it."""
-        now = {spec.id: spec for spec in self._fleet.config.current.servers}
+        now = {spec.id: spec for spec in self._config.current.servers}
         documents = {
             str(each): server_overrides.document(now.get(each), self.base.get(each)) for each in {**self.base, **now}
         }
@@ -121,7 +116,7 @@ class Membership:
 
     def staying(self, server: ServerId) -> ServerCell:
         """A server that is not on its way out. Raises ServerNotFound, Conflict."""
-        cell = self._fleet.servers.get(server)
+        cell = self._servers.get(server)
         if cell is None:
             raise ServerNotFound(f"server '{server[:100]}' not found")
         if server in self._leaving:
@@ -134,14 +129,14 @@ class Membership:
         Raises BadRequest if it cannot be reached as it is described; Conflict when the id or an equivalent URL is
         taken, or the fleet is full. Then nothing was changed.
         """
-        if spec.id in self._fleet.servers:
+        if spec.id in self._servers:
             raise Conflict(f"server '{spec.id}' already exists")
         way = self._way(spec)  # before anything is kept
         self._check_url(spec)
-        if len(self._fleet.servers) >= MOST_SERVERS:
+        if len(self._servers) >= MOST_SERVERS:
             raise Conflict(f"the fleet has {MOST_SERVERS} servers, which is the most")
-        self._fleet.journal.aside.pop((_KIND, spec.id), None)
-        self._settle((*self._fleet.config.current.servers, spec))
+        self._journal.aside.pop((_KIND, spec.id), None)
+        self._settle((*self._config.current.servers, spec))
         return self._join(spec, way)
 
     def change(self, spec: ServerSpec) -> ServerCell:
@@ -152,8 +147,8 @@ class Membership:
         cell = self.staying(spec.id)
         way = self._way(spec)
         self._check_url(spec)
-        self._fleet.journal.aside.pop((_KIND, spec.id), None)
-        self._settle(spec if each.id == spec.id else each for each in self._fleet.config.current.servers)
+        self._journal.aside.pop((_KIND, spec.id), None)
+        self._settle(spec if each.id == spec.id else each for each in self._config.current.servers)
         self._alter(cell, spec, way)
         return cell
 
@@ -163,18 +158,18 @@ class Membership:
         Raises ServerNotFound, Conflict while `placement.builder` names it or if it was listed again meanwhile, and
         NoAnswer if the fleet stops before it is gone. Cancelled: the removal goes on.
         """
-        if self._fleet.config.current.placement.builder == server:
+        if self._config.current.placement.builder == server:
             raise Conflict(f"server '{server}' builds the models: change placement.builder first")
-        was_aside = self._fleet.journal.aside.pop((_KIND, server), None) is not None
+        was_aside = self._journal.aside.pop((_KIND, server), None) is not None
         if was_aside:
-            self._fleet.journal.touch(_KIND, server)
-        if server not in self._fleet.servers:
+            self._journal.touch(_KIND, server)
+        if server not in self._servers:
             if was_aside:
                 return
             raise ServerNotFound(f"server '{server[:100]}' not found")
-        self._settle(each for each in self._fleet.config.current.servers if each.id != server)
-        gone = self._leave(self._fleet.servers[server], drain=drain)
-        await heard(gone, f"server '{server}'", within=self._fleet.config.current.drain_timeout + PATIENCE)
+        self._settle(each for each in self._config.current.servers if each.id != server)
+        gone = self._leave(self._servers[server], drain=drain)
+        await heard(gone, f"server '{server}'", within=self._config.current.drain_timeout + PATIENCE)
 
     # ---- all of them, by the configuration
 
@@ -185,20 +180,20 @@ class Membership:
         BadRequest if one cannot be reached as it is described; then nothing was changed.
         """
         wanted = {spec.id: spec for spec in specs}
-        now = {spec.id: spec for spec in self._fleet.config.current.servers}
+        now = {spec.id: spec for spec in self._config.current.servers}
         ways = {server: self._way(spec) for server, spec in wanted.items()}  # before anything is kept
         for server in {**wanted, **now}:
             if wanted.get(server) != now.get(server):  # it is newer than what was kept
-                self._fleet.journal.aside.pop((_KIND, server), None)
+                self._journal.aside.pop((_KIND, server), None)
         self._settle(wanted.values(), base)
-        for cell in list(self._fleet.servers.values()):
+        for cell in list(self._servers.values()):
             if cell.state.id not in wanted and cell.state.id not in self._leaving:
                 self._leave(cell, drain=True)
         for spec in wanted.values():
             self._receive(spec, ways[spec.id])
 
     def _receive(self, spec: ServerSpec, way: Way) -> None:
-        cell = self._fleet.servers.get(spec.id)
+        cell = self._servers.get(spec.id)
         if cell is None:
             self._join(spec, way)
             return
@@ -215,7 +210,7 @@ class Membership:
 
         Raises BadRequest if whoever would use the description refuses it.
         """
-        cell = self._fleet.servers.get(spec.id)
+        cell = self._servers.get(spec.id)
         old = None if cell is None else cell.state.spec
         try:
             if cell is None or old is None or normalise_url(old.url) != normalise_url(spec.url):
@@ -231,8 +226,8 @@ class Membership:
         self._recall(state)
         mailbox = Mailbox[ServerMail](f"server {spec.id}")
         cell = ServerCell(state, *way, mailbox)
-        self._fleet.servers[spec.id] = cell
-        self._nursery.start_soon(run_server, self._fleet, cell, name=f"server {spec.id}")
+        self._servers[spec.id] = cell
+        self._nursery.start_soon(run_server, self._context, cell, name=f"server {spec.id}")
         return cell
 
     def _alter(self, cell: ServerCell, spec: ServerSpec, way: Way) -> None:
@@ -248,11 +243,11 @@ class Membership:
             cell.pool.retire()
             cell.pool = way[0]
             state.start_anew(trio.current_time(), "its URL was changed")
-            self._fleet.statistics.metrics.loads.lost(spec.id)
-            self._fleet.missing_routes.forget(spec.id)
-            self._breakers.forget_server(spec.id)
+            self._context.model_loads.lost(spec.id)
+            self._context.missing_routes.forget(spec.id)
+            self._context.breakers.forget_server(spec.id)
         cell.probe_now.set()
-        self._fleet.scheduler.mailbox.cast(ServerChanged(spec.id))
+        self._scheduler.mailbox.cast(ServerChanged(spec.id))
 
     def _leave(self, cell: ServerCell, *, drain: bool) -> Promise[None]:
         gone = Promise[None]()
@@ -269,7 +264,7 @@ class Membership:
                 await self._drained(cell, stay)
             if self._leaving.get(server) is stay or not drain:
                 self._forget(cell)
-            if self._fleet.servers.get(server) is cell:
+            if self._servers.get(server) is cell:
                 gone.reject(Conflict(f"server '{server}' stays", details="it was listed again while it was removed"))
             gone.resolve(None)
         finally:
@@ -277,53 +272,53 @@ class Membership:
 
     async def _drained(self, cell: ServerCell, stay: trio.Event) -> None:
         """Returns when the server takes no new work and nothing is open on it, or the time is up, or it may stay."""
-        by = trio.current_time() + self._fleet.config.current.drain_timeout
+        by = trio.current_time() + self._config.current.drain_timeout
         while (cell.state.usable or cell.leases or cell.transfers) and not stay.is_set():
             with trio.move_on_at(by) as patience:
-                await self._fleet.servers.ended.park()
+                await self._servers.ended.park()
             if patience.cancelled_caught:
                 return
 
     def _forget(self, cell: ServerCell) -> None:
         server = cell.state.id
         self._leaving.pop(server, None)
-        if self._fleet.servers.get(server) is not cell:
+        if self._servers.get(server) is not cell:
             return
-        del self._fleet.servers[server]
-        self._fleet.statistics.metrics.loads.lost(server)
-        self._fleet.missing_routes.forget(server)
-        self._fleet.scheduler.mailbox.cast(ServerGone(server))
+        del self._servers[server]
+        self._context.model_loads.lost(server)
+        self._context.missing_routes.forget(server)
+        self._scheduler.mailbox.cast(ServerGone(server))
         cut(cell, "server removed")
-        self._breakers.forget_server(server)
+        self._context.breakers.forget_server(server)
         cell.scope.cancel()
-        self._fleet.journal.touch("admin", server)
+        self._journal.touch("admin", server)
 
     # ---- what is kept
 
     def _settle(self, specs: Iterable[ServerSpec], base: Iterable[ServerSpec] | None = None) -> None:
         """These are the servers now, as far as the configuration goes. Of a thousand, only what differs is written."""
-        before, listed = {spec.id: spec for spec in self._fleet.config.current.servers}, self.base
+        before, listed = {spec.id: spec for spec in self._config.current.servers}, self.base
         if base is not None:
             self.base = {spec.id: spec for spec in base}
-        self._fleet.config.put_servers(specs)
-        now = {spec.id: spec for spec in self._fleet.config.current.servers}
+        self._config.put_servers(specs)
+        now = {spec.id: spec for spec in self._config.current.servers}
         for server in {**listed, **self.base, **before, **now}:
             if before.get(server) != now.get(server) or listed.get(server) != self.base.get(server):
-                self._fleet.journal.touch(_KIND, server)
+                self._journal.touch(_KIND, server)
 
     def _document(self, server: str) -> Document | None:
-        if (_KIND, server) in self._fleet.journal.aside:
+        if (_KIND, server) in self._journal.aside:
             return dict(self._kept[server])
-        current = next((spec for spec in self._fleet.config.current.servers if spec.id == server), None)
+        current = next((spec for spec in self._config.current.servers if spec.id == server), None)
         return server_overrides.document(current, self.base.get(ServerId(server)))
 
     def _admin_document(self, server: str) -> Document | None:
-        cell = self._fleet.servers.get(ServerId(server))
+        cell = self._servers.get(ServerId(server))
         if cell is None or cell.state.admin is Admin.ACTIVE or cell.state.id in self._leaving:
             return None
         state = cell.state
-        until = None if state.until == math.inf else self._fleet.clock.epoch(state.until)
-        since = self._fleet.clock.epoch(state.admin_since)
+        until = None if state.until == math.inf else self._clock.epoch(state.until)
+        since = self._clock.epoch(state.admin_since)
         return {"admin": state.admin.value, "why": state.admin_why, "by": state.by, "since": since, "until": until}
 
     def _recall(self, state: ServerState) -> None:
@@ -333,8 +328,8 @@ class Membership:
             return
         try:
             admin, why, by = Admin(doc["admin"]), str(doc["why"]), str(doc["by"])
-            since = self._fleet.clock.moment(float(doc["since"]))
-            until = math.inf if doc["until"] is None else self._fleet.clock.moment(float(doc["until"]))
+            since = self._clock.moment(float(doc["since"]))
+            until = math.inf if doc["until"] is None else self._clock.moment(float(doc["until"]))
         except (KeyError, TypeError, ValueError):
             log.warning("what was kept of the state of a server cannot be read", extra={"server": state.id})
             return
@@ -343,7 +338,7 @@ class Membership:
     def _check_url(self, spec: ServerSpec) -> None:
         if normalise_url(spec.url) in {normalise_url(url) for url in self.own_urls}:
             raise Conflict("this is the fleet's own address", details="a fleet cannot be one of its own servers")
-        for cell in self._fleet.servers.values():
+        for cell in self._servers.values():
             if cell.state.id != spec.id and normalise_url(cell.state.spec.url) == normalise_url(spec.url):
                 raise Conflict(f"server '{cell.state.id}' already has an equivalent URL", details=cell.state.spec.url)
 

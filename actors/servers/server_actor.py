@@ -8,8 +8,8 @@ from typing import assert_never
 
 import trio
 
-from actors.requests.stall_watch import look, next_look
-from actors.state.fleet_state import FleetCell
+from actors.requests.stall_watch import check, next_check
+from actors.servers.server_context import ServerContext
 from actors.state.messages import (
     LeaseClosed,
     LeaseOpened,
@@ -38,8 +38,8 @@ _FINE = "answers probes"
 class ServerActor:
     """One incarnation; everything that matters lives in the cell."""
 
-    def __init__(self, fleet: FleetCell, cell: ServerCell) -> None:
-        self._fleet = fleet
+    def __init__(self, context: ServerContext, cell: ServerCell) -> None:
+        self._context = context
         self._cell = cell
         self._watch_at = math.inf
         self._drain_by = math.inf
@@ -55,8 +55,8 @@ class ServerActor:
             if message is not None:
                 self._handle(message, now)
             if now >= self._watch_at:
-                look(self._fleet, self._cell, now)
-                self._watch_at = next_look(self._cell, now) if self._cell.watched else math.inf
+                check(self._context.config.current, self._context.breakers, self._cell, now)
+                self._watch_at = next_check(self._cell, now) if self._cell.watched else math.inf
             if now >= self._drain_by:
                 self._end_drain()
             if now >= self._cell.state.until:
@@ -64,7 +64,7 @@ class ServerActor:
 
     def _recover(self, now: float) -> None:
         if self._cell.watched:
-            self._watch_at = next_look(self._cell, now)
+            self._watch_at = next_check(self._cell, now)
         if self._cell.state.admin in (Admin.DRAINING, Admin.MAINTENANCE):
             self._start_drain(now)
         self._announce()
@@ -78,7 +78,7 @@ class ServerActor:
                 if done is not None:
                     done.resolve(None)
             case LeaseOpened():
-                self._watch_at = min(self._watch_at, next_look(self._cell, now))
+                self._watch_at = min(self._watch_at, next_check(self._cell, now))
             case LeaseClosed():
                 self._emptied(now)
             case ModelMissing(model):
@@ -91,7 +91,7 @@ class ServerActor:
                 assert_never(message)
 
     def _announce(self) -> None:
-        self._fleet.scheduler.mailbox.cast(ServerChanged(self._cell.state.id))
+        self._context.scheduler.mailbox.cast(ServerChanged(self._cell.state.id))
 
     # ---- probes
 
@@ -110,11 +110,11 @@ class ServerActor:
                 del state.stats[gone]
             if probed.resident is not None:
                 state.resident = by_name(probed.resident)
-                self._fleet.statistics.metrics.loads.looked(state.id, state.resident, now)
+                self._context.model_loads.looked(state.id, state.resident, now)
             state.version = probed.version or state.version
-            self._fleet.missing_routes.seen(state.id, state.version, now)
+            self._context.missing_routes.seen(state.id, state.version, now)
             if state.judge(Health.HEALTHY, now, state.unwelcome or _FINE):
-                self._fleet.missing_routes.forget(state.id)  # perhaps it was only something before it that came up
+                self._context.missing_routes.forget(state.id)  # perhaps it was only something before it that came up
                 log.info("server is healthy", extra={"server": state.id, "models": len(state.models)})
         if probed.asked is not None:
             probed.asked.set()
@@ -123,21 +123,21 @@ class ServerActor:
     def _note(self, probed: Probed, now: float) -> None:
         """A probe of a server that is unhealthy was an attempt to recover, unless the server has just been removed."""
         state = self._cell.state
-        if state.health is not Health.UNHEALTHY or self._fleet.servers.get(state.id) is not self._cell:
+        if state.health is not Health.UNHEALTHY or self._context.servers.get(state.id) is not self._cell:
             return
         failure = Failure(probed.kind, probed.error) if probed.error else None
         itself = Pair(state.id, ANY_MODEL)
-        self._fleet.recovery_log.attempt(itself, Source.HEALTH_CHECK, now, state=_worst(state), failure=failure)
+        self._context.recovery_log.attempt(itself, Source.HEALTH_CHECK, now, state=_worst(state), failure=failure)
 
     def _failed_round(self, error: str, now: float) -> None:
         """A server that was never healthy is unhealthy at once; a healthy one gets `health.failures` rounds."""
         state = self._cell.state
         state.failed_rounds += 1
-        if state.health is Health.HEALTHY and state.failed_rounds < self._fleet.config.current.health.failures:
+        if state.health is Health.HEALTHY and state.failed_rounds < self._context.config.current.health.failures:
             self._cell.probe_now.set()  # look again at once: a second opinion, not a second interval
             return
         state.resident = {}
-        self._fleet.statistics.metrics.loads.lost(state.id)
+        self._context.model_loads.lost(state.id)
         if state.judge(Health.UNHEALTHY, now, error):
             log.warning("server is unhealthy: %s", error, extra={"server": state.id})
 
@@ -163,25 +163,25 @@ class ServerActor:
         if not state.order(given.order, now, given.why, given.by, given.until):
             return
         log.info("server is %s", state.admin.value, extra={"server": state.id, "why": given.why})
-        self._fleet.journal.touch("admin", state.id)
+        self._context.journal.touch("admin", state.id)
         self._drain_by = math.inf
         if self._cell.state.admin in (Admin.DRAINING, Admin.MAINTENANCE):
             self._start_drain(now)
         if self._cell.state.admin is not Admin.MAINTENANCE:
             self._cell.probe_now.set()
-        self._fleet.servers.ended.unpark_all()
+        self._context.servers.ended.unpark_all()
         self._announce()
 
     def _start_drain(self, now: float) -> None:
-        self._drain_by = now + self._fleet.config.current.drain_timeout
+        self._drain_by = now + self._context.config.current.drain_timeout
         self._emptied(now)
 
     def _emptied(self, now: float) -> None:
         state = self._cell.state
         if not self._cell.leases and state.order(Order.EMPTIED, now, "drained"):
             self._drain_by = math.inf
-            self._fleet.servers.ended.unpark_all()
-            self._fleet.journal.touch("admin", state.id)
+            self._context.servers.ended.unpark_all()
+            self._context.journal.touch("admin", state.id)
             self._announce()
 
     def _end_drain(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from actors.state.messages import BanPair, LeaseClosed, LiftBans, SlotFreed, Welcome
@@ -16,8 +17,9 @@ from fleet.scheduling.cooldown import FAST
 from fleet.scheduling.server_state import Admin
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import FleetCell
-    from actors.state.servers import ServerCell
+    from actors.kit.clock import Clock
+    from actors.state.scheduler_state import SchedulerState
+    from actors.state.servers import ServerCell, Servers
     from actors.upstream.pool import Abortable
     from fleet.protocol.call import Call
     from fleet.protocol.dialects.base import Statistics
@@ -31,6 +33,26 @@ class Cuttable(Protocol):
     """What a lease needs of the answer: to cut it off, which wakes who waits for the client to read."""
 
     def cut(self) -> None: ...
+
+
+class Outcomes(Protocol):
+    """Who is told how each attempt ended: the breakers, which know this folder, so that it cannot know them."""
+
+    def record(
+        self, pair: Pair, signal: Signal, kind: str, generation: int = 0, *, gives_back: bool = True
+    ) -> None: ...
+
+    def alive(self, pair: Pair) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LeaseContext:
+    """What every lease of a fleet acts on: where its slot counts, and who hears of its end."""
+
+    clock: Clock
+    scheduler: SchedulerState
+    servers: Servers
+    breakers: Outcomes
 
 
 class WaitingFor(enum.Enum):
@@ -52,8 +74,8 @@ class Lease:
     """
 
     __slots__ = (
+        "_context",
         "_end",
-        "_fleet",
         "_owes",
         "answer",
         "beat",
@@ -75,8 +97,8 @@ class Lease:
         "waiting",
     )
 
-    def __init__(self, fleet: FleetCell, cell: ServerCell, grant: Grant, call: Call, now: float) -> None:
-        self._fleet = fleet
+    def __init__(self, context: LeaseContext, cell: ServerCell, grant: Grant, call: Call, now: float) -> None:
+        self._context = context
         self._end: End | None = None
         self._owes = False
         self.cell = cell
@@ -97,6 +119,7 @@ class Lease:
         self.deadline = math.inf
         self.first_byte_by = math.inf
         cell.leases[self.number] = self
+        context.servers.in_flight += 1
         cell.watch()
 
     def limit(self, deadline: float, first_byte: float) -> None:
@@ -120,10 +143,10 @@ class Lease:
 
     # All or nothing, though there are seven effects and no way back from any of them. What makes it so is their
     # order. First the mark that makes it once: an effect that closes us again finds us closed. Then what frees the
-    # slot: three removals from tables, none of which can fail, so that in-flight is right whatever comes. Then what
-    # the attempt has taught. That is the only part with judgement in it, and so the only one that may fail; it has
-    # to come before anybody is woken, for the dispatcher decides in our turn, and would send the next request to a
-    # pair that has just failed, or count a permit as used that is free. Its failure is nobody's business but the
+    # slot: three removals from tables and a count, none of which can fail, so that in-flight is right whatever comes.
+    # Then what the attempt has taught. That is the only part with judgement in it, and so the only one that may fail;
+    # it has to come before anybody is woken, for the dispatcher decides in our turn, and would send the next request
+    # to a pair that has just failed, or count a permit as used that is free. Its failure is nobody's business but the
     # log's: raised here, it would keep the slot from those who wait for it, leave other leases open when many are
     # revoked in a loop, and crash the server's actor at every look. Last those who wait are woken: casts and
     # unparking only leave a message, and what an actor makes of one crashes that actor, not its sender.
@@ -138,12 +161,13 @@ class Lease:
         if self._end is not None:
             return False
         self._end = end
-        fleet, cell = self._fleet, self.cell
-        state, scheduler = cell.state, fleet.scheduler
+        context, cell = self._context, self.cell
+        state, scheduler = cell.state, context.scheduler
         cell.leases.pop(self.number, None)
+        context.servers.in_flight -= 1
         held_a_slot = state.ledger.close(self.number)
         scheduler.memory.total.close(self.number)
-        self.ended = fleet.clock.now()
+        self.ended = context.clock.now()
         self._owes = True
         try:
             if owing:
@@ -154,7 +178,7 @@ class Lease:
             self._mourn()
         if held_a_slot:
             scheduler.mailbox.cast(SlotFreed(self.pair))
-        if ended := fleet.servers.ended:
+        if ended := context.servers.ended:
             ended.unpark_all()
         if state.admin is Admin.DRAINING:
             cell.mailbox.cast(LeaseClosed())
@@ -182,14 +206,14 @@ class Lease:
             try:
                 self._learn(signal)
             finally:  # the breaker counts on hearing of each permit
-                breakers = self._fleet.breakers
+                breakers = self._context.breakers
                 breakers.record(self.pair, signal, kind(self._end), self.generation, gives_back=gives_back)
 
     def _give_permit_back(self) -> None:
         """Without the outcome. The generation tells whether the gate still shows what the permit was taken from."""
         gate = self.grant.gate
         if gate is not None and gate.generation == self.generation and gate.give_back():
-            self._fleet.breakers.alive(self.pair)
+            self._context.breakers.alive(self.pair)
 
     @property
     def _counts(self) -> bool:
@@ -235,16 +259,16 @@ class Lease:
 
     def _cool(self, stats: PairStats) -> None:
         """Who fails fast has free slots always, and would draw everybody: pass it over for a while."""
-        now = self._fleet.clock.now()
+        now = self._context.clock.now()
         seconds = stats.cooling.failed(self.started, now)
         if seconds:
             assert self._end is not None
             why = f"failed {stats.cooling.strikes} times in a row within moments: {kind(self._end)}"
-            self._fleet.scheduler.mailbox.cast(BanPair(self.pair, why, now + seconds, cooldown=True))
+            self._context.scheduler.mailbox.cast(BanPair(self.pair, why, now + seconds, cooldown=True))
 
     def _cool_no_more(self, stats: PairStats) -> None:
         state = self.cell.state
         if stats.cooling.strikes and stats.cooling.succeeded(self.started) and self.pair.model in state.cooling:
-            self._fleet.scheduler.mailbox.cast(LiftBans(self.pair.server, self.pair.model, BanKind.COOLDOWN))
+            self._context.scheduler.mailbox.cast(LiftBans(self.pair.server, self.pair.model, BanKind.COOLDOWN))
         if state.unwelcome:
             self.cell.mailbox.cast(Welcome())

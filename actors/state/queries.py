@@ -2,55 +2,25 @@
 
 from __future__ import annotations
 
-import trio
-
-from actors.state.fleet_state import FleetCell
+from actors.kit.clock import Clock
+from actors.state.config_ref import ConfigRef
 from actors.state.queue_views import MOST_ITEMS, QueueView, queue_view
-from actors.state.servers import ServerCell, Servers
-from actors.upstream.control_client import OllamaClient
-from fleet.common.errors import NoServer, ServerNotFound
+from actors.state.scheduler_state import SchedulerState
+from actors.state.servers import Servers
+from fleet.common.errors import NoServer
 from fleet.common.ids import ModelName, ServerId
-from fleet.config import Config
 from fleet.models.merged_catalog import ServerCatalog
 from fleet.scheduling.server_state import Health, ServerState
 
 
 class FleetQueries:
-    """What the handle on the fleet can tell."""
+    """Asked by the front end. Of models, what the servers' last inventories say."""
 
-    fleet: FleetCell
-    started: float
-
-    @property
-    def config(self) -> Config:
-        """The settings in effect."""
-        return self.fleet.config.current
-
-    @property
-    def servers(self) -> Servers:
-        return self.fleet.servers
-
-    @property
-    def draining(self) -> bool:
-        return self.fleet.servers.draining
-
-    @property
-    def uptime(self) -> float:
-        return trio.current_time() - self.started
-
-    @property
-    def in_flight(self) -> int:
-        return self.fleet.servers.in_flight
-
-    def cell(self, server: ServerId) -> ServerCell:
-        """One server; raises ServerNotFound."""
-        cell = self.fleet.servers.get(server)
-        if cell is None:
-            raise ServerNotFound(f"server '{server}' not found")
-        return cell
-
-    def client(self, server: ServerId) -> OllamaClient:
-        return self.cell(server).client
+    def __init__(self, config: ConfigRef, clock: Clock, scheduler: SchedulerState, servers: Servers) -> None:
+        self._config = config
+        self._clock = clock
+        self._scheduler = scheduler
+        self._servers = servers
 
     def catalogs(self) -> list[ServerCatalog]:
         """Last known inventories, healthy or not."""
@@ -79,13 +49,9 @@ class FleetQueries:
         """Servers that listed the model when they last answered."""
         return [s.id for s in self._states() if s.health is not Health.HEALTHY and model in s.models]
 
-    async def find(self, model: ModelName) -> bool:
-        """Whether any server lists the model; if none does, after a look at them all. See `servers.model_lookup`."""
-        return await self.fleet.model_lookup.find(model)
-
     def known(self, model: ModelName) -> bool:
         """Whether any server, even a dead one, lists the model."""
-        return self.fleet.servers.known(model)
+        return self._servers.known(model)
 
     def any_server(self) -> ServerId:
         """The usable server with the most free slots; raises NoServer."""
@@ -93,9 +59,9 @@ class FleetQueries:
 
     def builder(self) -> ServerId:
         """The one server for blobs and create: the configured one, else the first usable by id, so that all agree."""
-        wanted = self.config.placement.builder
+        wanted = self._config.current.placement.builder
         usable = [wanted] if wanted is not None else sorted(state.id for state in self._states() if state.usable)
-        if not usable or not self.cell(usable[0]).state.usable:
+        if not usable or not self._servers.cell(usable[0]).state.usable:
             raise NoServer("no server can build models now", retry_after=5.0)
         return usable[0]
 
@@ -107,9 +73,14 @@ class FleetQueries:
         usable.sort(key=lambda state: (-state.spec.priority, len(state.models), -state.ledger.free, state.id))
         return [state.id for state in usable[:copies]]
 
+    @property
+    def open_requests(self) -> int:
+        """How many requests wait or run."""
+        return len(self._scheduler.tickets) + self._servers.in_flight
+
     def queue_view(self, most: int = MOST_ITEMS) -> QueueView:
         """The queue as it is now, with at most so many of those who wait by name."""
-        return queue_view(self.fleet, most)
+        return queue_view(self._config.current, self._clock, self._scheduler, most)
 
     def _states(self) -> list[ServerState]:
-        return [cell.state for cell in self.fleet.servers.values()]
+        return [cell.state for cell in self._servers.values()]

@@ -10,8 +10,11 @@ from typing import Final
 
 import trio
 
-from actors.state.fleet_state import FleetCell
+from actors.kit.clock import Clock
+from actors.state.scheduler_state import SchedulerState
 from actors.state.ticket import PendingTicket
+from fleet.config import Config
+from fleet.scheduling.scheduler.decisions import SchedulerMemory
 
 MOST_ITEMS: Final = 200
 
@@ -61,43 +64,47 @@ class QueueView:
     by: str = ""
 
 
-def queue_view(fleet: FleetCell, most: int = MOST_ITEMS) -> QueueView:
+def queue_view(config: Config, clock: Clock, scheduler: SchedulerState, most: int = MOST_ITEMS) -> QueueView:
     """Who waits, in order of their rank; at most so many are listed, all are counted."""
     now = trio.current_time()
-    waiting = [ticket for ticket in fleet.scheduler.tickets.values() if ticket.open]
+    waiting = [ticket for ticket in scheduler.tickets.values() if ticket.open]
     oldest = min((ticket.enqueued for ticket in waiting), default=None)
-    memory, ageing = fleet.scheduler.memory, fleet.config.current.queue.ageing_seconds
+    memory, ageing = scheduler.memory, config.queue.ageing_seconds
     first = heapq.nsmallest(most, waiting, lambda ticket: (ticket.enqueued - ticket.priority * ageing, ticket.number))
     return QueueView(
         waiting=len(waiting),
-        max_size=fleet.config.current.queue_size,
+        max_size=config.queue_size,
         processing=memory.total.in_use,
         paused=memory.paused,
         avg_wait=memory.waited.mean,
-        oldest=None if oldest is None else fleet.clock.epoch(oldest),
+        oldest=None if oldest is None else clock.epoch(oldest),
         total_queued=memory.queued,
         total_dropped=memory.dropped,
         by_model=dict(Counter(str(ticket.model) for ticket in waiting)),
         by_priority=dict(Counter(ticket.priority for ticket in waiting)),
-        items=tuple(_items(fleet, first, now)),
-        enabled=fleet.config.current.enable_queue,
-        since=None if memory.paused_since is None else fleet.clock.epoch(memory.paused_since),
+        items=tuple(_items(config, clock, memory, first, now)),
+        enabled=config.enable_queue,
+        since=None if memory.paused_since is None else clock.epoch(memory.paused_since),
         by=memory.paused_by,
     )
 
 
-def _items(fleet: FleetCell, waiting: list[PendingTicket], now: float) -> Iterator[QueueItem]:
+def _items(
+    config: Config, clock: Clock, memory: SchedulerMemory, waiting: list[PendingTicket], now: float
+) -> Iterator[QueueItem]:
     """`waiting` in order of rank."""
     before: Counter[str] = Counter()
     for ticket in waiting:
         line = ticket.pinned or ticket.model
-        yield _item(fleet, ticket, before[line], now)
+        yield _item(config, clock, memory, ticket, before[line], now)
         before[line] += 1
 
 
-def _item(fleet: FleetCell, ticket: PendingTicket, position: int, now: float) -> QueueItem:
-    rate = fleet.scheduler.memory.rates.get(ticket.model, fleet.scheduler.memory.rate)
-    limit = min(fleet.config.current.timeouts.queue, fleet.config.current.total_timeout)
+def _item(
+    config: Config, clock: Clock, memory: SchedulerMemory, ticket: PendingTicket, position: int, now: float
+) -> QueueItem:
+    rate = memory.rates.get(ticket.model, memory.rate)
+    limit = min(config.timeouts.queue, config.total_timeout)
     return QueueItem(
         request_id=ticket.request_id,
         model=ticket.model,
@@ -105,8 +112,8 @@ def _item(fleet: FleetCell, ticket: PendingTicket, position: int, now: float) ->
         waited=now - ticket.enqueued,
         position=position,
         estimate=rate.wait_for(position + 1, now),
-        enqueued=fleet.clock.epoch(ticket.enqueued),
-        deadline=fleet.clock.epoch(ticket.enqueued + limit),
+        enqueued=clock.epoch(ticket.enqueued),
+        deadline=clock.epoch(ticket.enqueued + limit),
         endpoint=ticket.call.endpoint if ticket.call is not None else "",
         client=ticket.call.client if ticket.call is not None else "",
         by=ticket.call.by if ticket.call is not None else "",

@@ -10,6 +10,7 @@ import trio
 
 from actors.kit.mailbox import Mailbox
 from actors.state.messages import LeaseOpened, ServerMail
+from fleet.common.errors import ServerNotFound
 from fleet.common.ids import ModelName, ServerId
 from fleet.config import Config
 from fleet.scheduling.server_state import ServerState
@@ -55,25 +56,29 @@ class Servers(dict[ServerId, ServerCell]):
     A dict itself, not one inside of it: the dispatcher and the exchanges look servers up for every request.
     """
 
-    __slots__ = ("draining", "ended")
+    __slots__ = ("draining", "ended", "in_flight")
 
     def __init__(self) -> None:
         super().__init__()
         self.draining = False
         """Whether the fleet shuts down: no new work, what runs goes on."""
+        self.in_flight = 0
+        """How many leases are open. Counted by the leases, not added up: every retry asks."""
         self.ended = trio.lowlevel.ParkingLot()
         """Unparked whenever a lease or transfer ends, and when a server is drained or ordered about."""
-
-    @property
-    def in_flight(self) -> int:
-        """How many leases are open."""
-        return sum(len(cell.leases) for cell in self.values())
 
     def follow(self, before: Config, now: Config) -> None:
         """By other settings of health, everybody is probed at once: else a long interval would first have to end."""
         if now.health != before.health:
             for cell in self.values():
                 cell.probe_now.set()
+
+    def cell(self, server: ServerId) -> ServerCell:
+        """One of them; raises ServerNotFound."""
+        cell = self.get(server)
+        if cell is None:
+            raise ServerNotFound(f"server '{server}' not found")
+        return cell
 
     def known(self, model: ModelName) -> bool:
         """Whether any server, even a dead one, lists the model."""

@@ -160,6 +160,11 @@ class FakeSystem:
         """This, as far as the type checker is concerned."""
         return cast(System, self)
 
+    @property
+    def queries(self) -> FakeSystem:
+        """Whom to ask about the fleet."""
+        return self
+
     def join(self, spec: ServerSpec, models: Sequence[str] = ()) -> Any:
         state = ServerState(spec, Health.HEALTHY, why="answers", version="0.33.0", last_response=0.008)
         for model in models:

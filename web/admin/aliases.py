@@ -29,7 +29,7 @@ async def metrics(asked: AdminRequest) -> Response | dict[str, Any]:
 
 @topic.get("/version", "The same as `/api/version`.", role=Role.CLIENT, returns={"version": str})
 async def version(asked: AdminRequest) -> dict[str, Any]:
-    return {"version": merged_catalog.version(asked.system.catalogs(), NO_VERSION)}
+    return {"version": merged_catalog.version(asked.system.queries.catalogs(), NO_VERSION)}
 
 
 @topic.get("/tags", "The same as `/api/tags`.", role=Role.CLIENT, returns={"models": [dict]})
@@ -39,4 +39,4 @@ async def tags(asked: AdminRequest) -> Response:
 
 @topic.get("/ps", "The same as `/api/ps`.", role=Role.CLIENT, returns={"models": [dict]})
 async def ps(asked: AdminRequest) -> dict[str, Any]:
-    return {"models": merged_catalog.ps(asked.system.catalogs())}
+    return {"models": merged_catalog.ps(asked.system.queries.catalogs())}

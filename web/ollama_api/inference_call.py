@@ -105,9 +105,9 @@ async def work_of(system: System, hints: Hints, body: bytes, request_id: Request
         runner=seen.runner,
     )
     if hints.pinned is None:
-        if seen.cloud and not system.known(seen.model):
+        if seen.cloud and not system.queries.known(seen.model):
             raise CloudDisabled
-        if seen.is_unload and (holders := system.reachable_holders(seen.model)):
+        if seen.is_unload and (holders := system.queries.reachable_holders(seen.model)):
             return partial(unload, system, holders, call)
     return partial(system.exchange, call)
 

@@ -43,8 +43,8 @@ def _add_transfers(routes: Blueprint, system: System) -> None:
         model = model_names.canonical(seen.asked)
         note.about(model=seen.asked)
         if not seen.readable or model == ANY_MODEL:
-            return _to(system, note, system.any_server(), call)
-        targets = system.holders(model) or system.placement(model, system.config.placement.pull_copies)
+            return _to(system, note, system.queries.any_server(), call)
+        targets = system.queries.holders(model) or system.queries.placement(model, system.config.placement.pull_copies)
         note.about(server=",".join(targets))
         return Relay(partial(pull, system, targets, seen.asked, call))
 
@@ -54,8 +54,8 @@ def _add_transfers(routes: Blueprint, system: System) -> None:
         seen, call = await managed_call()
         note.about(model=seen.asked)
         await system.find(model_names.canonical(seen.asked))
-        holders = system.holders(model_names.canonical(seen.asked))
-        return _to(system, note, holders[0] if holders else system.any_server(), call)
+        holders = system.queries.holders(model_names.canonical(seen.asked))
+        return _to(system, note, holders[0] if holders else system.queries.any_server(), call)
 
     @routes.post("/api/create")
     @audited(MANAGEMENT, "create")
@@ -71,7 +71,7 @@ def _add_transfers(routes: Blueprint, system: System) -> None:
         body = request.body if request.method == "POST" else b""
         note.about(method=request.method, digest=digest)
         call = plain_call(body, content_length=request.content_length)
-        return _to(system, note, system.builder(), call)
+        return _to(system, note, system.queries.builder(), call)
 
 
 def _add_fanned_out(routes: Blueprint, system: System) -> None:
@@ -82,7 +82,7 @@ def _add_fanned_out(routes: Blueprint, system: System) -> None:
         source, destination = seen.source or "", seen.destination or ""
         note.about(model=source, destination=destination)
         if not (seen.readable and model_names.is_valid(source) and model_names.is_valid(destination)):
-            return _to(system, note, system.any_server(), call)
+            return _to(system, note, system.queries.any_server(), call)
         return await _everywhere(
             system, note, "/api/copy", source, lambda server: system.client(server).copy(source, destination)
         )
@@ -93,7 +93,7 @@ def _add_fanned_out(routes: Blueprint, system: System) -> None:
         seen, call = await managed_call()
         note.about(model=seen.asked)
         if not (seen.readable and model_names.is_valid(seen.asked)):
-            return _to(system, note, system.any_server(), call)
+            return _to(system, note, system.queries.any_server(), call)
         return await _everywhere(
             system, note, "/api/delete", seen.asked, lambda server: system.client(server).delete(seen.asked)
         )
@@ -114,7 +114,7 @@ def _add_refused(routes: Blueprint, system: System) -> None:
 
     @routes.get("/api/experimental/model-recommendations")
     async def recommendations() -> Relay:
-        return Relay(partial(system.relay_to, system.any_server(), plain_call(b"")))
+        return Relay(partial(system.relay_to, system.queries.any_server(), plain_call(b"")))
 
 
 def _to(system: System, note: Note, server: ServerId, call: Call, *, changes: bool = False) -> Relay:
@@ -134,13 +134,13 @@ def _maker(system: System, seen: Peek) -> ServerId:
     A server without that model would download it from the registry.
     """
     if seen.has_files or seen.has_adapters or not seen.from_:
-        return system.builder()
+        return system.queries.builder()
     source = model_names.canonical(seen.from_)
-    if holders := system.holders(source):
+    if holders := system.queries.holders(source):
         return holders[0]
-    if system.known(source):
+    if system.queries.known(source):
         raise _away(source)
-    return system.builder()
+    return system.queries.builder()
 
 
 async def _everywhere(system: System, note: Note, endpoint: str, asked: str, ask: Ask) -> Response:
@@ -163,7 +163,7 @@ async def _everywhere(system: System, note: Note, endpoint: str, asked: str, ask
 def _holders(system: System, endpoint: str, asked: str) -> tuple[list[ServerId], list[ServerId]]:
     """The holders that answer, and those that do not. Raises ModelNotFound, or NoServer if only dead ones have it."""
     model = model_names.canonical(asked)
-    reachable, lost = system.reachable_holders(model), system.unreachable_holders(model)
+    reachable, lost = system.queries.reachable_holders(model), system.queries.unreachable_holders(model)
     if not reachable:
         raise _away(model) if lost else ModelNotFound(missing_model_text(endpoint, asked))
     return reachable, lost

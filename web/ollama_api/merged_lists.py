@@ -34,7 +34,7 @@ class Listing:
         states = [cell.state for cell in self._system.servers.values()]
         seen = [(each.models, len(each.models), each.health is Health.HEALTHY, each.id) for each in states]
         if not self._made or not _same(seen, self._seen):
-            self._seen, self._made = seen, orjson.dumps(self._merge(self._system.catalogs()))
+            self._seen, self._made = seen, orjson.dumps(self._merge(self._system.queries.catalogs()))
         return self._made
 
 

@@ -29,7 +29,7 @@ def blueprint(system: System, face: Face = Face.PROXY) -> Blueprint:
 
     @routes.get("/api/version")
     async def version() -> Response:
-        return responses.json({"version": merged_catalog.version(system.catalogs(), NO_VERSION)})
+        return responses.json({"version": merged_catalog.version(system.queries.catalogs(), NO_VERSION)})
 
     @routes.get("/api/tags")
     async def tags() -> Response:
@@ -37,7 +37,7 @@ def blueprint(system: System, face: Face = Face.PROXY) -> Blueprint:
 
     @routes.get("/api/ps")
     async def ps() -> Response:
-        return responses.json({"models": merged_catalog.ps(system.catalogs())})
+        return responses.json({"models": merged_catalog.ps(system.queries.catalogs())})
 
     @routes.get("/v1/models")
     async def models() -> Response:
@@ -46,7 +46,7 @@ def blueprint(system: System, face: Face = Face.PROXY) -> Blueprint:
     @routes.get("/v1/models/<model>")
     async def one(model: str) -> Response:
         await system.find(canonical(model))
-        row = merged_catalog.v1_model(model, system.catalogs())
+        row = merged_catalog.v1_model(model, system.queries.catalogs())
         if row is None:
             raise ModelNotFound(missing_model_text("/v1/models", model))
         return responses.json(row, content_type=_V1_JSON)

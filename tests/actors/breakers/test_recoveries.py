@@ -9,7 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 import actors.servers.health_probe
 from actors.breakers.breaker_actor import BreakerActor
 from actors.servers.server_actor import ServerActor
-from actors.state.fleet_state import FleetCell
+from actors.servers.server_context import ServerContext
 from actors.state.messages import Probed
 from actors.state.servers import ServerCell
 from fleet.breakers.outcomes import Signal
@@ -38,8 +38,8 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Health, bool, float]]:
     seen: list[tuple[Health, bool, float]] = []
     probe = actors.servers.health_probe.probe
 
-    async def watched(fleet: FleetCell, cell: ServerCell) -> Probed | None:
-        result = await probe(fleet, cell)
+    async def watched(context: ServerContext, cell: ServerCell) -> Probed | None:
+        result = await probe(context, cell)
         if cell.state.id == "a":
             assert result is not None
             seen.append((cell.state.health, not result.error, trio.current_time()))
@@ -180,7 +180,8 @@ async def test_a_verdict_that_comes_just_after_the_removal_makes_no_new_page(aut
         await until(fleet, Health.UNHEALTHY)
         cell = fleet.cell("a")
         await fleet.system.remove_server(cell.state.id, drain=False)
-        ServerActor(fleet.system.fleet, cell)._handle(Probed("late", None, None, None, 0.0), trio.current_time())
+        actor = ServerActor(fleet.system.membership._context, cell)
+        actor._handle(Probed("late", None, None, None, 0.0), trio.current_time())
         assert len(fleet.system.recovery_log) == 0
 
 

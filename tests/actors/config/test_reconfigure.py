@@ -258,4 +258,4 @@ async def test_limits_of_background_jobs_follow(autojump_clock: MockClock) -> No
     async with open_fleet("a", models="m:latest:1GB,n:latest:1GB") as fleet:
         change(fleet, jobs={"per_server": 1, "total": 3, "waiting": 5, "keep": 0, "load_timeout": 9})
         assert (fleet.system.jobs._limits.per_server, fleet.system.jobs._limits.total) == (1, 3)
-        assert fleet.system.jobs._fleet.config.current.jobs.keep == 0
+        assert fleet.system.config.jobs.keep == 0

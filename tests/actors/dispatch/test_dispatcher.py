@@ -17,12 +17,12 @@ A = ServerId("a")
 
 async def test_a_ticket_is_settled_in_the_turn_of_who_sent_it(autojump_clock: MockClock) -> None:
     async with open_fleet("a", slots=1) as fleet:
-        cell, call = fleet.system.fleet, chat()
+        system, call = fleet.system, chat()
         await wait_all_tasks_blocked()
         tickets = [PendingTicket(n, RequestId(f"r{n}"), call.model, 0, float(n), call=call) for n in (1, 2)]
         for ticket in tickets:
-            cell.scheduler.tickets[ticket.number] = ticket
-            cell.scheduler.mailbox.cast(Submitted(ticket))
+            system.scheduler.tickets[ticket.number] = ticket
+            system.scheduler.mailbox.cast(Submitted(ticket))
         first, second = tickets
         assert (first.open, second.open) == (False, True)
         assert first.lease is not None

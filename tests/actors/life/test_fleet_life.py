@@ -237,7 +237,7 @@ async def test_the_queue_view_says_who_waits_where_and_how_long_still(autojump_c
         for model in ("m", "m", "m", "n"):
             nursery.start_soon(fleet.system.exchange, chat(model, tokens=50), Client())
             await wait_all_tasks_blocked()
-        view = fleet.system.queue_view()
+        view = fleet.system.queries.queue_view()
         assert (view.waiting, view.processing) == (3, 1)
         assert [(item.model, item.position) for item in view.items] == [
             ("m:latest", 0), ("m:latest", 1), ("n:latest", 0),

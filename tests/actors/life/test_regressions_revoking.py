@@ -99,7 +99,7 @@ async def test_a_resting_branch_that_cannot_look_takes_nobody_along(
         nursery.start_soon(fleet.system.exchange, chat(tokens=1000, pinned="a"), client := Client())
         await client.first.wait()
         with monkeypatch.context() as broken:
-            broken.setattr("actors.servers.server_tree.look", lambda fleet, cell, now: boom(cell))
+            broken.setattr("actors.servers.server_tree.check", lambda config, breakers, cell, now: boom(cell))
             for name in ("_digest", "_recover"):
                 broken.setattr(ServerActor, name, lambda actor, *_: boom(actor._cell))
             await fleet.system.probe(A, 1.0)

@@ -165,7 +165,7 @@ async def test_it_is_not_asked_while_somebody_waits(autojump_clock: MockClock) -
         assert place(fleet.system.fleet, TINY) is None, "no slot is free"
         nursery.start_soon(fleet.system.exchange, chat(), Client())
         await wait_all_tasks_blocked()
-        assert fleet.system.queue_view(0).waiting == 1
+        assert fleet.system.queries.queue_view(0).waiting == 1
         assert place(fleet.system.fleet, TINY) is None
         nursery.cancel_scope.cancel()
 

@@ -41,7 +41,7 @@ class Sink:
 
 def attached(fleet: Fleet, sink: Sink, ratio: float = 1.0) -> Tracer:
     tracer = Tracer(ratio, sink, random.Random())
-    tracer.attach(fleet.system.fleet)
+    tracer.attach(fleet.system.fleet, fleet.system.request_context)
     return tracer
 
 

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 import actors.servers.health_probe
-from actors.state.fleet_state import FleetCell
+from actors.servers.server_context import ServerContext
 from actors.state.messages import Probed
 from actors.state.servers import ServerCell
 from fleet.scheduling.server_state import Health
@@ -25,12 +25,12 @@ class Crashes:
         self.at: list[float] = []
         monkeypatch.setattr(actors.servers.health_probe, "probe", self._crash_or_probe)
 
-    async def _crash_or_probe(self, fleet: FleetCell, cell: ServerCell) -> Probed | None:
+    async def _crash_or_probe(self, context: ServerContext, cell: ServerCell) -> Probed | None:
         if cell.state.id == "a" and self.left > 0:
             self.left -= 1
             self.at.append(trio.current_time())
             raise RuntimeError("injected")
-        return await self._probe(fleet, cell)
+        return await self._probe(context, cell)
 
 
 async def test_one_crash_and_the_rounds_go_on(

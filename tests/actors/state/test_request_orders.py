@@ -194,17 +194,17 @@ async def test_lifting_thousands_looks_at_each_server_once(
 async def test_a_pause_says_since_when_and_by_whom_and_a_second_one_changes_nothing(autojump_clock: MockClock) -> None:
     async with open_fleet("a") as fleet:
         orders = fleet.system.orders
-        assert (fleet.system.queue_view().since, fleet.system.queue_view().by) == (None, "")
+        assert (fleet.system.queries.queue_view().since, fleet.system.queries.queue_view().by) == (None, "")
         await heard(orders.pause(True, "alice"))
-        first = fleet.system.queue_view()
+        first = fleet.system.queries.queue_view()
         await trio.sleep(10.0)
         await heard(orders.pause(True, "bob"))
-        again = fleet.system.queue_view()
+        again = fleet.system.queries.queue_view()
         assert (first.paused, first.by, again.by) == (True, "alice", "alice")
         assert again.since == pytest.approx(first.since, abs=11.0)  # the wall clock stands still here
         assert fleet.system.scheduler.memory.paused_since == trio.current_time() - 10.0
         await heard(orders.pause(False, "bob"))
-        after = fleet.system.queue_view()
+        after = fleet.system.queries.queue_view()
         assert (after.paused, after.by) == (False, "bob")
         assert fleet.system.scheduler.memory.paused_since == trio.current_time()
 
@@ -215,9 +215,9 @@ async def test_nobody_is_served_while_paused_and_everybody_at_once_afterwards(au
         for _ in range(3):
             nursery.start_soon(fleet.system.exchange, chat(), Client())
         await trio.sleep(30.0)
-        assert (fleet.system.queue_view().waiting, fleet.system.in_flight) == (3, 0)
+        assert (fleet.system.queries.queue_view().waiting, fleet.system.in_flight) == (3, 0)
         await heard(fleet.system.orders.pause(False))
-        assert (fleet.system.queue_view().waiting, fleet.system.in_flight) == (0, 3)
+        assert (fleet.system.queries.queue_view().waiting, fleet.system.in_flight) == (0, 3)
 
 
 # ---- cancelling
@@ -250,7 +250,7 @@ async def test_all_who_wait_under_an_id_are_cancelled_and_nobody_else(autojump_c
         await wait_all_tasks_blocked()
         assert [type(error) for error in cancelled] == [QueueCancelled, QueueCancelled]
         assert [error.status for error in cancelled] == [503, 503]
-        assert [item.request_id for item in fleet.system.queue_view().items] == ["other"]
+        assert [item.request_id for item in fleet.system.queries.queue_view().items] == ["other"]
         await trio.sleep(20.0)
         assert running.complete
         assert other.complete
@@ -273,7 +273,7 @@ async def test_whoever_is_turned_away_or_cancelled_gives_up_the_place_in_the_que
         nursery.start_soon(failed, fleet, chat("n"), ended)
         await wait_all_tasks_blocked()
         assert [type(error) for error in ended] == [NoServer, QueueCancelled]
-        assert fleet.system.queue_view().waiting == 1
+        assert fleet.system.queries.queue_view().waiting == 1
         nursery.cancel_scope.cancel()
 
 
@@ -359,13 +359,13 @@ async def test_the_queue_shows_what_is_asked_for_and_counts_all(autojump_clock: 
         for priority in (0, 5, 0, -5, 5):
             nursery.start_soon(fleet.system.exchange, called(f"p{priority}", chat(priority=priority)), Client())
             await wait_all_tasks_blocked()
-        view = fleet.system.queue_view(3)
+        view = fleet.system.queries.queue_view(3)
         assert (view.waiting, view.by_priority) == (5, {0: 2, 5: 2, -5: 1})
         assert [item.request_id for item in view.items] == ["p5", "p5", "p0"]
         first = view.items[0]
         assert first.endpoint == "/api/chat"
         assert first.deadline - first.enqueued == pytest.approx(300.0)
-        assert fleet.system.queue_view(0).items == ()
+        assert fleet.system.queries.queue_view(0).items == ()
         nursery.cancel_scope.cancel()
 
 

@@ -43,7 +43,7 @@ async def traced(url: str, *servers: str, ratio: float = 1.0, **config: Any) -> 
     wanted = Config.model_validate({"otel": {"endpoint": url, "sample_ratio": ratio, "service_name": "here"}})
     async with tracing(wanted, random.Random()) as tracer, served(*(servers or ("a",)), **config) as fleet:
         assert tracer is not None
-        tracer.attach(fleet.system.fleet)
+        tracer.attach(fleet.system.fleet, fleet.system.request_context)
         yield fleet, tracer
 
 

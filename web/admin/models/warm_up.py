@@ -135,7 +135,7 @@ async def warm_up(asked: AdminRequest, model: str) -> dict[str, Any]:
 def _targets(system: System, model: ModelName, given: list[str] | None) -> list[ServerId]:
     """Raises ServerNotFound with every id that nobody has, and NoServer if there is nowhere to load it."""
     if given is None:
-        found = system.holders(model)
+        found = system.queries.holders(model)
         if not found:
             raise NoServer(f"no server that holds model '{model}' can be used now", retry_after=5.0)
         return found

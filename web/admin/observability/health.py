@@ -83,7 +83,7 @@ async def fleet_health(asked: AdminRequest) -> dict[str, Any]:
         "servers": len(system.servers),
         "healthyServers": healthy_servers(system),
         "inFlightRequests": system.in_flight,
-        "queuedRequests": system.queue_view(0).waiting,
+        "queuedRequests": system.queries.queue_view(0).waiting,
         "requestsPerSecond": await requests_per_second(system),
     }
 

@@ -86,7 +86,7 @@ async def metrics(asked: AdminRequest) -> dict[str, Any]:
     await system.statistics.request_log.catch_up()
     start, sums = system.statistics.totals.window(span)
     found = await gathered(system, span)
-    waiting = system.queue_view(0).by_model
+    waiting = system.queries.queue_view(0).by_model
     cells = {server: cell for server, cell in system.servers.items() if server in found}
     return {
         "success": True,

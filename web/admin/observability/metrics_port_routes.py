@@ -160,7 +160,7 @@ def _backends(system: System, named: bool) -> dict[str, Any]:
 
 
 def _proxy(system: System) -> dict[str, Any]:
-    queue = system.queue_view(0)
+    queue = system.queries.queue_view(0)
     return {"status": _queue_word(system, queue), "active_requests": system.in_flight, "queue_size": queue.waiting}
 
 

@@ -132,5 +132,5 @@ def _realtime(system: System, pair: Pair) -> dict[str, int]:
     cell = system.servers.get(pair.server)
     return {
         "inFlight": cell.state.ledger.of_model(pair.model) if cell is not None else 0,
-        "queued": system.queue_view(0).by_model.get(pair.model, 0),
+        "queued": system.queries.queue_view(0).by_model.get(pair.model, 0),
     }

@@ -39,7 +39,7 @@ async def stats(asked: AdminRequest) -> dict[str, Any]:
     rate = await health.requests_per_second(system)
     _, sums = system.statistics.totals.window(LATELY)
     usable = [cell.state for cell in system.servers.values() if cell.state.usable]
-    queue = system.queue_view(0)
+    queue = system.queries.queue_view(0)
     shown = {
         **health.overview(system),
         "circuitBreakers": health.breakers_by_name(system),

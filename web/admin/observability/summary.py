@@ -97,7 +97,7 @@ def _fleet(system: System, sums: Sums, pace: float) -> dict[str, Any]:
         "error_rate": _share(sums.errors, sums.count),
         "tokens_per_second": rounded(pace),
         "active_requests": system.in_flight,
-        "queue_size": system.queue_view(0).waiting,
+        "queue_size": system.queries.queue_view(0).waiting,
     }
 
 

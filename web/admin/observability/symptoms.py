@@ -128,7 +128,7 @@ def _code(state: ServerState) -> str:
 
 
 def _queue(system: System) -> Iterator[Symptom]:
-    queue = system.queue_view(0)
+    queue = system.queries.queue_view(0)
     if queue.paused:
         yield Symptom("queue_paused", "the queue is paused: everybody waits", queue.since)
     if queue.max_size and queue.waiting >= queue.max_size:

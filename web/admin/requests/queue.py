@@ -68,7 +68,7 @@ async def queue(asked: AdminRequest) -> dict[str, Any]:
         for server, cell in system.servers.items()
         if cell.leases
     }
-    view = system.queue_view(asked.query["limit"])
+    view = system.queries.queue_view(asked.query["limit"])
     items = []
     for number, item in enumerate(view.items):
         items.append(_item(item))
@@ -86,7 +86,7 @@ async def queue(asked: AdminRequest) -> dict[str, Any]:
 )
 async def pause(asked: AdminRequest) -> dict[str, Any]:
     await heard(asked.system.orders.pause(True, asked.by.name))
-    return {"success": True, **_state(asked.system, asked.system.queue_view(0))}
+    return {"success": True, **_state(asked.system, asked.system.queries.queue_view(0))}
 
 
 @topic.post(
@@ -99,7 +99,7 @@ async def pause(asked: AdminRequest) -> dict[str, Any]:
 )
 async def resume(asked: AdminRequest) -> dict[str, Any]:
     await heard(asked.system.orders.pause(False, asked.by.name))
-    return {"success": True, **_state(asked.system, asked.system.queue_view(0))}
+    return {"success": True, **_state(asked.system, asked.system.queries.queue_view(0))}
 
 
 @topic.delete(

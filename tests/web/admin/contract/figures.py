@@ -80,7 +80,7 @@ async def _(here: Here, found: Any) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(here.talk)
         with trio.fail_after(20):
-            while not here.fleet.system.queue_view(0).waiting:
+            while not here.fleet.system.queries.queue_view(0).waiting:
                 await trio.sleep(0.01)
         await trio.sleep(0.2)
         shown = (await here.ask("GET", "/queue"))["queue"]

@@ -158,10 +158,10 @@ async def test_a_full_queue_is_a_reason() -> None:
         body = {"model": "tiny", "prompt": "x", "options": {"num_predict": 10_000}}
         for _ in range(2):
             nursery.start_soon(partial(client.post, "/api/generate", json=body))
-        await until(lambda: here.system.queue_view().waiting == 1)
+        await until(lambda: here.system.queries.queue_view().waiting == 1)
         assert (await ask(here, "GET", "/health"))["status"] == "healthy"
         nursery.start_soon(partial(client.post, "/api/generate", json=body))
-        await until(lambda: here.system.queue_view().waiting == 2)
+        await until(lambda: here.system.queries.queue_view().waiting == 2)
         found = await ask(here, "GET", "/health")
         assert (found["status"], codes(found)) == ("degraded", ["queue_full"])
         assert (found["inFlightRequests"], found["queuedRequests"]) == (1, 2)

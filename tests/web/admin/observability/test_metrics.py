@@ -208,7 +208,7 @@ async def test_what_runs_and_waits_at_this_moment() -> None:
     async with served("a", profile=SLOW, slots=2) as here, trio.open_nursery() as nursery:
         for _ in range(3):
             nursery.start_soon(partial(talk, here, "tiny", tokens=10_000))
-        await until(lambda: here.system.in_flight == 2 and here.system.queue_view().waiting == 1)
+        await until(lambda: here.system.in_flight == 2 and here.system.queries.queue_view().waiting == 1)
         found = await ask(here, "GET", "/metrics")
         pair = await ask(here, "GET", "/metrics/a/tiny:latest")
         assert found["servers"][0]["utilization"] == 1.0
@@ -312,7 +312,7 @@ async def test_stats_sum_up_the_fleet() -> None:
         past(here, 10.0, seconds=2.0, outcome="no_server", server="")
         found = await ask(here, "GET", "/stats")
         here.system.pause(True)
-        await until(lambda: here.system.queue_view().paused)
+        await until(lambda: here.system.queries.queue_view().paused)
         paused = await ask(here, "GET", "/stats")
     assert found["success"] is True
     expected = {

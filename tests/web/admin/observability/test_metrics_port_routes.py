@@ -177,7 +177,7 @@ async def test_what_waits_and_what_runs_is_counted_where_it_is() -> None:
     async with ported("a", profile=SLOW, slots=1) as port, trio.open_nursery() as nursery:
         for _ in range(3):
             nursery.start_soon(port.talk, "llama3:8b", 2_000)
-        while port.fleet.system.queue_view(0).waiting < 2:
+        while port.fleet.system.queries.queue_view(0).waiting < 2:
             await trio.sleep(0.01)
         summary = (await port.ask("/api/metrics/summary"))["summary"]
         proxy = (await port.ask("/health"))["services"]["proxy"]
@@ -287,7 +287,7 @@ async def test_a_paused_queue_and_lost_records_are_told_where_they_belong() -> N
     async with ported("a") as port:
         system = port.fleet.system
         system.pause(True)
-        while not system.queue_view(0).paused:
+        while not system.queries.queue_view(0).paused:
             await trio.sleep(0.01)
         services = (await port.ask("/health"))["services"]
         assert (services["proxy"]["status"], services["metrics"]["status"]) == ("degraded", "healthy")

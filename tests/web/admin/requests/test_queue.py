@@ -72,7 +72,7 @@ def talk(
 
 
 def waiting(fleet: Served) -> int:
-    return fleet.system.queue_view().waiting
+    return fleet.system.queries.queue_view().waiting
 
 
 def milliseconds(iso: str) -> float:
