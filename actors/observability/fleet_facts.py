@@ -28,6 +28,7 @@ from fleet.observability.alerting.traffic_facts import ASKED, Counts, flaps_of
 from fleet.observability.metrics.definitions import OTHER
 from fleet.observability.statistics.request_batch import RequestBatch
 from fleet.scheduling.server_state import Admin, Health
+from fleet.scheduling.server_words import METRICS, word_of
 
 if TYPE_CHECKING:
     from actors.breakers.registry import BreakerRegistry
@@ -42,7 +43,6 @@ MOST_MODELS: Final = 50
 MOST_BREAKERS: Final = 500
 MOST_NAMED: Final = 3
 """Servers that were set aside and are named."""
-_WORDS: Final = {Health.HEALTHY: "ok", Health.UNHEALTHY: "down", Health.UNKNOWN: "unknown"}
 
 
 class Look:
@@ -214,7 +214,8 @@ def served_by(states: Iterable[ServerState]) -> set[ModelName]:
 
 def fact_of(state: ServerState) -> ServerFact:
     """A server as rules see it: what the operator says, unless it is in service; else what the probes say."""
+    word = word_of(state, METRICS)
     if state.admin is not Admin.ACTIVE:
-        return ServerFact(state.id, state.admin.value, state.admin_since, state.admin_why, state.failed_rounds)
+        return ServerFact(state.id, word, state.admin_since, state.admin_why, state.failed_rounds)
     since = max(state.since, state.admin_since)  # out of service its health was nobody's trouble
-    return ServerFact(state.id, _WORDS[state.health], since, state.why, state.failed_rounds)
+    return ServerFact(state.id, word, since, state.why, state.failed_rounds)

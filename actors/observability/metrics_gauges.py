@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from actors.observability.metrics_feed import STATE_WORDS
 from fleet.breakers.gate import GateState
 from fleet.common.ids import ModelName
 from fleet.observability.health_summary.summary import Level
 from fleet.observability.metrics.snapshot import STATES, Exposed, Family, Labels, Point, count
+from fleet.scheduling import server_words
 from fleet.scheduling.server_state import Admin, Health, ServerState
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from actors.state.fleet_state import FleetCell
     from actors.state.servers import ServerCell
     from fleet.observability.host_sample import HostSample
-
-_SERVER_STATES: Final = ("ok", "down", "unknown", "draining", "drained", "maintenance")
-_HEALTH: Final = {Health.HEALTHY: "ok", Health.UNHEALTHY: "down", Health.UNKNOWN: "unknown"}
 
 
 class Audience(Protocol):
@@ -107,8 +105,8 @@ def _queue(exposed: Exposed, sources: MetricSources) -> None:
 
 def _servers(exposed: Exposed, cells: Iterable[ServerCell], now: float) -> None:
     named = [((str(cell.state.id),), cell, cell.state) for cell in cells]
-    words = Counter(_word(state) for _, _, state in named)
-    exposed.points("fleet_servers", [((word,), words[word]) for word in _SERVER_STATES])
+    words = Counter(server_words.word_of(state, server_words.METRICS) for _, _, state in named)
+    exposed.points("fleet_servers", [((word,), words[word]) for word in server_words.all_of(server_words.METRICS)])
     exposed.points("fleet_server_up", [(key, state.health is Health.HEALTHY) for key, _, state in named])
     exposed.points("fleet_server_in_service", [(key, state.admin is Admin.ACTIVE) for key, _, state in named])
     draining = [(key, now - state.admin_since) for key, _, state in named if state.admin is Admin.DRAINING]
@@ -119,16 +117,7 @@ def _servers(exposed: Exposed, cells: Iterable[ServerCell], now: float) -> None:
     exposed.points("fleet_server_probe_seconds", probed)
     exposed.points("fleet_server_models", [(key, len(state.models)) for key, _, state in named])
     exposed.points("fleet_server_resident_models", [(key, len(state.resident)) for key, _, state in named])
-    exposed.points("fleet_server_vram_used_bytes", [(key, _vram(state)) for key, _, state in named])
-
-
-def _word(state: ServerState) -> str:
-    return _HEALTH[state.health] if state.admin is Admin.ACTIVE else state.admin.value
-
-
-def _vram(state: ServerState) -> int:
-    told = (row.get("size_vram") for row in state.resident.values())
-    return sum(size for size in told if isinstance(size, int) and 0 < size < 2**60)
+    exposed.points("fleet_server_vram_used_bytes", [(key, state.vram) for key, _, state in named])
 
 
 @dataclass(slots=True)

@@ -6,9 +6,10 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+
+from fleet.common.times import compact
 
 _MAGIC: Final = b"SQLite format 3\0"
 _COMPANIONS: Final = ("-wal", "-shm")
@@ -83,7 +84,7 @@ class StoreFile:
 
     def move_aside(self) -> Path:
         """Rename the file, and what SQLite keeps beside it, so that nothing of it is lost. Raises OSError."""
-        stamp = datetime.fromtimestamp(self._wall(), UTC).strftime("%Y%m%dT%H%M%SZ")
+        stamp = compact(self._wall())
         name = f"{self.path.name}.corrupt-{stamp}"
         number = 1
         while (target := self.path.with_name(name)).exists():

@@ -63,8 +63,16 @@ MOVES: Final = {
 """An order that is not in the table for the present state changes nothing."""
 
 
+_MOST_BYTES: Final = 2**60
+"""More than any server has: a sum of such sizes stays exact for every reader."""
 _HEALTHY: Final = Health.HEALTHY  # a module's name is found faster than an enum's member
 _ACTIVE: Final = Admin.ACTIVE
+
+
+def vram_of(row: Row) -> int:
+    """Bytes of video memory that one model takes, as its row of /api/ps says; 0 for what can be none."""
+    size = row.get("size_vram")
+    return size if isinstance(size, int) and 0 < size < _MOST_BYTES else 0
 
 
 @dataclass(slots=True, eq=False)
@@ -115,6 +123,11 @@ class ServerState:
     def usable(self) -> bool:
         """Healthy and active: may be given work."""
         return self.health is _HEALTHY and self.admin is _ACTIVE
+
+    @property
+    def vram(self) -> int:
+        """Bytes of video memory that the models in memory take, as the server says."""
+        return sum(map(vram_of, self.resident.values()))
 
     def routable(self, model: ModelName) -> bool:
         """Whether this server could serve the model if it had a free slot."""

@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import typer
 from actors.kit.clock import process_clock
 from actors.security import key_file
 from actors.security.key_file import KeysUnusable
+from fleet.common.times import iso_seconds
 from fleet.security.api_keys import MOST_KEYS, NAME_SAYS, RANDOM_BYTES, StoredKey, digest_of, is_name, new_key
 from fleet.security.roles import Role
 from web.cli.configuration import load_or_exit
@@ -101,7 +101,7 @@ def _failing(path: Path) -> Iterator[None]:
 
 
 def _now() -> str:
-    return datetime.fromtimestamp(process_clock().wall(), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return iso_seconds(process_clock().wall())
 
 
 def _wrong(message: str) -> typer.Exit:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
 import trio
 
 from actors.upstream.transport_errors import BROKEN
+from fleet.common.times import http_date
 from fleet.protocol.call import ClientGone, Headers
 from web.edge.request_head import RequestHead
 from web.edge.request_reader import Body
@@ -43,7 +43,7 @@ class DateLine:
         """The line of this second."""
         now = int(self.wall())
         if now != self._made:
-            self._made, self._line = now, f"date: {formatdate(now, usegmt=True)}\r\n".encode()
+            self._made, self._line = now, f"date: {http_date(now)}\r\n".encode()
         return self._line
 
 

@@ -12,13 +12,13 @@ import orjson
 from werkzeug.exceptions import HTTPException
 
 from fleet.common.errors import BadRequest, FleetError, Forbidden, NotFound, RequestTimeout, TooLarge, Unauthorized
+from fleet.common.times import iso
 from fleet.protocol import dialects
 from fleet.protocol.call import Downstream, Headers
 from fleet.protocol.dialects import NATIVE, use_structured
 from fleet.protocol.dialects.base import Dialect, ErrorBody
 from fleet.protocol.headers import field
 from web.http.ports import Face
-from web.http.units import iso
 
 log = logging.getLogger(__name__)
 

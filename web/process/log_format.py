@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from collections.abc import Iterable
 from typing import Final, TextIO
 
 import orjson
 
+from fleet.common.times import iso_read
 from web.process.hangup import BearingHandler
 from web.process.log_buffer import LogRing, fields, scrubbed
 
@@ -17,17 +17,12 @@ MOST_HELD: Final = 1000
 """Lines that are held back; more, and all are written."""
 
 
-def _moment(record: logging.LogRecord) -> str:
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-    return f"{whole}.{int(record.msecs):03d}Z"
-
-
 class TextFormatter(logging.Formatter):
     """`time LEVEL logger: message key=value ...`, control characters escaped so that nobody can forge a line."""
 
     def format(self, record: logging.LogRecord) -> str:
         extra = "".join(f" {name}={_plain(value)}" for name, value in fields(record).items())
-        line = f"{_moment(record)} {record.levelname:<7} {record.name}: {_plain(record.getMessage())}{extra}"
+        line = f"{iso_read(record.created)} {record.levelname:<7} {record.name}: {_plain(record.getMessage())}{extra}"
         return f"{line}\n{scrubbed(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
@@ -35,7 +30,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {"time": _moment(record), "level": record.levelname, "logger": record.name}
+        line = {"time": iso_read(record.created), "level": record.levelname, "logger": record.name}
         told = {name: _safe(value) for name, value in fields(record).items()}
         line |= {"message": scrubbed(record.getMessage()), **told}  # type: ignore[dict-item]
         if record.exc_info:

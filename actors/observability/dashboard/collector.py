@@ -12,11 +12,12 @@ import trio
 from actors.observability.dashboard.events import complaints
 from fleet.breakers.values import BreakerState
 from fleet.common.ids import ModelName, Pair, ServerId
+from fleet.common.times import iso_read
 from fleet.models.jobs import JobKind, JobState
 from fleet.models.model_matrix import columns, line, places
 from fleet.observability.dashboard.live_figures import LiveFigures
 from fleet.observability.dashboard.server_rows import Around, ServerStatus, rounded, row
-from fleet.observability.dashboard.snapshot import FleetSnapshot, iso
+from fleet.observability.dashboard.snapshot import FleetSnapshot
 from fleet.observability.health_summary.summary import Level
 from fleet.scheduling.bans import BanKind
 
@@ -69,7 +70,7 @@ class Collector:
         waiting = Counter(ticket.model for ticket in fleet.scheduler.tickets.values() if ticket.open)
         servers, models, matrix = await self._servers(figures, figures.span(now), waiting)
         return FleetSnapshot(
-            timestamp=iso(fleet.clock.wall()),
+            timestamp=iso_read(fleet.clock.wall()),
             metrics=self._metrics(figures, figures.span(now), sum(waiting.values())),
             ollama_status=self._word(),
             fleet=self._summary(figures, figures.span(now)),

@@ -10,8 +10,8 @@ from actors.observability.dashboard.alert_ring import EVENT as ALERT
 from actors.observability.dashboard.alert_ring import MOST as MOST_ALERTS
 from actors.observability.dashboard.alert_ring import RESYNC
 from actors.observability.dashboard.subscriber import Update, encoded
+from fleet.common.times import iso_read
 from fleet.observability.dashboard.server_rows import ServerStatus
-from fleet.observability.dashboard.snapshot import iso
 
 if TYPE_CHECKING:
     from actors.jobs.job import Job
@@ -68,7 +68,7 @@ class News:
 
     def _of_text(self, text: AiStatus) -> Update:
         about = {
-            "timestamp": iso(text.at),
+            "timestamp": iso_read(text.at),
             "status": text.level,
             "text": text.text,
             "source": text.source,

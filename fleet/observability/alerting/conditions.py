@@ -12,6 +12,7 @@ from fleet.config.schema.observability import AlertsSection
 from fleet.observability.alerting import promql as limits
 from fleet.observability.alerting.facts import Facts, FirstTokenTimes, ServerFact, Share, Traffic
 from fleet.observability.alerting.rule_wording import cause
+from fleet.scheduling.server_words import METRICS
 
 Subject = tuple[tuple[str, str], ...]
 """What an alert is about, by label; empty: the fleet."""
@@ -19,7 +20,7 @@ SOME: Final = 3
 """Failures that are no accident."""
 SURE: Final = 3.0
 """Standard deviations beyond which it is no chance any more."""
-IN_SERVICE: Final = ("ok", "down", "unknown")
+IN_SERVICE: Final = tuple(METRICS.values())
 
 
 class Finding(NamedTuple):

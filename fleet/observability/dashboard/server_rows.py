@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from fleet.breakers.gate import GateState
 from fleet.common import wording as say
 from fleet.scheduling.server_state import Admin, Health
+from fleet.scheduling.server_words import DASHBOARD, word_of
 
 if TYPE_CHECKING:
     from fleet.observability.dashboard.live_figures import FigureSums
@@ -49,15 +50,15 @@ def standing(state: ServerState, around: Around) -> ServerStatus:
     """What the operator says comes before what the probes say; then breakers and alerts."""
     if state.admin is not Admin.ACTIVE:
         return _ordered(state, around)
-    since = around.epoch(state.since)
+    since, word = around.epoch(state.since), word_of(state, DASHBOARD)
     if state.health is Health.UNKNOWN:
-        return ServerStatus("unknown", state.why, since)
+        return ServerStatus(word, state.why, since)
     if state.health is Health.UNHEALTHY:
-        return ServerStatus("crit", state.why, since, _moment(around, around.probe_at))
+        return ServerStatus(word, state.why, since, _moment(around, around.probe_at))
     shut = [model for model, gate in state.gates.items() if gate.state is GateState.SHUT] if state.gates else []
     if shut:
         return _shut(state, around, shut)
-    return around.complaint or ServerStatus("ok", state.why, since)
+    return around.complaint or ServerStatus(word, state.why, since)
 
 
 def row(
@@ -77,7 +78,7 @@ def row(
         "ttft": rounded(figures.first_byte(0.5)),
         "p95": rounded(figures.first_byte(0.95)),
         "err": rounded(figures.error_rate),
-        "vram": [_vram(state), None],
+        "vram": [state.vram, None],
         "hot": len(state.resident),
         "models": len(state.models),
     }
@@ -91,7 +92,7 @@ def rounded(value: float | None) -> float | None:
 def _ordered(state: ServerState, around: Around) -> ServerStatus:
     since = around.epoch(state.admin_since or state.added)
     if state.admin is Admin.MAINTENANCE:
-        return ServerStatus("maintenance", state.admin_why, since, _moment(around, state.until))
+        return ServerStatus(state.admin.value, state.admin_why, since, _moment(around, state.until))
     draining = state.admin is Admin.DRAINING
     until = state.admin_since + around.drain_timeout if draining else None
     left = f"{say.plural(state.in_use, 'request')} left" if draining else "drained"
@@ -110,9 +111,3 @@ def _shut(state: ServerState, around: Around, models: list[Any]) -> ServerStatus
 
 def _moment(around: Around, moment: float | None) -> float | None:
     return around.epoch(moment) if moment is not None and 0 < moment < math.inf else None
-
-
-def _vram(state: ServerState) -> int:
-    """Bytes that the models in memory take there, as the server says."""
-    sizes = [row.get("size_vram") for row in state.resident.values()]
-    return sum(size for size in sizes if isinstance(size, int) and size > 0)

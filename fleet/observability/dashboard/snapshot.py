@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 Fields = Mapping[str, Any]
@@ -38,11 +37,6 @@ def snapshot(state: FleetSnapshot) -> dict[str, Any]:
         "servers": [{"id": server, **fields} for server, fields in state.servers.items()],
         "matrix": {"models": state.models, "rows": state.matrix},
     }
-
-
-def iso(epoch: float) -> str:
-    """Epoch seconds as ISO 8601 in UTC, with milliseconds."""
-    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def read(message: Mapping[str, Any]) -> FleetSnapshot:

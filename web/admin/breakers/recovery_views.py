@@ -8,8 +8,9 @@ from fleet.breakers.recovery_log import LONGEST_ERROR, RecoveryAttempt, Recovery
 from fleet.breakers.recovery_reports import DAY, Pattern, pattern_of
 from fleet.breakers.values import BreakerState
 from fleet.common.ids import ServerId
+from fleet.common.times import milliseconds
 from web.admin.kit.answers import EPOCH_MS, MS, SHARE, JsonObject
-from web.http.units import epoch_ms, milliseconds
+from web.http.units import epoch_ms
 
 TYPES = Annotated[dict[str, int], "failures by type"]
 _NEVER = Annotated[int, "milliseconds since 1970; 0: never"]

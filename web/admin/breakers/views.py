@@ -11,12 +11,13 @@ from msgspec import field
 from fleet.breakers.failure_classes import FailureKind, class_of
 from fleet.breakers.values import BreakerState, BreakerView
 from fleet.common.ids import ModelName
+from fleet.common.times import iso
 from fleet.config import Config, Weights
 from fleet.scheduling.choice.balancing import Weighted
 from fleet.scheduling.server_state import ServerState
 from web.admin.kit.answers import ISO, SHARE, JsonObject
 from web.admin.kit.schemas import OneOf
-from web.http.units import epoch, epoch_ms, iso
+from web.http.units import epoch, epoch_ms
 
 LOWER = Annotated[str, OneOf(tuple(state.value for state in BreakerState))]
 UPPER = Annotated[str, OneOf(tuple(state.value.upper() for state in BreakerState))]

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from actors.config.sources import ConfigTrouble, Outcome
 from fleet.common.errors import BadRequest
+from fleet.common.times import iso
 from fleet.config import Config, schema
 from fleet.config.live.diff import Change
 from fleet.config.live.effective import hints
@@ -24,7 +25,6 @@ from web.admin.kit.json_body import json_object
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import ISO, Each, Maybe, OneOf, Said
-from web.http.units import iso
 
 topic = RouteGroup("config", "The configuration: look, change, reload, save.")
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from fleet.common.ids import ANY_MODEL, ModelName, Pair
+from fleet.common.times import iso, milliseconds
 from fleet.models.jobs import JobState
 from fleet.models.placement_advice import HOUR, LATELY, OFTEN, SHARE, ModelUse, Place, advise
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import BYTES, ISO, MS, Maybe, Said
 from web.admin.models.state import Presence, Sight, Survey, holders, spellings, surveyed
-from web.http.units import iso, milliseconds
 
 if TYPE_CHECKING:
     from actors.state.servers import ServerCell

@@ -10,6 +10,7 @@ import trio
 from actors.jobs.job import Job
 from fleet.common.errors import Conflict
 from fleet.common.ids import ServerId
+from fleet.common.times import milliseconds
 from fleet.models.jobs import JobKind, JobState
 from fleet.protocol.call import Downstream
 from web.admin.kit.answers import BYTES, EPOCH_MS, MS, Answer, JsonObject
@@ -17,7 +18,7 @@ from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.asgi.quart_connection import Relay
 from web.http import responses
-from web.http.units import epoch_ms, milliseconds
+from web.http.units import epoch_ms
 
 LINE_EVERY: Final = 0.25
 """Seconds between two lines of a followed job, at least."""

@@ -17,7 +17,7 @@ from fleet.config.schema.types import Section
 from fleet.models.jobs import JobKind, JobState
 from fleet.models.load_times import size_of
 from fleet.protocol.typed_fields import name_of
-from fleet.scheduling.server_state import Health
+from fleet.scheduling.server_state import Health, vram_of
 
 if TYPE_CHECKING:
     from actors.jobs.job import Job
@@ -96,7 +96,7 @@ class Survey:
             presence=self._presence(cell, pair, job, used),
             load_seconds=self._statistics.load_times.last(pair),
             last_used=used,
-            vram=_whole(row.get("size_vram")) or 0,
+            vram=vram_of(row),
             expires_at=_short(row.get("expires_at")),
             context=_whole(row.get("context_length")),
             job=job,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from fleet.common.times import iso, milliseconds
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import BYTES, EPOCH_MS, ISO, MS, Each, Maybe, OneOf, Optional, Said
 from web.admin.models.state import (
@@ -21,7 +22,6 @@ from web.admin.models.state import (
     surveyed,
     wanted,
 )
-from web.http.units import iso, milliseconds
 
 if TYPE_CHECKING:
     from actors.state.servers import ServerCell

@@ -9,11 +9,11 @@ import trio
 from fleet.common.errors import FleetError, ModelNotFound
 from fleet.common.ids import ANY_MODEL, ModelName, ServerId
 from fleet.common.model_names import canonical
+from fleet.common.times import milliseconds
 from fleet.models.jobs import JobKind, JobState
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import MS, Maybe, OneOf, Optional, Said
 from web.admin.models.state import Presence, Where, server_of, spelling, spelt, surveyed
-from web.http.units import milliseconds
 from web.ollama_api.read_your_writes import reread
 
 if TYPE_CHECKING:

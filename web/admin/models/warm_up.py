@@ -11,13 +11,14 @@ from pydantic_core import PydanticCustomError
 from fleet.common.errors import FleetError, NoServer, ServerNotFound, TooManyJobs
 from fleet.common.ids import ModelName, ServerId
 from fleet.common.model_names import canonical
+from fleet.common.times import milliseconds
 from fleet.config.schema.types import Section, Whole
 from fleet.models.jobs import JobKind
 from fleet.protocol.go_duration import go_seconds
+from fleet.scheduling import server_words
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import Maybe, OneOf, Optional, Said
 from web.admin.models.state import Presence, Sight, Survey, Where, server_of, size_on, spelling, spelt, surveyed, wanted
-from web.http.units import milliseconds, status_of
 from web.ollama_api.read_your_writes import reread
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class _Plan:
         if cell is None:
             return _failed(server, "the server was removed")
         if not cell.state.usable:
-            return _failed(server, f"the server is {status_of(cell.state)}")
+            return _failed(server, f"the server is {server_words.word_of(cell.state, server_words.API)}")
         if self._model not in cell.state.models:
             return _failed(server, "the server does not hold the model")
         sight = self._survey.sight(cell, self._model)

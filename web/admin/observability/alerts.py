@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from pydantic import Field
 
 from fleet.common.errors import BadRequest, Conflict, NotFound
+from fleet.common.times import iso, milliseconds
 from fleet.config.schema.types import Section, Whole
 from fleet.observability.alerting.alert import Alert
 from fleet.observability.alerting.rules import BY_NAME, IN_APP, RULES, SEVERITIES, Rule
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import EPOCH_MS, SECONDS, Each, Maybe, OneOf, Said
-from web.http.units import iso, milliseconds, take_turns
+from web.http.units import take_turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

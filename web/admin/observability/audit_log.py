@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from actors.storage.journal import RECENT, Document
+from fleet.common.times import iso, milliseconds
 from fleet.security.roles import Role
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import EPOCH_MS, ISO, Each, Maybe, OneOf, Optional, Said
-from web.http.units import iso, milliseconds
 
 LINE: Final = {
     "id": Said(int, "grows with every line"),

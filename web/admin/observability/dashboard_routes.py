@@ -6,13 +6,14 @@ from typing import Any, Final
 
 from quart import Response, request
 
+from fleet.common.times import iso
 from fleet.security.roles import Role
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import ISO, OneOf, Said
 from web.asgi.quart_request import scope
 from web.http import responses
-from web.http.units import iso, now_iso
+from web.http.units import now_iso
 from web.http.version import own_version
 from web.monitoring import wall_display
 from web.monitoring.status_page import Doors, View, page

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from quart import Response
 
 from fleet.breakers.values import BreakerState
+from fleet.common.times import iso
 from fleet.security.roles import Role
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import ISO, SECONDS, Each, Maybe, OneOf, Optional, Said
@@ -14,7 +15,7 @@ from web.admin.observability.health_summary import VERDICT, verdict_of
 from web.admin.observability.symptoms import Symptom, symptoms, word_of
 from web.asgi.quart_request import scope
 from web.http import responses
-from web.http.units import is_healthy, iso, now_iso
+from web.http.units import is_healthy, now_iso
 from web.http.version import own_version
 from web.security import api_key_auth
 

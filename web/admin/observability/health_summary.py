@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from actors.system import System
+from fleet.common.times import iso
 from fleet.observability.health_summary.summary import Level
 from web.admin.kit.schemas import ISO, OneOf, Said
-from web.http.units import iso
 
 VERDICT: Final = Said(
     {

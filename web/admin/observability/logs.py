@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from fleet.common.errors import BadRequest
+from fleet.common.times import iso
 from fleet.security.roles import Role
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import ISO, Each, Maybe, Optional, Said
-from web.http.units import iso
 from web.process.log_buffer import BufferedRecord
 
 topic = RouteGroup("logs", "The last log records.")

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from fleet.common.ids import ANY_MODEL, Pair, ServerId
+from fleet.common.times import milliseconds
 from fleet.observability.statistics.aggregates import Sums
+from fleet.scheduling import server_words
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import EPOCH_MS, SHARE, Each, OneOf, Said
 from web.admin.observability import window_figures
 from web.admin.observability.pair_metrics import PAIR, RANGE, range_of, shown, windows_of
 from web.admin.observability.window_figures import MILLIS, rounded
-from web.http.units import epoch_ms, is_healthy, milliseconds, status_of
+from web.http.units import epoch_ms, is_healthy
 
 if TYPE_CHECKING:
     from actors.state.servers import ServerCell
@@ -42,7 +44,7 @@ GLOBAL: Final = {
 }
 SERVER: Final = {
     "id": str,
-    "status": OneOf(("healthy", "unhealthy", "unknown", "draining", "drained", "maintenance")),
+    "status": OneOf(server_words.all_of(server_words.API)),
     "requests": int,
     "errors": int,
     "avgLatency": MILLIS,
@@ -136,7 +138,7 @@ def _server(cell: ServerCell, sums: Sums) -> dict[str, Any]:
     capacity = cell.state.ledger.capacity
     return {
         "id": cell.state.id,
-        "status": status_of(cell.state),
+        "status": server_words.word_of(cell.state, server_words.API),
         "requests": sums.count,
         "errors": sums.errors,
         "avgLatency": rounded(sums.average),

@@ -9,6 +9,7 @@ from actors.system import System
 from fleet.common.errors import BadRequest, ModelNotFound
 from fleet.common.ids import ANY_MODEL, Pair, ServerId
 from fleet.common.model_names import canonical
+from fleet.common.times import milliseconds
 from fleet.observability.statistics.aggregates import Sums
 from fleet.observability.statistics.time_windows import span_of
 from web.admin.kit.parameters import Param
@@ -16,7 +17,6 @@ from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import EPOCH_MS, SHARE, Maybe, Optional, Said
 from web.admin.observability import window_figures
 from web.admin.observability.window_figures import MILLIS, rounded
-from web.http.units import milliseconds
 
 topic = RouteGroup("pair_metrics", "Figures of one model on one server.")
 

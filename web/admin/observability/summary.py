@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from fleet.common.times import iso
 from fleet.observability.host_sample import HostSample
 from web.admin.kit.schemas import ISO, SECONDS, SHARE, Each, Maybe, Said
 from web.admin.models.figures import MINUTE, ModelFigures, by_model
 from web.admin.observability.window_figures import rounded
-from web.http.units import epoch, iso, now_iso
+from web.http.units import epoch, now_iso
 
 if TYPE_CHECKING:
     from actors.system import System

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from fleet.common.times import milliseconds
 from web.admin.kit.schemas import EPOCH_MS, MS, SHARE, Maybe, Said
-from web.http.units import epoch_ms, milliseconds
+from web.http.units import epoch_ms
 
 if TYPE_CHECKING:
     from actors.system import System

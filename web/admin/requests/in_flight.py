@@ -9,12 +9,13 @@ import trio
 
 from actors.state.lease import WaitingFor
 from fleet.common.errors import NotFound
+from fleet.common.times import milliseconds
 from fleet.security.roles import ANONYMOUS
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import EPOCH_MS, Maybe, OneOf, Said
 from web.admin.requests.queue import BY, BY_MODEL, by_model
-from web.http.units import epoch_ms, is_healthy, milliseconds
+from web.http.units import epoch_ms, is_healthy
 
 if TYPE_CHECKING:
     from actors.state.lease import Lease

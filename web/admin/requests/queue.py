@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from actors.kit.reply import heard
 from fleet.common.errors import NotFound
+from fleet.common.times import iso, milliseconds
 from fleet.security.roles import ANONYMOUS
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.kit.schemas import EPOCH_MS, ISO, MS, Each, Maybe, Said
-from web.http.units import epoch, iso, milliseconds, take_turns
+from web.http.units import epoch, take_turns
 
 if TYPE_CHECKING:
     from actors.state.queue_views import QueueItem, QueueView

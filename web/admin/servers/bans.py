@@ -11,12 +11,13 @@ from actors.kit.reply import heard
 from fleet.common.errors import BadRequest, ServerNotFound
 from fleet.common.ids import ANY_MODEL, ModelName, Pair, ServerId
 from fleet.common.model_names import canonical
+from fleet.common.times import iso
 from fleet.config.schema.types import Section, Unit, Whole
 from fleet.scheduling.bans import BanKind
 from web.admin.kit.answers import EPOCH_MS, ISO, Answer, JsonObject
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.http.units import epoch, epoch_ms, iso, take_turns
+from web.http.units import epoch, epoch_ms, take_turns
 
 if TYPE_CHECKING:
     from fleet.scheduling.bans import Ban

@@ -9,12 +9,13 @@ from pydantic import Field
 
 from fleet.common.errors import BadRequest, Conflict
 from fleet.common.ids import ServerId
+from fleet.common.times import iso
 from fleet.config.schema.types import Section, Whole
 from fleet.scheduling.server_state import Admin, Order
 from web.admin.kit.answers import ISO, MessageAnswer
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.servers.views import AdminJson, admin_of
-from web.http.units import epoch, iso
+from web.http.units import epoch
 
 topic = RouteGroup("standing", "What the operator says of a server.")
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 import trio
 
 from fleet.common.errors import ServerNotFound
+from fleet.common.times import milliseconds
+from fleet.scheduling import server_words
 from fleet.scheduling.server_state import Health
 from web.admin.kit.answers import MS, Answer, JsonObject
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.http.units import milliseconds, status_of
 
 if TYPE_CHECKING:
     from actors.state.servers import ServerCell
@@ -81,7 +82,7 @@ def _checked(cell: ServerCell, answered: bool, within: float) -> ProbedJson:
     return ProbedJson(
         id=state.id,
         healthy=answered and state.health is Health.HEALTHY and not state.failed_rounds,
-        status=status_of(state),
+        status=server_words.word_of(state, server_words.API),
         reason=reason,
         last_response_time=milliseconds(state.last_response),
         models=len(state.models),

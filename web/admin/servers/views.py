@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import trio
 from msgspec import UNSET, UnsetType
 
+from fleet.common.times import iso, milliseconds
 from fleet.protocol.typed_fields import name_of
+from fleet.scheduling import server_words
 from fleet.scheduling.server_state import Admin, Health
 from web.admin.kit.answers import EPOCH_MS, ISO, MS, JsonObject
 from web.admin.kit.schemas import OneOf
-from web.http.units import epoch, epoch_ms, is_healthy, iso, milliseconds, status_of
+from web.http.units import epoch, epoch_ms, is_healthy
 
 if TYPE_CHECKING:
     from actors.state.servers import ServerCell
@@ -89,7 +91,7 @@ def describe(config: Config, cell: ServerCell) -> ServerJson:
         max_concurrency=spec.max_concurrency,
         priority=spec.priority,
         tags=spec.tags,
-        status=status_of(state),
+        status=server_words.word_of(state, server_words.API),
         since=decisive.since,
         why=decisive.why,
         next=decisive.next,

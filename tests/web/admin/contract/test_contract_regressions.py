@@ -11,9 +11,9 @@ import trio
 
 from actors.state.messages import BanPair
 from fleet.common.ids import ModelName, Pair, ServerId
+from fleet.common.times import iso, milliseconds
 from tests.web.admin.contract.here import logs, running
 from web.admin.route_table import entries
-from web.http.units import iso, milliseconds
 from web.security.api_key_auth import is_open
 
 __all__ = ["logs"]
