@@ -11,7 +11,7 @@ from actors.requests.model_description import described
 from actors.requests.request_context import RequestContext
 from actors.requests.response_writer import ResponseWriter
 from actors.state.lease import Lease, WaitingFor
-from actors.state.messages import BanPair, ModelMissing
+from actors.state.messages import BanPair, ModelMissing, Unloads
 from actors.upstream.pool import UpstreamResponse
 from fleet.breakers.outcomes import Completed, End, Failed, Incomplete, Refused, StreamError
 from fleet.common.errors import BackendBroke, BadAnswer, Phase
@@ -135,6 +135,10 @@ class Passage:
             lease.close(end)
             return
         lease.close(end)
+        if self._call.unloads:
+            lease.cell.mailbox.cast(Unloads(lease.pair.model))
+        elif lease.pair.model not in lease.cell.state.resident:
+            lease.cell.look_again(now())
         response.release()
         await answer.end_with(data, raw)
 

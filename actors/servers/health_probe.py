@@ -54,10 +54,8 @@ async def probe(context: ServerContext, cell: ServerCell) -> Probed | None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(box.tags, lambda: cell.client.tags(health.tags_timeout), health.tags_timeout)
         nursery.start_soon(box.ps, lambda: cell.client.ps(health.ps_timeout), health.ps_timeout)
-        if cell.state.version is None or cell.rounds % 30 == 0 or context.missing_routes.concerns(cell.state.id):
-            nursery.start_soon(
-                box.ask_version, lambda: cell.client.version(health.version_timeout), health.version_timeout
-            )
+        # Every time: a server may be another version after a restart that no probe has seen.
+        nursery.start_soon(box.ask_version, lambda: cell.client.version(health.version_timeout), health.version_timeout)
     cell.rounds += 1
     if box.helpless:
         return None

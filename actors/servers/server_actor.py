@@ -18,6 +18,7 @@ from actors.state.messages import (
     ServerChanged,
     ServerMail,
     SetAdmin,
+    Unloads,
     Unwelcome,
     Welcome,
 )
@@ -87,6 +88,8 @@ class ServerActor:
                 self._unwelcome(f"answers probes, but requests for {model} with {status}: is its api_key right?")
             case Welcome():
                 self._unwelcome("")
+            case Unloads(model):
+                self._unloads(model)
             case _:
                 assert_never(message)
 
@@ -140,6 +143,13 @@ class ServerActor:
         self._context.model_loads.lost(state.id)
         if state.judge(Health.UNHEALTHY, now, error):
             log.warning("server is unhealthy: %s", error, extra={"server": state.id})
+
+    def _unloads(self, model: ModelName) -> None:
+        """Unless others still use it, it is gone. The server itself might still say otherwise if it were asked now."""
+        state = self._cell.state
+        if model in state.resident and not state.ledger.of_model(model):
+            state.resident = {name: row for name, row in state.resident.items() if name != model}
+            self._announce()
 
     def _missing(self, model: ModelName) -> None:
         """Inventory was stale: stop routing the model here, look again now."""

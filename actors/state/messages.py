@@ -189,7 +189,14 @@ class Welcome:
     """It has answered one after all. From: lease. Bound: one per lease."""
 
 
-ServerMail = Probed | SetAdmin | LeaseOpened | LeaseClosed | ModelMissing | Unwelcome | Welcome
+@dataclass(frozen=True, slots=True)
+class Unloads:
+    """A request has told the server to unload the model as soon as nobody uses it."""
+
+    model: ModelName
+
+
+ServerMail = Probed | SetAdmin | LeaseOpened | LeaseClosed | ModelMissing | Unwelcome | Welcome | Unloads
 
 # ---- to the recorder
 

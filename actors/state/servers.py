@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from actors.state.transfer import Transfer
     from actors.upstream.control_client import OllamaClient
     from actors.upstream.pool import Pool
+
+_SOON: Final = 1.0
+"""Seconds after the beginning of a round of probes in which no other is asked for without need."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +51,11 @@ class ServerCell:
         if not self.watched:
             self.watched = True
             self.mailbox.cast(LeaseOpened())
+
+    def look_again(self, now: float) -> None:
+        """Something is loaded that the last probe did not show; no more than one early probe a second."""
+        if now - self.looked >= _SOON:
+            self.probe_now.set()
 
 
 class Servers(dict[ServerId, ServerCell]):

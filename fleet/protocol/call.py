@@ -30,7 +30,7 @@ class Call:
     `client` is an address; `by` the name of the key that was shown (never the key), empty without one.
     `pinned` names the only server allowed. `content_length` belongs to an iterable body (None: chunked).
     `passing`: what of the headers goes on to a backend, if that has been worked out. `runner`: the runner options that
-    the body asks for, None if there are none.
+    the body asks for, None if there are none. `unloads`: the runner goes as soon as nobody uses it (`keep_alive: 0`).
     """
 
     request_id: RequestId
@@ -53,6 +53,7 @@ class Call:
     runs: bool = True
     passing: ForwardedHeaders | None = None
     runner: Mapping[str, object] | None = None
+    unloads: bool = False
 
     @property
     def replayable(self) -> bool:

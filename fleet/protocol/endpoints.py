@@ -119,7 +119,8 @@ class Understood:
     """What a request to a hot endpoint asks for.
 
     `model` is canonical, or `ANY_MODEL` when the request names none that could exist: any server can say so in
-    Ollama's words. `asked_model` is the client's own spelling. `is_unload`: no prompt, and `keep_alive` is 0.
+    Ollama's words. `asked_model` is the client's own spelling. `is_unload`: no prompt, and `keep_alive` is 0;
+    `unloads`: it is 0, whatever else is asked for.
     `runner`: the options that decide whether a loaded runner fits, None if there are none.
     """
 
@@ -127,6 +128,7 @@ class Understood:
     asked_model: str = ""
     stream: bool = False
     is_unload: bool = False
+    unloads: bool = False
     cloud: bool = False
     embedding: bool = False
     runner: Mapping[str, object] | None = None
@@ -213,6 +215,7 @@ def _understood(endpoint: Endpoint, seen: Peek, asked: str) -> Understood:
         # Ollama answers a load with one plain object, whatever `stream` says.
         stream=endpoint.streams and stream and not load,
         is_unload=load and seen.keep_alive == 0,
+        unloads=endpoint.dialect is NATIVE and seen.keep_alive == 0,
         cloud=name is not None and name.cloud,
         embedding=endpoint.embedding,
         runner=_runner(endpoint, seen),

@@ -39,10 +39,6 @@ class MissingRoutes:
         """What a server does not have."""
         return [endpoint for endpoint, without in self._without.items() if server in without]
 
-    def concerns(self, server: ServerId) -> bool:
-        """Whether a server lacks anything, so that its version is worth asking for."""
-        return server in self._versions
-
     def seen(self, server: ServerId, version: str | None, now: float) -> None:
         """A server has said its version: with another one it may have learned."""
         if server in self._versions:

@@ -73,22 +73,21 @@ def hints_of(
 async def work_of(system: System, hints: Hints, body: bytes, request_id: RequestId, client: str, by: str) -> Work:
     """What to do about a request whose body is `body`; `client` and `by` as in `Call`.
 
-    Raises CloudDisabled, ServerNotFound, and TooLarge for a body that is too large once it is decompressed. A long body
-    is looked at between the turns of others.
+    Raises CloudDisabled, ServerNotFound, and TooLarge for a body that is too large once it is decompressed.
     """
     if hints.pinned is not None and hints.pinned not in system.servers:
         raise ServerNotFound(f"no server is called {hints.pinned[:100]}")
-    endpoint = hints.endpoint
-    if len(body) <= LONG and not is_compressed(endpoint, hints.headers):
-        seen = understand(endpoint, body, hints.headers)
+    endpoint, headers = hints.endpoint, hints.headers
+    if len(body) <= LONG and not is_compressed(endpoint, headers):
+        seen = understand(endpoint, body, headers)
     else:
-        seen = await _understood_slowly(endpoint, body, hints.headers, system.config.limits.decoded_bytes)
+        seen = await _understood_slowly(endpoint, body, headers, system.config.limits.decoded_bytes)
     call = Call(
         request_id=request_id,
         dialect=endpoint.dialect,
         method="POST",
         target=hints.target,
-        headers=hints.headers,
+        headers=headers,
         body=body,
         endpoint=endpoint.path,
         model=seen.model,
@@ -103,6 +102,7 @@ async def work_of(system: System, hints: Hints, body: bytes, request_id: Request
         runs=endpoint.kind is not EndpointKind.SHOW,
         passing=hints.passing,
         runner=seen.runner,
+        unloads=seen.unloads,
     )
     if hints.pinned is None:
         if seen.cloud and not system.queries.known(seen.model):
@@ -113,6 +113,7 @@ async def work_of(system: System, hints: Hints, body: bytes, request_id: Request
 
 
 async def _understood_slowly(endpoint: Endpoint, body: bytes, headers: Headers, limit: int) -> Understood:
+    """A long body is looked at between the turns of others."""
     plain = await _decompressed(body, limit) if is_compressed(endpoint, headers) else body
     return await paced(understanding(endpoint, plain, headers))
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import trio
 
+from fleet.common.ids import ServerId
 from fleet.simulator.files import model_file
 from tests.kit.clients.lanes import both_lanes
-from tests.kit.fleets.served import Served, served
+from tests.kit.fleets.served import QUICK, Served, served
 
 pytestmark = both_lanes
 
@@ -55,3 +58,58 @@ async def test_what_nobody_has_is_still_unknown_in_the_words_of_its_dialect() ->
         assert "model 'nope:latest' not found" in answer.text
         answer = await client.post("/v1/chat/completions", json={"model": "nope", "messages": TURN})
         assert answer.json()["error"]["message"] == "model 'nope' not found"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/chat", {"messages": TURN, "stream": False}),
+        ("/api/chat", {"messages": TURN}),
+        ("/api/generate", {"prompt": "Hi"}),
+        ("/api/embed", {"input": "Hi"}),
+    ],
+)
+async def test_a_model_that_a_request_unloads_is_not_shown_as_loaded_any_more(path: str, body: dict[str, Any]) -> None:
+    """The last look at what is loaded is old, and the next one far."""
+    async with served("a", health=RARE) as fleet, fleet.client() as client:
+        await client.post("/api/chat", json={"model": "llama3:8b", "messages": TURN, "stream": False})
+        await fleet.system.probe(ServerId("a"), 5.0)
+        assert [row["name"] for row in (await client.get("/api/ps")).json()["models"]] == ["llama3:8b"]
+        answer = await client.post(path, json={"model": "llama3:8b", "keep_alive": 0, **body})
+        assert answer.status_code == 200
+        assert (await client.get("/api/ps")).json() == {"models": []}
+        await fleet.until_idle()
+
+
+async def test_a_model_that_others_use_is_still_shown_as_loaded() -> None:
+    slow = replace(QUICK, tokens_per_second=4.0)
+    async with served("a", profile=slow, health=RARE) as fleet, fleet.client() as client:
+        await client.post("/api/generate", json={"model": "llama3:8b", "prompt": ""})
+        await fleet.system.probe(ServerId("a"), 5.0)
+        long: dict[str, Any] = {"model": "llama3:8b", "messages": TURN, "options": {"num_predict": 100_000}}
+        short = {**long, "options": {"num_predict": 1}, "keep_alive": 0, "stream": False}
+        async with client.stream("POST", "/api/chat", json=long) as stream:
+            lines = stream.aiter_lines()
+            await anext(lines)
+            assert (await client.post("/api/chat", json=short)).status_code == 200
+            assert len((await client.get("/api/ps")).json()["models"]) == 1
+        await fleet.until_idle()
+
+
+async def test_a_model_that_a_request_has_loaded_is_shown_soon() -> None:
+    async with served("a", health=RARE) as fleet, fleet.client() as client:
+        age(fleet)
+        await client.post("/api/chat", json={"model": "llama3:8b", "messages": TURN, "stream": False})
+        with trio.fail_after(10.0):
+            while not (await client.get("/api/ps")).json()["models"]:
+                await trio.sleep(0.01)
+        await fleet.until_idle()
+
+
+async def test_the_version_follows_a_restart_that_nobody_has_seen() -> None:
+    async with served("a", health=RARE) as fleet, fleet.client() as client:
+        before = (await client.get("/api/version")).json()["version"]
+        server = fleet.sims["a"].host.server
+        server.profile = replace(server.profile, version="9.9.9")
+        await fleet.system.probe(ServerId("a"), 5.0)
+        assert (await client.get("/api/version")).json()["version"] == "9.9.9" != before
