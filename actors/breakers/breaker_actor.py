@@ -82,7 +82,7 @@ class BreakerCell:
         self.scope.cancel()  # before the mailbox: a cancelled reader is no crash, one on a closed channel is
         while (message := self.mailbox.receive_nowait()) is not None:
             if isinstance(message, Force | Reset | TryNow):
-                message.reply.reject(ActorGone(self.mailbox.name))
+                message.reply.reject(ActorGone(f"{self.mailbox.name} has ended"))
         self.mailbox.close()
         self.answer_tests(None)
 

@@ -13,7 +13,11 @@ T = TypeVar("T")
 
 
 class ActorGone(Exception):
-    """The actor that should have answered has stopped for good."""
+    """The actor that should have answered has stopped for good: what it was told, and has not done, never will be."""
+
+
+class ActorSilent(Exception):
+    """The actor has not answered in time; it may yet."""
 
 
 class Mailbox(Generic[T]):
@@ -159,11 +163,11 @@ class Promise(Generic[T]):
         return True
 
     async def wait(self, within: float) -> T:
-        """The answer, or what it was rejected with; `ActorGone` after `within` seconds. Cancellation loses nothing."""
+        """The answer, or what it was rejected with; `ActorSilent` after `within` seconds. Cancelling loses nothing."""
         with trio.move_on_after(within):
             await self._event.wait()
         if not self._event.is_set():
-            raise ActorGone(f"no answer within {within:g} s")
+            raise ActorSilent(f"no answer within {within:g} s")
         if self._error is not None:
             raise self._error
         return self._value  # type: ignore[return-value]  # set together with the event

@@ -290,7 +290,11 @@ class Membership:
         self._scheduler.mailbox.cast(ServerGone(server))
         cut(cell, "server removed")
         self._context.breakers.forget_server(server)
-        cell.scope.cancel()
+        cell.scope.cancel()  # before the mailbox: a cancelled reader is no crash, one on a closed mailbox is
+        while (message := cell.mailbox.receive_nowait()) is not None:
+            if isinstance(message, SetAdmin) and message.done is not None:
+                message.done.reject(ActorGone(f"server {server} was removed"))
+        cell.mailbox.close()
         self._journal.touch("admin", server)
 
     # ---- what is kept

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -206,8 +207,16 @@ class Lease:
             try:
                 self._learn(signal)
             finally:  # the breaker counts on hearing of each permit
-                breakers = self._context.breakers
-                breakers.record(self.pair, signal, kind(self._end), self.generation, gives_back=gives_back)
+                self._record(signal, kind(self._end), gives_back=gives_back)
+
+    def _record(self, signal: Signal, what: str, *, gives_back: bool) -> None:
+        """Tell the breaker; if it cannot be told, it gets at least the permit back, or it would try nobody any more."""
+        try:
+            self._context.breakers.record(self.pair, signal, what, self.generation, gives_back=gives_back)
+        except Exception:
+            if gives_back:
+                self._give_permit_back()
+            raise
 
     def _give_permit_back(self) -> None:
         """Without the outcome. The generation tells whether the gate still shows what the permit was taken from."""
@@ -231,15 +240,21 @@ class Lease:
         No cancel scope is needed for that: an attempt waits for its backend or for its client, and both can be cut.
         As with `close`, a new lease may stand on the same cell before this returns.
         """
-        if self.close(end):
-            if self.connection is not None:
-                self.connection.abort()
-            # A head that is on its way is not cut off, unless it is what has stalled: an error record can follow it.
-            stuck = self.waiting is WaitingFor.CLIENT or (
-                self.waiting is WaitingFor.HEAD and isinstance(end, ClientLeft)
-            )
-            if stuck and self.answer is not None:
-                self.answer.cut()
+        if not self.close(end):
+            return
+        if self.connection is not None:
+            self._cut_off(self.connection.abort)
+        # A head that is on its way is not cut off, unless it is what has stalled: an error record can follow it.
+        stuck = self.waiting is WaitingFor.CLIENT or (self.waiting is WaitingFor.HEAD and isinstance(end, ClientLeft))
+        if stuck and self.answer is not None:
+            self._cut_off(self.answer.cut)
+
+    def _cut_off(self, cut: Callable[[], None]) -> None:
+        """One of two cuts. A socket that cannot be closed keeps neither the other end, nor other leases, uncut."""
+        try:
+            cut()
+        except Exception:
+            log.exception("request %s could not be cut off", self.request_id, extra={"server": self.pair.server})
 
     def _learn(self, signal: Signal) -> None:
         """Statistics for scoring. A failure's time is never averaged in: who fails fast must not look fast.

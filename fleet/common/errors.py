@@ -157,7 +157,7 @@ class QueueCancelled(RequestCancelled):
 
 
 class NoAnswer(FleetError):
-    """An actor did not answer within its deadline; what it was told may still be done."""
+    """An actor did not answer in time, or ended first; the details say whether what it was told may yet be done."""
 
     status, code, reason = 503, "SERVICE_UNAVAILABLE", "NO_ANSWER"
 

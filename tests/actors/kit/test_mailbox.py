@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.kit.mailbox import ActorGone, Mailbox, Promise
+from actors.kit.mailbox import ActorSilent, Mailbox, Promise
 
 
 async def test_messages_come_in_the_order_in_which_they_were_cast() -> None:
@@ -207,7 +207,7 @@ async def test_a_promise_may_be_broken() -> None:
 
 async def test_nobody_waits_for_ever(autojump_clock: MockClock) -> None:
     promise = Promise[int]()
-    with pytest.raises(ActorGone, match="5 s"):
+    with pytest.raises(ActorSilent, match="5 s"):
         await promise.wait(5)
     assert trio.current_time() == 5
     assert promise.resolve(3)

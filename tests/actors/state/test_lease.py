@@ -9,10 +9,12 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from actors.state.lease import Lease
+from actors.kit.reply import heard
+from actors.state.lease import Lease, WaitingFor
 from fleet.breakers.outcomes import Failed
+from fleet.breakers.values import BreakerState
 from fleet.common.errors import IdleTimeout, Phase
-from fleet.common.ids import ModelName
+from fleet.common.ids import ModelName, Pair
 from fleet.simulator import Profile
 from tests.kit.fleets.fleet import Client, Fleet, chat, open_fleet
 
@@ -107,3 +109,54 @@ async def test_the_breaker_hears_of_a_permit_though_the_statistics_cannot_be_kep
         told(fleet, Listening())
         lease.revoke(STALLED)
         assert heard == [lease.pair]
+
+
+async def test_a_permit_comes_back_though_its_breaker_cannot_be_told(
+    autojump_clock: MockClock, expected_errors: list[str]
+) -> None:
+    """It was out for good: a breaker with few permits then tried nobody any more."""
+    expected_errors.append("has taught is lost")
+    async with open_fleet(("a", ENDLESS)) as fleet, trio.open_nursery() as nursery:
+        pair = Pair(fleet.cell("a").state.id, M)
+        forced = fleet.system.breakers.force(pair, BreakerState.HALF_OPEN, "test")
+        assert forced is not None
+        await heard(forced)
+        gate = fleet.cell("a").state.gates[M]
+        (client,) = await begun(fleet, nursery, 1)
+        await client.first.wait()
+        (lease,) = leases(fleet)
+        assert gate.trials_out == 1
+        no_breakers(fleet)
+        lease.revoke(STALLED)
+        assert gate.trials_out == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_all_leases_are_cut_off_though_one_connection_cannot_be(
+    autojump_clock: MockClock, expected_errors: list[str]
+) -> None:
+    """The error came out of the loop that revoked them: the others went on, on a server that was to be left."""
+    expected_errors.append("could not be cut off")
+    cut: list[int] = []
+
+    class Stuck:
+        def abort(self) -> None:
+            raise OSError("injected")
+
+    class Answer:
+        def __init__(self, number: int) -> None:
+            self._number = number
+
+        def cut(self) -> None:
+            cut.append(self._number)
+
+    async with open_fleet(("a", ENDLESS), slots=4) as fleet, trio.open_nursery() as nursery:
+        for client in await begun(fleet, nursery, 3):
+            await client.first.wait()
+        held: list[Lease] = leases(fleet)
+        for lease in held:
+            lease.connection, lease.answer, lease.waiting = Stuck(), Answer(lease.number), WaitingFor.CLIENT
+            lease.revoke(STALLED)
+        assert cut == [lease.number for lease in held]
+        assert not leases(fleet)
+        nursery.cancel_scope.cancel()

@@ -16,7 +16,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from actors.breakers.breaker_actor import BreakerActor
 from actors.config.reconfigure import apply
 from actors.dispatch.dispatcher import Dispatcher
-from actors.kit.mailbox import ActorGone
+from actors.kit.mailbox import ActorGone, ActorSilent
 from actors.kit.reply import heard
 from actors.servers.server_actor import ServerActor
 from fleet.breakers.gate import GateState
@@ -218,7 +218,7 @@ class Storm:
             ]
         )
         self.done[order.__name__] += 1
-        lost = (FleetError, ActorGone) if self.crashes else ()  # the message in hand is what a crash costs
+        lost = (FleetError, ActorGone, ActorSilent) if self.crashes else ()  # the message in hand is what a crash costs
         with suppress(ServerNotFound, Conflict, *lost):
             await order()
         self.check(order.__name__, settled=False)
