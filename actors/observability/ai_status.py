@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import trio
 
 from actors.observability.ai_status_model import Exchange, StatusModel
-from actors.state.messages import RequestRecord
-from fleet.breakers.failure_classes import failed
-from fleet.observability.alerting.facts import Share
 from fleet.observability.health_summary.status_text import FleetFigures, by_rules
-from fleet.observability.statistics.minute_buckets import Minutes
-from fleet.observability.statistics.request_batch import RequestBatch
 from fleet.scheduling.server_state import Health
 
 if TYPE_CHECKING:
     from actors.state.fleet_state import FleetCell
+    from fleet.observability.alerting.facts import Traffic
     from fleet.observability.health_summary.summary import HealthSummary
 
 LOOK: Final = 1.0
@@ -27,8 +22,6 @@ LOOK: Final = 1.0
 BREATH: Final = 10.0
 """Seconds between two questions to the model, however often the verdict changes."""
 _MINUTE: Final = 60.0
-_LATELY: Final = 300.0
-_STREAMS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,30 +37,17 @@ class AiStatus:
 
 
 class Verdicts(Protocol):
-    """Who judges the fleet (the monitor)."""
+    """Who judges the fleet (the monitor), and what it judges by: else one screen would show two truths."""
 
     @property
     def verdict(self) -> HealthSummary:
         """The latest."""
         ...
 
-
-class _Ends:
-    """A minute's requests, and those that failed: in the verdict's sense, or one screen would show two truths."""
-
-    def __init__(self) -> None:
-        self.numbers = (0, 0)
-
-    def add(self, count: int, bad: int) -> None:
-        self.numbers = (self.numbers[0] + count, self.numbers[1] + bad)
-
-    def merge(self, other: _Ends) -> None:
-        self.add(*other.numbers)
-
-    def copy(self) -> _Ends:
-        made = _Ends()
-        made.merge(self)
-        return made
+    @property
+    def traffic(self) -> Traffic:
+        """What requests told lately."""
+        ...
 
 
 class StatusWriter:
@@ -77,13 +57,9 @@ class StatusWriter:
         self._fleet = fleet
         self._monitor = monitor
         self._author = StatusModel(fleet, exchange)
-        self._first_tokens: deque[tuple[float, float]] = deque(maxlen=_STREAMS)
-        """When the last streams ended, on Trio's clock, and the seconds that their first token took."""
         self._about: tuple[object, ...] = ()
         self._due = self._asked = -math.inf
         self.latest: AiStatus | None = None
-        self._ends = Minutes(_Ends, round(_LATELY / _MINUTE))
-        fleet.statistics.request_log.listeners.append(self._note)
 
     async def run(self) -> None:
         """Write until cancelled: at once, whenever the verdict or the settings change, and every `interval`."""
@@ -141,7 +117,7 @@ class StatusWriter:
 
     def figures(self) -> FleetFigures:
         """The fleet in numbers, as of now."""
-        fleet, now = self._fleet, self._fleet.clock.now()
+        fleet, now, traffic = self._fleet, self._fleet.clock.now(), self._monitor.traffic
         states = [cell.state for cell in fleet.servers.values()]
         ((start, minute),) = fleet.statistics.totals.windows((_MINUTE,))
         span = max(now - start, 1.0)
@@ -152,23 +128,6 @@ class StatusWriter:
             waiting=sum(ticket.open for ticket in fleet.scheduler.tickets.values()),
             rate=minute.count / span,
             tokens=minute.output / span,
-            errors=Share(*self._ends.merged(now).numbers).ratio,
-            first_token=self._first_token(now),
+            errors=traffic.minutes5.ratio,
+            first_token=traffic.first.p95 if traffic.first.count else None,
         )
-
-    def _first_token(self, now: float) -> float | None:
-        """The 95th percentile, by nearest rank."""
-        while self._first_tokens and self._first_tokens[0][0] < now - _LATELY:
-            self._first_tokens.popleft()
-        ordered = sorted(seconds for _, seconds in self._first_tokens)
-        return ordered[-(-len(ordered) * 95 // 100) - 1] if ordered else None
-
-    def _note(self, records: RequestBatch[RequestRecord]) -> None:
-        """Requests have ended; told by the recorder."""
-        now = self._fleet.clock.now()
-        self._ends.bucket(now).add(
-            len(records), sum(number for outcome, number in records.outcomes.items() if failed(outcome))
-        )
-        for record in records[-_STREAMS:]:
-            if record.stream and record.first_byte_seconds is not None:
-                self._first_tokens.append((now, record.first_byte_seconds))

@@ -17,7 +17,7 @@ from actors.observability.alert_webhook import Webhook
 from actors.observability.fleet_facts import Look
 from actors.storage.journal import Document
 from fleet.observability.alerting.alert_manager import Alerts
-from fleet.observability.alerting.facts import Facts
+from fleet.observability.alerting.facts import Facts, Traffic
 from fleet.observability.alerting.silences import LONGEST, Silence, Silences
 from fleet.observability.health_summary.summary import HealthSummary, Level
 from fleet.observability.health_summary.summary_rules import STARTING, Judge, SummaryInput
@@ -82,6 +82,11 @@ class Monitor:
     def opened(self, pair: Pair) -> float | None:
         """Since when a breaker has not been closed, on our clock; None: it has not been seen so yet."""
         return self._look.opened(pair)
+
+    @property
+    def traffic(self) -> Traffic:
+        """What requests told lately, as of the last look: the figures that alerts and the verdict are about."""
+        return self._look.traffic
 
     # ---- for operators
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -68,8 +69,9 @@ class Look:
     # ---- once a second
 
     def quick(self) -> Facts:
-        """All that is known now; about traffic, what the last thorough look found."""
+        """All that is known now; about traffic but first tokens, what the last thorough look found."""
         fleet, now = self._fleet, self._fleet.clock.now()
+        self.traffic = replace(self.traffic, first=self.counts.first_tokens(now))
         states = [cell.state for cell in fleet.servers.values()]
         wanted = self._wanted()
         return Facts(

@@ -88,6 +88,9 @@ def _requests(exposed: Exposed, sources: MetricSources) -> None:
     exposed.value("ollama_proxy_active_requests", sources.fleet.servers.in_flight)
     exposed.value("fleet_in_flight", sources.fleet.servers.in_flight)
     exposed.value("fleet_open_requests", sources.fleet.open_requests)
+    if (first := sources.monitor.traffic.first).count:
+        exposed.value("fleet_first_token_p50_seconds", first.p50)
+        exposed.value("fleet_first_token_p95_seconds", first.p95)
 
 
 def _queue(exposed: Exposed, sources: MetricSources) -> None:

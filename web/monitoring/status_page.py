@@ -59,6 +59,7 @@ _SPEAK_FOR_THEMSELVES: Final = (Level.OK, Level.UNKNOWN)
 _VERDICT: Final = Markup('<h1 class="{style}">{glyph} {word}{text} <small>for {age}</small></h1>')
 _TILE: Final = Markup("<div><dt>{}</dt><dd>{}</dd>{}</div>")
 _WINDOW: Final = Markup('<dd class="quiet">last minute</dd>')
+_FIVE_MINUTES: Final = Markup('<dd class="quiet">last 5 minutes</dd>')
 _ROW: Final = Markup(
     '<tr><td><span class="state {style}">{glyph} {word}</span></td><td data-head="Server">{server}</td>'
     '<td data-head="Why">{why}</td><td class="n" data-head="For">{age}</td>'
@@ -182,7 +183,7 @@ def _tiles(state: FleetSnapshot) -> Markup:
     figures = (
         ("Requests", rate(fleet["rps"], "req"), _WINDOW),
         ("Errors", percent(fleet["err"]), _WINDOW),
-        ("TTFT p95", duration(fleet["ttft_p95"]), _WINDOW),
+        ("TTFT p95", duration(fleet["ttft_p95"]), _FIVE_MINUTES),
         ("Throughput", rate(metrics["tokens_per_second"], "tok"), _WINDOW),
         ("In flight", count(metrics["active_requests"]), ""),
         ("Queued", count(metrics["queue_size"]), ""),

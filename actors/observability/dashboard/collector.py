@@ -139,6 +139,7 @@ class Collector:
         fleet, verdict, memory = self._fleet, self._sources.monitor.verdict, self._fleet.scheduler.memory
         paused = memory.paused_since if memory.paused else None
         states = [state for _, state, _ in self._sources.breakers.states()]
+        first = self._sources.monitor.traffic.first
         return {
             "verdict": verdict.level.value,
             "code": verdict.code,
@@ -147,8 +148,8 @@ class Collector:
             "subjects": list(verdict.subjects),
             "rps": round(figures.fleet.count / span, 2),
             "err": rounded(figures.fleet.error_rate),
-            "ttft_p50": rounded(figures.fleet.first_byte(0.5)),
-            "ttft_p95": rounded(figures.fleet.first_byte(0.95)),
+            "ttft_p50": rounded(first.p50) if first.count else None,
+            "ttft_p95": rounded(first.p95) if first.count else None,
             "up": sum(cell.state.usable for cell in fleet.servers.values()),
             "total": len(fleet.servers),
             "breakers_open": states.count(BreakerState.OPEN),

@@ -94,10 +94,11 @@ class Culprit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FirstTokenTimes:
-    """First-token times: so many, the 95th percentile in seconds."""
+    """First-token times: so many, the 95th percentile and the median in seconds."""
 
     count: int = 0
     p95: float = 0.0
+    p50: float = 0.0
 
 
 NO_REQUESTS: Final = Share()
@@ -107,8 +108,9 @@ NO_QUEUE: Final = QueueFact()
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What requests told lately. It is added up every few seconds, so it may be that old.
+    """What requests told lately. It is added up every few seconds, so it may be that old; `first` is of the last look.
 
+    Whoever shows the fleet's first-token time shows `first`: page, live feed, metrics, alerts, verdict, AI status.
     `minutes5`, `minutes30`, `hour` and `hours6` are windows, `lately` those of less than five minutes, the shortest
     first: they tell whether a fault is over. `first` is the fleet's first-token time over 5 minutes,
     `servers` each server's over 15. `rejected`: by the queue, in 5 minutes. `streams` and `stalls` are of 15 minutes,

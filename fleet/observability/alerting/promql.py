@@ -104,10 +104,8 @@ def burn_slow(alerts: AlertsSection) -> str:
 
 def first_token_high(alerts: AlertsSection) -> str:
     """Of the whole fleet, over five minutes with traffic."""
-    family = "fleet_time_to_first_token_seconds"
-    high = f"histogram_quantile(0.95, sum without (model) (rate({family}_bucket[5m])))"
-    traffic = f"sum without (model) (increase({family}_count[5m])) >= {LEAST_STREAMS}"
-    return f"{high} > {number(alerts.first_token)} and {traffic}"
+    traffic = f"sum without (model) (increase(fleet_time_to_first_token_seconds_count[5m])) >= {LEAST_STREAMS}"
+    return f"fleet_first_token_p95_seconds > {number(alerts.first_token)} and {traffic}"
 
 
 def server_slow(alerts: AlertsSection) -> str:

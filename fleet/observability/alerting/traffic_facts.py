@@ -14,7 +14,7 @@ from fleet.breakers.failure_classes import STALLED, class_of, failed
 from fleet.breakers.recovery_log import ServerLog
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.common.lru_table import LruTable
-from fleet.observability.alerting.facts import Culprit, FirstTokenTimes, Share, Traffic
+from fleet.observability.alerting.facts import NO_TOKENS, Culprit, FirstTokenTimes, Share, Traffic
 from fleet.observability.statistics.minute_buckets import Minutes
 from fleet.observability.statistics.quantile_sketch import Sketch, bin_of
 from fleet.observability.statistics.request_batch import GroupedRequest, RequestBatch, RequestGroup, first_tokens
@@ -34,7 +34,6 @@ _SPANS: Final = (10.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 1_800.0, 3_600.0,
 _MINUTE, _FIVE = _SPANS.index(60.0), _SPANS.index(300.0)
 _HALF: Final = 0.5
 """More than this share of the failures is where they come from."""
-_SHARE: Final = 0.95
 _INVENTED: Final = {"model_not_found"}
 """The outcome of requests for a name that nobody serves: invented ones shall push out no others."""
 
@@ -103,7 +102,10 @@ class _Streams:
 
     @property
     def pace(self) -> FirstTokenTimes:
-        return FirstTokenTimes(self.count, self.sketch.percentile(_SHARE) / 1000) if self.count else FirstTokenTimes()
+        if not self.count:
+            return NO_TOKENS
+        p95, p50 = (self.sketch.percentile(share) / 1000 for share in (0.95, 0.5))
+        return FirstTokenTimes(self.count, p95, p50)
 
 
 class _Causes:
@@ -216,11 +218,15 @@ class Counts:
 
     # ---- read
 
+    def first_tokens(self, now: float) -> FirstTokenTimes:
+        """The fleet's first-token times over 5 minutes: the one source of what is said of them."""
+        return self._first.merged(now).pace
+
     def server(self, server: ServerId, now: float) -> tuple[FirstTokenTimes, int, int]:
         """One server over 15 minutes: its first-token time, streams, stalls."""
         minutes = self._servers.get(server)
         if not minutes:
-            return FirstTokenTimes(), 0, 0
+            return NO_TOKENS, 0, 0
         whole = minutes.merged(now)
         return whole.pace, whole.count, whole.stalls
 
@@ -249,7 +255,7 @@ class Counts:
             culprit=culprit_of(self._causes.merged(now).numbers),
             per_second=minute.count / max(now - start, 1.0),
             rejected=minutes5.rejected,
-            first=self._first.merged(now).pace,
+            first=self.first_tokens(now),
             servers={name: pace for name, (pace, _, _) in servers.items() if pace.count},
             streams=sum(streams for _, streams, _ in servers.values()),
             stalls=sum(stalls for _, _, stalls in servers.values()),

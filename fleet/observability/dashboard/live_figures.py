@@ -2,18 +2,20 @@
 
 Every finished request is added when it ends and taken away a minute later. What it is wrong about: an answer that took
 longer than the window counts whole in the moment of its end; when more requests end in a minute than are kept, the
-window is shorter (rates are taken over what it really is). Percentiles are those of `statistics.quantile_sketch`.
+window is shorter (rates are taken over what it really is). Percentiles are those of `statistics.quantile_sketch`; of
+first tokens there are only each server's, from the grant of the attempt that answered: the fleet's are the monitor's.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from fleet.breakers.failure_classes import failed
 from fleet.observability.statistics.quantile_sketch import bin_of, value_of
+from fleet.observability.statistics.request_record import RequestAttempt
 
 WINDOW: Final = 60.0
 """Seconds."""
@@ -27,24 +29,24 @@ class ShownRequest(Protocol):
 
     server: str
     outcome: str
-    queue_seconds: float
-    first_byte_seconds: float | None
     total_seconds: float
     output_tokens: int | None
     stream: bool
     began: float
 
+    @property
+    def tries(self) -> Sequence[RequestAttempt]: ...
+
 
 class _Entry(NamedTuple):
-    """One request. `ended` is on the caller's clock; bins are those of the first byte, with and without the wait."""
+    """One request. `ended` is on the caller's clock; `first` is the bin of its server's first-token time."""
 
     ended: float
     server: str
     failed: bool
     tokens: int
     microseconds: int
-    seen: int | None
-    own: int | None
+    first: int | None
 
 
 class FigureSums:
@@ -67,7 +69,7 @@ class FigureSums:
         return self.microseconds / self.count / 1e6 if self.count else None
 
     def first_byte(self, share: float) -> float | None:
-        """Seconds to the first byte of a stream that `share` of them do not exceed; None of nothing."""
+        """Seconds from a server's grant to the first token that `share` of streams do not exceed; None of nothing."""
         rank = max(1, math.ceil(share * sum(self._bins.values()) - 1e-9))
         for place in sorted(self._bins):
             rank -= self._bins[place]
@@ -75,8 +77,9 @@ class FigureSums:
                 return value_of(place) / 1000
         return None
 
-    def move(self, entry: _Entry, place: int | None, sign: int) -> None:
+    def move(self, entry: _Entry, sign: int) -> None:
         """Add a request (1) or take it away (-1)."""
+        place = entry.first
         self.count += sign
         self.errors += sign * entry.failed
         self.tokens += sign * entry.tokens
@@ -127,24 +130,24 @@ class LiveFigures:
         self._move(entry, -1)
 
     def _move(self, entry: _Entry, sign: int) -> None:
-        self.fleet.move(entry, entry.seen, sign)
+        self.fleet.move(entry, sign)
         if entry.server:
             own = self.servers.get(entry.server)
             if own is None:
                 own = self.servers[entry.server] = FigureSums()
-            own.move(entry, entry.own, sign)
+            own.move(entry, sign)
             if not own.count:
                 del self.servers[entry.server]
 
 
 def _entry(each: ShownRequest) -> _Entry:
-    first = each.first_byte_seconds if each.stream else None
+    last = each.tries[-1] if each.stream and each.tries else None
+    first = None if last is None or last.first_byte is None else max(last.first_byte - last.started, 0.0)
     return _Entry(
         ended=each.began + each.total_seconds,
         server=each.server,
         failed=failed(each.outcome),
         tokens=each.output_tokens or 0,
         microseconds=round(each.total_seconds * 1e6),
-        seen=None if first is None else bin_of(first * 1000),
-        own=None if first is None else bin_of(max(first - each.queue_seconds, 0.0) * 1000),
+        first=None if first is None else bin_of(first * 1000),
     )

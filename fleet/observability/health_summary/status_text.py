@@ -46,8 +46,8 @@ _QUOTES: Final = "\"'“”„«» "
 class FleetFigures:
     """The fleet in numbers. `rate` in requests per second and `tokens` per second, over the last minute.
 
-    `errors` (0 to 1) and `first_token` (95th percentile of at most the last 1,000 streams, seconds; None if nobody
-    streamed) over the last 5 minutes.
+    `errors` (0 to 1) and `first_token` (95th percentile, seconds; None if nobody streamed) over the last 5 minutes,
+    as the monitor found them.
     """
 
     up: int

@@ -82,6 +82,8 @@ METRICS: Final = (
     _metric(
         "histogram", "fleet_server_first_token_seconds", "server", "From the grant to the first token of a stream."
     ),
+    _metric("gauge", "fleet_first_token_p50_seconds", "", "Median time to the first token, over 5 minutes."),
+    _metric("gauge", "fleet_first_token_p95_seconds", "", "95th percentile of the same; see the page and alerts."),
     _metric("histogram", "fleet_inter_token_seconds", "model", "Mean time between two tokens of a stream."),
     _metric("counter", "fleet_streams_total", "server", "Streams that began."),
     _metric("counter", "fleet_stream_stalls_total", "server", "Streams that were ended because nothing came any more."),

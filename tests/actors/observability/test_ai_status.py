@@ -17,6 +17,7 @@ from actors.observability.ai_status import AiStatus, StatusWriter
 from actors.observability.ai_status_model import StatusModel, place
 from actors.state.messages import OURSELVES, PauseQueue
 from fleet.common.ids import ModelName, ServerId
+from fleet.observability.alerting.facts import NO_TRAFFIC
 from fleet.observability.health_summary.status_text import LONGEST
 from fleet.observability.health_summary.summary import HealthSummary, Level
 from fleet.protocol.headers import LOWEST_PRIORITY
@@ -36,6 +37,7 @@ class Judge:
 
     def __init__(self) -> None:
         self.verdict = FINE
+        self.traffic = NO_TRAFFIC
 
 
 class Desk:
@@ -145,12 +147,14 @@ async def test_figures(autojump_clock: MockClock) -> None:
         for _ in range(6):
             await desk.fleet.system.exchange(chat(), Client())
         desk.fleet.system.statistics.request_log.flush()
+        desk.fleet.system.monitor.look()
         figures = desk.fleet.system.status_writer.figures()
         assert figures.rate == pytest.approx(6 / trio.current_time(), rel=0.5)
         assert figures.tokens == pytest.approx(5 * figures.rate)
         assert figures.first_token is not None
         assert 1.9 < figures.first_token < 2.3, "the first one loaded the model"
         await trio.sleep(400)
+        desk.fleet.system.monitor.look()
         assert desk.fleet.system.status_writer.figures().first_token is None
 
 

@@ -59,7 +59,8 @@ def _outcome(word: str) -> str:
 
 
 _PAIR: Final = '{server="a",model="m"}'
-_TTFT: Final = "fleet_time_to_first_token_seconds"
+_TTFT: Final = "fleet_first_token_p95_seconds"
+_STREAMED: Final = "fleet_time_to_first_token_seconds_count"
 CASES: Final = (
     Case(
         "FleetNoServers",
@@ -145,10 +146,10 @@ CASES: Final = (
         "FleetTTFTHigh",
         20,
         "The 95th percentile of the first-token time of bad:8001 is 9.75s.",
-        _histogram(_TTFT, 'model="m"', 30, 0, 9),
+        {_TTFT: "9.75+0x30", f'{_STREAMED}{{model="m"}}': "0+9x30"},
         (
-            _histogram(_TTFT, 'model="m"', 30, 9, 0),
-            _histogram(_TTFT, 'model="m"', 30, 0, 1),
+            {_TTFT: "4.9+0x30", f'{_STREAMED}{{model="m"}}': "0+9x30"},
+            {_TTFT: "9.75+0x30", f'{_STREAMED}{{model="m"}}': "0+1x30"},
         ),
         quiet=9,
     ),

@@ -93,8 +93,8 @@ def test_a_queue_is_shown_once_and_not_for_every_server_that_could_take_it() -> 
 
 
 def test_every_figure_of_a_window_says_which() -> None:
-    for part in page(view()).split("<dt>")[1:5]:
-        assert '<dd class="quiet">last minute</dd>' in part
+    said = [part.partition('<dd class="quiet">')[2].partition("</dd>")[0] for part in page(view()).split("<dt>")[1:5]]
+    assert said == ["last minute", "last minute", "last 5 minutes", "last minute"]
 
 
 def test_what_is_not_known_is_a_dash() -> None:

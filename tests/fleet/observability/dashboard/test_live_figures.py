@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -11,16 +12,23 @@ from hypothesis import strategies as st
 from fleet.observability.dashboard.live_figures import WINDOW, LiveFigures
 
 
+class Tried(NamedTuple):
+    server: str = "a"
+    outcome: str = "completed"
+    started: float = 0.0
+    first_byte: float | None = 0.5
+    ended: float = 2.0
+
+
 @dataclass
 class Ended:
     server: str = "a"
     outcome: str = "completed"
-    queue_seconds: float = 0.0
-    first_byte_seconds: float | None = 0.5
     total_seconds: float = 2.0
     output_tokens: int | None = 100
     stream: bool = True
     began: float = 0.0
+    tries: tuple[Tried, ...] = (Tried(),)
 
 
 def test_sums_of_the_fleet_and_of_each_server() -> None:
@@ -42,23 +50,30 @@ def test_of_nothing_nothing_is_known() -> None:
 
 def test_the_wait_for_a_slot_is_the_fleets_not_the_servers() -> None:
     figures = LiveFigures(0.0)
-    figures.note([Ended(queue_seconds=4.0, first_byte_seconds=4.2)])
-    assert figures.fleet.first_byte(0.5) == pytest.approx(4.2, rel=0.06)
+    figures.note([Ended(tries=(Tried(started=4.0, first_byte=4.2),))])
     assert figures.of("a").first_byte(0.5) == pytest.approx(0.2, rel=0.06)
+
+
+def test_what_another_server_wasted_is_not_the_time_of_the_one_that_answered() -> None:
+    figures = LiveFigures(0.0)
+    hung = Tried("b", "first_byte_timeout", 0.0, None, 30.0)
+    figures.note([Ended(tries=(hung, Tried(started=30.0, first_byte=30.4, ended=31.0)))])
+    assert figures.of("a").first_byte(0.5) == pytest.approx(0.4, rel=0.06)
+    assert figures.of("b").first_byte(0.5) is None
 
 
 def test_answers_in_one_piece_say_nothing_about_the_first_byte() -> None:
     figures = LiveFigures(0.0)
-    figures.note([Ended(stream=False), Ended(first_byte_seconds=None)])
-    assert figures.fleet.first_byte(0.5) is None
+    figures.note([Ended(stream=False), Ended(tries=(Tried(first_byte=None),)), Ended(tries=())])
+    assert figures.of("a").first_byte(0.5) is None
 
 
 def test_percentiles() -> None:
     figures = LiveFigures(0.0)
-    figures.note([Ended(first_byte_seconds=number / 100) for number in range(1, 101)])
-    assert figures.fleet.first_byte(0.5) == pytest.approx(0.5, rel=0.06)
-    assert figures.fleet.first_byte(0.95) == pytest.approx(0.95, rel=0.06)
-    assert figures.fleet.first_byte(1.0) == pytest.approx(1.0, rel=0.06)
+    figures.note([Ended(tries=(Tried(first_byte=number / 100),)) for number in range(1, 101)])
+    assert figures.of("a").first_byte(0.5) == pytest.approx(0.5, rel=0.06)
+    assert figures.of("a").first_byte(0.95) == pytest.approx(0.95, rel=0.06)
+    assert figures.of("a").first_byte(1.0) == pytest.approx(1.0, rel=0.06)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 0.3), st.integers(0, 9), st.booleans()), max_size=60))
