@@ -12,7 +12,6 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from actors.system import System
 from fleet.common.errors import FleetError
-from fleet.config import Config
 from fleet.protocol.clean_path import moved
 from fleet.protocol.endpoints import known_methods, redirect
 from web.admin import role_enforcement
@@ -55,7 +54,8 @@ def create_app(system: System, context: AppContext | None = None, face: Face = F
     app = FleetApp("fleet", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = system.config.limits.body_bytes
     app.config["BODY_TIMEOUT"] = None  # the body has terms of its own
-    app.config[TERMS_KEY] = _terms(system.config)
+    budget = Budget(system.config.limits.buffered_bytes)
+    app.config[TERMS_KEY] = BodyTerms(system.config.timeouts.body_idle, system.config.total_timeout, budget)
     app.config[quart_request.SYSTEM_KEY] = system
     app.config["RESPONSE_TIMEOUT"] = None  # Quart's own would silently cut a stream after a minute
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # preflights are the guard's
@@ -83,10 +83,6 @@ def create_app(system: System, context: AppContext | None = None, face: Face = F
     if face.infers:
         app.asgi_app = Counting(app.asgi_app, system.statistics.metrics, system.clock.now)  # type: ignore[method-assign]
     return app
-
-
-def _terms(config: Config) -> BodyTerms:
-    return BodyTerms(config.timeouts.body_idle, config.total_timeout, Budget(config.limits.buffered_bytes))
 
 
 async def _to_the_tidy_path() -> Response | None:

@@ -156,7 +156,9 @@ class Download:
         """As it is at `now`: the longer nothing has come, the lower the rate."""
         if not self.layers:
             return Progress()
-        completed, total, rate = self.completed, self.total, self._rate_at(now)
+        completed, total, rate = self.completed, self.total, self.rate
+        if rate is not None and self._sampled is not None:
+            rate *= math.exp(-max(0.0, now - self._sampled - _GRAIN) / _TAU)
         return Progress(completed, total, percent_of(completed, total), rate, _eta(total - completed, rate))
 
     def _sample(self, now: float) -> None:
@@ -170,12 +172,6 @@ class Download:
         weight = 1.0 - math.exp(-gap / _TAU)
         self.rate = seen if self.rate is None else self.rate + weight * (seen - self.rate)
         self._sampled, self._moved_then = now, self.moved
-
-    def _rate_at(self, now: float) -> float | None:
-        if self.rate is None or self._sampled is None:
-            return None
-        silent = max(0.0, now - self._sampled - _GRAIN)
-        return self.rate * math.exp(-silent / _TAU)
 
 
 def _eta(left: int, rate: float | None) -> float | None:

@@ -144,7 +144,13 @@ def read_keys(text: str) -> tuple[StoredKey, ...]:
 
 def written(keys: Iterable[StoredKey]) -> str:
     """The text of a file with these keys."""
-    return "".join(orjson.dumps(_line(key)).decode() + "\n" for key in keys)
+    lines = []
+    for key in keys:
+        line = {"name": key.name, "role": key.role.word, "sha256": key.sha256, "created": key.created}
+        if key.revoked is not None:
+            line["revoked"] = key.revoked
+        lines.append(orjson.dumps(line).decode() + "\n")
+    return "".join(lines)
 
 
 def without_keys(query: bytes, is_secret: Callable[[bytes], bool] = lambda pair: False) -> bytes:
@@ -187,11 +193,6 @@ def _decoded(data: bytes) -> Iterator[bytes]:
             return
         data = further
     yield b"key"
-
-
-def _line(key: StoredKey) -> dict[str, str]:
-    line = {"name": key.name, "role": key.role.word, "sha256": key.sha256, "created": key.created}
-    return line if key.revoked is None else line | {"revoked": key.revoked}
 
 
 def _stored(line: object) -> StoredKey:

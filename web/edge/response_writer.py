@@ -138,28 +138,29 @@ class EdgeDownstream:
         self.started = True
         self.keep_alive = False
         lines = [b"%b: %b\r\n" % pair for pair in headers]
-        await self._send(b"".join([status_line(101), *lines, b"\r\n"]))
+        if not await self._send(b"".join([status_line(101), *lines, b"\r\n"]), self.patience):
+            raise ClientGone
 
     async def flush(self) -> None:
         """Send the head now."""
         if self._head:
             head, self._head = self._head, b""
-            await self._send(head)
+            if not await self._send(head, self.patience):
+                raise ClientGone
 
     async def write(self, data: bytes, raw: bytes = b"") -> None:
         """Send a piece; what exceeds the announced length is dropped (an error record has no place there)."""
-        if out := self._framed_piece(data, raw):
-            await self._send(out)
+        out = self._framed_piece(data, raw)
+        if out and not await self._send(out, self.patience):
+            raise ClientGone
 
     async def finish(self, last: bytes = b"", raw: bytes = b"", patience: float = math.inf) -> None:
         """Send the last piece and the end."""
         out = self._framed_piece(last, raw)
         if self._chunking and not raw:
             out += _LAST_CHUNK
-        if out:
-            sent = await self._try(out)
-            if sent < len(out) and not await self._rest(memoryview(out)[sent:], min(patience, self.patience)):
-                return
+        if out and not await self._send(out, min(patience, self.patience)):
+            return
         self.whole = not self._left
         self.keep_alive = self.keep_alive and self.whole
 
@@ -191,19 +192,16 @@ class EdgeDownstream:
             data, self._head = self._head + data, b""
         return data
 
-    async def _send(self, data: bytes) -> None:
-        sent = await self._try(data)
-        if sent < len(data) and not await self._rest(memoryview(data)[sent:], self.patience):
-            raise ClientGone
-
-    async def _try(self, data: bytes) -> int:
+    async def _send(self, data: bytes, patience: float) -> bool:
+        """Nearly always the socket takes all of it at once; False if the client did not within `patience` seconds."""
         if self._torn:
             raise ClientGone
         try:
-            return await self._link.send_first(data)
+            sent = await self._link.send_first(data)
         except BROKEN as gone:
             self.keep_alive = False
             raise ClientGone from gone
+        return sent == len(data) or await self._rest(memoryview(data)[sent:], patience)
 
     async def _rest(self, data: memoryview, patience: float) -> bool:
         """What the socket did not take at once; False if it did not take it within `patience` seconds.

@@ -125,7 +125,9 @@ def page(view: View) -> str:
         again = Markup('<meta http-equiv="refresh" content="{}">').format(view.refresh)
     if view.doors.form or view.doors.who is not None:
         again += login_page.TELLING
-    body = _join([_verdict(view), *_notes(view), *_named(view), *_door(view), *_foot(view)])
+    body = _join(
+        [_verdict(view), *_notes(view), *_named(view), *_door(view), *([] if view.framed else [_footer(view)])]
+    )
     return str(_PAGE.format(refresh=again, title=title(view), body=body))
 
 
@@ -230,11 +232,6 @@ def _server(server: str, fields: Mapping[str, Any], now: float) -> Markup:
 
 def _left_out(number: int, what: str) -> Markup | str:
     return Markup('<p class="quiet">{} more {} are not shown.</p>').format(number, what) if number > 0 else ""
-
-
-def _foot(view: View) -> Iterable[Markup]:
-    if not view.framed:
-        yield _footer(view)
 
 
 def _footer(view: View) -> Markup:
