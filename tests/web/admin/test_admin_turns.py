@@ -56,8 +56,8 @@ async def fill_servers(fleet: Fleet, nursery: trio.Nursery) -> None:
         (servers.all_servers, fill_nothing, {}, lambda answer: answer.servers),
         (bans.bans, fill_bans, {"type": "all", "limit": 1000}, lambda answer: answer.bans),
         (breakers.all_breakers, fill_breakers, {}, lambda answer: answer.circuit_breakers),
-        (queue.queue, fill_queue, {"limit": 1000}, lambda answer: answer["queue"]["items"]),
-        (in_flight.in_flight, fill_servers, {"limit": 1000}, lambda answer: answer["inFlight"]),
+        (queue.queue, fill_queue, {"limit": 1000}, lambda answer: answer.queue.items),
+        (in_flight.in_flight, fill_servers, {"limit": 1000}, lambda answer: answer.in_flight),
     ],
     ids=["servers", "bans", "circuit-breakers", "queue", "in-flight"],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated
 
 import trio
 
@@ -11,10 +11,10 @@ from actors.state.lease import WaitingFor
 from fleet.common.errors import NotFound
 from fleet.common.times import milliseconds
 from fleet.security.roles import ANONYMOUS
+from web.admin.kit.answers import EPOCH_MS, Answer, JsonObject
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.admin.kit.schemas import EPOCH_MS, Maybe, OneOf, Said
-from web.admin.requests.queue import BY, BY_MODEL, by_model
+from web.admin.requests.queue import BY, CancelledAnswer, OfModelJson, by_model
 from web.http.units import epoch_ms, is_healthy
 
 if TYPE_CHECKING:
@@ -24,47 +24,58 @@ if TYPE_CHECKING:
 
 topic = RouteGroup("inflight", "Requests that run right now.")
 
-REQUEST: Final = {
-    "id": str,
-    "serverId": str,
-    "model": Said(str, "in the client's own spelling"),
-    "startTime": EPOCH_MS,
-    "firstByteTime": Maybe(EPOCH_MS),
-    "lastChunkTime": Maybe(EPOCH_MS),
-    "chunkCount": int,
-    "hasReceivedFirstChunk": bool,
-    "isStalled": Said(bool, "silent for half the time after which it would be ended"),
-    "silentFor": Said(int, "milliseconds since anything moved"),
-    "waitingFor": OneOf(("backend", "client", "head")),
-    "promptTokens": Maybe(Said(int, "as far as the answer has told; most tell it at their end")),
-    "outputTokens": Maybe(int),
-    "streaming": bool,
-    "protocol": str,
-    "endpoint": str,
-    "clientId": Said(str, "the client's address"),
-    "by": BY,
-    "priority": int,
-    "handoffCount": int,
-}
-SERVER: Final = {
-    "serverId": str,
-    "serverUrl": str,
-    "healthy": bool,
-    "total": int,
-    "byModel": BY_MODEL,
-    "requests": [REQUEST],
-    "streamingRequests": [REQUEST],
-}
+
+class RunningJson(JsonObject, kw_only=True):
+    """One request that runs."""
+
+    id: str
+    server_id: str
+    model: Annotated[str, "in the client's own spelling"]
+    start_time: EPOCH_MS
+    first_byte_time: EPOCH_MS | None
+    last_chunk_time: EPOCH_MS | None
+    chunk_count: int
+    has_received_first_chunk: bool
+    is_stalled: Annotated[bool, "silent for half the time after which it would be ended"]
+    silent_for: Annotated[int, "milliseconds since anything moved"]
+    waiting_for: WaitingFor
+    prompt_tokens: Annotated[int, "as far as the answer has told; most tell it at their end"] | None
+    output_tokens: int | None
+    streaming: bool
+    protocol: str
+    endpoint: str
+    client_id: Annotated[str, "the client's address"]
+    by: BY
+    priority: int
+    handoff_count: int = 0
+
+
+class BusyServerJson(JsonObject, kw_only=True):
+    """One server and what runs there."""
+
+    server_id: str
+    server_url: str
+    healthy: bool
+    total: int
+    by_model: dict[str, OfModelJson]
+    requests: list[RunningJson]
+    streaming_requests: list[RunningJson]
+
+
+class InFlightAnswer(Answer, kw_only=True):
+    """Servers with open requests."""
+
+    total: int
+    in_flight: list[BusyServerJson]
 
 
 @topic.get(
     "/in-flight",
     "Open requests by server; never a prompt or a word of an answer.",
     query=(Param("limit", int, 1000, "requests listed; all are counted", least=1, most=10_000),),
-    returns={"success": bool, "total": int, "inFlight": [SERVER]},
     seed=True,
 )
-async def in_flight(asked: AdminRequest) -> dict[str, Any]:
+async def in_flight(asked: AdminRequest) -> InFlightAnswer:
     system, left = asked.system, asked.query["limit"]
     shown = []
     for cell in list(system.servers.values()):
@@ -73,61 +84,59 @@ async def in_flight(asked: AdminRequest) -> dict[str, Any]:
             left -= len(leases)
             shown.append(_server(system, cell, leases))
             await trio.lowlevel.checkpoint()  # a server holds up to a thousand; requests go first
-    return {"success": True, "total": sum(each["total"] for each in shown), "inFlight": shown}
+    return InFlightAnswer(total=sum(each.total for each in shown), in_flight=shown)
 
 
 @topic.delete(
     "/in-flight/<request>",
     "Cancel a running request, or several if their clients chose the same id. A stream ends with an error record.",
     action="cancel running request",
-    returns={"success": bool, "id": str, "cancelled": int},
 )
-async def cancel(asked: AdminRequest, request: str) -> dict[str, Any]:
+async def cancel(asked: AdminRequest, request: str) -> CancelledAnswer:
     asked.note.about(cancelled=request)
     count = asked.system.orders.cancel_running(request)
     if not count:
         raise NotFound(f"request '{request}' does not run", details="if it waits, DELETE /queue/:id cancels it")
-    return {"success": True, "id": request, "cancelled": count}
+    return CancelledAnswer(id=request, cancelled=count)
 
 
-def _server(system: System, cell: ServerCell, leases: list[Lease]) -> dict[str, Any]:
+def _server(system: System, cell: ServerCell, leases: list[Lease]) -> BusyServerJson:
     requests = [_request(system, lease) for lease in leases]
-    return {
-        "serverId": cell.state.id,
-        "serverUrl": cell.state.spec.url,
-        "healthy": is_healthy(cell),
-        "total": len(cell.leases),
-        "byModel": by_model(cell),
-        "requests": requests,
-        "streamingRequests": [each for each in requests if each["streaming"]],
-    }
+    return BusyServerJson(
+        server_id=cell.state.id,
+        server_url=cell.state.spec.url,
+        healthy=is_healthy(cell),
+        total=len(cell.leases),
+        by_model=by_model(cell),
+        requests=requests,
+        streaming_requests=[each for each in requests if each.streaming],
+    )
 
 
-def _request(system: System, lease: Lease) -> dict[str, Any]:
+def _request(system: System, lease: Lease) -> RunningJson:
     call, stats = lease.call, lease.stats
     silent = max(0.0, system.clock.now() - lease.beat)
-    return {
-        "id": call.request_id,
-        "serverId": lease.pair.server,
-        "model": call.asked_model or lease.pair.model,
-        "startTime": epoch_ms(lease.started),
-        "firstByteTime": epoch_ms(lease.first_byte),
-        "lastChunkTime": epoch_ms(lease.beat) if lease.chunks else None,
-        "chunkCount": lease.chunks,
-        "hasReceivedFirstChunk": lease.first_byte is not None,
-        "isStalled": lease.streaming and silent >= _limit(system, lease) / 2,
-        "silentFor": milliseconds(silent),
-        "waitingFor": lease.waiting.value,
-        "promptTokens": stats.prompt_tokens if stats is not None else None,
-        "outputTokens": stats.output_tokens if stats is not None else None,
-        "streaming": call.stream,
-        "protocol": call.dialect.name,
-        "endpoint": call.endpoint,
-        "clientId": call.client,
-        "by": call.by or ANONYMOUS,
-        "priority": call.priority,
-        "handoffCount": 0,
-    }
+    return RunningJson(
+        id=call.request_id,
+        server_id=lease.pair.server,
+        model=call.asked_model or lease.pair.model,
+        start_time=epoch_ms(lease.started),
+        first_byte_time=epoch_ms(lease.first_byte),
+        last_chunk_time=epoch_ms(lease.beat) if lease.chunks else None,
+        chunk_count=lease.chunks,
+        has_received_first_chunk=lease.first_byte is not None,
+        is_stalled=lease.streaming and silent >= _limit(system, lease) / 2,
+        silent_for=milliseconds(silent),
+        waiting_for=lease.waiting,
+        prompt_tokens=stats.prompt_tokens if stats is not None else None,
+        output_tokens=stats.output_tokens if stats is not None else None,
+        streaming=call.stream,
+        protocol=call.dialect.name,
+        endpoint=call.endpoint,
+        client_id=call.client,
+        by=call.by or ANONYMOUS,
+        priority=call.priority,
+    )
 
 
 def _limit(system: System, lease: Lease) -> float:
