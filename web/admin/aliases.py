@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import Struct
 from quart import Response
 
 from fleet.models import merged_catalog
@@ -14,6 +15,12 @@ from web.http import responses
 from web.ollama_api.version_and_list_routes import NO_VERSION
 
 topic = RouteGroup("aliases", "Lists of Ollama's and the metrics, by their other addresses.")
+
+
+class VersionAnswer(Struct):
+    """What Ollama answers."""
+
+    version: str
 
 
 @topic.get(
@@ -27,9 +34,9 @@ async def metrics(asked: AdminRequest) -> Response | dict[str, Any]:
     return await prometheus.metrics(asked)
 
 
-@topic.get("/version", "The same as `/api/version`.", role=Role.CLIENT, returns={"version": str})
-async def version(asked: AdminRequest) -> dict[str, Any]:
-    return {"version": merged_catalog.version(asked.system.queries.catalogs(), NO_VERSION)}
+@topic.get("/version", "The same as `/api/version`.", role=Role.CLIENT)
+async def version(asked: AdminRequest) -> VersionAnswer:
+    return VersionAnswer(version=merged_catalog.version(asked.system.queries.catalogs(), NO_VERSION))
 
 
 @topic.get("/tags", "The same as `/api/tags`.", role=Role.CLIENT, returns={"models": [dict]})

@@ -11,7 +11,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, NewType, Union, get_args, get_origin
 
 from msgspec import Struct, UnsetType, structs
 
@@ -129,6 +129,8 @@ def _composed(annotation: Any) -> dict[str, Any]:
     if origin in (Union, UnionType):
         kinds = [each for each in args if each is not UnsetType]
         return schema(kinds[0]) if len(kinds) == 1 else {"anyOf": [schema(each) for each in kinds]}
+    if isinstance(annotation, NewType):
+        return schema(annotation.__supertype__)
     if annotation is Any:
         return {}
     raise TypeError(f"not a type of an answer: {annotation!r}")

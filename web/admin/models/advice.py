@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import trio
 
-from fleet.common.ids import ANY_MODEL, ModelName, Pair
+from fleet.common.ids import ANY_MODEL, ModelName, Pair, ServerId
 from fleet.common.times import iso, milliseconds
 from fleet.models.jobs import JobState
 from fleet.models.placement_advice import HOUR, LATELY, OFTEN, SHARE, ModelUse, Place, advise
+from web.admin.kit.answers import BYTES, ISO, MS, Answer, JsonObject
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.admin.kit.schemas import BYTES, ISO, MS, Maybe, Said
 from web.admin.models.state import Presence, Sight, Survey, holders, spellings, surveyed
 
 if TYPE_CHECKING:
@@ -28,36 +28,58 @@ _MOST: Final = 200
 _LONGEST: Final = 7 * 86_400_000
 
 
+class IdleModelJson(JsonObject, kw_only=True):
+    """A model in memory that nobody uses."""
+
+    server_id: str
+    model: str
+    idle_time: MS
+    idle_time_minutes: int
+    last_used: ISO | None
+    used_vram: BYTES
+    expires_at: str | None
+
+
+class IdleModelsAnswer(Answer, kw_only=True):
+    """The longest unused first."""
+
+    threshold: MS
+    models: list[IdleModelJson]
+    count: int
+
+
+class RecommendationJson(JsonObject, kw_only=True):
+    """A model to warm up, and where."""
+
+    model: str
+    reason: str
+    requests: Annotated[int, "in the last hour"]
+    load: Annotated[float, "requests that run at once, on average"]
+    resident_on: Annotated[list[ServerId], "usable servers that have it in memory"]
+    suggested_servers: list[ServerId]
+
+
+class RecommendationsAnswer(Answer, kw_only=True):
+    """The most wanted first."""
+
+    recommendations: list[RecommendationJson]
+    count: int
+
+
 @topic.get(
     "/models/idle",
     "Models that are in memory though nobody has used them for a while, the longest unused first.",
     query=(Param("threshold", float, 1_800_000.0, "Unused for so many milliseconds.", least=0, most=_LONGEST),),
-    returns={
-        "success": bool,
-        "threshold": MS,
-        "models": [
-            {
-                "serverId": str,
-                "model": str,
-                "idleTime": MS,
-                "idleTimeMinutes": int,
-                "lastUsed": Maybe(ISO),
-                "usedVram": BYTES,
-                "expiresAt": Maybe(str),
-            }
-        ],
-        "count": int,
-    },
     seed=True,
 )
-async def idle(asked: AdminRequest) -> dict[str, Any]:
+async def idle(asked: AdminRequest) -> IdleModelsAnswer:
     threshold = asked.query["threshold"]
-    found = [each for each in _idle(asked.system, await surveyed(asked.system)) if each["idleTime"] >= threshold]
-    found.sort(key=lambda each: -each["idleTime"])
-    return {"success": True, "threshold": round(threshold), "models": found, "count": len(found)}
+    found = [each for each in _idle(asked.system, await surveyed(asked.system)) if each.idle_time >= threshold]
+    found.sort(key=lambda each: -each.idle_time)
+    return IdleModelsAnswer(threshold=round(threshold), models=found, count=len(found))
 
 
-def _idle(system: System, survey: Survey) -> Iterator[dict[str, Any]]:
+def _idle(system: System, survey: Survey) -> Iterator[IdleModelJson]:
     """All models in memory that nobody uses now. A warm-up begins a new life, and so does a start of the fleet."""
     names, now = spellings(system), system.clock.wall()
     for cell in system.servers.values():
@@ -66,15 +88,15 @@ def _idle(system: System, survey: Survey) -> Iterator[dict[str, Any]]:
                 continue
             sight = survey.sight(cell, model)
             seconds = max(now - _unused_since(system, cell, sight), 0.0)
-            yield {
-                "serverId": sight.pair.server,
-                "model": names[model],
-                "idleTime": milliseconds(seconds),
-                "idleTimeMinutes": int(seconds // 60),
-                "lastUsed": iso(sight.last_used),
-                "usedVram": sight.vram,
-                "expiresAt": sight.expires_at,
-            }
+            yield IdleModelJson(
+                server_id=sight.pair.server,
+                model=names[model],
+                idle_time=milliseconds(seconds),
+                idle_time_minutes=int(seconds // 60),
+                last_used=iso(sight.last_used),
+                used_vram=sight.vram,
+                expires_at=sight.expires_at,
+            )
 
 
 def _unused_since(system: System, cell: ServerCell, sight: Sight) -> float:
@@ -94,35 +116,23 @@ def _unused_since(system: System, cell: ServerCell, sight: Sight) -> float:
     f"Which models to warm up where: asked for at least {OFTEN} times in the last hour, and in no usable server's "
     f"memory, or with more requests at once than {SHARE:.0%} of the slots of those that have it. Requests at once: "
     "their rate (of the last hour or the last five minutes, whichever is higher) times the seconds that one takes.",
-    returns={
-        "success": bool,
-        "recommendations": [
-            {
-                "model": str,
-                "reason": str,
-                "requests": Said(int, "in the last hour"),
-                "load": Said(float, "requests that run at once, on average"),
-                "residentOn": Said([str], "usable servers that have it in memory"),
-                "suggestedServers": [str],
-            }
-        ],
-        "count": int,
-    },
     seed=True,
 )
-async def recommendations(asked: AdminRequest) -> dict[str, Any]:
+async def recommendations(asked: AdminRequest) -> RecommendationsAnswer:
     system = asked.system
     survey, names, found = await surveyed(system), spellings(system), []
     for model, cells in holders(system).items():
-        shown = _recommended(system, survey, model, cells)
+        shown = _recommended(system, survey, model, cells, names[model])
         if shown is not None:
-            found.append({"model": names[model], **shown})
+            found.append(shown)
         await trio.lowlevel.checkpoint()
-    found.sort(key=lambda each: (-each["requests"], each["model"]))
-    return {"success": True, "recommendations": found[:_MOST], "count": len(found[:_MOST])}
+    found.sort(key=lambda each: (-each.requests, each.model))
+    return RecommendationsAnswer(recommendations=found[:_MOST], count=len(found[:_MOST]))
 
 
-def _recommended(system: System, survey: Survey, model: ModelName, cells: list[ServerCell]) -> dict[str, Any] | None:
+def _recommended(
+    system: System, survey: Survey, model: ModelName, cells: list[ServerCell], name: str
+) -> RecommendationJson | None:
     """The advice on one model; None if there is none to give. A server that loads it now is as good as loaded."""
     hour = system.statistics.totals.requests(model, HOUR)
     if not hour:
@@ -136,13 +146,14 @@ def _recommended(system: System, survey: Survey, model: ModelName, cells: list[S
     advice = advise(ModelUse(model, hour, lately, seconds, _places(there), _places(elsewhere)))
     if advice is None:
         return None
-    return {
-        "reason": advice.reason,
-        "requests": hour,
-        "load": round(advice.standing.load, 2),
-        "residentOn": [server for server, presence in presences.items() if presence is Presence.LOADED],
-        "suggestedServers": list(advice.suggested),
-    }
+    return RecommendationJson(
+        model=name,
+        reason=advice.reason,
+        requests=hour,
+        load=round(advice.standing.load, 2),
+        resident_on=[server for server, presence in presences.items() if presence is Presence.LOADED],
+        suggested_servers=list(advice.suggested),
+    )
 
 
 def _rank(cell: ServerCell) -> tuple[Any, ...]:

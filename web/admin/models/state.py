@@ -6,7 +6,7 @@ import enum
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from fleet.models.jobs import JobKind, JobState
 from fleet.models.load_times import size_of
 from fleet.protocol.typed_fields import name_of
 from fleet.scheduling.server_state import Health, vram_of
+from web.admin.kit.answers import JsonObject
 
 if TYPE_CHECKING:
     from actors.jobs.job import Job
@@ -39,15 +40,29 @@ class Presence(enum.Enum):
 
 
 COUNTS: Final = {
-    Presence.LOADED: "loadedOn",
-    Presence.LOADING: "loadingOn",
-    Presence.NOT_LOADED: "notLoadedOn",
-    Presence.FAILED: "failedOn",
-    Presence.MISSING: "missingOn",
-    Presence.UNREACHABLE: "unreachableOn",
+    Presence.LOADED: "loaded_on",
+    Presence.LOADING: "loading_on",
+    Presence.NOT_LOADED: "not_loaded_on",
+    Presence.FAILED: "failed_on",
+    Presence.MISSING: "missing_on",
+    Presence.UNREACHABLE: "unreachable_on",
 }
-"""What the API calls the number of servers in each state; together they are all servers."""
-COUNTED: Final[dict[str, Any]] = {"totalServers": int, **dict.fromkeys(COUNTS.values(), int)}
+"""Where the number of servers in each state stands in `CountsJson`."""
+
+
+class CountsJson(JsonObject, kw_only=True):
+    """How many servers are in each state; together they are all servers."""
+
+    total_servers: int
+    loaded_on: int
+    loading_on: int
+    not_loaded_on: int
+    failed_on: int
+    missing_on: int
+    unreachable_on: int
+
+
+Counts = TypeVar("Counts", bound=CountsJson)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +142,15 @@ class Survey:
         return used is None or used < self._clock.epoch(job.ended)
 
 
-def counts(presences: Iterable[Presence], servers: int) -> dict[str, int]:
-    """How many of all `servers` are in each state; those that are not among `presences` do not hold the model."""
+def counts(kind: type[Counts], presences: Iterable[Presence], total: int, **more: Any) -> Counts:
+    """How many of `total` servers are in each state, as `kind`, whose further fields are `more`.
+
+    Servers that are not among `presences` do not hold the model.
+    """
     found = Counter(presences)
-    found[Presence.MISSING] += servers - found.total()
-    return {"totalServers": servers, **{name: found[each] for each, name in COUNTS.items()}}
+    found[Presence.MISSING] += total - found.total()
+    counted = {name: found[each] for each, name in COUNTS.items()}
+    return kind(total_servers=total, **counted, **more)
 
 
 # ---- what calls name

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import trio
+from msgspec import UNSET, UnsetType
 
 from fleet.common.errors import FleetError, ModelNotFound
 from fleet.common.ids import ANY_MODEL, ModelName, ServerId
 from fleet.common.model_names import canonical
 from fleet.common.times import milliseconds
 from fleet.models.jobs import JobKind, JobState
+from web.admin.kit.answers import MS, Answer, JsonObject
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.admin.kit.schemas import MS, Maybe, OneOf, Optional, Said
 from web.admin.models.state import Presence, Where, server_of, spelling, spelt, surveyed
 from web.ollama_api.read_your_writes import reread
 
@@ -24,13 +25,35 @@ topic = RouteGroup("model-unloading", "Taking models out of memory.")
 
 WITHIN: Final = 10.0
 """Seconds that an unload waits for its jobs; they go on without it."""
-RESULT: Final = {
-    "serverId": str,
-    "success": Said(bool, "it is out of memory"),
-    "status": OneOf(("unloaded", "unloading", "failed")),
-    "jobId": Maybe(str),
-    "error": Optional(str),
-}
+
+
+class UnloadJson(JsonObject, kw_only=True):
+    """How it went on one server."""
+
+    server_id: str
+    success: Annotated[bool, "it is out of memory"]
+    status: Literal["unloaded", "unloading", "failed"]
+    job_id: str | None
+    error: str | UnsetType = UNSET
+
+
+class UnloadSummaryJson(JsonObject, kw_only=True):
+    """How many servers it is."""
+
+    total_servers: int
+    successfully_unloaded: int
+    unloading: int
+    failed: int
+
+
+class UnloadAnswer(Answer, kw_only=True):
+    """How it went."""
+
+    model: str
+    results: list[UnloadJson]
+    summary: UnloadSummaryJson
+    waited: MS
+    message: str
 
 
 @topic.post(
@@ -39,35 +62,27 @@ RESULT: Final = {
     "one that is not loaded is out already.",
     action="unload model",
     body=Where,
-    returns={
-        "success": bool,
-        "model": str,
-        "results": [RESULT],
-        "summary": {"totalServers": int, "successfullyUnloaded": int, "unloading": int, "failed": int},
-        "waited": MS,
-        "message": str,
-    },
     seed=True,
 )
-async def unload(asked: AdminRequest, model: str) -> dict[str, Any]:
+async def unload(asked: AdminRequest, model: str) -> UnloadAnswer:
     system, server, began = asked.system, server_of(asked), trio.current_time()
     asked.note.about(model=model, server=server or "")
     name, cells = await _loaded(system, model, server)
     results = await _unload_all(system, name, cells, asked.by.name)
-    found = [result["status"] for result in results]
-    return {
-        "success": "failed" not in found,
-        "model": spelling(system, name),
-        "results": results,
-        "summary": {
-            "totalServers": len(results),
-            "successfullyUnloaded": found.count("unloaded"),
-            "unloading": found.count("unloading"),
-            "failed": found.count("failed"),
-        },
-        "waited": milliseconds(trio.current_time() - began),
-        "message": _told(model, server, found),
-    }
+    found: list[str] = [result.status for result in results]
+    return UnloadAnswer(
+        success="failed" not in found,
+        model=spelling(system, name),
+        results=results,
+        summary=UnloadSummaryJson(
+            total_servers=len(results),
+            successfully_unloaded=found.count("unloaded"),
+            unloading=found.count("unloading"),
+            failed=found.count("failed"),
+        ),
+        waited=milliseconds(trio.current_time() - began),
+        message=_told(model, server, found),
+    )
 
 
 def _told(model: str, server: ServerId | None, found: list[str]) -> str:
@@ -88,9 +103,9 @@ async def _loaded(system: System, asked: str, server: ServerId | None) -> tuple[
     return name, [cell for cell in cells if survey.sight(cell, name).presence is Presence.LOADED]
 
 
-async def _unload_all(system: System, name: ModelName, cells: list[ServerCell], by: str) -> list[dict[str, Any]]:
+async def _unload_all(system: System, name: ModelName, cells: list[ServerCell], by: str) -> list[UnloadJson]:
     """Unload everywhere at once; the results in the order of `cells`, after `WITHIN` seconds at most."""
-    results: dict[ServerId, dict[str, Any]] = {}
+    results: dict[ServerId, UnloadJson] = {}
 
     async def one(cell: ServerCell) -> None:
         results[cell.state.id] = await _unload(system, name, cell, by)
@@ -101,15 +116,14 @@ async def _unload_all(system: System, name: ModelName, cells: list[ServerCell], 
     return [results[cell.state.id] for cell in cells]
 
 
-async def _unload(system: System, name: ModelName, cell: ServerCell, by: str) -> dict[str, Any]:
-    row = cell.state.resident.get(name) or cell.state.models.get(name) or {}
-    shown: dict[str, Any] = {"serverId": cell.state.id, "success": False, "status": "failed", "jobId": None}
+async def _unload(system: System, name: ModelName, cell: ServerCell, by: str) -> UnloadJson:
+    server, row = cell.state.id, cell.state.resident.get(name) or cell.state.models.get(name) or {}
     try:
-        job = system.jobs.start(JobKind.UNLOAD, cell.state.id, spelt(row, name), by=by)
+        job = system.jobs.start(JobKind.UNLOAD, server, spelt(row, name), by=by)
     except FleetError as error:
-        return {**shown, "error": error.message}
-    shown["jobId"] = job.id
+        return UnloadJson(server_id=server, success=False, status="failed", job_id=None, error=error.message)
     if await job.wait(WITHIN) and job.state is not JobState.DONE:
-        return {**shown, "error": job.error or f"the job was {job.state.value}"}
+        why = job.error or f"the job was {job.state.value}"
+        return UnloadJson(server_id=server, success=False, status="failed", job_id=job.id, error=why)
     gone = job.state is JobState.DONE and name not in cell.state.resident
-    return {**shown, "success": gone, "status": "unloaded" if gone else "unloading"}
+    return UnloadJson(server_id=server, success=gone, status="unloaded" if gone else "unloading", job_id=job.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
+from msgspec import UNSET, UnsetType
 from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
@@ -16,8 +17,8 @@ from fleet.config.schema.types import Section, Whole
 from fleet.models.jobs import JobKind
 from fleet.protocol.go_duration import go_seconds
 from fleet.scheduling import server_words
+from web.admin.kit.answers import Answer, JsonObject
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.admin.kit.schemas import Maybe, OneOf, Optional, Said
 from web.admin.models.state import Presence, Sight, Survey, Where, server_of, size_on, spelling, spelt, surveyed, wanted
 from web.ollama_api.read_your_writes import reread
 
@@ -84,14 +85,45 @@ class Warmup(Section):
     )
 
 
-JOB: Final = {
-    "serverId": str,
-    "status": OneOf(("loading", "loaded", "failed")),
-    "estimatedTime": Said(int, "milliseconds the whole load takes, probably; 0 if it is loaded"),
-    "loadTime": Said(int, "milliseconds the last load took, once it is loaded; 0 if none was seen"),
-    "jobId": Maybe(Said(str, "see /jobs/{id}")),
-    "error": Optional(Said(str, "why it cannot be loaded there")),
-}
+Outcome = Literal["loading", "loaded", "failed"]
+
+
+class WarmUpJson(JsonObject, kw_only=True):
+    """How it stands on one server."""
+
+    server_id: str
+    status: Outcome
+    estimated_time: Annotated[int, "milliseconds the whole load takes, probably; 0 if it is loaded"]
+    load_time: Annotated[int, "milliseconds the last load took, once it is loaded; 0 if none was seen"]
+    job_id: Annotated[str, "see /jobs/{id}"] | None
+    error: Annotated[str, "why it cannot be loaded there"] | UnsetType = UNSET
+
+
+class WarmUpSummaryJson(JsonObject, kw_only=True):
+    """How many servers it is."""
+
+    total_servers: int
+    loaded_on: int
+    loading_on: int
+    failed_on: int
+
+
+class WarmUpAnswer(Answer, kw_only=True):
+    """How it stands everywhere."""
+
+    model: str
+    options: Annotated[dict[str, Any], "the runner options it is loaded with"]
+    jobs: list[WarmUpJson]
+    summary: WarmUpSummaryJson
+
+
+class CancelledWarmUpAnswer(Answer, kw_only=True):
+    """What was given up."""
+
+    model: str
+    cancelled: int
+    message: str
+    jobs: list[str]
 
 
 @topic.post(
@@ -99,17 +131,10 @@ JOB: Final = {
     "Load a model on some servers, with the runner options that clients use.",
     action="warm up model",
     body=Warmup,
-    returns={
-        "success": bool,
-        "model": str,
-        "options": Said(dict, "the runner options it is loaded with"),
-        "jobs": [JOB],
-        "summary": {"totalServers": int, "loadedOn": int, "loadingOn": int, "failedOn": int},
-    },
     fails=(503,),
     seed=True,
 )
-async def warm_up(asked: AdminRequest, model: str) -> dict[str, Any]:
+async def warm_up(asked: AdminRequest, model: str) -> WarmUpAnswer:
     system, name = asked.system, wanted(asked.system, model)
     servers = _targets(system, name, asked.body.servers)
     asked.note.about(model=name, server=",".join(servers))
@@ -118,19 +143,19 @@ async def warm_up(asked: AdminRequest, model: str) -> dict[str, Any]:
     jobs = [plan.row(server) for server in servers]
     if plan.refusals and len(plan.refusals) == len(jobs):
         raise plan.refusals[0]
-    found = [job["status"] for job in jobs]
-    return {
-        "success": "loaded" in found or "loading" in found,
-        "model": spelling(system, name),
-        "options": plan.options,
-        "jobs": jobs,
-        "summary": {
-            "totalServers": len(jobs),
-            "loadedOn": found.count("loaded"),
-            "loadingOn": found.count("loading"),
-            "failedOn": found.count("failed"),
-        },
-    }
+    found: list[str] = [job.status for job in jobs]
+    return WarmUpAnswer(
+        success="loaded" in found or "loading" in found,
+        model=spelling(system, name),
+        options=plan.options,
+        jobs=jobs,
+        summary=WarmUpSummaryJson(
+            total_servers=len(jobs),
+            loaded_on=found.count("loaded"),
+            loading_on=found.count("loading"),
+            failed_on=found.count("failed"),
+        ),
+    )
 
 
 def _targets(system: System, model: ModelName, given: list[str] | None) -> list[ServerId]:
@@ -158,8 +183,8 @@ class _Plan:
         self.options = system.statistics.demand.options(model) if self._given is None else self._given
         self.refusals: list[TooManyJobs] = []
 
-    def row(self, server: ServerId) -> dict[str, Any]:
-        """Start the job for one server, if it needs one; how it stands there, in `JOB`'s shape."""
+    def row(self, server: ServerId) -> WarmUpJson:
+        """Start the job for one server, if it needs one; how it stands there."""
         cell = self._system.servers.get(server)
         if cell is None:
             return _failed(server, "the server was removed")
@@ -211,19 +236,26 @@ class _Plan:
 
 
 def _row(
-    server: ServerId, status: str, *, estimate: float = 0.0, took: float = 0.0, job: Job | None = None
-) -> dict[str, Any]:
-    return {
-        "serverId": server,
-        "status": status,
-        "estimatedTime": milliseconds(estimate),
-        "loadTime": milliseconds(took),
-        "jobId": None if job is None else job.id,
-    }
+    server: ServerId,
+    status: Outcome,
+    *,
+    estimate: float = 0.0,
+    took: float = 0.0,
+    job: Job | None = None,
+    error: str | UnsetType = UNSET,
+) -> WarmUpJson:
+    return WarmUpJson(
+        server_id=server,
+        status=status,
+        estimated_time=milliseconds(estimate),
+        load_time=milliseconds(took),
+        job_id=None if job is None else job.id,
+        error=error,
+    )
 
 
-def _failed(server: ServerId, why: str) -> dict[str, Any]:
-    return {**_row(server, "failed"), "error": why}
+def _failed(server: ServerId, why: str) -> WarmUpJson:
+    return _row(server, "failed", error=why)
 
 
 # ---- ending a warm-up
@@ -234,10 +266,9 @@ def _failed(server: ServerId, why: str) -> dict[str, Any]:
     "Cancel the warm-ups of a model that have not ended; a load under way is given up.",
     action="cancel warm-up",
     body=Where,
-    returns={"success": bool, "model": str, "cancelled": int, "message": str, "jobs": [str]},
     seed=True,
 )
-async def cancel(asked: AdminRequest, model: str) -> dict[str, Any]:
+async def cancel(asked: AdminRequest, model: str) -> CancelledWarmUpAnswer:
     system, server = asked.system, server_of(asked)
     asked.note.about(model=model, server=server or "")
     jobs = system.jobs.of(kind=JobKind.WARM, server=server, model=model, active=True)
@@ -249,10 +280,9 @@ async def cancel(asked: AdminRequest, model: str) -> dict[str, Any]:
     message = (
         f"{count} warm-up{'' if count == 1 else 's'} of {shown} cancelled" if count else f"{shown} is not warmed up"
     )
-    return {
-        "success": True,
-        "model": shown,
-        "cancelled": count,
-        "message": message,
-        "jobs": [job.id for job in jobs],
-    }
+    return CancelledWarmUpAnswer(
+        model=shown,
+        cancelled=count,
+        message=message,
+        jobs=[job.id for job in jobs],
+    )

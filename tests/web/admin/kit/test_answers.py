@@ -105,6 +105,7 @@ async def test_what_is_encoded_fits_its_own_schema() -> None:
         (Annotated[float, "seconds"], 1.5, "1.5"),
         (Part, {"serverId": "a", "size": 1, "more": 1}, {"serverId": "a"}),
         (dict[str, object], {"x": [1]}, [1]),
+        (list[ServerId], ["a"], [1]),
     ],
 )
 def test_a_type_says_what_it_means(kind: Any, good: Any, bad: Any) -> None:
