@@ -6,8 +6,9 @@ Paths of keys are written as in the file, `queue.max_size`; the configuration it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeVar
 
+from msgspec import field
 from pydantic import BaseModel, ConfigDict, Field
 
 from actors.config.sources import ConfigTrouble, Outcome
@@ -21,26 +22,14 @@ from fleet.config.loading.yaml_reader import MOST_NODES
 from fleet.config.schema.introspection import fields, spellings
 from fleet.config.schema.types import Section
 from fleet.security.roles import Role
+from web.admin.kit.answers import HINTS, IGNORED, ISO, Answer, JsonObject, MessageAnswer
 from web.admin.kit.json_body import json_object
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.admin.kit.schemas import ISO, Each, Maybe, OneOf, Said
 
 topic = RouteGroup("config", "The configuration: look, change, reload, save.")
 
 DRY: Final = Param("dry_run", bool, False, "true: say what would change, and change nothing")
-CHANGE: Final = {"path": str, "before": object, "after": object, "effect": OneOf(("now", "restart"))}
-PROBLEM: Final = {"path": str, "message": str, "source": str}
-CHANGED: Final = {
-    "success": bool,
-    "message": str,
-    "config": dict,
-    "changed": [CHANGE],
-    "needsRestart": [str],
-    "ignored": Said([str], "keys of the reference program that mean nothing here"),
-    "hints": Said([str], "what was taken, and is probably not what was meant"),
-    "dryRun": bool,
-}
 MOST_NOTED: Final = 100
 """Changes of one call that the audit log describes; it names more."""
 SECTIONS: Final = {name: shape.model for name, _, shape in fields(Config) if shape.model is not None and not shape.many}
@@ -71,32 +60,91 @@ class UnknownSection(BadRequest):
         self.fields = {"validSections": VALID_SECTIONS}
 
 
+class ProblemJson(JsonObject, kw_only=True):
+    """What is wrong with a key."""
+
+    path: str
+    message: str
+    source: str
+
+
+class TroubleJson(JsonObject, kw_only=True):
+    """Why the last change of a file did not take effect."""
+
+    since: ISO
+    problems: list[ProblemJson]
+
+
+class ConfigAnswer(Answer, kw_only=True):
+    """The configuration, and where it came from."""
+
+    config: dict[str, Any]
+    source: str
+    sources: dict[str, str]
+    unsaved: list[str]
+    needs_restart: list[str]
+    trouble: TroubleJson | None
+
+
+class ChangeJson(JsonObject, kw_only=True):
+    """One key before and after."""
+
+    path: str
+    before: object
+    after: object
+    effect: Literal["now", "restart"]
+
+
+class ChangedConfigAnswer(MessageAnswer, kw_only=True):
+    """The configuration after a change, and what is different."""
+
+    config: dict[str, Any]
+    changed: list[ChangeJson]
+    needs_restart: list[str]
+    ignored: IGNORED
+    hints: HINTS
+    dry_run: bool
+
+
+class ChangedSectionAnswer(ChangedConfigAnswer, kw_only=True):
+    """The same of one section."""
+
+    section: str
+
+
+class SavedConfigAnswer(MessageAnswer, kw_only=True):
+    """Where it was written."""
+
+    path: str
+    overridden: list[str]
+    left_out: list[str]
+
+
+class ConfigSchemaAnswer(Answer, kw_only=True):
+    """JSON Schema."""
+
+    config_schema: dict[str, Any] = field(name="schema")
+
+
+Changed = TypeVar("Changed", bound=ChangedConfigAnswer)
+
+
 @topic.get(
     "/config",
     "The configuration, secrets redacted, and where each value came from.",
-    returns={
-        "success": bool,
-        "config": dict,
-        "source": str,
-        "sources": Each(str),
-        "unsaved": [str],
-        "needsRestart": [str],
-        "trouble": Maybe({"since": ISO, "problems": [PROBLEM]}),
-    },
     seed=True,
 )
-async def look(asked: AdminRequest) -> dict[str, Any]:
+async def look(asked: AdminRequest) -> ConfigAnswer:
     """What is wanted; `needsRestart` are the keys for which the process still goes by an earlier value."""
     settings = asked.context.settings
-    return {
-        "success": True,
-        "config": _shown(settings.config),
-        "source": settings.source,
-        "sources": settings.sources(),
-        "unsaved": settings.unsaved,
-        "needsRestart": settings.late,
-        "trouble": _trouble(settings.trouble),
-    }
+    return ConfigAnswer(
+        config=_shown(settings.config),
+        source=settings.source,
+        sources=settings.sources(),
+        unsaved=settings.unsaved,
+        needs_restart=settings.late,
+        trouble=_trouble(settings.trouble),
+    )
 
 
 @topic.post(
@@ -107,15 +155,14 @@ async def look(asked: AdminRequest) -> dict[str, Any]:
     query=(DRY,),
     body=Config,
     reads=False,
-    returns=CHANGED,
     fails=(400, 503),
     seed=True,
 )
-async def change(asked: AdminRequest) -> dict[str, Any]:
+async def change(asked: AdminRequest) -> ChangedConfigAnswer:
     """All of it is checked before any of it takes effect."""
     given, ignored = known_config(await json_object(MOST_NODES), asked.context.settings.config)
     outcome = await asked.context.settings.change(given, dry=asked.query["dry_run"])
-    return _told(asked, outcome, "Configuration updated successfully", ignored)
+    return _told(ChangedConfigAnswer, asked, outcome, "Configuration updated successfully", ignored)
 
 
 @topic.patch(
@@ -125,11 +172,10 @@ async def change(asked: AdminRequest) -> dict[str, Any]:
     query=(DRY,),
     body=SectionBody,
     reads=False,
-    returns={**CHANGED, "section": str},
     fails=(400, 503),
     seed=True,
 )
-async def change_section(asked: AdminRequest, section: str) -> dict[str, Any]:
+async def change_section(asked: AdminRequest, section: str) -> ChangedSectionAnswer:
     """All of it is checked before any of it takes effect."""
     name = HEALTH_CHECK if section == HEALTH_CHECK else spellings(Config).get(section)
     if name not in SECTIONS and name != HEALTH_CHECK:
@@ -137,7 +183,7 @@ async def change_section(asked: AdminRequest, section: str) -> dict[str, Any]:
     given, ignored = known_config({name: await json_object(MOST_NODES)}, asked.context.settings.config)
     outcome = await asked.context.settings.change(given, dry=asked.query["dry_run"])
     message = f"Configuration section '{section}' updated successfully"
-    return {**_told(asked, outcome, message, ignored), "section": section}
+    return _told(ChangedSectionAnswer, asked, outcome, message, ignored, section=section)
 
 
 @topic.post(
@@ -147,14 +193,13 @@ async def change_section(asked: AdminRequest, section: str) -> dict[str, Any]:
     action="reload configuration",
     query=(DRY,),
     body=PathBody,
-    returns=CHANGED,
     fails=(400, 404, 503),
     seed=True,
 )
-async def reload(asked: AdminRequest) -> dict[str, Any]:
+async def reload(asked: AdminRequest) -> ChangedConfigAnswer:
     """A file that cannot be used changes nothing."""
     outcome = await asked.context.settings.reload(asked.body.config_path, dry=asked.query["dry_run"])
-    return _told(asked, outcome, "Configuration reloaded successfully")
+    return _told(ChangedConfigAnswer, asked, outcome, "Configuration reloaded successfully")
 
 
 @topic.post(
@@ -163,49 +208,48 @@ async def reload(asked: AdminRequest) -> dict[str, Any]:
     role=Role.ADMIN,
     action="save configuration",
     body=PathBody,
-    returns={"success": bool, "message": str, "path": str, "overridden": [str], "leftOut": [str]},
     fails=(400, 409, 500, 503),
     seed=True,
 )
-async def save(asked: AdminRequest) -> dict[str, Any]:
+async def save(asked: AdminRequest) -> SavedConfigAnswer:
     """`overridden`: keys that a restart would read differently, because environment or flags win over the file."""
     saved = await asked.context.settings.save(asked.body.config_path)
     asked.note.about(file=saved.path.name)
-    return {
-        "success": True,
-        "message": "Configuration saved successfully",
-        "path": str(saved.path),
-        "overridden": saved.overridden,
-        "leftOut": saved.left_out,
-    }
+    return SavedConfigAnswer(
+        message="Configuration saved successfully",
+        path=str(saved.path),
+        overridden=saved.overridden,
+        left_out=saved.left_out,
+    )
 
 
 @topic.get(
     "/config/schema",
     "The JSON Schema of the configuration.",
-    returns={"success": bool, "schema": dict},
     seed=True,
 )
-async def json_schema(asked: AdminRequest) -> dict[str, Any]:
+async def json_schema(asked: AdminRequest) -> ConfigSchemaAnswer:
     """In camelCase, as the other routes have it."""
     found = schema()
     about = "How servers are watched, in the reference's words; what has a counterpart in `health` changes that."
     found["properties"][HEALTH_CHECK] = {"type": "object", "description": about}
-    return {"success": True, "schema": found}
+    return ConfigSchemaAnswer(config_schema=found)
 
 
-def _told(asked: AdminRequest, outcome: Outcome, message: str, ignored: Sequence[str] = ()) -> dict[str, Any]:
+def _told(
+    kind: type[Changed], asked: AdminRequest, outcome: Outcome, message: str, ignored: Sequence[str] = (), **more: Any
+) -> Changed:
     _note(asked, outcome)
-    return {
-        "success": True,
-        "message": "Nothing was changed: this was a dry run" if outcome.dry else message,
-        "config": _shown(outcome.config),
-        "changed": [_change(change) for change in outcome.changes],
-        "needsRestart": outcome.late,
-        "ignored": list(ignored),
-        "hints": hints(outcome.config),
-        "dryRun": outcome.dry,
-    }
+    return kind(
+        message="Nothing was changed: this was a dry run" if outcome.dry else message,
+        config=_shown(outcome.config),
+        changed=[_change(change) for change in outcome.changes],
+        needs_restart=outcome.late,
+        ignored=list(ignored),
+        hints=hints(outcome.config),
+        dry_run=outcome.dry,
+        **more,
+    )
 
 
 def _note(asked: AdminRequest, outcome: Outcome) -> None:
@@ -217,8 +261,8 @@ def _note(asked: AdminRequest, outcome: Outcome) -> None:
         asked.note.change(before=before, after={change.path: change.after for change in told})
 
 
-def _change(change: Change) -> dict[str, Any]:
-    return {"path": change.path, "before": change.before, "after": change.after, "effect": change.effect}
+def _change(change: Change) -> ChangeJson:
+    return ChangeJson(path=change.path, before=change.before, after=change.after, effect=change.effect)
 
 
 def _shown(config: Config) -> dict[str, Any]:
@@ -226,8 +270,8 @@ def _shown(config: Config) -> dict[str, Any]:
     return {**shown, HEALTH_CHECK: health_check(config.health)}
 
 
-def _trouble(trouble: ConfigTrouble | None) -> dict[str, Any] | None:
+def _trouble(trouble: ConfigTrouble | None) -> TroubleJson | None:
     if trouble is None:
         return None
-    problems = [{"path": each.path, "message": each.message, "source": each.source} for each in trouble.problems]
-    return {"since": iso(trouble.since), "problems": problems}
+    problems = [ProblemJson(path=each.path, message=each.message, source=each.source) for each in trouble.problems]
+    return TroubleJson(since=iso(trouble.since), problems=problems)

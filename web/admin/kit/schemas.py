@@ -122,7 +122,7 @@ def _composed(annotation: Any) -> dict[str, Any]:
         return _annotated(*args)
     if origin in (list, Sequence):
         return {"type": "array", "items": schema(args[0])}
-    if origin is dict:  # its keys are names: of servers, models ...
+    if origin in (dict, Mapping):  # its keys are names: of servers, models ...
         return {"type": "object"} | ({} if args[1] is Any else {"additionalProperties": schema(args[1])})
     if origin is Literal:
         return {"type": "string", "enum": list(args)}
