@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
+from msgspec import Struct
 from pydantic import Field
 
 from fleet.common.errors import BadRequest, Conflict, NotFound
 from fleet.common.times import iso, milliseconds
 from fleet.config.schema.types import Section, Whole
-from fleet.observability.alerting.alert import Alert
-from fleet.observability.alerting.rules import BY_NAME, IN_APP, RULES, SEVERITIES, Rule
+from fleet.observability.alerting.alert import Alert, AlertState
+from fleet.observability.alerting.rules import BY_NAME, IN_APP, RULES, Rule, Severity
+from web.admin.kit.answers import EPOCH_MS, SECONDS, Answer, JsonObject
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.admin.kit.schemas import EPOCH_MS, SECONDS, Each, Maybe, OneOf, Said
 from web.http.units import take_turns
 
 if TYPE_CHECKING:
@@ -24,54 +25,6 @@ if TYPE_CHECKING:
 
 topic = RouteGroup("alerts", "What the fleet complains about.")
 
-EPOCH: Final = Said(float, "seconds since 1970")
-SEVERITY: Final = OneOf(SEVERITIES)
-STATE: Final = OneOf(("firing", "resolved"))
-ALERT: Final = {
-    "id": str,
-    "seq": Said(int, "the number of its last change"),
-    "rule": str,
-    "severity": SEVERITY,
-    "state": STATE,
-    "since": Said(float, "seconds since 1970: when the condition began, not when the rule fired"),
-    "resolved": Maybe(EPOCH),
-    "subject": Said(Each(str), "server, model or gpu; empty: the fleet"),
-    "title": str,
-    "detail": str,
-    "value": Maybe(float),
-    "threshold": Maybe(float),
-    "ack": Maybe({"by": str, "at": EPOCH}),
-    "silenced_until": Maybe(EPOCH),
-    "actions": [str],
-    "href": str,
-}
-SILENCE: Final = {
-    "id": str,
-    "rule": str,
-    "subject": Said(Each(str), "empty: all subjects of the rule"),
-    "until": EPOCH_MS,
-    "by": str,
-    "at": EPOCH_MS,
-    "reason": str,
-    "next": str,
-}
-RULE: Final = {
-    "name": str,
-    "severity": SEVERITY,
-    "summary": str,
-    "meaning": str,
-    "remedy": str,
-    "inApp": Said(bool, "false: only Prometheus can tell"),
-    "labels": Said([str], "what its subject consists of"),
-    "hold": SECONDS,
-    "keepFiring": SECONDS,
-    "setting": Maybe(Said(str, "the configuration key that is its threshold")),
-    "threshold": Maybe(float),
-    "promql": str,
-    "firing": int,
-    "pending": int,
-}
-ONE: Final = {"success": bool, "alert": ALERT}
 _YEAR_MINUTES: Final = 366 * 24 * 60
 _STATES: Final = ("firing", "resolved", "all")
 Word = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -93,6 +46,109 @@ class NewSilence(Section):
     reason: Annotated[str, Field(max_length=256, description="Shown beside it.")] = ""
 
 
+EPOCH = Annotated[float, "seconds since 1970"]
+
+
+class AckJson(Struct, kw_only=True, gc=False):
+    """Who looks after an alert."""
+
+    by: str
+    at: EPOCH
+
+
+class AlertJson(Struct, kw_only=True, gc=False):
+    """One alert, with the keys of `system_alert`, which the feed and the webhook send too."""
+
+    id: str
+    seq: Annotated[int, "the number of its last change"]
+    rule: str
+    severity: Severity
+    state: AlertState
+    since: Annotated[float, "seconds since 1970: when the condition began, not when the rule fired"]
+    resolved: EPOCH | None
+    subject: Annotated[dict[str, str], "server, model or gpu; empty: the fleet"]
+    title: str
+    detail: str
+    value: float | None
+    threshold: float | None
+    ack: AckJson | None
+    silenced_until: EPOCH | None
+    actions: list[str]
+    href: str
+
+
+class SilenceJson(JsonObject, kw_only=True):
+    """What nobody is called for."""
+
+    id: str
+    rule: str
+    subject: Annotated[dict[str, str], "empty: all subjects of the rule"]
+    until: EPOCH_MS
+    by: str
+    at: EPOCH_MS
+    reason: str
+    next: str
+
+
+class RuleJson(JsonObject, kw_only=True):
+    """One rule, with the threshold in effect."""
+
+    name: str
+    severity: Severity
+    summary: str
+    meaning: str
+    remedy: str
+    in_app: Annotated[bool, "false: only Prometheus can tell"]
+    labels: Annotated[list[str], "what its subject consists of"]
+    hold: SECONDS
+    keep_firing: SECONDS
+    setting: Annotated[str, "the configuration key that is its threshold"] | None
+    threshold: float | None
+    promql: str
+    firing: int
+    pending: int
+
+
+class AlertsAnswer(Answer, kw_only=True):
+    """Some alerts, and how many there are."""
+
+    enabled: bool
+    seq: Annotated[int, "the number of the last change; they begin anew with the process"]
+    firing: Annotated[int, "how many there are"]
+    pending: Annotated[int, "conditions that do not hold for long enough yet"]
+    alerts: list[AlertJson]
+
+
+class RulesAnswer(Answer, kw_only=True):
+    """All rules."""
+
+    rules: list[RuleJson]
+
+
+class AlertAnswer(Answer, kw_only=True):
+    """One alert."""
+
+    alert: AlertJson
+
+
+class TestAlertAnswer(AlertAnswer, kw_only=True):
+    """The alert of a test."""
+
+    webhook: Annotated[bool, "whether one is configured"]
+
+
+class SilencesAnswer(Answer, kw_only=True):
+    """All that hold."""
+
+    silences: list[SilenceJson]
+
+
+class SilenceAnswer(Answer, kw_only=True):
+    """One silence."""
+
+    silence: SilenceJson
+
+
 @topic.get(
     "/alerts",
     "Those that fire, the worst first, then those that are over, the latest first.",
@@ -101,16 +157,8 @@ class NewSilence(Section):
         Param("after", int, 0, "only what has changed after this number, in order of change", least=0, most=2**53),
         Param("limit", int, 100, "how many at most", least=1, most=10_000),
     ),
-    returns={
-        "success": bool,
-        "enabled": bool,
-        "seq": Said(int, "the number of the last change; they begin anew with the process"),
-        "firing": Said(int, "how many there are"),
-        "pending": Said(int, "conditions that do not hold for long enough yet"),
-        "alerts": [ALERT],
-    },
 )
-async def alerts(asked: AdminRequest) -> dict[str, Any]:
+async def alerts(asked: AdminRequest) -> AlertsAnswer:
     held, query = asked.system.monitor.alerts, asked.query
     firing = held.firing
     found = _chosen(firing, held, query["state"])
@@ -118,33 +166,30 @@ async def alerts(asked: AdminRequest) -> dict[str, Any]:
         found = sorted((alert for alert in found if alert.seq > query["after"]), key=lambda alert: alert.seq)
     shown = []
     for number, alert in enumerate(found[: query["limit"]]):
-        shown.append(alert.payload())
+        shown.append(_alert(alert))
         await take_turns(number)
-    return {
-        "success": True,
-        "enabled": asked.system.config.alerts.enabled,
-        "seq": held.seq,
-        "firing": len(firing),
-        "pending": len(held.pending),
-        "alerts": shown,
-    }
+    return AlertsAnswer(
+        enabled=asked.system.config.alerts.enabled,
+        seq=held.seq,
+        firing=len(firing),
+        pending=len(held.pending),
+        alerts=shown,
+    )
 
 
-@topic.get("/alerts/rules", "All rules, with the thresholds in effect.", returns={"success": bool, "rules": [RULE]})
-async def rules(asked: AdminRequest) -> dict[str, Any]:
-    return {"success": True, "rules": [_rule(asked, rule) for rule in RULES]}
+@topic.get("/alerts/rules", "All rules, with the thresholds in effect.")
+async def rules(asked: AdminRequest) -> RulesAnswer:
+    return RulesAnswer(rules=[_rule(asked, rule) for rule in RULES])
 
 
-@topic.post(
-    "/alerts/<alert>/ack", "Say that somebody looks after it.", action="acknowledge alert", returns=ONE, fails=(404,)
-)
-async def ack(asked: AdminRequest, alert: str) -> dict[str, Any]:
+@topic.post("/alerts/<alert>/ack", "Say that somebody looks after it.", action="acknowledge alert", fails=(404,))
+async def ack(asked: AdminRequest, alert: str) -> AlertAnswer:
     asked.note.about(alert=alert)
     return _one(asked.system.monitor.ack(alert, asked.by.name), alert)
 
 
-@topic.delete("/alerts/<alert>/ack", "Take that back.", action="withdraw acknowledgement", returns=ONE, fails=(404,))
-async def unack(asked: AdminRequest, alert: str) -> dict[str, Any]:
+@topic.delete("/alerts/<alert>/ack", "Take that back.", action="withdraw acknowledgement", fails=(404,))
+async def unack(asked: AdminRequest, alert: str) -> AlertAnswer:
     asked.note.about(alert=alert)
     return _one(asked.system.monitor.alerts.unack(alert), alert)
 
@@ -152,11 +197,10 @@ async def unack(asked: AdminRequest, alert: str) -> dict[str, Any]:
 @topic.get(
     "/alerts/silences",
     "All that hold, those that end first before others.",
-    returns={"success": bool, "silences": [SILENCE]},
 )
-async def silences(asked: AdminRequest) -> dict[str, Any]:
+async def silences(asked: AdminRequest) -> SilencesAnswer:
     held = sorted(asked.system.monitor.alerts.silences, key=lambda silence: silence.until)
-    return {"success": True, "silences": [_silence(each) for each in held]}
+    return SilencesAnswer(silences=[_silence(each) for each in held])
 
 
 @topic.post(
@@ -164,10 +208,9 @@ async def silences(asked: AdminRequest) -> dict[str, Any]:
     "Call nobody for a rule, or for one subject of it, until a given time. It survives a restart.",
     action="silence alerts",
     body=NewSilence,
-    returns={"success": bool, "silence": SILENCE},
     fails=(409,),
 )
-async def silence(asked: AdminRequest) -> dict[str, Any]:
+async def silence(asked: AdminRequest) -> SilenceAnswer:
     given: NewSilence = asked.body
     asked.note.about(rule=given.rule)
     rule, until = _known(given), _until(asked, given)
@@ -176,11 +219,11 @@ async def silence(asked: AdminRequest) -> dict[str, Any]:
     if made is None:
         raise Conflict("there are too many silences", details="DELETE /alerts/silences/:id ends one")
     asked.note.change(after={"until": iso(made.until)})
-    return {"success": True, "silence": _silence(made)}
+    return SilenceAnswer(silence=_silence(made))
 
 
-@topic.get("/alerts/silences/<silence>", "One of them.", returns={"success": bool, "silence": SILENCE}, fails=(404,))
-async def one_silence(asked: AdminRequest, silence: str) -> dict[str, Any]:
+@topic.get("/alerts/silences/<silence>", "One of them.", fails=(404,))
+async def one_silence(asked: AdminRequest, silence: str) -> SilenceAnswer:
     return _found(asked.system.monitor.alerts.silences.get(silence), silence)
 
 
@@ -188,10 +231,9 @@ async def one_silence(asked: AdminRequest, silence: str) -> dict[str, Any]:
     "/alerts/silences/<silence>",
     "End one of them; what fires is told again.",
     action="end silence",
-    returns={"success": bool, "silence": SILENCE},
     fails=(404,),
 )
-async def unsilence(asked: AdminRequest, silence: str) -> dict[str, Any]:
+async def unsilence(asked: AdminRequest, silence: str) -> SilenceAnswer:
     asked.note.about(silence=silence)
     return _found(asked.system.monitor.unsilence(silence), silence)
 
@@ -200,11 +242,11 @@ async def unsilence(asked: AdminRequest, silence: str) -> dict[str, Any]:
     "/alerts/test",
     "Raise an alert that ends at once: to the live feed, and to the webhook whatever its severity.",
     action="test alerts",
-    returns={**ONE, "webhook": Said(bool, "whether one is configured")},
 )
-async def test(asked: AdminRequest) -> dict[str, Any]:
+async def test(asked: AdminRequest) -> TestAlertAnswer:
     fired = asked.system.monitor.test(asked.by.name)
-    return {**_one(fired, fired.id), "webhook": bool(asked.system.config.alerts.webhook.url.get_secret_value())}
+    webhook = bool(asked.system.config.alerts.webhook.url.get_secret_value())
+    return TestAlertAnswer(alert=_alert(fired), webhook=webhook)
 
 
 def _chosen(firing: list[Alert], held: Alerts, state: str) -> list[Alert]:
@@ -212,16 +254,20 @@ def _chosen(firing: list[Alert], held: Alerts, state: str) -> list[Alert]:
     return [*(() if state == "resolved" else firing), *over]
 
 
-def _one(alert: Alert | None, key: str) -> dict[str, Any]:
+def _alert(alert: Alert) -> AlertJson:
+    return AlertJson(**alert.payload())
+
+
+def _one(alert: Alert | None, key: str) -> AlertAnswer:
     if alert is None:
         raise NotFound(f"no alert '{key}' fires")
-    return {"success": True, "alert": alert.payload()}
+    return AlertAnswer(alert=_alert(alert))
 
 
-def _found(silence: Silence | None, key: str) -> dict[str, Any]:
+def _found(silence: Silence | None, key: str) -> SilenceAnswer:
     if silence is None:
         raise NotFound(f"no silence '{key}' holds")
-    return {"success": True, "silence": _silence(silence)}
+    return SilenceAnswer(silence=_silence(silence))
 
 
 def _known(given: NewSilence) -> Rule:
@@ -250,37 +296,35 @@ def _until(asked: AdminRequest, given: NewSilence) -> float:
     return until
 
 
-def _silence(silence: Silence) -> dict[str, Any]:
-    """In `SILENCE`'s shape."""
-    return {
-        "id": silence.id,
-        "rule": silence.rule,
-        "subject": dict(silence.subject),
-        "until": milliseconds(silence.until),
-        "by": silence.by,
-        "at": milliseconds(silence.at),
-        "reason": silence.why,
-        "next": f"ends by itself at {iso(silence.until)}",
-    }
+def _silence(silence: Silence) -> SilenceJson:
+    return SilenceJson(
+        id=silence.id,
+        rule=silence.rule,
+        subject=dict(silence.subject),
+        until=milliseconds(silence.until),
+        by=silence.by,
+        at=milliseconds(silence.at),
+        reason=silence.why,
+        next=f"ends by itself at {iso(silence.until)}",
+    )
 
 
-def _rule(asked: AdminRequest, rule: Rule) -> dict[str, Any]:
-    """In `RULE`'s shape."""
+def _rule(asked: AdminRequest, rule: Rule) -> RuleJson:
     settings, held = asked.system.config.alerts, asked.system.monitor.alerts
     limit = rule.threshold(settings)
-    return {
-        "name": rule.name,
-        "severity": rule.severity,
-        "summary": rule.summary,
-        "meaning": rule.meaning,
-        "remedy": rule.remedy,
-        "inApp": rule.in_app,
-        "labels": list(rule.labels),
-        "hold": rule.hold,
-        "keepFiring": rule.keep_firing,
-        "setting": f"alerts.{rule.setting}" if rule.setting else None,
-        "threshold": limit if rule.setting or rule.fixed else None,
-        "promql": rule.promql(settings),
-        "firing": sum(alert.rule == rule.name for alert in held.firing),
-        "pending": sum(name == rule.name for name, _ in held.pending),
-    }
+    return RuleJson(
+        name=rule.name,
+        severity=rule.severity,
+        summary=rule.summary,
+        meaning=rule.meaning,
+        remedy=rule.remedy,
+        in_app=rule.in_app,
+        labels=list(rule.labels),
+        hold=rule.hold,
+        keep_firing=rule.keep_firing,
+        setting=f"alerts.{rule.setting}" if rule.setting else None,
+        threshold=limit if rule.setting or rule.fixed else None,
+        promql=rule.promql(settings),
+        firing=sum(alert.rule == rule.name for alert in held.firing),
+        pending=sum(name == rule.name for name, _ in held.pending),
+    )

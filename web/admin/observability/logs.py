@@ -6,14 +6,16 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from msgspec import UNSET, UnsetType
 
 from fleet.common.errors import BadRequest
 from fleet.common.times import iso
 from fleet.security.roles import Role
+from web.admin.kit.answers import ISO, Answer, JsonObject, MessageAnswer
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.admin.kit.schemas import ISO, Each, Maybe, Optional, Said
 from web.process.log_buffer import BufferedRecord
 
 topic = RouteGroup("logs", "The last log records.")
@@ -26,15 +28,33 @@ LEVELS: Final[Mapping[str, int]] = {
     "error": logging.ERROR,
     "critical": logging.CRITICAL,
 }
-RECORD: Final = {
-    "timestamp": ISO,
-    "level": str,
-    "logger": str,
-    "message": str,
-    "meta": Optional(Said(Each(object), "the record's fields; absent when it has none")),
-    "requestId": Maybe(str),
-}
 _EPOCH_MS = re.compile(r"[0-9]{1,15}")
+
+
+class LogRecordJson(JsonObject, kw_only=True):
+    """One log record."""
+
+    timestamp: ISO
+    level: str
+    logger: str
+    message: str
+    request_id: str | None
+    meta: Annotated[Mapping[str, object], "the record's fields; absent when it has none"] | UnsetType = UNSET
+
+
+class LogsAnswer(Answer, kw_only=True):
+    """The last that pass."""
+
+    logs: list[LogRecordJson]
+    count: Annotated[int, "records listed"]
+    total: Annotated[int, "records that are kept, whether they pass the filters or not"]
+    dropped: Annotated[int, "older records that had to make room since the last clearing"]
+
+
+class ClearedAnswer(MessageAnswer, kw_only=True):
+    """How many records are gone."""
+
+    removed: int
 
 
 @topic.get(
@@ -47,25 +67,17 @@ _EPOCH_MS = re.compile(r"[0-9]{1,15}")
         Param("since", str, None, "records from this moment on: ISO 8601 (UTC unless it says otherwise) or epoch ms"),
         Param("limit", int, 100, "records listed, the newest", least=1, most=1000),
     ),
-    returns={
-        "success": bool,
-        "logs": [RECORD],
-        "count": Said(int, "records listed"),
-        "total": Said(int, "records that are kept, whether they pass the filters or not"),
-        "dropped": Said(int, "older records that had to make room since the last clearing"),
-    },
     seed=True,
 )
-async def logs(asked: AdminRequest) -> dict[str, Any]:
+async def logs(asked: AdminRequest) -> LogsAnswer:
     kept, dropped = asked.context.logs.snapshot()
     found = _last(kept, asked.query)
-    return {
-        "success": True,
-        "logs": [_shown(each) for each in found],
-        "count": len(found),
-        "total": len(kept),
-        "dropped": dropped,
-    }
+    return LogsAnswer(
+        logs=[_shown(each) for each in found],
+        count=len(found),
+        total=len(kept),
+        dropped=dropped,
+    )
 
 
 @topic.post(
@@ -73,11 +85,10 @@ async def logs(asked: AdminRequest) -> dict[str, Any]:
     "Forget the log records in memory; what was written elsewhere stays.",
     role=Role.ADMIN,
     action="clear logs",
-    returns={"success": bool, "message": str, "removed": int},
     seed=True,
 )
-async def clear(asked: AdminRequest) -> dict[str, Any]:
-    return {"success": True, "message": "Logs cleared", "removed": asked.context.logs.clear()}
+async def clear(asked: AdminRequest) -> ClearedAnswer:
+    return ClearedAnswer(message="Logs cleared", removed=asked.context.logs.clear())
 
 
 def _last(kept: list[BufferedRecord], query: Mapping[str, Any]) -> list[BufferedRecord]:
@@ -110,12 +121,12 @@ def moment(text: str) -> float:
         raise BadRequest("since must be a moment in ISO 8601 or in milliseconds since 1970") from None
 
 
-def _shown(kept: BufferedRecord) -> dict[str, Any]:
-    shown = {
-        "timestamp": iso(kept.at),
-        "level": kept.word,
-        "logger": kept.logger,
-        "message": kept.message,
-        "requestId": kept.request_id or None,
-    }
-    return {**shown, "meta": kept.meta} if kept.meta else shown
+def _shown(kept: BufferedRecord) -> LogRecordJson:
+    return LogRecordJson(
+        timestamp=iso(kept.at),
+        level=kept.word,
+        logger=kept.logger,
+        message=kept.message,
+        request_id=kept.request_id or None,
+        meta=kept.meta or UNSET,
+    )
