@@ -15,11 +15,10 @@ from fleet.breakers.recovery_log import ServerLog
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.common.lru_table import LruTable
 from fleet.observability.alerting.facts import NO_TOKENS, Culprit, FirstTokenTimes, Share, Traffic
-from fleet.observability.statistics.minute_buckets import Minutes
 from fleet.observability.statistics.quantile_sketch import Sketch, bin_of
 from fleet.observability.statistics.request_batch import GroupedRequest, RequestBatch, RequestGroup, first_tokens
 from fleet.observability.statistics.request_record import RequestAttempt
-from fleet.observability.statistics.time_windows import Series
+from fleet.observability.statistics.time_windows import Series, levels_to
 
 ASKED: Final = 300.0
 """Seconds for which a model counts as asked for."""
@@ -30,6 +29,10 @@ MOST_PAIRS: Final = 4_096
 MOST_LOADS: Final = 1_000
 """Loads of one pair that are remembered."""
 MOST_CAUSES: Final = 256
+_FEW: Final = 300.0
+_QUARTER: Final = 900.0
+_OF_SERVERS: Final = ((60.0, _QUARTER),)
+"""Whole minutes: there are many servers, and each is read every few seconds."""
 _SPANS: Final = (10.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 1_800.0, 3_600.0, 21_600.0)
 _MINUTE, _FIVE = _SPANS.index(60.0), _SPANS.index(300.0)
 _HALF: Final = 0.5
@@ -137,9 +140,9 @@ class Counts:
         self.asked: LruTable[ModelName, float] = LruTable(MOST_MODELS)
         """Models by when a request for them last ended."""
         self._ends: Series[_Ends] = Series(_Ends)
-        self._causes = Minutes(_Causes, 5)
-        self._first = Minutes(_Streams, 5)
-        self._servers: dict[str, Minutes[_Streams]] = {}
+        self._causes: Series[_Causes] = Series(_Causes, levels_to(_FEW))
+        self._first: Series[_Streams] = Series(_Streams, levels_to(_FEW))
+        self._servers: dict[str, Series[_Streams]] = {}
         self._resident: dict[ServerId, Mapping[ModelName, object]] = {}
         self._loads: LruTable[Pair, deque[float]] = LruTable(MOST_PAIRS)
         self._counted: LruTable[Pair, deque[float]] = LruTable(MOST_PAIRS)
@@ -176,10 +179,10 @@ class Counts:
                 self._streams(each.server, now).stalls += 1
 
     def _streams(self, server: str, now: float) -> _Streams:
-        minutes = self._servers.get(server)
-        if minutes is None:
-            minutes = self._servers[server] = Minutes(_Streams, 15)
-        return minutes.bucket(now)
+        series = self._servers.get(server)
+        if series is None:
+            series = self._servers[server] = Series(_Streams, _OF_SERVERS)
+        return series.bucket(now)
 
     def look(self, server: ServerId, resident: Mapping[ModelName, object] | None, now: float) -> None:
         """What a server has in memory (None: nobody knows); what was not there at the last look was loaded since."""
@@ -220,14 +223,15 @@ class Counts:
 
     def first_tokens(self, now: float) -> FirstTokenTimes:
         """The fleet's first-token times over 5 minutes: the one source of what is said of them."""
-        return self._first.merged(now).pace
+        whole = _Streams()
+        self._first.window(now, _FEW, whole)
+        return whole.pace
 
     def server(self, server: ServerId, now: float) -> tuple[FirstTokenTimes, int, int]:
         """One server over 15 minutes: its first-token time, streams, stalls."""
-        minutes = self._servers.get(server)
-        if not minutes:
-            return NO_TOKENS, 0, 0
-        whole = minutes.merged(now)
+        whole = _Streams()
+        if (series := self._servers.get(server)) is not None:
+            series.window(now, _QUARTER, whole)
         return whole.pace, whole.count, whole.stalls
 
     def loads(self) -> dict[Pair, int]:
@@ -244,6 +248,8 @@ class Counts:
     ) -> Traffic:
         """Everything, with what was read server by server."""
         windows = self._ends.windows(now, _SPANS, _Ends())
+        causes = _Causes()
+        self._causes.window(now, _FEW, causes)
         start, minute = windows[_MINUTE]
         minutes5, minutes30, hour, hours6 = (window for _, window in windows[_FIVE:])
         return Traffic(
@@ -252,7 +258,7 @@ class Counts:
             hour=hour.share,
             hours6=hours6.share,
             lately=tuple(window.share for _, window in windows[:_FIVE]),
-            culprit=culprit_of(self._causes.merged(now).numbers),
+            culprit=culprit_of(causes.numbers),
             per_second=minute.count / max(now - start, 1.0),
             rejected=minutes5.rejected,
             first=self.first_tokens(now),

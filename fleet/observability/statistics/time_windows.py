@@ -1,7 +1,7 @@
 """Sums over the last minute, hour, week: buckets that are fine while they are young and coarse when they are old.
 
-Everything is in exactly one bucket. A bucket that has come of age is merged into a wider one; after a week it is
-dropped. Buckets are made only when there is something to count.
+Everything is in exactly one bucket. A bucket that has come of age is merged into a wider one; after a week, or after
+as long as anybody asks for, it is dropped. Buckets are made only when there is something to count.
 
 What it is wrong about: the far edge. A window begins with the whole of the bucket that lies across its edge, so it may
 reach back further than was asked for: up to 5 s beyond a minute, 20 s beyond five, a minute beyond fifteen, five
@@ -27,13 +27,19 @@ LEVELS: Final = (
 )
 """How wide buckets are, up to which age; seconds. Every width divides the next."""
 LONGEST: Final = LEVELS[-1][1]
-_FINEST: Final = LEVELS[0][0]
+Levels = Sequence[tuple[float, float]]
 _YOUNGEST: Final = (0.0, *(age for _, age in LEVELS))
 
 MOST_BUCKETS: Final = sum(
     math.ceil((age - younger) / width) + 1 for (width, age), younger in zip(LEVELS, _YOUNGEST, strict=False)
 )
 """How many buckets a series can have at once."""
+
+
+def levels_to(longest: float) -> Levels:
+    """Those for windows of at most so many seconds."""
+    return tuple(level for level in LEVELS if level[1] <= longest)
+
 
 _UNITS: Final = {"m": 60, "h": 3_600, "d": 86_400}
 _SPAN: Final = re.compile(r"([1-9][0-9]{0,4})([mhd])", re.ASCII)
@@ -69,13 +75,17 @@ class _Slot(Generic[B]):
 
 
 class Series(Generic[B]):
-    """The buckets of one thing. `now` is the caller's clock, in seconds, and never runs back."""
+    """The buckets of one thing. `now` is the caller's clock, in seconds, and never runs back.
 
-    __slots__ = ("_ends", "_levels", "_make", "_open")
+    `levels` are as `LEVELS`, or fewer and coarser where there are many series or nobody asks for long windows.
+    """
 
-    def __init__(self, make: Callable[[], B]) -> None:
+    __slots__ = ("_ends", "_levels", "_make", "_open", "_plan")
+
+    def __init__(self, make: Callable[[], B], levels: Levels = LEVELS) -> None:
         self._make = make
-        self._levels: list[list[_Slot[B]]] = [[] for _ in LEVELS]
+        self._plan = levels
+        self._levels: list[list[_Slot[B]]] = [[] for _ in levels]
         self._open: B | None = None
         self._ends = -math.inf
 
@@ -87,8 +97,9 @@ class Series(Generic[B]):
         if now < self._ends and self._open is not None:
             return self._open
         self.settle(now)
-        start = now // _FINEST * _FINEST
-        slot = _Slot(start, start + _FINEST, self._make())
+        width = self._plan[0][0]
+        start = now // width * width
+        slot = _Slot(start, start + width, self._make())
         self._levels[0].append(slot)
         self._open, self._ends = slot.bucket, slot.end
         return slot.bucket
@@ -115,15 +126,15 @@ class Series(Generic[B]):
 
     def settle(self, now: float) -> None:
         """Pass on what has come of age."""
-        for number, (_, age) in enumerate(LEVELS):
+        for number, (_, age) in enumerate(self._plan):
             level = self._levels[number]
             while level and level[0].end <= now - age:
                 slot = level.pop(0)
-                if number + 1 < len(LEVELS):
+                if number + 1 < len(self._plan):
                     self._pass_on(slot, number + 1)
 
     def _pass_on(self, slot: _Slot[B], number: int) -> None:
-        width, level = LEVELS[number][0], self._levels[number]
+        width, level = self._plan[number][0], self._levels[number]
         if level and level[-1].start // width == slot.start // width:
             level[-1].bucket.merge(slot.bucket)
             level[-1].end = slot.end

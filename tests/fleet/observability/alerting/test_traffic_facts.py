@@ -20,8 +20,8 @@ from fleet.observability.alerting.traffic_facts import (
     flaps_of,
 )
 from fleet.observability.statistics.aggregates import Count
-from fleet.observability.statistics.minute_buckets import Minutes
 from fleet.observability.statistics.request_batch import RequestBatch
+from fleet.observability.statistics.time_windows import Series
 
 A, M = ServerId("a"), ModelName("m:latest")
 PAIR = Pair(A, M)
@@ -104,7 +104,7 @@ def test_the_youngest_windows_tell_whether_a_fault_is_over() -> None:
 def test_kinds_of_failures_are_bounded() -> None:
     counts = Counts()
     counts.note(RequestBatch([End(f"refused_5{n}", "a") for n in range(2 * MOST_CAUSES)]), 0.0)
-    assert len(counts._causes.merged(0.0).numbers) == MOST_CAUSES
+    assert len(counts._causes.bucket(0.0).numbers) == MOST_CAUSES
 
 
 def test_first_tokens_are_the_fleets_from_arrival_and_a_servers_from_the_grant() -> None:
@@ -120,6 +120,16 @@ def test_first_tokens_are_the_fleets_from_arrival_and_a_servers_from_the_grant()
     assert list(found.servers) == ["a"]
     assert found.servers["a"].p95 == pytest.approx(1.0, rel=0.06)
     assert found.streams == 20
+
+
+def test_five_minutes_of_first_tokens_are_no_less_than_five_minutes() -> None:
+    """A ring of whole minutes forgot the first of them up to a minute too early, and so did the alert."""
+    counts = Counts()
+    counts.note(RequestBatch([End("backend_broke", stream=True, first_byte_seconds=1.0)]), 10.0)
+    assert whole(counts, 305.0).first.count == 1
+    assert whole(counts, 305.0).culprit is not None
+    assert whole(counts, 340.0).first.count == 0
+    assert whole(counts, 340.0).culprit is None
 
 
 def test_streams_that_fell_silent_are_stalls_of_the_server_where_they_did() -> None:
@@ -194,9 +204,10 @@ def test_moves_of_a_breaker_are_counted_over_half_an_hour() -> None:
 
 
 def test_minutes_forget_what_is_too_old() -> None:
-    minutes = Minutes(Count, 3)
+    minutes = Series(Count, ((60.0, 180.0),))
     for now in (0.0, 59.9, 60.0, 180.0):
         minutes.bucket(now).number += 1
-    assert minutes.merged(180.0).number == 2
-    assert minutes.merged(400.0).number == 0
-    assert not minutes
+    lately, nothing = Count(), Count()
+    assert (minutes.window(240.0, 180.0, lately), lately.number) == (60.0, 2)
+    assert (minutes.window(460.0, 180.0, nothing), nothing.number) == (280.0, 0)
+    assert len(minutes) == 0
