@@ -5,30 +5,32 @@ from __future__ import annotations
 import math
 import secrets
 from collections import defaultdict
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
 
 import trio
 
-from actors.breakers.recovery_probe import ModelTester
-from actors.breakers.registry import BreakerRegistry
-from actors.dispatch.dispatcher import Dispatcher, rules_of
-from actors.dispatch.load_learning import learn_from
+from actors.dispatch.dispatcher import Dispatcher
 from actors.jobs.job import JobContext
 from actors.jobs.job_board import JobBoard
 from actors.kit.clock import Clock
-from actors.kit.mailbox import Mailbox, Promise
+from actors.kit.mailbox import Promise
 from actors.kit.reply import heard
 from actors.kit.supervisor import RestartPolicy, keep_up, supervise
 from actors.observability.ai_status import StatusWriter
 from actors.observability.alert_monitor import Monitor
 from actors.observability.dashboard.feed import Feed
+from actors.observability.dashboard.live_requests import LiveRequests
 from actors.observability.dashboard.sources import FeedSources
-from actors.observability.host.sampler import HostWatch
-from actors.observability.metrics_feed import Listed, measure, note_move
-from actors.persisted_state import PersistedState, touch_ban, touch_breaker, touch_pause
+from actors.observability.fleet_facts import count_requests
+from actors.observability.host.sampler import HostWatch, all_parts
+from actors.observability.metrics_feed import note_move
+from actors.observability.tracing import Tracer
+from actors.observability.watched_fleet import WatchedFleet
+from actors.parts import TcpBackends, make_breakers, make_scheduler, make_statistics
+from actors.persisted_state import PersistedState, touch_pause
 from actors.requests.exchange import Exchange
 from actors.requests.pull_stream import pulling
 from actors.requests.request_context import RequestContext
@@ -39,70 +41,25 @@ from actors.servers.model_lookup import InventoryLookup
 from actors.servers.server_context import ServerContext
 from actors.servers.server_tree import cut
 from actors.state.config_ref import ConfigRef
-from actors.state.fleet_state import FleetCell
 from actors.state.lease import LeaseContext
-from actors.state.messages import DispatcherMail, GateMoved, SetAdmin, Withdrawn
+from actors.state.messages import SetAdmin, Withdrawn
 from actors.state.queries import FleetQueries
-from actors.state.request_log import RequestLog
+from actors.state.request_log import Listener
 from actors.state.request_orders import RequestOrders
-from actors.state.request_statistics import RequestStatistics
-from actors.state.scheduler_state import SchedulerState
 from actors.state.servers import ServerCell, Servers
-from actors.state.totals import Totals
 from actors.state.transfer import Transfer
 from actors.storage.journal import Journal
 from actors.upstream.control_client import OllamaClient
-from actors.upstream.pool import BackendAddress, Pool
-from fleet.breakers.gate import Gate
 from fleet.breakers.recovery_log import RecoveryLog
-from fleet.breakers.state_machine import BreakerSettings
 from fleet.common.errors import ShuttingDown
-from fleet.common.ids import ModelName, Pair, ServerId
+from fleet.common.ids import ModelName, ServerId
 from fleet.config import Config, ServerSpec
-from fleet.observability.metrics.registry import MetricsRegistry
+from fleet.observability.alerting.traffic_facts import Counts
+from fleet.observability.tracing.trace_context import Trace
 from fleet.protocol.call import Call, Downstream
 from fleet.protocol.missing_endpoints import MissingRoutes
-from fleet.scheduling.bans import Bans
-from fleet.scheduling.rates import RetryBudget
-from fleet.scheduling.scheduler.decisions import SchedulerMemory
 from fleet.scheduling.server_state import Order, Row
 from fleet.security.rate_limit import Limiter
-
-
-class TcpBackends:
-    """Real backends."""
-
-    def pool(self, spec: ServerSpec) -> Pool:
-        clock = trio.lowlevel.current_clock().current_time
-        return Pool(BackendAddress.parse(spec.url), max_idle=max(64, spec.max_concurrency), clock=clock)
-
-    def client(self, spec: ServerSpec) -> OllamaClient:
-        return OllamaClient(spec)
-
-
-class _Gates:
-    """Where breakers hang their gates: into the server's state, read by the dispatcher."""
-
-    def __init__(self, servers: Mapping[ServerId, ServerCell]) -> None:
-        self._servers = servers
-
-    def set_gate(self, pair: Pair, gate: Gate | None) -> None:
-        cell = self._servers.get(pair.server)
-        if cell is None:
-            return
-        if gate is None:
-            cell.state.gates.pop(pair.model, None)
-        else:
-            cell.state.gates[pair.model] = gate
-
-
-def _make_scheduler(config: Config, journal: Journal) -> SchedulerState:
-    return SchedulerState(
-        Mailbox[DispatcherMail]("dispatcher"),
-        SchedulerMemory.fresh(rules_of(config)),
-        RetryBudget(config.retry.budget_ratio, config.retry.budget_floor),
-        Bans(changed=partial(touch_ban, journal)),
-    )
 
 
 class System:
@@ -113,7 +70,14 @@ class System:
     """
 
     def __init__(
-        self, config: Config, backends: BackendFactory, nursery: trio.Nursery, clock: Clock, journal: Journal
+        self,
+        config: Config,
+        backends: BackendFactory,
+        nursery: trio.Nursery,
+        clock: Clock,
+        journal: Journal,
+        tracer: Tracer | None = None,
+        listeners: Sequence[Listener] = (),
     ) -> None:
         self.started = trio.current_time()
         self.clock = clock
@@ -123,20 +87,17 @@ class System:
         self.limiters: Mapping[str, Limiter] = defaultdict(Limiter)
         """What clients have left of their rate limits, by listener."""
         self.servers = servers = Servers()
-        self.scheduler = scheduler = _make_scheduler(config, journal)
+        self.scheduler = scheduler = make_scheduler(config, journal)
         self.missing_routes = MissingRoutes()
-        self.statistics = RequestStatistics(
-            RequestLog(),
-            Totals(clock.now, clock.wall, journal),
-            MetricsRegistry(Listed(servers, clock.now), began=clock.wall()),
-        )
+        self._counts, self.live_requests = Counts(), LiveRequests()
+        self.statistics = make_statistics(ref, clock, servers, journal, (*self._watching(tracer), *listeners))
         self.recovery_log = RecoveryLog(told=partial(note_move, self.statistics.metrics))
-        self.breakers = self._make_breakers()
+        self.breakers = make_breakers(ref, clock, servers, scheduler.mailbox, self.recovery_log, journal)
         self.model_lookup = InventoryLookup(servers, clock.now)
         self.queries = FleetQueries(ref, clock, scheduler, servers)
         self.orders = RequestOrders(scheduler, servers)
         self._leases = LeaseContext(clock, scheduler, servers, self.breakers)
-        self.request_context = self._make_request_context()
+        self._requests = self._request_context(None if tracer is None else tracer.begin)
         self.membership = Membership(self._server_context(), backends, nursery)
         self.persisted_state = PersistedState(clock, scheduler, servers, self.breakers, journal)
         self.jobs = JobBoard(JobContext(ref, clock, servers, self.statistics.load_times), journal)
@@ -144,20 +105,14 @@ class System:
             ref.follow(follower)
         self._make_watchers()
 
-    def _make_breakers(self) -> BreakerRegistry:
-        config, mailbox = self.config, self.scheduler.mailbox
-        return BreakerRegistry(
-            BreakerSettings.from_config(config.circuit_breaker),
-            gates=_Gates(self.servers),
-            on_change=lambda pair: mailbox.cast(GateMoved(pair)),
-            rng=self.clock.chance,
-            enabled=config.enable_circuit_breaker,
-            tester=ModelTester(self.servers, lambda: self.config.health.ps_timeout),
-            book=self.recovery_log,
-            on_move=partial(touch_breaker, self.journal),
-        )
+    def _watching(self, tracer: Tracer | None) -> Iterator[Listener]:
+        """Those who watch the fleet and are told of finished requests."""
+        yield partial(count_requests, self._counts, self.clock.now)
+        yield self.live_requests.note
+        if tracer is not None:
+            yield partial(tracer.note, self.servers)
 
-    def _make_request_context(self) -> RequestContext:
+    def _request_context(self, begin_trace: Callable[[Call], Trace] | None) -> RequestContext:
         return RequestContext(
             config=self.config_ref,
             clock=self.clock,
@@ -168,6 +123,7 @@ class System:
             missing_routes=self.missing_routes,
             find_model=self.model_lookup.find,
             hop=secrets.token_hex(8).encode(),
+            begin_trace=begin_trace,
         )
 
     def _server_context(self) -> ServerContext:
@@ -184,16 +140,23 @@ class System:
         )
 
     def _make_watchers(self) -> None:
-        fleet = FleetCell(self.config_ref, self.clock, self.scheduler, self.servers, self.statistics, self.journal)
-        learn_from(fleet)
-        self.statistics.request_log.listeners.append(self.statistics.totals.note)
-        measure(fleet)
-        self.fleet = fleet
-        self.host = HostWatch(fleet)
-        self.monitor = Monitor(fleet, self.breakers, self.host)
+        fleet = WatchedFleet(self.config_ref, self.clock, self.scheduler, self.servers, self.statistics, self.journal)
+        parts = all_parts(self.clock.now, lambda: self.journal.standing.path)
+        self.watched_fleet = fleet
+        self.host = HostWatch(self.config_ref, self.clock, parts)
+        self.monitor = Monitor(fleet, self.breakers, self.host, self._counts)
         self.status_writer = StatusWriter(fleet, self.monitor, self.exchange)
         self.feed = Feed(
-            FeedSources(fleet, self.breakers, self.host, self.monitor, self.status_writer, self.jobs, self.started)
+            FeedSources(
+                fleet=fleet,
+                breakers=self.breakers,
+                host=self.host,
+                monitor=self.monitor,
+                status_writer=self.status_writer,
+                jobs=self.jobs,
+                live=self.live_requests,
+                started=self.started,
+            )
         )
 
     # ---- what is so now
@@ -230,11 +193,11 @@ class System:
 
     def exchange(self, call: Call, down: Downstream) -> Coroutine[Any, Any, None]:
         """The whole life of one inference request; see `Exchange.run`."""
-        return Exchange(self.request_context, call, down).run()
+        return Exchange(self._requests, call, down).run()
 
     async def relay_to(self, server: ServerId, call: Call, down: Downstream) -> None:
         """Forward one management call to one server; see `transfer`."""
-        await transfer(self.request_context, self.cell(server), call, down)
+        await transfer(self._requests, self.cell(server), call, down)
 
     def watched(self, server: ServerId) -> AbstractContextManager[Transfer]:
         """A block of control work on one server that may last long; see `actors.requests.transfer.watched`."""
@@ -353,13 +316,17 @@ async def open_system(
     seed: int | None = None,
     journal: Journal | None = None,
     clock: Clock | None = None,
+    tracer: Tracer | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> AsyncIterator[System]:
     """Build the tree and run it while the block is open. Leaving the block revokes what is still open.
 
-    `clock`: one that was made before, else one whose dice begin at `seed`.
+    `clock`: one that was made before, else one whose dice begin at `seed`. `tracer` traces requests, `listeners` hear
+    of those that have ended.
     """
+    clock, journal = clock or Clock(seed), journal or Journal()
     async with trio.open_nursery() as nursery:
-        system = System(config, backends or TcpBackends(), nursery, clock or Clock(seed), journal or Journal())
+        system = System(config, backends or TcpBackends(), nursery, clock, journal, tracer, listeners)
         await nursery.start(system.run)
         try:
             yield system

@@ -29,10 +29,11 @@ import trio
 from actors.kit.clock import Clock
 from actors.kit.mailbox import Mailbox
 from actors.observability.metrics_gauges import ModelCounts, snapshot
+from actors.parts import TcpBackends
 from actors.state.messages import RequestRecord, ServerMail, Try
 from actors.state.servers import ServerCell
 from actors.storage.journal import Journal
-from actors.system import System, TcpBackends
+from actors.system import System
 from fleet.common.ids import ModelName, ServerId
 from fleet.config import Config, ServerSpec
 from fleet.observability.statistics.request_batch import RequestBatch

@@ -14,10 +14,11 @@ from typing import Any, cast
 import trio
 
 import web.edge.inference_lane
+from actors.parts import TcpBackends
 from actors.requests.exchange import Exchange
 from actors.requests.relay import Passage
 from actors.state.lease import Lease
-from actors.system import TcpBackends, open_system
+from actors.system import open_system
 from actors.upstream.connection import Link
 from actors.upstream.control_client import OllamaClient
 from actors.upstream.pool import BackendAddress, Pool

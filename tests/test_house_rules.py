@@ -195,7 +195,7 @@ KNOWS = {
     "actors/kit": "",
     "actors/observability": "breakers kit observability/host state storage",
     "actors/observability/dashboard": "breakers jobs observability observability/host state",
-    "actors/observability/host": "state",
+    "actors/observability/host": "kit state",
     "actors/requests": "kit state upstream",
     "actors/security": "",
     "actors/servers": "kit requests state storage upstream",

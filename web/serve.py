@@ -272,13 +272,11 @@ async def _run_system(
     async with (
         AsyncExitStack() as to_the_end,
         keeping(config, source, clock.wall) as journal,
-        tracing(config, clock.chance) as tracer,
-        open_system(config, journal=journal, clock=clock) as system,
+        tracing(config, clock) as tracer,
+        open_system(config, journal=journal, clock=clock, tracer=tracer) as system,
         trio.open_nursery() as serving,
     ):
         to_the_end.enter_context(scrubbing(lambda text: system.keys.secrets(system.config).scrubbed(text)))
-        if tracer is not None:
-            tracer.attach(system.fleet, system.request_context)
         context = AppContext(system, Settings(system, doors.origin), LogRing.installed(), TOPICS)
         system.config_ref.follow(end.follow)
         urls = await serving.start(_serve, config, context, end, doors)

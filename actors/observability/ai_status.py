@@ -13,7 +13,7 @@ from fleet.observability.health_summary.status_text import FleetFigures, by_rule
 from fleet.scheduling.server_state import Health
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import FleetCell
+    from actors.observability.watched_fleet import WatchedFleet
     from fleet.observability.alerting.facts import Traffic
     from fleet.observability.health_summary.summary import HealthSummary
 
@@ -53,7 +53,7 @@ class Verdicts(Protocol):
 class StatusWriter:
     """The cell and the loop. `latest` is replaced, never changed."""
 
-    def __init__(self, fleet: FleetCell, monitor: Verdicts, exchange: Exchange) -> None:
+    def __init__(self, fleet: WatchedFleet, monitor: Verdicts, exchange: Exchange) -> None:
         self._fleet = fleet
         self._monitor = monitor
         self._author = StatusModel(fleet, exchange)

@@ -26,7 +26,7 @@ from fleet.protocol.dialects import NATIVE
 from fleet.protocol.headers import LOWEST_PRIORITY
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import FleetCell
+    from actors.observability.watched_fleet import WatchedFleet
     from fleet.observability.health_summary.summary import HealthSummary
     from fleet.scheduling.server_state import ServerState
 
@@ -86,7 +86,7 @@ class CollectedAnswer:
 class StatusModel:
     """Asks the model, and says once why it does not write, until it does again."""
 
-    def __init__(self, fleet: FleetCell, exchange: Exchange) -> None:
+    def __init__(self, fleet: WatchedFleet, exchange: Exchange) -> None:
         self._fleet = fleet
         self._exchange = exchange
         self._said = ""
@@ -190,7 +190,7 @@ class StatusModel:
         self._said = said
 
 
-def place(fleet: FleetCell, model: ModelName) -> ServerId | None:
+def place(fleet: WatchedFleet, model: ModelName) -> ServerId | None:
     """Where it may be asked for now without harm to anybody; None if nowhere."""
     if _wanted(fleet) or not fleet.scheduler.memory.total.free:
         return None
@@ -203,7 +203,7 @@ def _harmless(state: ServerState, model: ModelName) -> bool:
     return model in state.resident or not (state.resident or state.in_use)
 
 
-def _wanted(fleet: FleetCell, own: Call | None = None) -> bool:
+def _wanted(fleet: WatchedFleet, own: Call | None = None) -> bool:
     """Whether the fleet has other things to do than to write about itself."""
     scheduler = fleet.scheduler
     waiting = any(ticket.open and (own is None or ticket.call is not own) for ticket in scheduler.tickets.values())

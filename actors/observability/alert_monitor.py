@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
     from actors.breakers.registry import BreakerRegistry
     from actors.observability.host.sampler import HostWatch
-    from actors.state.fleet_state import FleetCell
+    from actors.observability.watched_fleet import WatchedFleet
     from fleet.common.ids import Pair
     from fleet.observability.alerting.alert import Alert
+    from fleet.observability.alerting.traffic_facts import Counts
 
 log = logging.getLogger("fleet.alerts")
 
@@ -45,17 +46,17 @@ THOROUGH: Final = 5.0
 class Monitor:
     """The cell and the loop. Everything but `run` is synchronous."""
 
-    def __init__(self, fleet: FleetCell, breakers: BreakerRegistry, host: HostWatch) -> None:
+    def __init__(self, fleet: WatchedFleet, breakers: BreakerRegistry, host: HostWatch, counts: Counts) -> None:
         began = fleet.clock.wall()
         self._run = f"{math.floor(began * 10):x}"
         self._fleet = fleet
-        self._look = Look(fleet, breakers, host)
+        self._look = Look(fleet, breakers, host, counts)
         self._judge = Judge()
         self._silences = 0
         self._due = -math.inf
         silences = Silences(lambda key: fleet.journal.touch(KIND, key))
         self.alerts = Alerts(f"a-{self._run}", silences=silences)
-        self.webhook = Webhook(fleet)
+        self.webhook = Webhook(fleet.config, fleet.clock)
         self.verdict = HealthSummary(Level.UNKNOWN, STARTING, "the fleet has just started", "just started", began)
         self.alerts.note(_told)
         self.alerts.note(self.webhook.note)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
 
-    from actors.state.fleet_state import FleetCell
+    from actors.kit.clock import Clock
+    from actors.state.config_ref import ConfigRef
     from fleet.config.schema.observability import WebhookSection
     from fleet.observability.alerting.alert import Alert
 
@@ -55,15 +56,16 @@ def _trust() -> ssl.SSLContext:
 class Webhook:
     """The cell and the loop. `note` is synchronous, and cannot fail."""
 
-    def __init__(self, fleet: FleetCell, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, config: ConfigRef, clock: Clock, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.delivered = 0
         self.failed = 0
         self.dropped = 0
         self.transport = transport
-        self._fleet = fleet
+        self._config = config
+        self._clock = clock
         self._told = Told()
         self._waiting: Inbox[Delivery] = Inbox(MOST, oldest_goes=True)
-        self._run = f"{round(fleet.clock.wall() * 1000):x}"
+        self._run = f"{round(clock.wall() * 1000):x}"
         self._numbers = 0
 
     def __len__(self) -> int:
@@ -72,7 +74,7 @@ class Webhook:
 
     def note(self, alert: Alert) -> None:
         """An alert has changed: send it, if it is one to send."""
-        settings = self._fleet.config.current.alerts.webhook
+        settings = self._config.current.alerts.webhook
         if not settings.url.get_secret_value() or (event := self._told.event(alert, settings.severity)) is None:
             return
         self._numbers += 1
@@ -103,10 +105,10 @@ class Webhook:
             else:
                 self.delivered += 1
                 return
-            await trio.sleep(pause(attempt, self._fleet.clock.chance.random()))
+            await trio.sleep(pause(attempt, self._clock.chance.random()))
 
     def _settings(self) -> WebhookSection | None:
-        settings = self._fleet.config.current.alerts.webhook
+        settings = self._config.current.alerts.webhook
         return settings if settings.url.get_secret_value() else None
 
     async def _send(self, settings: WebhookSection, delivery: Delivery, attempt: int) -> None:
@@ -134,7 +136,7 @@ class Webhook:
 
     async def _post(self, settings: WebhookSection, delivery: Delivery, url: httpx.URL, address: str | None) -> int:
         """The status of the answer. A name is not asked for again: by now it may mean another address."""
-        body, timestamp = orjson.dumps(delivery.payload), str(int(self._fleet.clock.wall()))
+        body, timestamp = orjson.dumps(delivery.payload), str(int(self._clock.wall()))
         secret = None if settings.secret is None else settings.secret.get_secret_value()
         said, more = headers(delivery, timestamp, body, secret), {}
         if address is not None:
@@ -153,7 +155,7 @@ class Webhook:
 
         Raises NotDelivered for addresses where nobody should be sent, and for names without any.
         """
-        section, host = rules(self._fleet.config.current)[WEBHOOK], url.host
+        section, host = rules(self._config.current)[WEBHOOK], url.host
         why, found = refusal(f"http://[{host}]" if ":" in host else f"http://{host}", section), list[str]()
         if why is None and address_of(host) is None:
             found = await _addresses(host)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -34,7 +34,7 @@ from fleet.scheduling.server_words import METRICS, word_of
 if TYPE_CHECKING:
     from actors.breakers.registry import BreakerRegistry
     from actors.observability.host.sampler import HostWatch
-    from actors.state.fleet_state import FleetCell
+    from actors.observability.watched_fleet import WatchedFleet
     from fleet.scheduling.server_state import ServerState
 
 MOST_TICKETS: Final = 2_000
@@ -46,20 +46,21 @@ MOST_NAMED: Final = 3
 """Servers that were set aside and are named."""
 
 
+def count_requests(counts: Counts, now: Callable[[], float], batch: RequestBatch[RequestRecord]) -> None:
+    """Requests have ended: add them to what alerts ask about. `now`: our clock."""
+    counts.note(batch, now())
+
+
 class Look:
     """The cell of what was seen. `quick` is for every second, `thorough` for every few."""
 
-    def __init__(self, fleet: FleetCell, breakers: BreakerRegistry, host: HostWatch) -> None:
-        self.counts = Counts()
+    def __init__(self, fleet: WatchedFleet, breakers: BreakerRegistry, host: HostWatch, counts: Counts) -> None:
+        self.counts = counts
         self.traffic: Traffic = NO_TRAFFIC
         self._fleet = fleet
         self._breakers = breakers
         self._host = host
         self._opened: dict[Pair, BreakerFact] = {}
-        fleet.statistics.request_log.listeners.append(self._note)
-
-    def _note(self, batch: RequestBatch[RequestRecord]) -> None:
-        self.counts.note(batch, self._fleet.clock.now())
 
     def opened(self, pair: Pair) -> float | None:
         """Since when a breaker has not been closed, half-open tries included; None: it was not seen so."""

@@ -1,4 +1,4 @@
-"""Feeds the meter: every finished request, off the hot path, and what breakers do. Says what the fleet consists of."""
+"""Feeds the metrics: finished requests, off the hot path, and what breakers do. Says what the fleet consists of."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from actors.state.fleet_state import FleetCell
+from actors.kit.clock import Clock
+from actors.state.config_ref import ConfigRef
 from actors.state.messages import RequestRecord
 from actors.state.servers import Servers
 from fleet.breakers.values import BreakerState
@@ -19,14 +20,27 @@ _FRESH: Final = 1.0
 STATE_WORDS: Final = {BreakerState.CLOSED: "closed", BreakerState.HALF_OPEN: "half_open", BreakerState.OPEN: "open"}
 
 
-def measure(fleet: FleetCell) -> None:
-    """Let the fleet's meter hear of every request that ends from now on."""
-    fleet.statistics.request_log.listeners.append(lambda batch: _note(fleet, batch))
+class MetricsFeed:
+    """Told of finished requests, batch by batch; has the registry count them, within the bounds that are configured."""
+
+    def __init__(self, metrics: MetricsRegistry, config: ConfigRef, clock: Clock) -> None:
+        self._metrics = metrics
+        self._config = config
+        self._clock = clock
+
+    def note(self, batch: RequestBatch[RequestRecord]) -> None:
+        """Requests have ended."""
+        metrics, settings = self._metrics, self._config.current.metrics
+        metrics.bound(settings.models, settings.pairs)
+        metrics.keys.series.most = settings.callers
+        metrics.exemplars = settings.exemplars
+        metrics.note(batch, self._clock.now(), self._clock.wall())
+        metrics.keys.note(batch)
 
 
-def note_move(meter: MetricsRegistry, pair: Pair, to: BreakerState, now: float) -> None:
+def note_move(metrics: MetricsRegistry, pair: Pair, to: BreakerState, now: float) -> None:
     """A breaker has changed its state."""
-    meter.moved(pair.server, pair.model, STATE_WORDS[to], now)
+    metrics.moved(pair.server, pair.model, STATE_WORDS[to], now)
 
 
 class Listed:
@@ -51,12 +65,3 @@ class Listed:
     def pair(self, server: str, model: str) -> bool:
         cell = self._servers.get(ServerId(server))
         return cell is not None and ModelName(model) in cell.state.models
-
-
-def _note(fleet: FleetCell, batch: RequestBatch[RequestRecord]) -> None:
-    meter, settings = fleet.statistics.metrics, fleet.config.current.metrics
-    meter.bound(settings.models, settings.pairs)
-    meter.keys.series.most = settings.callers
-    meter.exemplars = settings.exemplars
-    meter.note(batch, fleet.clock.now(), fleet.clock.wall())
-    meter.keys.note(batch)

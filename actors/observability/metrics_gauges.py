@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from actors.breakers.registry import BreakerRegistry
     from actors.observability.alert_monitor import Monitor
     from actors.observability.host.sampler import HostWatch
-    from actors.state.fleet_state import FleetCell
+    from actors.observability.watched_fleet import WatchedFleet
     from actors.state.servers import ServerCell
     from fleet.observability.host_sample import HostSample
 
@@ -45,7 +45,7 @@ class MetricSources(Protocol):
     """The parts of a running fleet that have figures (the handle on it)."""
 
     @property
-    def fleet(self) -> FleetCell: ...
+    def watched_fleet(self) -> WatchedFleet: ...
 
     @property
     def breakers(self) -> BreakerRegistry: ...
@@ -66,11 +66,11 @@ def snapshot(sources: MetricSources, version: str, python: str, counts: ModelCou
     `counts` are of this moment or the one before; they are made here if they are not given.
     """
     exposed = Exposed()
-    count(exposed, sources.fleet.statistics.metrics)
-    cells = list(sources.fleet.servers.values())
+    count(exposed, sources.watched_fleet.statistics.metrics)
+    cells = list(sources.watched_fleet.servers.values())
     _requests(exposed, sources)
     _queue(exposed, sources)
-    _servers(exposed, cells, sources.fleet.clock.now())
+    _servers(exposed, cells, sources.watched_fleet.clock.now())
     _models(exposed, sources, counts or ModelCounts.of(cell.state for cell in cells))
     _breakers(exposed, sources)
     _fleet(exposed, sources)
@@ -82,19 +82,22 @@ def snapshot(sources: MetricSources, version: str, python: str, counts: ModelCou
 
 
 def _requests(exposed: Exposed, sources: MetricSources) -> None:
-    now = sources.fleet.clock.now()
-    pace = [((label,), model.pace.per_second(now)) for label, model in sources.fleet.statistics.metrics.models.items()]
+    now = sources.watched_fleet.clock.now()
+    pace = [
+        ((label,), model.pace.per_second(now))
+        for label, model in sources.watched_fleet.statistics.metrics.models.items()
+    ]
     exposed.points("ollama_proxy_tokens_per_second", pace)
-    exposed.value("ollama_proxy_active_requests", sources.fleet.servers.in_flight)
-    exposed.value("fleet_in_flight", sources.fleet.servers.in_flight)
-    exposed.value("fleet_open_requests", sources.fleet.open_requests)
+    exposed.value("ollama_proxy_active_requests", sources.watched_fleet.servers.in_flight)
+    exposed.value("fleet_in_flight", sources.watched_fleet.servers.in_flight)
+    exposed.value("fleet_open_requests", sources.watched_fleet.open_requests)
     if (first := sources.monitor.traffic.first).count:
         exposed.value("fleet_first_token_p50_seconds", first.p50)
         exposed.value("fleet_first_token_p95_seconds", first.p95)
 
 
 def _queue(exposed: Exposed, sources: MetricSources) -> None:
-    fleet = sources.fleet
+    fleet = sources.watched_fleet
     waiting = [ticket.enqueued for ticket in fleet.scheduler.tickets.values() if ticket.open]
     exposed.value("ollama_proxy_queue_size", len(waiting))
     exposed.value("fleet_queue_waiting", len(waiting))
@@ -159,7 +162,7 @@ def _models(exposed: Exposed, sources: MetricSources, counts: ModelCounts) -> No
 
 def _shown(sources: MetricSources, installed: Counter[ModelName]) -> list[ModelName]:
     """The models with gauges: those that are asked for come first, then by how many servers have them."""
-    meter, most = sources.fleet.statistics.metrics, sources.fleet.config.current.metrics.models
+    meter, most = sources.watched_fleet.statistics.metrics, sources.watched_fleet.config.current.metrics.models
     asked = [ModelName(model) for model in meter.models if model in installed]
     if len(installed) <= most:
         return list(filter(None, installed))  # what has an impossible name is no model
@@ -176,14 +179,14 @@ def _breakers(exposed: Exposed, sources: MetricSources) -> None:
     totals = Counter(number for _, number in found)
     exposed.points("fleet_breakers", [((word,), totals[number]) for number, word in enumerate(STATES)])
     found.sort(key=lambda each: -each[1])
-    exposed.points("fleet_breaker_state", found[: sources.fleet.config.current.metrics.pairs])
+    exposed.points("fleet_breaker_state", found[: sources.watched_fleet.config.current.metrics.pairs])
 
 
 # ---- the fleet itself, and the machine
 
 
 def _fleet(exposed: Exposed, sources: MetricSources) -> None:
-    fleet, reloads = sources.fleet, sources.fleet.config.reloads
+    fleet, reloads = sources.watched_fleet, sources.watched_fleet.config.reloads
     began = fleet.statistics.metrics.began  # not worked out anew each time, or it would seem to change
     exposed.value("fleet_start_time_seconds", began)
     exposed.value("fleet_draining", fleet.servers.draining)

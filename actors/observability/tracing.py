@@ -12,13 +12,14 @@ import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
 from actors.kit.inbox import Inbox
 from actors.kit.supervisor import keep_up
 from actors.state.messages import OURSELVES, RequestRecord
+from fleet.common.ids import ServerId
 from fleet.common.randomness import Dice
 from fleet.config import Config
 from fleet.config.schema.receivers import COLLECTOR, rules
@@ -26,7 +27,8 @@ from fleet.observability.tracing.spans import Span, tree
 from fleet.observability.tracing.trace_context import SAMPLED, Trace, chosen, parent_of
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import FleetCell
+    from actors.kit.clock import Clock
+    from actors.state.servers import Servers
     from fleet.protocol.call import Call
 
 log = logging.getLogger("fleet.tracing")
@@ -56,13 +58,13 @@ class Exporter(Protocol):
 class Tracer:
     """The cell and the loop. `begin` is called on the data path, `note` by the recorder; neither fails nor waits."""
 
-    def __init__(self, ratio: float, exporter: Exporter, dice: Dice) -> None:
+    def __init__(self, ratio: float, exporter: Exporter, clock: Clock) -> None:
         self._ratio = ratio
         self._exporter = exporter
-        self._dice = dice
-        self._waiting: Inbox[tuple[Trace, RequestRecord]] = Inbox(MOST)
+        self._clock = clock
+        self._dice: Dice = clock.chance
+        self._waiting: Inbox[tuple[Trace, RequestRecord, Servers]] = Inbox(MOST)
         self._limiter = trio.CapacityLimiter(1)
-        self._fleet: FleetCell | None = None
         self._closing = False
         self._hurry = trio.Event()
         self._idle = trio.Event()
@@ -72,12 +74,6 @@ class Tracer:
         self.sent = 0
         self.dropped = 0
         """Requests whose spans were lost: no room, or the collector did not take them."""
-
-    def attach(self, fleet: FleetCell, requests: Any) -> None:
-        """Trace every request of this fleet from now on."""
-        self._fleet = fleet
-        requests.begin_trace = self.begin
-        fleet.statistics.request_log.listeners.append(self.note)
 
     def begin(self, call: Call) -> Trace:
         """A request begins: in its client's trace, or in one of its own."""
@@ -99,9 +95,9 @@ class Tracer:
             asked_model=call.asked_model[:512],
         )
 
-    def note(self, records: Sequence[RequestRecord]) -> None:
-        """Requests have ended."""
-        sampled = [(each.trace, each) for each in records if each.trace is not None and each.trace.sampled]
+    def note(self, servers: Servers, records: Sequence[RequestRecord]) -> None:
+        """Requests to these servers have ended."""
+        sampled = [(each.trace, each, servers) for each in records if each.trace is not None and each.trace.sampled]
         if lost := sum(self._waiting.offer(each) is not None for each in sampled):
             self._lose(lost, "too many wait to be sent")
         if len(self._waiting) >= BATCH:
@@ -138,10 +134,9 @@ class Tracer:
             with trio.move_on_after(_REST):
                 await self._hurry.wait()
 
-    async def _send(self, batch: list[tuple[Trace, RequestRecord]]) -> None:
-        assert self._fleet is not None, "attached before anything is noted"
-        offset, addresses = self._fleet.clock.epoch(0.0), self._addresses(batch)
-        work = partial(_deliver, self._exporter.send, batch, offset, addresses)
+    async def _send(self, batch: list[tuple[Trace, RequestRecord, Servers]]) -> None:
+        offset, addresses = self._clock.epoch(0.0), _addresses(batch)
+        work = partial(_deliver, self._exporter.send, [each[:2] for each in batch], offset, addresses)
         self._sending = len(batch)
         trouble = await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
         self._sending = 0
@@ -149,14 +144,6 @@ class Tracer:
             self._lose(len(batch), trouble)
         else:
             self.sent += len(batch)
-
-    def _addresses(self, batch: Sequence[tuple[Trace, RequestRecord]]) -> dict[str, tuple[str, int]]:
-        """Of the servers that were asked and are still there."""
-        assert self._fleet is not None
-        asked = {each.server for _, record in batch for each in record.tries}
-        cells = self._fleet.servers
-        ends = {str(name): cell.pool.endpoint for name, cell in cells.items() if name in asked}
-        return {name: (end.host, end.port) for name, end in ends.items()}
 
     def _lose(self, count: int, why: str) -> None:
         self.dropped += count
@@ -167,6 +154,16 @@ class Tracer:
 
     def _new_id(self) -> int:
         return self._dice.getrandbits(64) or 1
+
+
+def _addresses(batch: Sequence[tuple[Trace, RequestRecord, Servers]]) -> dict[str, tuple[str, int]]:
+    """Of the servers that were asked and are still there."""
+    found: dict[str, tuple[str, int]] = {}
+    for _, record, servers in batch:
+        for each in record.tries:
+            if (cell := servers.get(ServerId(each.server))) is not None:
+                found[each.server] = cell.pool.endpoint.host, cell.pool.endpoint.port
+    return found
 
 
 def _deliver(
@@ -203,12 +200,12 @@ def _exporter(config: Config) -> Exporter:
 
 
 @asynccontextmanager
-async def tracing(config: Config, dice: Dice) -> AsyncIterator[Tracer | None]:
+async def tracing(config: Config, clock: Clock) -> AsyncIterator[Tracer | None]:
     """The tracer while the block is open, None if traces are off; what is left is sent when it ends."""
     if not config.otel.endpoint:
         yield None
         return
-    tracer = Tracer(config.otel.sample_ratio, _exporter(config), dice)
+    tracer = Tracer(config.otel.sample_ratio, _exporter(config), clock)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep_up, "tracing", tracer.run)
         try:

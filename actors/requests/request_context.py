@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fleet.protocol.call import Call
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class RequestContext:
     """The same for all requests of a fleet; made where the fleet is built."""
 
@@ -36,5 +36,5 @@ class RequestContext:
     """Whether any server lists a model, after a look at them all if none did."""
     hop: bytes
     """This fleet's name in the header that betrays loops."""
-    begin_trace: Callable[[Call], Trace] | None = None
+    begin_trace: Callable[[Call], Trace] | None
     """On the data path: neither fails nor waits. None while nobody traces."""

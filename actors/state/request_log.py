@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import Final
 
@@ -38,10 +38,10 @@ Listener = Callable[[RequestBatch[RequestRecord]], None]
 class RequestLog:
     """The cell and the loop of the recorder actor. `note` is called from the data path and cannot fail."""
 
-    def __init__(self) -> None:
+    def __init__(self, listeners: Iterable[Listener] = ()) -> None:
         self._backlog: Inbox[RequestRecord] = Inbox(_BACKLOG)
         self._recent: deque[RequestRecord] = deque(maxlen=_KEEP)
-        self.listeners: list[Listener] = []
+        self._listeners = tuple(listeners)
         """Told of clients' records, batch by batch, off the data path. Who fails has missed a batch, alone."""
         self.failures = 0
         """Batches that a listener has missed."""
@@ -101,7 +101,7 @@ class RequestLog:
         clients = RequestBatch([record for record in batch if record.client != OURSELVES])  # ours are in no figures
         if clients:
             self._recent.extend(clients)
-            for listener in tuple(self.listeners):
+            for listener in self._listeners:
                 try:
                     listener(clients)
                 except Exception:
@@ -122,7 +122,6 @@ class RequestLog:
     def _blame(self, listener: Listener) -> None:
         """Count it each time, say it once: what fails for one batch is likely to fail for thousands."""
         self.failures += 1
-        self._blamed.intersection_update(self.listeners)
         if listener not in self._blamed:
             self._blamed.add(listener)
             log.exception("a batch of finished requests is lost to %r; later losses are only counted", listener)

@@ -41,17 +41,13 @@ class Collector:
         self._sources = sources
         self._fleet = sources.fleet
         self._offset = 0.0
-        self._figures: LiveFigures | None = None
         self._made: FleetSnapshot | None = None
         self._made_at = 0.0
         self._making = trio.Lock()
 
     def rest(self) -> None:
-        """Nobody watches: forget, and listen no more."""
-        listeners = self._fleet.statistics.request_log.listeners
-        if self._figures is not None and self._note in listeners:
-            listeners.remove(self._note)
-        self._figures = None
+        """Nobody watches: forget."""
+        self._sources.live.rest()
 
     async def collect(self) -> FleetSnapshot:
         """The state of now, or of a moment ago. A checkpoint in any case; cancelled: nothing has changed."""
@@ -64,7 +60,7 @@ class Collector:
     async def _collect(self, now: float) -> FleetSnapshot:
         fleet = self._fleet
         await fleet.statistics.request_log.catch_up()
-        figures = self._listen()
+        figures = self._sources.live.begun(fleet.statistics.request_log, self._sources.started)
         figures.settle(now)
         self._set_offset()
         waiting = Counter(ticket.model for ticket in fleet.scheduler.tickets.values() if ticket.open)
@@ -163,22 +159,6 @@ class Collector:
         return "degraded" if self._sources.monitor.verdict.level in _TROUBLED else "healthy"
 
     # ---- within
-
-    def _listen(self) -> LiveFigures:
-        """The figures, begun with the requests that are still remembered."""
-        if self._figures is None:
-            recorder = self._fleet.statistics.request_log
-            recent = list(recorder.remembered)  # the listener is told of those that come after, from this turn on
-            full = len(recent) == recorder.remembered.maxlen
-            since = recent[0].began + recent[0].total_seconds if full else self._sources.started
-            self._figures = LiveFigures(since)
-            self._figures.note(recent)
-            recorder.listeners.append(self._note)
-        return self._figures
-
-    def _note(self, finished: Any) -> None:
-        if self._figures is not None:
-            self._figures.note(finished)
 
     def _epoch(self, moment: float) -> float:
         """Epoch seconds of a moment; the same each time, or every delta would tell it anew."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +18,8 @@ from actors.observability.host.probe import Part
 from fleet.observability.host_sample import HostSample, put_together
 
 if TYPE_CHECKING:
-    from actors.state.fleet_state import FleetCell
+    from actors.kit.clock import Clock
+    from actors.state.config_ref import ConfigRef
 
 STALE: Final = 5.0
 """Intervals after which a sample, or one part of it, is too old to be true."""
@@ -36,9 +36,10 @@ class HostWatch:
     the next sample. A part whose call hangs is not asked again until that call has ended.
     """
 
-    def __init__(self, fleet: FleetCell, parts: Iterable[Part] | None = None) -> None:
-        self._fleet = fleet
-        self._parts: Sequence[Part] = tuple(_all_parts(fleet) if parts is None else parts)
+    def __init__(self, config: ConfigRef, clock: Clock, parts: Iterable[Part]) -> None:
+        self._config = config
+        self._clock = clock
+        self._parts: Sequence[Part] = tuple(parts)
         self._sample: HostSample | None = None
         self._taken = 0.0
         self._rounds = 0
@@ -46,19 +47,19 @@ class HostWatch:
     @property
     def latest(self) -> HostSample | None:
         """The last sample, while it is worth something."""
-        stale = self._fleet.clock.now() - self._taken > STALE * self._fleet.config.current.host.interval + _STEP
+        stale = self._clock.now() - self._taken > STALE * self._config.current.host.interval + _STEP
         return None if stale else self._sample
 
     @latest.setter
     def latest(self, sample: HostSample | None) -> None:
-        self._sample, self._taken = sample, self._fleet.clock.now()
+        self._sample, self._taken = sample, self._clock.now()
 
     async def run(self) -> None:
         """Sample until cancelled; calls under way then end by themselves, and nobody hears of it."""
         last = -math.inf
         async with trio.open_nursery() as asking:
             while True:
-                host = self._fleet.config.current.host
+                host = self._config.current.host
                 if not host.enabled:
                     self._sample = None
                 elif trio.current_time() >= last + self._pause(host.interval):
@@ -80,21 +81,21 @@ class HostWatch:
             for part in asked:
                 await part.answered.wait()
         self._rounds += 1
-        self.latest = put_together(self._fleet.clock.wall(), [part.figures(STALE * interval) for part in self._parts])
+        self.latest = put_together(self._clock.wall(), [part.figures(STALE * interval) for part in self._parts])
 
 
-def _all_parts(fleet: FleetCell) -> list[Part]:
+def all_parts(now: Callable[[], float], store_path: Callable[[], str]) -> list[Part]:
+    """What a machine may have. `store_path` names the store's file, empty if there is none: its disk is looked at."""
+
+    def place() -> Path:
+        path = store_path()
+        return Path(path).parent if path else Path()
+
     return [
         Part("processors and memory", Machine()),
-        Part("disk", Disk(partial(_place, fleet))),
+        Part("disk", Disk(place)),
         Part("NVIDIA GPUs", Nvidia()),
         Part("AMD GPUs", Amd()),
         Part("Apple chip", Apple()),
-        Part("power", Rapl(fleet.clock.now)),
+        Part("power", Rapl(now)),
     ]
-
-
-def _place(fleet: FleetCell) -> Path:
-    """On whose disk the fleet writes: the store's directory, else the working directory."""
-    path = fleet.journal.standing.path
-    return Path(path).parent if path else Path()

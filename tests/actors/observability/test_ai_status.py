@@ -46,7 +46,7 @@ class Desk:
     def __init__(self, fleet: Fleet, judge: Judge) -> None:
         self.fleet = fleet
         self.judge = judge
-        self.status_writer = StatusWriter(fleet.system.fleet, judge, fleet.system.exchange)
+        self.status_writer = StatusWriter(fleet.system.watched_fleet, judge, fleet.system.exchange)
 
     @property
     def latest(self) -> AiStatus:
@@ -163,20 +163,20 @@ async def test_figures(autojump_clock: MockClock) -> None:
 
 async def test_it_is_not_asked_while_somebody_waits(autojump_clock: MockClock) -> None:
     async with open_fleet("a", slots=1, models=MODELS) as fleet, trio.open_nursery() as nursery:
-        assert place(fleet.system.fleet, TINY) == "a"
+        assert place(fleet.system.watched_fleet, TINY) == "a"
         nursery.start_soon(fleet.system.exchange, chat(tokens=500), Client())
         await wait_all_tasks_blocked()
-        assert place(fleet.system.fleet, TINY) is None, "no slot is free"
+        assert place(fleet.system.watched_fleet, TINY) is None, "no slot is free"
         nursery.start_soon(fleet.system.exchange, chat(), Client())
         await wait_all_tasks_blocked()
         assert fleet.system.queries.queue_view(0).waiting == 1
-        assert place(fleet.system.fleet, TINY) is None
+        assert place(fleet.system.watched_fleet, TINY) is None
         nursery.cancel_scope.cancel()
 
 
 async def test_it_is_not_asked_while_the_queue_is_paused_or_the_fleet_drains(autojump_clock: MockClock) -> None:
     async with open_fleet("a", models=MODELS) as fleet:
-        cell = fleet.system.fleet
+        cell = fleet.system.watched_fleet
         for paused in (True, False):
             cell.scheduler.mailbox.cast(PauseQueue(paused))
             await wait_all_tasks_blocked()
@@ -190,10 +190,10 @@ async def test_it_displaces_no_other_model(autojump_clock: MockClock) -> None:
         for server in ("a", "b"):
             await fleet.system.exchange(chat(pinned=server), Client())
         await fleet.until_healthy()
-        assert place(fleet.system.fleet, TINY) is None, "both have something in memory, and not this"
+        assert place(fleet.system.watched_fleet, TINY) is None, "both have something in memory, and not this"
         await fleet.system.exchange(chat("tiny", pinned="b"), Client())
         await fleet.until_healthy()
-        assert place(fleet.system.fleet, TINY) == "b"
+        assert place(fleet.system.watched_fleet, TINY) == "b"
 
 
 async def test_it_takes_the_runner_that_is_there(autojump_clock: MockClock) -> None:
@@ -224,7 +224,7 @@ async def test_it_loses_against_any_user(autojump_clock: MockClock) -> None:
             await fleet.system.exchange(call, Client())
             order.append(name)
 
-        ours = StatusModel(fleet.system.fleet, fleet.system.exchange).call(
+        ours = StatusModel(fleet.system.watched_fleet, fleet.system.exchange).call(
             TINY, ServerId("a"), FINE, fleet.system.status_writer.figures()
         )
         assert (ours.priority, ours.client) == (LOWEST_PRIORITY, OURSELVES)
@@ -284,7 +284,7 @@ async def test_a_model_that_fails_leaves_it_to_the_rules(
 ) -> None:
     async with open_fleet("a", models=MODELS) as fleet:
         fleet["a"].host.faults.set(fault)
-        author = StatusModel(fleet.system.fleet, fleet.system.exchange)
+        author = StatusModel(fleet.system.watched_fleet, fleet.system.exchange)
         for _ in range(2):
             assert await author.write("tiny", 10.0, FINE, fleet.system.status_writer.figures()) == ""
         assert _said(caplog) == [f"the AI status is put together by rules: model tiny: {why}"]
@@ -300,7 +300,7 @@ async def test_a_model_that_nobody_has_is_said_once(
     model: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_fleet("a", models=MODELS) as fleet:
-        author = StatusModel(fleet.system.fleet, fleet.system.exchange)
+        author = StatusModel(fleet.system.watched_fleet, fleet.system.exchange)
         for _ in range(3):
             assert await author.write(model, 10.0, FINE, fleet.system.status_writer.figures()) is None
         assert _said(caplog) == [f"the AI status is put together by rules: model {model}: no server has it"]
@@ -311,7 +311,7 @@ async def test_a_server_that_was_not_looked_at_yet_may_have_it(caplog: pytest.Lo
     async with open_fleet("a", models=MODELS) as fleet:
         fleet.cell("a").state.start_anew(0.0, "")
         assert (
-            await StatusModel(fleet.system.fleet, fleet.system.exchange).write(
+            await StatusModel(fleet.system.watched_fleet, fleet.system.exchange).write(
                 "tiny", 10.0, FINE, fleet.system.status_writer.figures()
             )
             is None
@@ -322,7 +322,7 @@ async def test_a_server_that_was_not_looked_at_yet_may_have_it(caplog: pytest.Lo
 async def test_an_endless_answer_is_not_taken(autojump_clock: MockClock) -> None:
     endless = Profile(load_seconds=0.1, slots=1, tokens_per_second=1e6)
     async with open_fleet(("a", endless), models=MODELS) as fleet:
-        author = StatusModel(fleet.system.fleet, fleet.system.exchange)
+        author = StatusModel(fleet.system.watched_fleet, fleet.system.exchange)
         make = author.call
 
         def longer(*arguments: Any) -> Any:

@@ -233,7 +233,7 @@ async def test_a_queue_that_does_not_move_is_told_with_the_model_that_is_wanted(
 
 async def test_pause_reload_store_host_and_dropped_records_are_seen(autojump_clock: MockClock) -> None:
     async with watched("a") as fleet:
-        cell = fleet.system.fleet
+        cell = fleet.system
         fleet.system.orders.pause(True, "ana")
         await wait_all_tasks_blocked()
         fleet.system.config_ref.reloads.fail(EPOCH, "servers: bad", again=False)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Sequence
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from actors.kit.clock import Clock
 from actors.observability import tracing as module
 from actors.observability.tracing import Tracer
 from actors.state.messages import OURSELVES
@@ -39,10 +39,8 @@ class Sink:
         self.closed = True
 
 
-def attached(fleet: Fleet, sink: Sink, ratio: float = 1.0) -> Tracer:
-    tracer = Tracer(ratio, sink, random.Random())
-    tracer.attach(fleet.system.fleet, fleet.system.request_context)
-    return tracer
+def tracer_to(sink: Sink, ratio: float = 1.0) -> Tracer:
+    return Tracer(ratio, sink, Clock())
 
 
 async def ask(fleet: Fleet, times: int) -> None:
@@ -59,8 +57,8 @@ async def test_what_has_no_room_is_counted_and_said_once_a_minute(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "MOST", 3)
-    async with open_fleet("a") as fleet:
-        tracer = attached(fleet, Sink())
+    tracer = tracer_to(Sink())
+    async with open_fleet("a", tracer=tracer) as fleet:
         await ask(fleet, 5)
         assert tracer.dropped == 2
         await trio.sleep(30)
@@ -81,9 +79,9 @@ async def test_the_last_losses_are_said_however_soon_after_the_others(
     def close() -> None:
         raise OSError("stuck")
 
-    async with open_fleet("a") as fleet:
-        sink = Sink()
-        tracer = attached(fleet, sink)
+    sink = Sink()
+    tracer = tracer_to(sink)
+    async with open_fleet("a", tracer=tracer) as fleet:
         monkeypatch.setattr(sink, "close", close)
         await ask(fleet, 2)
         await ask(fleet, 3)
@@ -100,9 +98,9 @@ async def test_an_exporter_that_crashes_stops_nobody(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_REST", 0.01)
-    async with open_fleet(("a", FAST)) as fleet, trio.open_nursery() as nursery:
-        sink = Sink(ZeroDivisionError("secret"))
-        tracer = attached(fleet, sink)
+    sink = Sink(ZeroDivisionError("secret"))
+    tracer = tracer_to(sink)
+    async with open_fleet(("a", FAST), tracer=tracer) as fleet, trio.open_nursery() as nursery:
         nursery.start_soon(tracer.run)
         await ask(fleet, 1)
         with trio.fail_after(60):
@@ -117,8 +115,7 @@ async def test_an_exporter_that_crashes_stops_nobody(
 
 
 async def test_our_own_requests_are_nobodys_traces(autojump_clock: MockClock) -> None:
-    async with open_fleet("a") as fleet:
-        attached(fleet, Sink())
+    async with open_fleet("a", tracer=tracer_to(Sink())) as fleet:
         call = chat()
         call.client = OURSELVES
         await fleet.system.exchange(call, Client())
@@ -127,8 +124,8 @@ async def test_our_own_requests_are_nobodys_traces(autojump_clock: MockClock) ->
 
 
 async def test_a_share_is_sampled_and_all_get_ids(autojump_clock: MockClock) -> None:
-    async with open_fleet("a") as fleet:
-        tracer = attached(fleet, Sink(), ratio=0.5)
+    tracer = tracer_to(Sink(), ratio=0.5)
+    async with open_fleet("a", tracer=tracer):
         marks = [tracer.begin(chat()).sampled for _ in range(400)]
         assert 120 < sum(marks) < 280
         assert len({tracer.begin(chat()).name for _ in range(100)}) == 100
@@ -138,8 +135,7 @@ async def test_names_in_the_log_are_those_in_the_trace(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "fleet.request")
-    async with open_fleet("a") as fleet:
-        attached(fleet, Sink())
+    async with open_fleet("a", tracer=tracer_to(Sink())) as fleet:
         await ask(fleet, 1)
         (sent,) = fleet["a"].host.seen("/api/chat")
         logged = [getattr(line, "trace_id", "") for line in caplog.records if line.name == "fleet.request"]

@@ -10,8 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.observability.dashboard.collector import Collector
-from actors.observability.dashboard.sources import FeedSources
+from actors.observability.dashboard.live_requests import LiveRequests
 from actors.state.messages import OURSELVES, RequestRecord
 from actors.state.request_log import RequestLog
 from fleet.observability.statistics.request_batch import RequestBatch
@@ -44,8 +43,8 @@ def failing_too(batch: Sequence[RequestRecord]) -> None:
 async def test_a_listener_that_fails_costs_the_others_nothing(expected_errors: list[str]) -> None:
     """All behind it lost the batch, and a scrape, a feed tick or the shutdown got its error."""
     expected_errors.append("is lost to")
-    recorder, heard = RequestLog(), list[str]()
-    recorder.listeners += [failing, lambda batch: heard.extend(each.request_id for each in batch)]
+    heard = list[str]()
+    recorder = RequestLog([failing, lambda batch: heard.extend(each.request_id for each in batch)])
     recorder.note(record("one"))
     recorder.flush()
     recorder.note(record("two"))
@@ -58,8 +57,7 @@ async def test_a_listener_that_fails_is_named_once_and_counted_each_time(
     expected_errors: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     expected_errors.append("is lost to")
-    recorder = RequestLog()
-    recorder.listeners += [failing, failing_too]
+    recorder = RequestLog([failing, failing_too])
     for _ in range(5):
         recorder.note(record())
         recorder.flush()
@@ -71,16 +69,15 @@ async def test_a_listener_that_fails_is_named_once_and_counted_each_time(
 
 async def test_what_listeners_missed_is_a_metric(autojump_clock: MockClock, expected_errors: list[str]) -> None:
     expected_errors.append("is lost to")
-    async with open_fleet("a") as fleet:
+    async with open_fleet("a", listeners=[failing]) as fleet:
         assert figures(fleet.system)["fleet_history_failures_total",] == 0
-        fleet.system.statistics.request_log.listeners.append(failing)
         fleet.system.statistics.request_log.note(record())
         assert figures(fleet.system)["fleet_history_failures_total",] == 1
 
 
 async def test_all_who_listen_are_handed_one_batch_that_is_grouped_already() -> None:
-    recorder, heard = RequestLog(), list[RequestBatch[RequestRecord]]()
-    recorder.listeners += [heard.append, heard.append]
+    heard = list[RequestBatch[RequestRecord]]()
+    recorder = RequestLog([heard.append, heard.append])
     recorder.note(record("one"))
     recorder.note(record("two", client=OURSELVES))
     recorder.note(record("three"))
@@ -95,11 +92,10 @@ async def test_all_who_listen_are_handed_one_batch_that_is_grouped_already() -> 
 class Turns:
     """Counts the records that are digested between two turns of a task that does nothing else."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self) -> None:
         self.longest = self._now = self.all = 0
-        fleet.system.statistics.request_log.listeners.append(self._note)
 
-    def _note(self, batch: Sequence[RequestRecord]) -> None:
+    def note(self, batch: Sequence[RequestRecord]) -> None:
         self._now += len(batch)
         self.all += len(batch)
         self.longest = max(self.longest, self._now)
@@ -115,11 +111,7 @@ async def scrape(fleet: Fleet) -> None:
 
 
 async def feed(fleet: Fleet) -> None:
-    system = fleet.system
-    sources = FeedSources(
-        system.fleet, system.breakers, system.host, system.monitor, system.status_writer, system.jobs, system.started
-    )
-    await Collector(sources).collect()
+    await fleet.system.feed.look()
 
 
 async def thorough(fleet: Fleet) -> None:
@@ -134,8 +126,8 @@ async def catch_up(fleet: Fleet) -> None:
 async def test_who_looks_at_figures_digests_one_batch_in_a_turn(autojump_clock: MockClock, look: object) -> None:
     """A scrape digested all there was in one turn: 4,096 records, 22 ms, and 107 ms when each is logged."""
     assert callable(look)
-    async with open_fleet("a") as fleet, trio.open_nursery() as nursery:
-        turns = Turns(fleet)
+    turns = Turns()
+    async with open_fleet("a", listeners=[turns.note]) as fleet, trio.open_nursery() as nursery:
         nursery.start_soon(turns.run)
         for _ in range(4096):
             fleet.system.statistics.request_log.note(record())
@@ -146,8 +138,8 @@ async def test_who_looks_at_figures_digests_one_batch_in_a_turn(autojump_clock: 
 
 
 async def test_many_who_look_at_once_share_the_batches(autojump_clock: MockClock) -> None:
-    async with open_fleet("a") as fleet, trio.open_nursery() as nursery:
-        turns = Turns(fleet)
+    turns = Turns()
+    async with open_fleet("a", listeners=[turns.note]) as fleet, trio.open_nursery() as nursery:
         nursery.start_soon(turns.run)
         for _ in range(2000):
             fleet.system.statistics.request_log.note(record())
@@ -173,12 +165,12 @@ async def test_who_catches_up_and_is_cancelled_loses_nothing_and_holds_up_nobody
 
 
 async def test_who_begins_to_listen_misses_nothing_that_was_not_digested() -> None:
-    recorder, told = RequestLog(), list[str]()
+    live = LiveRequests()
+    recorder = RequestLog([live.note])
     for number in range(200):
         recorder.note(record(str(number)))
     recorder.note(record("ours", OURSELVES))
-    known = [each.request_id for each in recorder.remembered]
-    recorder.listeners.append(lambda batch: told.extend(each.request_id for each in batch))
+    figures = live.begun(recorder, 0.0)
     with suppress(trio.TooSlowError), trio.fail_after(5):
         await recorder.catch_up()
-    assert known + told == [str(number) for number in range(200)]
+    assert figures.fleet.count == 200

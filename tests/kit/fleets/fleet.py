@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 import trio
 
+from actors.observability.tracing import Tracer
+from actors.state.request_log import Listener
 from actors.storage.journal import Journal
 from actors.system import System, open_system
 from actors.upstream.control_client import OllamaClient
@@ -88,6 +90,8 @@ async def open_fleet(
     slots: int = 4,
     seed: int = 1,
     journal: Journal | None = None,
+    tracer: Tracer | None = None,
+    listeners: Sequence[Listener] = (),
     **config: Any,
 ) -> AsyncIterator[Fleet]:
     """A fleet over in-memory servers, probed once. `config` holds sections, as in the YAML file."""
@@ -99,7 +103,9 @@ async def open_fleet(
         specs = [{"id": name, "url": b.url, "max_concurrency": slots} for name, b in backends.items()]
         memory = MemoryBackends(backends)
         full = Config.model_validate({"servers": specs, **config})
-        async with open_system(full, backends=memory, seed=seed, journal=journal) as system:
+        async with open_system(
+            full, backends=memory, seed=seed, journal=journal, tracer=tracer, listeners=listeners
+        ) as system:
             fleet = Fleet(system, memory)
             await fleet.until_healthy()
             yield fleet

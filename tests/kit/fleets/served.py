@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import trio
 
+from actors.observability.tracing import Tracer
 from actors.system import System, open_system
 from fleet.common.ids import ServerId
 from fleet.config import Config
@@ -119,6 +120,7 @@ async def served(
     models: str = MODELS,
     profile: Profile = QUICK,
     slots: int = 4,
+    tracer: Tracer | None = None,
     **config: Any,
 ) -> AsyncIterator[Served]:
     """A running product with one simulated server per name, probed once."""
@@ -133,7 +135,7 @@ async def served(
             **config.pop("server", {}),
         }
         full = Config.model_validate({"servers": specs, "server": ports, **unlimited(config)})
-        async with open_system(full, seed=1) as system, front_end(full, system, sims) as handle:
+        async with open_system(full, seed=1, tracer=tracer) as system, front_end(full, system, sims) as handle:
             for name in servers:
                 await system.probe(ServerId(name), 5.0)
             yield handle

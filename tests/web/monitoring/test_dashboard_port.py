@@ -111,10 +111,8 @@ async def test_the_status_has_the_shape_of_the_reference() -> None:
 
 
 async def test_the_page_shows_what_is_wrong_and_leaves_no_listener_behind() -> None:
-    listening: list[Any]
     profile = Profile(load_seconds=0.0, tokens_per_second=500.0)
     async with served("gpu-a", profile=profile) as fleet, browser(fleet) as client, fleet.client() as asking:
-        listening = list(fleet.system.statistics.request_log.listeners)
         await asking.post("/api/generate", json={"model": "tiny", "prompt": "x", "options": {"num_predict": 5}})
         page = (await client.get("/")).text
         assert "No request has ended" not in page
@@ -123,7 +121,7 @@ async def test_the_page_shows_what_is_wrong_and_leaves_no_listener_behind() -> N
         with trio.fail_after(60):
             while "The queue is paused for" not in (await client.get("/")).text:
                 await trio.sleep(0.05)
-        assert fleet.system.statistics.request_log.listeners == listening
+        assert fleet.system.live_requests.is_resting()
 
 
 async def test_the_wall_page_frames_a_bare_page_of_ours_and_nothing_else() -> None:

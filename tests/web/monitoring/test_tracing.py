@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 
+from actors.kit.clock import Clock
 from actors.observability import otlp_exporter
 from actors.observability import tracing as module
 from actors.observability.tracing import Tracer, tracing
@@ -41,9 +41,8 @@ ROUTES = {
 async def traced(url: str, *servers: str, ratio: float = 1.0, **config: Any) -> AsyncIterator[tuple[Served, Tracer]]:
     """A product that sends its traces there; all are delivered (or given up) when the block has ended."""
     wanted = Config.model_validate({"otel": {"endpoint": url, "sample_ratio": ratio, "service_name": "here"}})
-    async with tracing(wanted, random.Random()) as tracer, served(*(servers or ("a",)), **config) as fleet:
+    async with tracing(wanted, Clock()) as tracer, served(*(servers or ("a",)), tracer=tracer, **config) as fleet:
         assert tracer is not None
-        tracer.attach(fleet.system.fleet, fleet.system.request_context)
         yield fleet, tracer
 
 
@@ -200,13 +199,14 @@ async def test_a_collector_that_takes_nothing_costs_one_warning(
 
 
 SILENT = """
-import random, sys, trio
+import sys, trio
 import web.cli, web.serve, web.app, actors.system
+from actors.kit.clock import Clock
 from actors.observability.tracing import tracing
 from fleet.config import Config
 
 async def main():
-    async with tracing(Config(), random.Random()) as tracer:
+    async with tracing(Config(), Clock()) as tracer:
         assert tracer is None
 
 trio.run(main)

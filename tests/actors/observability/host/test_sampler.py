@@ -57,7 +57,7 @@ def memory() -> Measured:
 @asynccontextmanager
 async def watching(*parts: Part, **host: Any) -> AsyncIterator[tuple[Fleet, HostWatch]]:
     async with open_fleet(host=host) as fleet, trio.open_nursery() as nursery:
-        watch = HostWatch(fleet.system.fleet, parts)
+        watch = HostWatch(fleet.system.config_ref, fleet.system.clock, parts)
         nursery.start_soon(watch.run)
         yield fleet, watch
         nursery.cancel_scope.cancel()
@@ -183,7 +183,7 @@ async def test_nobody_waits_for_a_slow_driver_whose_figures_are_in_the_next_samp
 
 async def test_a_sample_that_is_too_old_is_none(autojump_clock: MockClock) -> None:
     async with open_fleet(host={"interval": 5.0}) as fleet:
-        watch = HostWatch(fleet.system.fleet, [Part("memory", memory, Calls())])
+        watch = HostWatch(fleet.system.config_ref, fleet.system.clock, [Part("memory", memory, Calls())])
         with trio.move_on_after(12):
             await watch.run()
         await trio.sleep(20)

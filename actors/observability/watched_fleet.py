@@ -1,4 +1,4 @@
-"""The parts that those who watch the fleet read."""
+"""The parts of a fleet that are read by those who watch it: the monitor, the status text, the dashboard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from actors.storage.journal import Journal
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FleetCell:
+class WatchedFleet:
     """For reading only."""
 
     config: ConfigRef
