@@ -86,15 +86,15 @@ class DecodeSpeed:
     def step(self, pair: Pair, size: int | None, beside: float, now: float) -> float:
         """Seconds per token with so many streams beside it."""
         t0, t1, most = self.line(pair, size, now)
-        return min(t0 + t1 * max(beside, 0.0), most)
+        return max(SHORTEST, min(t0 + t1 * max(beside, 0.0), most))
 
     def line(self, pair: Pair, size: int | None, now: float) -> tuple[float, float, float]:
         """Seconds per token alone, what each stream beside adds, and the most that both together may be."""
         fit, prior = self._pairs.get(pair), self._prior(pair.server, size, now)
         if fit is None:
             return prior, SLOPE * prior, _CLAMP * prior
-        median = fit.lately.quantile(0.5, now)
-        most = _CLAMP * (prior if median is None else blended(median, fit.lately.weight_at(now), prior))
+        median, weight = fit.lately.weighed(0.5, now)
+        most = _CLAMP * (prior if median is None else blended(median, weight, prior))
         return (*fit.line(prior, now), most)
 
     def learn(self, pair: Pair, size: int | None, beside: float, tokens: object, seconds: object, now: float) -> None:
@@ -135,14 +135,14 @@ class DecodeSpeed:
                     self._pairs.put(Pair(ServerId(server), ModelName(model)), fit)
 
     def _prior(self, server: ServerId, size: int | None, now: float) -> float:
-        step = self._steps.quantile(_QUARTILE, now)
-        prior = STEP if step is None else blended(step, self._steps.weight_at(now), STEP)
+        step, weight = self._steps.weighed(_QUARTILE, now)
+        prior = STEP if step is None else blended(step, weight, STEP)
         if size is None or size <= 0:
             return prior
         known = self._servers.get(server)
         for ring, share in ((self._fleet, _QUARTILE), (known, 0.5)):
-            if ring is not None and (per_byte := ring.quantile(share, now)) is not None:
-                prior = blended(per_byte * size, ring.weight_at(now), prior)
+            per_byte, weight = (None, 0.0) if ring is None else ring.weighed(share, now)
+            prior = prior if per_byte is None else blended(per_byte * size, weight, prior)
         return min(max(prior, SHORTEST), LONGEST)
 
 

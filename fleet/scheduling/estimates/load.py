@@ -97,9 +97,9 @@ class LoadSeconds:
         loads = self._loads.get(pair.server)
         return bool(loads) and any(load.model == pair.model and _under_way(load, now) for load in loads or ())
 
-    def alone(self, pair: Pair, size: int | None, now: float) -> float:
-        """Seconds of the load itself, from the tier that the file is in now."""
-        tier = self.tier(pair, now)
+    def alone(self, pair: Pair, size: int | None, now: float, tier: int | None = None) -> float:
+        """Seconds of the load itself, from the tier that the file is in now or from another."""
+        tier = self.tier(pair, now) if tier is None else tier
         other = self._median(pair, 1 - tier, now)
         prior = self._prior(pair.server, size, tier, now)
         if other is not None:  # from the page cache it is never slower than from disk

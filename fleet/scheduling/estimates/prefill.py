@@ -60,14 +60,22 @@ class PrefillSpeed:
 
     def rate(self, pair: Pair, size: int | None, batch: int, now: float) -> float:
         """Tokens per second, between `SLOWEST` and `FASTEST`. `size` of the model in bytes, None if unknown."""
-        rings, prior, at = self._pairs.get(pair), self._prior(pair.server, size, now), batch_bin(batch)
+        return self.rates(pair, size, now)[batch_bin(batch)]
+
+    def rates(self, pair: Pair, size: int | None, now: float) -> list[float]:
+        """The same for each bin of batches."""
+        rings, prior = self._pairs.get(pair), self._prior(pair.server, size, now)
         if rings is None:
-            return prior
-        nearest = sorted(range(BATCHES), key=lambda other: abs(other - at))
-        for ring in (rings[other] for other in reversed(nearest)):
-            if ring is not None and (slow := ring.quantile(_QUARTILE, now)) is not None:
-                prior = blended(slow, ring.weight_at(now), prior)
-        return prior
+            return [prior] * BATCHES
+        known = {at: ring.weighed(_QUARTILE, now) for at, ring in enumerate(rings) if ring is not None}
+        rates = []
+        for at in range(BATCHES):
+            rate = prior
+            for other in sorted(known, key=lambda other: -abs(other - at)):  # the nearest last
+                slow, weight = known[other]
+                rate = rate if slow is None else blended(slow, weight, rate)
+            rates.append(rate)
+        return rates
 
     def learn(self, pair: Pair, size: int | None, batch: int, tokens: object, seconds: object, now: float) -> None:
         """A prompt of which surely nothing was cached took so long."""
@@ -105,14 +113,14 @@ class PrefillSpeed:
         return ring
 
     def _prior(self, server: ServerId, size: int | None, now: float) -> float:
-        rate = self._rates.quantile(1.0 - _QUARTILE, now)
-        prior = RATE if rate is None else blended(rate, self._rates.weight_at(now), RATE)
+        rate, weight = self._rates.weighed(1.0 - _QUARTILE, now)
+        prior = RATE if rate is None else blended(rate, weight, RATE)
         if size is None or size <= 0:
             return prior
         known = self._servers.get(server)
         for ring, share in ((self._speeds, 1.0 - _QUARTILE), (known, 0.5)):
-            if ring is not None and (speed := ring.quantile(share, now)) is not None:
-                prior = blended(speed / size, ring.weight_at(now), prior)
+            speed, weight = (None, 0.0) if ring is None else ring.weighed(share, now)
+            prior = prior if speed is None else blended(speed / size, weight, prior)
         return min(max(prior, SLOWEST), FASTEST)
 
 

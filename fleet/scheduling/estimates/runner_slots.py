@@ -84,8 +84,10 @@ class RunnerSlots:
 
     def limit(self, now: float, cap: float = math.inf) -> int:
         """How many to have open: a probe above what is known included, if one is due; foreign work taken off."""
-        slots = self._base + self.probes(now)
-        return int(max(1, min(slots - round(self.foreign(now)), cap)))
+        slots = (self.proven if self.known is None else self.known) + (now >= self._probe_at and self._probe is None)
+        if self._foreign.weight:
+            slots -= round(self.foreign(now))
+        return int(max(1, min(slots, cap)))
 
     def probes(self, now: float) -> bool:
         """Whether the last place of `limit` is a probe, for a ticket that can bear to wait there."""
@@ -130,7 +132,8 @@ class RunnerSlots:
         if not request.loads:
             self._judge(request, began, waited, told is not None, now)
         self._served.append((began, now))
-        self._prove(self._most_at_once(began, now))
+        if request.first == math.inf:  # else its first chunk has proven all there was
+            self._prove(self._most_at_once(began, now))
 
     def refused(self, now: float) -> None:
         """The server said that it is busy: no more than those that run, for a while."""
@@ -144,6 +147,8 @@ class RunnerSlots:
 
     def _judge(self, request: _Request, began: float, waited: bool, sure: bool, now: float) -> None:
         """What one request says about the slots that were there for it."""
+        if not waited and not self._foreign.weight:
+            return
         tolerance = COINCIDES + request.prefill / 4
         beside = self._running(began - tolerance / 2, tolerance / 2)
         base = self._base
@@ -162,8 +167,8 @@ class RunnerSlots:
 
     def _most_at_once(self, began: float, now: float) -> int:
         """How many of those that are over ran at one moment of this one."""
-        starts = [start for start, _ in self._served if began <= start < now]
-        return max((sum(s <= start < end for s, end in self._served) for start in starts), default=1)
+        others = [(start, end) for start, end in self._served if end > began]
+        return max((sum(s <= start < end for s, end in others) for start, _ in others if start >= began), default=1)
 
     def _prove(self, slots: int) -> None:
         slots = min(slots, _MOST_SLOTS)

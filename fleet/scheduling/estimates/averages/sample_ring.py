@@ -1,7 +1,8 @@
 """The last few samples with their times, for medians and other quantiles that one absurd sample cannot move.
 
 Formula: the weighted quantile of what is kept, weights 2^(-age / half-life); units those of the samples.
-Adding is O(1), a quantile O(n log n) of a small n: for numbers that are worked out when something was learned.
+Adding is O(1), a quantile O(n log n) of a small n: for numbers that are worked out when something was learned. One that
+was just worked out is given again until an eighth of the samples are new, or a fiftieth of the half-life is over.
 
 What it is wrong about: a burst pushes all that came before out of the ring, so it sees no further back than `most`
 samples, whatever the half-life.
@@ -18,7 +19,7 @@ from fleet.scheduling.estimates.averages.bounds import NO_TRUST, faded
 class SampleRing:
     """Bounded memory: 16 bytes a sample. Any finite numbers."""
 
-    __slots__ = ("_half_life", "_most", "_next", "_times", "_values")
+    __slots__ = ("_half_life", "_last", "_most", "_new", "_next", "_times", "_values")
 
     def __init__(self, most: int, half_life: float) -> None:
         self._most = most
@@ -26,6 +27,9 @@ class SampleRing:
         self._values = array("d")
         self._times = array("d")
         self._next = 0
+        self._new = 0
+        self._last: tuple[float, float, float | None, float] = (math.nan, 0.0, None, 0.0)
+        """The last share that was asked for, when, its quantile, and the weight of all."""
 
     def __len__(self) -> int:
         return len(self._values)
@@ -34,6 +38,7 @@ class SampleRing:
         """One more; the oldest goes. What is not finite is dropped."""
         if not (math.isfinite(sample) and math.isfinite(now)):
             return
+        self._new += 1
         if len(self._values) < self._most:
             self._values.append(sample)
             self._times.append(now)
@@ -51,18 +56,33 @@ class SampleRing:
 
         For the median of an even number of equal weights that is the mean of the two in the middle.
         """
-        aged = sorted(zip(self._values, (faded(now - at, self._half_life) for at in self._times), strict=True))
+        return self.weighed(share, now)[0]
+
+    def weighed(self, share: float, now: float) -> tuple[float | None, float]:
+        """The quantile, and how many fresh samples all are worth."""
+        asked, at, value, total = self._last
+        if asked != share or 8 * self._new > len(self._values) or abs(now - at) > self._half_life / 50:
+            value, total = self._work_out(share, now)
+            self._last, self._new = (share, now, value, total), 0
+        return value, total
+
+    def _work_out(self, share: float, now: float) -> tuple[float | None, float]:
+        rate = 1.0 / self._half_life
+        aged = [
+            (value, 2.0 ** min(0.0, (at - now) * rate)) for value, at in zip(self._values, self._times, strict=True)
+        ]
         total = sum(weight for _, weight in aged)
         if total <= NO_TRUST:
-            return None
-        wanted, below = share * total, 0.0
-        for at, (value, weight) in enumerate(aged):
+            return None, 0.0
+        aged.sort()
+        wanted, below, slack = share * total, 0.0, 1e-12 * total
+        for place, (value, weight) in enumerate(aged):
             below += weight
-            if below > wanted + 1e-12 * total or at == len(aged) - 1:
-                return value
-            if below >= wanted - 1e-12 * total:
-                return (value + aged[at + 1][0]) / 2
-        return None
+            if below > wanted + slack or place == len(aged) - 1:
+                return value, total
+            if below >= wanted - slack:
+                return (value + aged[place + 1][0]) / 2, total
+        return None, 0.0
 
     def to_plain(self, now: float) -> list[list[float]]:
         """Samples with their ages, the oldest first, for `from_plain`."""
