@@ -1,0 +1,108 @@
+"""What a prediction asks for, and what it gives: the words that policies and estimates share."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, Protocol
+
+import msgspec
+
+from fleet.common.ids import ModelName, ServerId
+from fleet.scheduling.estimates.affinity.prompt_links import PromptLink
+from fleet.scheduling.estimates.answer_tokens import Asker
+
+TERMS: Final = ("wait", "load", "prefill", "decode", "done")
+Outcome = Literal["well", "failed", "left"]
+"""`left`: the client went away or the request was withdrawn, which says nothing about the server."""
+
+
+class ServerView(Protocol):
+    """What a prediction asks of a server."""
+
+    @property
+    def id(self) -> ServerId: ...
+
+    @property
+    def slots(self) -> float:
+        """The most that may be open there, whatever the model; infinite without a cap."""
+        ...
+
+    def size_of(self, model: ModelName) -> int | None:
+        """Bytes of the model; None if unknown."""
+        ...
+
+    def serves(self, model: ModelName, options: Hashable) -> bool:
+        """Whether a runner is loaded that fits these options."""
+        ...
+
+    def drain_seconds(self, model: ModelName) -> float:
+        """Until what has to leave for the model is idle; 0 if nothing has to."""
+        ...
+
+
+class AnswerTold(Protocol):
+    """What an answer said of itself; None where its dialect does not. Seconds (see `dialects.base.Statistics`)."""
+
+    prompt_tokens: int | None
+    output_tokens: int | None
+    load_seconds: float | None
+    prompt_seconds: float | None
+    output_seconds: float | None
+    total_seconds: float | None
+
+
+class Footing(msgspec.Struct, gc=False, frozen=True):
+    """How far the predictions for one pair are to be trusted: see `trust` and `failure_cost`.
+
+    `failing` is a probability, `lost` seconds. Shared by all predictions for the pair until something is learned.
+    """
+
+    trust: float = 1.0
+    reliable: bool = True
+    failing: float = 0.0
+    lost: float = 0.0
+
+
+class Terms(msgspec.Struct, gc=False):
+    """One prediction, in seconds and before the correction by `footing.trust`.
+
+    `metric` is LMetric's: for all candidates it decides instead, if one of them does not stand on a reliable footing.
+    """
+
+    wait: float
+    load: float
+    prefill: float
+    decode: float
+    metric: float
+    footing: Footing
+
+    @property
+    def first_token(self) -> float:
+        """Seconds until the first token."""
+        return self.wait + (self.load + self.prefill) * self.footing.trust
+
+    @property
+    def done(self) -> float:
+        """Seconds until the last."""
+        return self.wait + (self.load + self.prefill + self.decode) * self.footing.trust
+
+    def risk(self, next_best: float) -> float:
+        """Seconds to add because it may fail; `next_best`: what it takes elsewhere then."""
+        return self.footing.failing * (self.footing.lost + next_best)
+
+
+@dataclass(slots=True, eq=False)
+class RequestProfile:
+    """What is known of a request before it is sent. Tokens; `hits`: those that each server probably has cached."""
+
+    model: ModelName
+    asker: Asker
+    size: int
+    tokens: float
+    answer: float
+    options: Hashable = None
+    links: Sequence[PromptLink] = ()
+    session: int | None = None
+    hits: Mapping[ServerId, tuple[float, float]] = field(default_factory=dict)
+    """Expected tokens, and the age of what is cached."""
