@@ -146,8 +146,18 @@ class SimServer:
         return len(self._pending)
 
     @property
+    def pending_jobs(self) -> tuple[SimulatedJob, ...]:
+        """Who waits for the scheduler, the next one first."""
+        return tuple(self._pending)
+
+    @property
     def loading(self) -> ModelFile | None:
         return self._load.runner.file if self._load else None
+
+    @property
+    def load_job(self) -> SimulatedJob | None:
+        """The request that the load under way belongs to; it goes on at its `wake_at`."""
+        return self._load.job if self._load else None
 
     @property
     def vram_used(self) -> int:

@@ -1,0 +1,1 @@
+"""The referee: routing policies against each other and an oracle, on simulated servers. See README.md."""
