@@ -9,7 +9,7 @@ ARGS ?=
 SECONDS ?= 10
 unexport PYTHONDONTWRITEBYTECODE  # images like to set it; each worker and each started fleet would compile everything anew
 
-.PHONY: run demo test tools export coverage style check format status bench profile clean constraints
+.PHONY: run demo test tools export coverage style check format status bench regret profile clean constraints
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (Debian: apt install python3-venv)"; exit 1; }
@@ -66,6 +66,9 @@ format: $(VENV)/.test
 
 bench: $(VENV)/.runtime .bench/backend .bench/load  ## the fleet against other proxies; ARGS="--quick" for a look
 	$(BIN)/python -m bench.run $(ARGS)
+
+regret: $(VENV)/.runtime  ## routing policies against an oracle, in simulated time: bench/regret/results/
+	$(BIN)/python -m bench.regret --out bench/regret/results $(ARGS)
 
 profile: $(VENV)/.runtime .bench/backend .bench/load  ## flame graph of the fleet under load: .bench/profile.svg
 	$(BIN)/python -m bench.profile $(SECONDS)
