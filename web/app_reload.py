@@ -68,10 +68,10 @@ async def renew_all(context: AppContext) -> None:
     log.info("everything was read anew")
 
 
-async def renew_certificate(edge: Edge, system: System) -> None:
+async def renew_certificate(edge: Edge, system: System, threads: disk.FileThreads) -> None:
     """For connections that come from here on. Files that cannot be used change nothing."""
     try:
-        edge.tls = await disk.FileThreads().do(secured, system.config)
+        edge.tls = await threads.do(secured, system.config)
         log.info("the certificate was read anew")
     except (TlsUnusable, DiskTimeout) as error:
         log.error("the certificate stays as it was: %s", error)

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import trio
 
+from actors.config.disk import FileThreads
 from actors.config.file_watch import Watch
 from actors.config.settings import Settings
 from actors.config.sources import Origin
@@ -137,7 +138,8 @@ async def _listen(
         edge = Edge(context.system, context.gate, inner, app.config[TERMS_KEY], tls, most)
         context.system.config_ref.follow(follower(list(apps.values()), edge, listeners))
         if tls is not None:
-            context.settings.renew_also(partial(renew_certificate, edge, context.system))
+            threads = FileThreads("reading the certificate")
+            context.settings.renew_also(partial(renew_certificate, edge, context.system, threads))
         await serve_edge(listeners, edge, stop=closing, drain_timeout=_LAST_WORDS, task_status=task_status)
         done.set()
 

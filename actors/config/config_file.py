@@ -10,6 +10,7 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -76,10 +77,11 @@ def read(path: Path) -> str:
         raise BadRequest(f"{path.name} is not UTF-8 text") from None
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, text: str, wanted: Callable[[], bool] = lambda: True) -> None:
     """Put a text in the place of a file in one step, so that nobody ever sees half of it, and make it durable.
 
-    An existing file keeps its mode, a new one is the owner's only. Raises BadRequest (no such directory), NotSaved.
+    An existing file keeps its mode, a new one is the owner's only. `wanted` is asked when all is ready but the last
+    step: a disk may have hung for hours meanwhile. Raises BadRequest (no such directory), NotSaved.
     """
     data = text.encode()
     if len(data) > LARGEST:
@@ -90,6 +92,8 @@ def write(path: Path, text: str) -> None:
         with contextlib.ExitStack() as undo:
             undo.callback(_gone, beside)
             _put(beside, data, mode)
+            if not wanted():
+                raise NotSaved(f"{path.name} was not written: nobody waits for that any more")
             os.replace(beside, path)
             undo.pop_all()
         _settle(path.parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, TypeVar, TypeVarTuple
@@ -15,24 +16,54 @@ Ts = TypeVarTuple("Ts")
 
 PATIENCE: Final = 10.0
 """Seconds for one piece of work, and for a turn."""
+_WHY: Final = "does the disk (or the network mount) answer on which that lies?"
 _THREADS: Final = 4
 """Work that hangs keeps its thread until the disk comes back; more of it than this waits, and is given up."""
 
 
-class FileThreads:
-    """One actor's work on files, in worker threads. Those of others stay free, however many of ours hang."""
+class Permit:
+    """Whether work that is under way in a thread may still take effect: settled once, by who comes first.
 
-    def __init__(self, threads: int = _THREADS) -> None:
+    The thread asks at its last step; whoever gives the work up withdraws. Neither ever waits for the other.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = True
+
+    def use(self) -> bool:
+        """Go on, and take effect; False: nobody wants that any more."""
+        return self._settle()
+
+    def withdraw(self) -> bool:
+        """Nothing shall come of it; False: it has taken effect already, or does at this moment."""
+        return self._settle()
+
+    def _settle(self) -> bool:
+        with self._lock:
+            was, self._open = self._open, False
+        return was
+
+
+class FileThreads:
+    """One kind of work of one actor, in worker threads. Those of others stay free, however many of ours hang.
+
+    `what` names the work, for who hears that it hangs: "reading the configuration file".
+    """
+
+    def __init__(self, what: str, threads: int = _THREADS, *, hint: str = _WHY) -> None:
+        self._what = what
+        self._hint = hint
         self._threads = trio.CapacityLimiter(threads)
 
     async def do(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """What the work returns or raises. Raises DiskTimeout after `PATIENCE` seconds.
 
-        Cancelled or too late: the work goes on without us, and what it was to write may be written yet.
+        Cancelled or too late: the work goes on without us. What must not take effect then asks a `Permit`.
         """
         with trio.move_on_after(PATIENCE):
             return await trio.to_thread.run_sync(work, *args, abandon_on_cancel=True, limiter=self._threads)
-        raise DiskTimeout(f"a file could not be read or written within {PATIENCE:g} s", details=_WHY)
+        raise DiskTimeout(f"{self._what} did not end within {PATIENCE:g} s", details=self._hint)
 
 
 class Turns:
@@ -51,6 +82,3 @@ class Turns:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._lock.release()
-
-
-_WHY: Final = "does the disk (or the network mount) answer that the configuration lies on?"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from actors.config import backend_url_check, config_file, reconfigure
-from actors.config.disk import FileThreads, Turns
+from actors.config.disk import FileThreads, Permit, Turns
 from actors.config.settings_view import SettingsView
 from actors.config.sources import LONGEST_LINE, ConfigTrouble, Origin, Outcome, Reading, SavedConfig, check
 from actors.security.api_keys import ApiKeys
@@ -42,6 +42,8 @@ _TRIES: Final = 5
 
 Plan = Callable[[], tuple[Loaded, SourcedValue]]
 """Makes a configuration out of values that nobody changes, so that a worker thread may do it."""
+Written = tuple[Reading, list[str]]
+"""What the file says now, and what could not be said in it."""
 Check = Callable[[Config, Config], Awaitable[None]]
 """Looks at what would be, and at what is."""
 
@@ -59,8 +61,12 @@ Check = Callable[[Config, Config], Awaitable[None]]
 # (`system.config` is another object) and plans anew; from there to the end of `_settle` nothing may be awaited.
 #
 # Writing has a thread of its own, one. A save that was given up may still be under way in its thread, which keeps the
-# only place until it ends, so it cannot land on top of a later one; and the shield keeps a save whose client has left
-# from being written without our knowing what the file says.
+# only place until it ends, so it cannot land on top of a later one; nor alone, hours later, since it has to ask its
+# `Permit` before the last step. And the shield keeps a save whose client has left from being written without our
+# knowing what the file says.
+#
+# Each kind of work has threads of its own, too: else a certificate on a mount that hangs, asked for again and again,
+# would take those that a change of a number needs.
 class Settings(SettingsView):
     """What `/config` talks to. Changes come one after the other; each is valid as a whole or does nothing.
 
@@ -75,9 +81,11 @@ class Settings(SettingsView):
         self._lock = trio.Lock()
         """Whoever holds it waits for nothing without a deadline: files are read and written by `_disk` only."""
         self._turn = Turns(self._lock)
-        self._disk, self._checks = FileThreads(), FileThreads()
-        self._writer = FileThreads(1)
-        """One at a time: a save that hangs, and is given up, may land yet, but never on top of a later one."""
+        self._disk = FileThreads("reading the configuration file")
+        self._plans = FileThreads("working out the configuration", hint="is the machine overloaded?")
+        self._certificates = FileThreads("reading the files of server.tls")
+        self._key_files = FileThreads("reading security.keys_file")
+        self._writer = FileThreads("writing the configuration file", 1)
         self._refused: str | None = None
         """The text of the file that caused the trouble."""
 
@@ -157,7 +165,7 @@ class Settings(SettingsView):
             servers = servers_layer(below.loaded, config.servers).value.get("servers")
             draw = partial(_draw, below, origin.env, self._layer, servers)
             with trio.CancelScope(shield=True):  # the file and what we know of it change together, whoever leaves
-                reading, left_out = await self._writer.do(self._write, path, source, draw, mine)
+                reading, left_out = await self._written(partial(self._write, path, source, draw, mine))
             overridden = [change.path for change in diff(reading.loaded.config, config)]
             if mine:
                 self._base = self._at_rest = reading
@@ -168,6 +176,17 @@ class Settings(SettingsView):
             return SavedConfig(path, overridden, left_out)
 
     # ---- inside
+
+    async def _written(self, write: Callable[[Callable[[], bool]], Written]) -> Written:
+        """What comes of a write. Raises DiskTimeout; nothing is written later, then, unless the file is being replaced
+        at that very moment: the next look finds that as it finds the change of an editor.
+        """
+        permit = Permit()
+        try:
+            return await self._writer.do(write, permit.use)
+        except DiskTimeout:
+            permit.withdraw()
+            raise
 
     async def _placed(self, asked: str | None) -> tuple[Origin, Path]:
         """In a worker thread, because links have to be followed."""
@@ -186,7 +205,7 @@ class Settings(SettingsView):
     async def _take(self, text: str, source: str, *, mine: bool, dry: bool) -> Outcome:
         assert self._origin is not None
         loading = partial(load, text, self._origin.env, self._origin.flags, source=source)
-        loaded = await self._checks.do(loading)
+        loaded = await self._plans.do(loading)
         new, layer = await self._planned(partial(self._following, loaded, source))
         reading = Reading(source, text, loaded)
         outcome = self._settle(new, reading, layer, dry=dry)
@@ -237,12 +256,24 @@ class Settings(SettingsView):
         """
         for _ in range(_TRIES):
             running, own_urls = self.system.config, tuple(self.system.membership.own_urls)
-            found = await self._checks.do(_checked, planning(), running, self.system.keys, own_urls)
+            found = await self._plans.do(_checked, planning(), running, own_urls)
+            await self._check_files(found[0].config, running)
             if also is not None:
                 await also(found[0].config, running)
             if self.system.config is running:
                 return found
         raise Conflict("servers keep coming and going", details="try again")
+
+    async def _check_files(self, new: Config, running: Config) -> None:
+        """Look at the files that a change names anew, and at no others: a disk that hangs is nobody else's business.
+
+        A file of keys is read here, so that requests will only recall it. Raises `ConfigError`, DiskTimeout.
+        """
+        if new.server.tls not in (running.server.tls, self.config.server.tls):
+            await self._certificates.do(config_file.check_tls, new.server.tls)
+        file = new.security.keys_file
+        if file not in ("", running.security.keys_file, self.config.security.keys_file):
+            await self._key_files.do(self.system.keys.stored, file)
 
     def _settle(self, new: Loaded, below: Reading, layer: SourcedValue, *, dry: bool) -> Outcome:
         """Unless it is `dry`, let the outcome take effect, in one turn."""
@@ -259,10 +290,12 @@ class Settings(SettingsView):
             log.info("configuration changed: %s", paths[:LONGEST_LINE])
         return Outcome(self.config, changes, self.late, dry=False)
 
-    def _write(self, path: Path, source: str, draw: Callable[[], Draft], mine: bool) -> tuple[Reading, list[str]]:
+    def _write(
+        self, path: Path, source: str, draw: Callable[[], Draft], mine: bool, wanted: Callable[[], bool]
+    ) -> Written:
         """In a worker thread."""
         assert self._origin is not None
-        wanted = draw()
+        drawn = draw()
         try:
             old = config_file.read(path)
         except NotFound:
@@ -270,12 +303,12 @@ class Settings(SettingsView):
         if mine and old is not None and self._at_rest is not None and old != self._at_rest.text:
             raise Conflict(f"{path.name} has changed since it was read", details="reload it first, or mend it")
         try:
-            text = saved(old, wanted, self._origin.env, source=source)
+            text = saved(old, drawn, self._origin.env, source=source)
         except ConfigError as error:
             raise Conflict(f"{path.name} is not a configuration of the fleet", details=error.details) from None
         reading = Reading(source, text, load(text, self._origin.env, self._origin.flags, source=source))
-        config_file.write(path, text)
-        return reading, wanted.left_out
+        config_file.write(path, text, wanted)
+        return reading, drawn.left_out
 
     def _trouble(self, error: FleetError, text: str | None) -> None:
         problems = error.problems if isinstance(error, ConfigError) else [Problem("file", error.message, self.source)]
@@ -304,12 +337,8 @@ def _draw(below: Reading, env: Mapping[str, str], layer: SourcedValue, servers: 
     return draft(file_layer(below.text, env, source=below.source), layer, servers)
 
 
-def _checked(plan: Plan, running: Config, keys: ApiKeys, own_urls: tuple[str, ...]) -> tuple[Loaded, SourcedValue]:
-    """In a worker thread, where another file of keys is read too: requests will only recall it."""
+def _checked(plan: Plan, running: Config, own_urls: tuple[str, ...]) -> tuple[Loaded, SourcedValue]:
+    """In a worker thread."""
     new, layer = plan()
     check(new, held(new.config, running), own_urls)
-    if new.config.server.tls != running.server.tls:
-        config_file.check_tls(new.config.server.tls)
-    if new.config.security.keys_file not in ("", running.security.keys_file):
-        keys.stored(new.config.security.keys_file)
     return new, layer

@@ -15,6 +15,8 @@ from fleet.security.known_secrets import Secrets, texts_of
 
 EVERY: Final = 1.0
 """Seconds between two looks at the file; a revoked key works for no longer than that."""
+_THREADS: Final = 2
+"""Looks that may hang at one time: that of every second, and one that was asked for. More would take others'."""
 _SECRET_VARIABLE: Final = re.compile(r"FLEET_\w*(?:TOKEN|KEY|SECRET|PASSWORD)\w*")
 
 
@@ -38,6 +40,7 @@ class ApiKeys:
         self.changes = 0
         """How often a file has brought other keys: what was decided by keys before is to be decided again."""
         self._files: dict[str, KeyFile] = {}
+        self._threads = trio.CapacityLimiter(_THREADS)
         self._ring: tuple[SecuritySection, tuple[StoredKey, ...], KeyRing] | None = None
         self._secrets: tuple[Config, Secrets] | None = None
 
@@ -81,6 +84,6 @@ class ApiKeys:
     async def refresh(self, path: str) -> None:
         """Look at one file now. Cancelled: nothing has changed."""
         file = self._files.get(path) or KeyFile(path)
-        found = await trio.to_thread.run_sync(file.look, abandon_on_cancel=True)
+        found = await trio.to_thread.run_sync(file.look, abandon_on_cancel=True, limiter=self._threads)
         if self._files.setdefault(path, file) is file and file.take(found):
             self.changes += 1

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import orjson
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from actors.config import config_file, disk
+from actors.security.key_file import KeyFile
 from fleet.common.errors import DiskTimeout
 from fleet.config import Loaded, load
 from tests.kit.clients.admin import ask
 from tests.kit.fleets.configured import Configured, configured
+from web.app_reload import renew_all, renew_certificate
 
 QUEUE = "queue: {max_size: 5}\n"
 
@@ -114,10 +120,10 @@ async def test_a_save_whose_client_leaves_is_whole(tmp_path: Path, monkeypatch: 
     """The file was new, and what we knew of it old: the next save refused to overwrite our own words."""
     begun, go_on, write = threading.Event(), threading.Event(), config_file.write
 
-    def slow(path: Path, text: str) -> None:
+    def slow(path: Path, text: str, wanted: Callable[[], bool]) -> None:
         begun.set()
         go_on.wait(60.0)
-        write(path, text)
+        write(path, text, wanted)
 
     async with configured(tmp_path, "a", text=QUEUE) as here:
         await change(here, 7)
@@ -130,3 +136,125 @@ async def test_a_save_whose_client_leaves_is_whole(tmp_path: Path, monkeypatch: 
         await change(here, 8)
         await here.settings.save(None)
         assert "max_size: 8" in here.path.read_text()
+
+
+class Flush:
+    """A disk that takes what is written and does not say so until it is back."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.back = threading.Event()
+        self.under_way = 0
+        self._fsync = os.fsync
+        monkeypatch.setattr(disk, "PATIENCE", 0.3)
+        monkeypatch.setattr(os, "fsync", self._hang)
+
+    def _hang(self, descriptor: int) -> None:
+        self.under_way += 1
+        self.back.wait(60.0)
+        self._fsync(descriptor)
+        self.under_way -= 1
+
+
+async def settled(flush: Flush, folder: Path) -> None:
+    """The disk is back, and nothing is under way on it."""
+    flush.back.set()
+    with trio.fail_after(30):
+        while flush.under_way or [each for each in await trio.Path(folder).iterdir() if each.name.endswith(".tmp")]:
+            await trio.sleep(0.01)
+
+
+async def test_a_save_that_was_given_up_does_not_land_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It landed when the disk was back, alone, and we took it for somebody else's change."""
+    async with configured(tmp_path, "a", text=QUEUE) as here:
+        before = here.path.read_text()
+        await change(here, 7)
+        flush = Flush(monkeypatch)
+        with pytest.raises(DiskTimeout, match="writing the configuration file"):
+            await here.settings.save(None)
+        await settled(flush, tmp_path)
+        assert here.path.read_text() == before
+        monkeypatch.setattr(disk, "PATIENCE", 30.0)
+        await here.settings.look()
+        assert here.system.config.queue.max_size == 7
+        await here.settings.save(None)
+        assert "max_size: 7" in here.path.read_text()
+
+
+async def test_one_save_is_written_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two whose disk hung, the first could have landed on top of the second."""
+    async with configured(tmp_path, "a", text=QUEUE) as here:
+        flush = Flush(monkeypatch)
+        for size in (7, 8):
+            await change(here, size)
+            with pytest.raises(DiskTimeout):
+                await here.settings.save(None)
+        assert flush.under_way == 1
+        monkeypatch.setattr(disk, "PATIENCE", 30.0)
+        flush.back.set()
+        await change(here, 9)
+        await here.settings.save(None)
+        await settled(flush, tmp_path)
+        assert "max_size: 9" in here.path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("section", "what"),
+    [
+        ({"server": {"tls": {"certificate": "/c{}.pem", "key": "/k.pem"}}}, "server.tls"),
+        ({"security": {"keys_file": "/keys{}.jsonl"}}, "security.keys_file"),
+    ],
+)
+async def test_files_that_hang_keep_up_nobody_who_does_not_name_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: dict[str, Any], what: str
+) -> None:
+    """Each took a thread with it, and after four of them every change was refused, with words about some file."""
+    back = threading.Event()
+
+    def hang(*_: object) -> Any:
+        back.wait(60.0)
+
+    monkeypatch.setattr(config_file, "check_tls", hang)
+    monkeypatch.setattr(KeyFile, "look", hang)
+    monkeypatch.setattr(disk, "PATIENCE", 0.2)
+    async with configured(tmp_path, "a", text=QUEUE) as here:
+        try:
+            for at in range(6):
+                named = orjson.loads(orjson.dumps(section).replace(b"{}", b"%d" % at))
+                with pytest.raises(DiskTimeout, match=f"reading .*{what}"):
+                    await here.settings.change(named, dry=False)
+            monkeypatch.setattr(disk, "PATIENCE", 30.0)
+            await change(here, 7)
+            assert here.system.config.queue.max_size == 7
+        finally:
+            back.set()
+
+
+async def test_certificates_and_keys_that_hang_do_not_hold_up_a_hangup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected_errors: list[str]
+) -> None:
+    """The signal's task waited for them for ever, and no later signal was heard."""
+    expected_errors.extend(("keys could not be read within", "the certificate stays as it was"))
+    back = threading.Event()
+
+    def hang(*_: object) -> Any:
+        back.wait(60.0)
+
+    edge = SimpleNamespace(tls=None)
+    keys = tmp_path / "keys.jsonl"
+    keys.write_text("")
+    async with configured(tmp_path, "a", text=f"security: {{keys_file: {keys}}}\n") as here:
+        monkeypatch.setattr(disk, "PATIENCE", 0.2)
+        monkeypatch.setattr(KeyFile, "look", hang)
+        monkeypatch.setattr("web.app_reload.secured", hang)
+        threads = disk.FileThreads("reading the certificate")
+        here.settings.renew_also(partial(renew_certificate, cast(Any, edge), here.system, threads))
+        context = cast(Any, SimpleNamespace(system=here.system, settings=here.settings))
+        try:
+            with trio.fail_after(30):
+                for _ in range(6):
+                    await renew_all(context)
+            others = trio.to_thread.current_default_thread_limiter()
+            assert others.borrowed_tokens == 0
+        finally:
+            back.set()
+        assert edge.tls is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import orjson
@@ -65,6 +66,21 @@ async def test_in_flight_is_the_number_of_open_leases_at_every_moment(autojump_c
             await trio.sleep(0.3)
             seen.add(agree(fleet))
     assert seen == set(range(7)), "from nobody over both servers full to nobody"
+
+
+async def test_a_description_under_way_is_an_open_request_that_holds_no_slot(autojump_clock: MockClock) -> None:
+    """It holds a lease and no slot; counted by slots it was none, and the fleet seemed drained while it ran."""
+    async with open_fleet("a") as fleet, trio.open_nursery() as nursery:
+        fleet["a"].host.faults.set("hang-before-headers,paths=/api/show")
+        call = chat(stream=False)
+        call = dataclasses.replace(call, target="/api/show", endpoint="/api/show", body=b'{"model":"m"}', runs=False)
+        nursery.start_soon(error_of, fleet, call)
+        await wait_all_tasks_blocked()
+        found = figures(fleet.system)
+        assert (found[("fleet_open_requests",)], found[("fleet_queue_waiting",)]) == (1, 0)
+        assert fleet.cell("a").state.in_use == 0
+        assert agree(fleet) == 1
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_load_a_reload_and_an_eviction_are_each_counted_once(autojump_clock: MockClock) -> None:
