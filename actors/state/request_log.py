@@ -56,12 +56,6 @@ class RequestLog:
         """When that began: with the first one after `LATELY` seconds without."""
 
     @property
-    def recent(self) -> deque[RequestRecord]:
-        """The last requests of clients, oldest first, to the very last: digests all that waits, in this turn."""
-        self.flush()
-        return self._recent
-
-    @property
     def remembered(self) -> deque[RequestRecord]:
         """The last requests of clients, oldest first, as far as they are digested; the others are still to be told."""
         return self._recent

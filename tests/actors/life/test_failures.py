@@ -17,6 +17,7 @@ from fleet.common.errors import BackendBroke, NoServer, QueueFull, ShuttingDown
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.scheduling.server_state import Admin, Health, Order
 from tests.kit.fleets.fleet import Client, Fleet, chat, open_fleet
+from tests.kit.suite.records import recent
 
 PAIR = Pair(ServerId("a"), ModelName("m:latest"))
 
@@ -246,7 +247,7 @@ async def test_recorder_lags_or_crashes(
             assert client.complete
         await trio.sleep(1.0)
         assert recorder.seen == 2
-        record = recorder.recent[0]
+        record = recent(recorder)[0]
         for _ in range(5000):
             recorder.note(record)
         assert recorder.dropped > 0
@@ -313,7 +314,7 @@ async def test_a_stream_without_done_is_passed_on_and_blames_nobody(autojump_clo
             assert not client.complete
         assert fleet.system.breakers.describe() == []
         await wait_all_tasks_blocked()
-        assert {record.outcome for record in fleet.system.statistics.request_log.recent} == {"incomplete"}
+        assert {record.outcome for record in recent(fleet.system.statistics.request_log)} == {"incomplete"}
 
 
 async def test_client_leaves(autojump_clock: MockClock) -> None:
@@ -330,7 +331,7 @@ async def test_client_leaves(autojump_clock: MockClock) -> None:
         while fleet.system.in_flight:
             await trio.sleep(0.1)
         await wait_all_tasks_blocked()
-        assert [record.outcome for record in fleet.system.statistics.request_log.recent] == [
+        assert [record.outcome for record in recent(fleet.system.statistics.request_log)] == [
             "client_left",
             "client_left",
         ]

@@ -20,6 +20,7 @@ from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.protocol.call import Call
 from fleet.scheduling.server_state import Admin, Health, Order
 from tests.kit.fleets.fleet import Client, Fleet, chat, open_fleet
+from tests.kit.suite.records import recent
 
 A = ServerId("a")
 PAIR = Pair(A, ModelName("m:latest"))
@@ -27,7 +28,7 @@ PAIR = Pair(A, ModelName("m:latest"))
 
 async def outcome_of(fleet: Fleet, call: Call) -> str:
     await wait_all_tasks_blocked()
-    (record,) = [r for r in fleet.system.statistics.request_log.recent if r.request_id == call.request_id]
+    (record,) = [r for r in recent(fleet.system.statistics.request_log) if r.request_id == call.request_id]
     return record.outcome
 
 

@@ -19,6 +19,7 @@ from fleet.protocol.call import ClientGone, Headers
 from tests.actors.upstream.transport_kit import OK
 from tests.kit.fleets.fleet import Client, Fleet, chat, error_of, open_fleet
 from tests.kit.fleets.memory import MemoryEnd, memory_pair
+from tests.kit.suite.records import recent
 
 A = ServerId("a")
 
@@ -41,7 +42,7 @@ async def test_an_unstreamed_generation_on_a_server_that_hangs_was_never_blamed(
         await wait_all_tasks_blocked()
         (view,) = fleet.system.breakers.describe()
         assert view.failure_count == 1
-        assert fleet.system.statistics.request_log.recent[-1].outcome == "total_timeout"
+        assert recent(fleet.system.statistics.request_log)[-1].outcome == "total_timeout"
         fleet.assert_nothing_left()
 
 
@@ -131,7 +132,7 @@ async def test_a_client_that_took_not_even_the_head_was_taken_for_a_silent_serve
         client.stop_reading()
         assert await error_of(fleet, chat(tokens=1000), client) == ""
         assert client.aborted
-        assert fleet.system.statistics.request_log.recent[-1].outcome == "client_stalled"
+        assert recent(fleet.system.statistics.request_log)[-1].outcome == "client_stalled"
         assert fleet.system.breakers.describe() == []
         fleet.assert_nothing_left()
 

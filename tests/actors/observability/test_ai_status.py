@@ -23,6 +23,7 @@ from fleet.observability.health_summary.summary import HealthSummary, Level
 from fleet.protocol.headers import LOWEST_PRIORITY
 from fleet.simulator import Profile
 from tests.kit.fleets.fleet import QUICK, Client, Fleet, chat, open_fleet
+from tests.kit.suite.records import recent
 from web.simulator.engine.host import SeenRequest
 
 WITH_MODEL = {"enabled": True, "model": "tiny"}
@@ -136,7 +137,7 @@ async def test_its_requests_are_in_nobodys_figures(autojump_clock: MockClock, ca
         assert system.statistics.request_log.seen == 1
         (line,) = [each for each in caplog.records if each.name == "fleet.request"]
         assert (getattr(line, "client", ""), getattr(line, "outcome", "")) == (OURSELVES, "completed")
-        assert not system.statistics.request_log.recent, "what begins to count later begins with these"
+        assert not recent(system.statistics.request_log), "what begins to count later begins with these"
         assert system.statistics.totals.window(300.0)[1].count == 0
         assert system.status_writer.figures().rate == 0.0
         assert system.statistics.demand.embeds(TINY) is None

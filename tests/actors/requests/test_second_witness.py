@@ -15,6 +15,7 @@ from fleet.common.errors import BackendRefused, RouteMissing
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.scheduling.bans import BanKind
 from tests.kit.fleets.fleet import Client, Fleet, chat, error_of, open_fleet
+from tests.kit.suite.records import recent
 
 A, B, M = ServerId("a"), ServerId("b"), ModelName("m:latest")
 PAIR, OTHER = Pair(A, M), Pair(B, M)
@@ -61,7 +62,7 @@ async def test_a_request_that_two_servers_refuse_alike_blames_nobody_and_gets_th
         for _ in range(6):
             client = await ask(fleet)
             assert (client.status, client.headers["x-fleet-attempts"]) == (status, "2")
-            first, second = fleet.system.statistics.request_log.recent[-1].tries
+            first, second = recent(fleet.system.statistics.request_log)[-1].tries
             assert client.headers["x-fleet-server"] == first.server != second.server
         assert fleet.system.breakers.describe() == []
         assert len(fleet.system.scheduler.bans) == 0

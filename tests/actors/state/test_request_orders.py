@@ -18,6 +18,7 @@ from fleet.common.ids import ModelName, Pair, RequestId, ServerId
 from fleet.protocol.call import Call
 from fleet.scheduling.bans import BanKind, Bans
 from tests.kit.fleets.fleet import Client, Fleet, chat, error_of, open_fleet
+from tests.kit.suite.records import recent
 
 A, B = ServerId("a"), ServerId("b")
 M, N = ModelName("m:latest"), ModelName("n:latest")
@@ -255,7 +256,7 @@ async def test_all_who_wait_under_an_id_are_cancelled_and_nobody_else(autojump_c
         assert running.complete
         assert other.complete
         assert fleet.system.breakers.describe() == []
-        outcomes = [record.outcome for record in fleet.system.statistics.request_log.recent]
+        outcomes = [record.outcome for record in recent(fleet.system.statistics.request_log)]
         assert outcomes == ["queue_cancelled", "queue_cancelled", "completed", "completed"]
         fleet.assert_nothing_left()
 
@@ -288,7 +289,7 @@ async def test_a_running_stream_that_is_cancelled_ends_with_an_error_record(auto
         assert client.finished
         assert "cancelled" in client.records[-1]["error"]
         assert fleet.system.breakers.describe() == []
-        assert fleet.system.statistics.request_log.recent[-1].outcome == "request_cancelled"
+        assert recent(fleet.system.statistics.request_log)[-1].outcome == "request_cancelled"
         fleet.assert_nothing_left()
 
 
@@ -302,7 +303,7 @@ async def test_a_request_that_is_cancelled_before_its_answer_is_not_tried_elsewh
         assert [type(error) for error in cancelled] == [RequestCancelled]
         assert sum(len(fleet[server].host.seen("/api/chat")) for server in "ab") == 1
         assert fleet.system.breakers.describe() == []
-        assert fleet.system.statistics.request_log.recent[-1].outcome == "request_cancelled"
+        assert recent(fleet.system.statistics.request_log)[-1].outcome == "request_cancelled"
         fleet.assert_nothing_left()
 
 
@@ -329,7 +330,7 @@ async def test_a_retry_that_is_cancelled_says_so_and_not_what_the_first_server_s
         await wait_all_tasks_blocked()
         assert [type(error) for error in cancelled] == [QueueCancelled if phase == "waits" else RequestCancelled]
         assert len(fleet["a"].host.seen("/api/chat")) == 1
-        assert fleet.system.statistics.request_log.recent[-1].outcome in ("queue_cancelled", "request_cancelled")
+        assert recent(fleet.system.statistics.request_log)[-1].outcome in ("queue_cancelled", "request_cancelled")
         nursery.cancel_scope.cancel()
 
 

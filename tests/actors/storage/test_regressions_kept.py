@@ -24,6 +24,7 @@ from tests.actors.breakers.breaker_bench import PERIOD, Bench, Script
 from tests.fleet import builders
 from tests.kit.fleets.fleet import Client, chat, error_of, open_fleet
 from tests.kit.fleets.memory import MemoryEnd, memory_pair
+from tests.kit.suite.records import recent
 
 A = ServerId("a")
 
@@ -66,7 +67,7 @@ def record(name: str) -> RequestRecord:
 
 
 def names(recorder: RequestLog) -> list[str]:
-    return [entry.request_id for entry in recorder.recent]
+    return [entry.request_id for entry in recent(recorder)]
 
 
 async def test_the_record_handed_to_the_resting_recorder_was_missing_and_came_last(

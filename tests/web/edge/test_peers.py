@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.support import until
 from tests.kit.clients.edge import browser, generate, in_front_of, whole_answer
+from tests.kit.suite.records import recent
 
 ME = "127.0.0.1"
 DONE = b'{"model":"m","response":"","done":true,"done_reason":"stop"}\n'
@@ -48,8 +49,8 @@ async def test_a_claim_counts_only_from_a_proxy_that_is_trusted(
         async with mine.stream:
             await mine.send(generate("Hi", *fields))
             assert (await mine.answer("POST")).status == 200
-            await until(lambda: fleet.system.statistics.request_log.recent)
-            assert fleet.system.statistics.request_log.recent[-1].client == client
+            await until(lambda: recent(fleet.system.statistics.request_log))
+            assert recent(fleet.system.statistics.request_log)[-1].client == client
             assert (await mine.ask("POST", "/api/orchestrator/queue/resume", None, *fields)).status == 200
     (line,) = [vars(record) for record in caplog.records if record.name == "fleet.admin"]
     assert line["client"] == client
@@ -65,8 +66,8 @@ async def test_one_connection_may_speak_for_many() -> None:
                 await proxy.answer("POST")
             await proxy.send(generate("Hi"))
             await proxy.answer("POST")
-        await until(lambda: len(fleet.system.statistics.request_log.recent) == 5)
-        seen = [record.client for record in fleet.system.statistics.request_log.recent]
+        await until(lambda: len(recent(fleet.system.statistics.request_log)) == 5)
+        seen = [record.client for record in recent(fleet.system.statistics.request_log)]
         assert seen[-5:] == ["203.0.113.1", "203.0.113.2", "203.0.113.1", "203.0.113.3", ME]
 
 

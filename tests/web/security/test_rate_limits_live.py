@@ -17,6 +17,7 @@ from tests.kit.cases.limits import CHAT, Clock, Told, limits, told
 from tests.kit.clients import admin
 from tests.kit.clients.lanes import base_url, both_lanes, socket_path
 from tests.kit.fleets.served import Served, served
+from tests.kit.suite.records import recent
 
 T = TypeVar("T")
 STREAM = {**CHAT, "stream": True, "options": {"num_predict": 3}}
@@ -75,11 +76,11 @@ async def test_streams_say_it_in_their_head(clock: Clock) -> None:
 async def test_a_refused_request_takes_no_slot_and_reaches_no_server(clock: Clock) -> None:
     async with served("a", slots=1, **limits(proxy=1)) as fleet:
         await chat(fleet.url)
-        await until(lambda: fleet.system.statistics.request_log.recent)
+        await until(lambda: recent(fleet.system.statistics.request_log))
         seen = fleet.sims["a"].host.requests_seen
         assert [(await chat(fleet.url)).status for _ in range(20)] == [429] * 20
         assert fleet.sims["a"].host.requests_seen == seen
-        assert len(fleet.system.statistics.request_log.recent) == 1
+        assert len(recent(fleet.system.statistics.request_log)) == 1
         assert fleet.system.statistics.metrics.limits["proxy"] == 20
         fleet.assert_nothing_left()
 
