@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
+from msgspec import Struct
 from quart import Response, request
 
 from fleet.common.times import iso
 from fleet.security.roles import Role
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.admin.kit.schemas import ISO, OneOf, Said
 from web.asgi.quart_request import scope
 from web.http import responses
 from web.http.units import now_iso
@@ -26,32 +26,34 @@ _FRAMED: Final = Param("framed", bool, False, "For `/wall`: bare, and it may be 
 _REFRESH: Final = Param("refresh", int, 10, "Seconds until the page is loaded anew; 0 = never.", least=0, most=3600)
 
 
+class DashboardStatusAnswer(Struct, kw_only=True, gc=False):
+    """In the words of the monitoring stack's reference."""
+
+    status: Literal["online"] = "online"
+    version: str
+    uptime_seconds: int
+    connected_clients: int
+    last_update: Annotated[str, "of what was last sent; while nobody watches, now"]
+    ai_status_enabled: Annotated[bool, "whether a model writes the text on the fleet's state"]
+    monitoring_active: Annotated[bool, "whether the fleet has been looked at"]
+
+
 @topic.get(
     "/api/status",
     "Whether the dashboard's feed is there, and how many watch it.",
     role=Role.CLIENT,
-    returns={
-        "status": OneOf(("online",)),
-        "version": str,
-        "uptime_seconds": int,
-        "connected_clients": int,
-        "last_update": Said(ISO, "of what was last sent; while nobody watches, now"),
-        "ai_status_enabled": Said(bool, "whether a model writes the text on the fleet's state"),
-        "monitoring_active": Said(bool, "whether the fleet has been looked at"),
-    },
 )
-async def status(asked: AdminRequest) -> dict[str, Any]:
+async def status(asked: AdminRequest) -> DashboardStatusAnswer:
     system = asked.system
     clients, text = sum(system.feed.clients.values()), system.config.ai_status
-    return {
-        "status": "online",
-        "version": own_version(),
-        "uptime_seconds": int(system.uptime),
-        "connected_clients": clients,
-        "last_update": (iso(system.feed.updated) if clients else None) or now_iso(),
-        "ai_status_enabled": bool(text.enabled and text.model),
-        "monitoring_active": system.monitor.verdict.code != "starting",
-    }
+    return DashboardStatusAnswer(
+        version=own_version(),
+        uptime_seconds=int(system.uptime),
+        connected_clients=clients,
+        last_update=(iso(system.feed.updated) if clients else None) or now_iso(),
+        ai_status_enabled=bool(text.enabled and text.model),
+        monitoring_active=system.monitor.verdict.code != "starting",
+    )
 
 
 @topic.get(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
+from msgspec import UNSET, UnsetType
 from quart import Response
 
 from fleet.breakers.values import BreakerState
 from fleet.common.times import iso
 from fleet.security.roles import Role
+from web.admin.kit.answers import ISO, SECONDS, Answer, JsonObject
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.admin.kit.schemas import ISO, SECONDS, Each, Maybe, OneOf, Optional, Said
 from web.admin.observability.health_summary import VERDICT, verdict_of
-from web.admin.observability.symptoms import Symptom, symptoms, word_of
+from web.admin.observability.symptoms import HealthWord, Symptom, symptoms, word_of
 from web.asgi.quart_request import scope
 from web.http import responses
 from web.http.units import is_healthy, now_iso
@@ -27,66 +28,105 @@ probes = RouteGroup("probes", "For load balancers and people: needs no key.", ro
 
 RATE_SPAN: Final = 60.0
 """Seconds over which `requestsPerSecond` is taken."""
-REASON: Final = {
-    "code": Said(
+
+
+class ReasonJson(JsonObject, kw_only=True):
+    """Something that is wrong."""
+
+    code: Annotated[
         str,
         "draining, no_server, server_unhealthy, server_not_probed, server_refuses, queue_paused, queue_full, "
         "store_degraded, server_set_aside, records_dropped, config_reload_failed; and the verdict's code if that is "
         "none of these",
-    ),
-    "text": str,
-    "since": Said(Maybe(ISO), "null: not known"),
-}
-STATUS: Final = OneOf(("healthy", "degraded", "unhealthy", "draining"))
-BREAKERS: Final = Said(
-    Each({"state": OneOf(("closed", "open", "half-open")), "failureCount": int}),
-    "by `server:model`; a breaker with nothing to remember is closed, and absent",
-)
-OVERVIEW: Final = {
-    "totalServers": int,
-    "healthyServers": int,
-    "totalModels": int,
-    "inFlightRequests": int,
-    "openCircuitBreakers": int,
-}
+    ]
+    text: str
+    since: Annotated[ISO | None, "null: not known"]
+
+
+class BreakerFailuresJson(JsonObject, kw_only=True):
+    """One breaker in two words."""
+
+    state: BreakerState
+    failure_count: int
+
+
+BreakersByName = Annotated[
+    dict[str, BreakerFailuresJson], "by `server:model`; a breaker with nothing to remember is closed, and absent"
+]
+
+
+class OverviewJson(JsonObject, kw_only=True):
+    """The fleet in figures: no names, but where breakers are shown."""
+
+    total_servers: int
+    healthy_servers: int
+    total_models: int
+    in_flight_requests: int
+    open_circuit_breakers: int
+    circuit_breakers: BreakersByName | UnsetType = UNSET
+
+
+class HealthAnswer(Answer, kw_only=True):
+    """Whether the fleet can serve."""
+
+    status: HealthWord
+    verdict: VERDICT
+    reasons: list[ReasonJson]
+    uptime: SECONDS
+    version: str
+    servers: int
+    healthy_servers: int
+    in_flight_requests: int
+    queued_requests: int
+    requests_per_second: Annotated[float, "finished requests, over the last minute"]
+
+
+class PublicHealthAnswer(JsonObject, kw_only=True):
+    """The same for people."""
+
+    status: Literal["ok", "degraded", "unhealthy", "draining"]
+    verdict: VERDICT
+    reasons: list[ReasonJson]
+    uptime: SECONDS
+    timestamp: ISO
+    orchestrator: OverviewJson
+
+
+class LiveAnswer(JsonObject, kw_only=True):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ReadyAnswer(JsonObject, kw_only=True):
+    """Requests may come."""
+
+    status: Literal["ready"] = "ready"
+    healthy_servers: int
 
 
 @topic.get(
     "/health",
     "Whether the fleet can serve, and everything that is wrong.",
     role=Role.CLIENT,
-    returns={
-        "success": bool,
-        "status": STATUS,
-        "verdict": VERDICT,
-        "reasons": [REASON],
-        "uptime": SECONDS,
-        "version": str,
-        "servers": int,
-        "healthyServers": int,
-        "inFlightRequests": int,
-        "queuedRequests": int,
-        "requestsPerSecond": Said(float, "finished requests, over the last minute"),
-    },
     seed=True,
 )
-async def fleet_health(asked: AdminRequest) -> dict[str, Any]:
+async def fleet_health(asked: AdminRequest) -> HealthAnswer:
     system = asked.system
     named = asked.by.role >= Role.OPERATOR
     found = symptoms(system, asked.context.settings, named=named)
-    return {
-        "success": True,
-        "status": word_of(found),
-        "verdict": verdict_of(system, named=named),
-        "reasons": [_shown(each) for each in found],
-        "uptime": round(system.uptime, 3),
-        "version": own_version(),
-        "servers": len(system.servers),
-        "healthyServers": healthy_servers(system),
-        "inFlightRequests": system.in_flight,
-        "queuedRequests": system.queries.queue_view(0).waiting,
-        "requestsPerSecond": await requests_per_second(system),
-    }
+    return HealthAnswer(
+        status=word_of(found),
+        verdict=verdict_of(system, named=named),
+        reasons=[_shown(each) for each in found],
+        uptime=round(system.uptime, 3),
+        version=own_version(),
+        servers=len(system.servers),
+        healthy_servers=healthy_servers(system),
+        in_flight_requests=system.in_flight,
+        queued_requests=system.queries.queue_view(0).waiting,
+        requests_per_second=await requests_per_second(system),
+    )
 
 
 @probes.get(
@@ -94,28 +134,20 @@ async def fleet_health(asked: AdminRequest) -> dict[str, Any]:
     "The fleet in figures, for people and the dashboard; names only for those who may see them.",
     role=Role.CLIENT,
     open=True,
-    returns={
-        "status": OneOf(("ok", "degraded", "unhealthy", "draining")),
-        "verdict": VERDICT,
-        "reasons": [REASON],
-        "uptime": SECONDS,
-        "timestamp": ISO,
-        "orchestrator": {**OVERVIEW, "circuitBreakers": Optional(BREAKERS)},
-    },
 )
-async def for_people(asked: AdminRequest) -> dict[str, Any]:
+async def for_people(asked: AdminRequest) -> PublicHealthAnswer:
     system = asked.system
     trusted = api_key_auth.is_trusted(scope(), system)
     found = symptoms(system, asked.context.settings, named=trusted)
     word = word_of(found)
-    return {
-        "status": "ok" if word == "healthy" else word,
-        "verdict": verdict_of(system, named=trusted),
-        "reasons": [_shown(each) for each in found],
-        "uptime": round(system.uptime, 3),
-        "timestamp": now_iso(),
-        "orchestrator": overview(system) | ({"circuitBreakers": breakers_by_name(system)} if trusted else {}),
-    }
+    return PublicHealthAnswer(
+        status="ok" if word == "healthy" else word,
+        verdict=verdict_of(system, named=trusted),
+        reasons=[_shown(each) for each in found],
+        uptime=round(system.uptime, 3),
+        timestamp=now_iso(),
+        orchestrator=overview(system, breakers_by_name(system) if trusted else UNSET),
+    )
 
 
 @probes.get(
@@ -123,10 +155,9 @@ async def for_people(asked: AdminRequest) -> dict[str, Any]:
     "Whether the process answers.",
     role=Role.CLIENT,
     open=True,
-    returns={"status": OneOf(("ok",))},
 )
-async def live(asked: AdminRequest) -> dict[str, Any]:
-    return {"status": "ok"}
+async def live(asked: AdminRequest) -> LiveAnswer:
+    return LiveAnswer()
 
 
 @probes.get(
@@ -134,14 +165,13 @@ async def live(asked: AdminRequest) -> dict[str, Any]:
     "Whether to send requests here: 503 while no server can be used, and while the fleet shuts down.",
     role=Role.CLIENT,
     open=True,
-    returns={"status": OneOf(("ready",)), "healthyServers": int},
     fails=(503,),
 )
-async def ready(asked: AdminRequest) -> dict[str, Any] | Response:
+async def ready(asked: AdminRequest) -> ReadyAnswer | Response:
     system = asked.system
     usable = sum(cell.state.usable for cell in system.servers.values())
     if usable and not system.draining:
-        return {"status": "ready", "healthyServers": usable}
+        return ReadyAnswer(healthy_servers=usable)
     reason = "shutting down" if system.draining else "no healthy server"
     body = {"status": "not_ready", "reason": reason, "totalServers": len(system.servers)}
     return responses.json({**body, "success": False, "error": reason}, 503)
@@ -152,22 +182,23 @@ def healthy_servers(system: System) -> int:
     return sum(is_healthy(cell) for cell in system.servers.values())
 
 
-def overview(system: System) -> dict[str, Any]:
-    """The fleet in figures, in `OVERVIEW`'s shape: no names."""
+def overview(system: System, breakers: dict[str, BreakerFailuresJson] | UnsetType) -> OverviewJson:
+    """The fleet in figures, with these breakers."""
     states = [cell.state for cell in system.servers.values()]
-    return {
-        "totalServers": len(states),
-        "healthyServers": healthy_servers(system),
-        "totalModels": len({model for state in states for model in state.models}),
-        "inFlightRequests": system.in_flight,
-        "openCircuitBreakers": sum(state is BreakerState.OPEN for _, state, _ in system.breakers.states()),
-    }
+    return OverviewJson(
+        total_servers=len(states),
+        healthy_servers=healthy_servers(system),
+        total_models=len({model for state in states for model in state.models}),
+        in_flight_requests=system.in_flight,
+        open_circuit_breakers=sum(state is BreakerState.OPEN for _, state, _ in system.breakers.states()),
+        circuit_breakers=breakers,
+    )
 
 
-def breakers_by_name(system: System) -> dict[str, Any]:
+def breakers_by_name(system: System) -> dict[str, BreakerFailuresJson]:
     """State and failures of every breaker that remembers something; names servers and models."""
     return {
-        f"{pair.server}:{pair.model}": {"state": state.value, "failureCount": failures}
+        f"{pair.server}:{pair.model}": BreakerFailuresJson(state=state, failure_count=failures)
         for pair, state, failures in system.breakers.states()
     }
 
@@ -179,5 +210,5 @@ async def requests_per_second(system: System) -> float:
     return round(sums.count / max(system.clock.now() - start, 1.0), 4)
 
 
-def _shown(symptom: Symptom) -> dict[str, Any]:
-    return {"code": symptom.code, "text": symptom.text, "since": iso(symptom.since)}
+def _shown(symptom: Symptom) -> ReasonJson:
+    return ReasonJson(code=symptom.code, text=symptom.text, since=iso(symptom.since))

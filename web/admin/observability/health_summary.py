@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated
 
 from actors.system import System
 from fleet.common.times import iso
 from fleet.observability.health_summary.summary import Level
-from web.admin.kit.schemas import ISO, OneOf, Said
-
-VERDICT: Final = Said(
-    {
-        "level": OneOf(tuple(level.value for level in Level)),
-        "code": Said(str, "a fixed word: what it is about"),
-        "headline": str,
-        "since": Said(ISO, "when the condition began"),
-    },
-    "the one sentence on the state of the fleet, a few seconds behind so that it does not flap",
-)
+from web.admin.kit.answers import JsonObject
 
 
-def verdict_of(system: System, *, named: bool) -> dict[str, Any]:
-    """In `VERDICT`'s shape."""
+class VerdictJson(JsonObject, kw_only=True):
+    """The verdict line."""
+
+    level: Level
+    code: Annotated[str, "a fixed word: what it is about"]
+    headline: str
+    since: Annotated[str, "when the condition began"]
+
+
+VERDICT = Annotated[
+    VerdictJson, "the one sentence on the state of the fleet, a few seconds behind so that it does not flap"
+]
+
+
+def verdict_of(system: System, *, named: bool) -> VerdictJson:
+    """What stands in an answer as `VERDICT`."""
     verdict = system.monitor.verdict
     headline = verdict.headline if named else verdict.plain
-    return {"level": verdict.level.value, "code": verdict.code, "headline": headline, "since": iso(verdict.since)}
+    return VerdictJson(level=verdict.level, code=verdict.code, headline=headline, since=iso(verdict.since))

@@ -6,8 +6,9 @@ never zero: the mean over no requests, a GPU that the machine does not have. Our
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from msgspec import Struct
 from quart import Response
 
 from actors.state.queue_views import QueueView
@@ -17,13 +18,15 @@ from fleet.observability.host_sample import HostSample
 from fleet.observability.statistics.time_windows import span_of
 from fleet.scheduling.server_state import Admin, Health
 from fleet.security.roles import Role
+from web.admin.kit.answers import ISO
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.admin.kit.schemas import ISO, Maybe, OneOf, Said
+from web.admin.kit.schemas import OneOf
 from web.admin.models.figures import MINUTE
+from web.admin.observability.health import LiveAnswer
 from web.admin.observability.health_summary import VERDICT, verdict_of
-from web.admin.observability.summary import NOTHING, PERCENT, SUMMARY, mean_seconds, summarised, tenths, total_requests
-from web.admin.observability.symptoms import symptoms, word_of
+from web.admin.observability.summary import NOTHING, SUMMARY, mean_seconds, summarised, tenths, total_requests
+from web.admin.observability.symptoms import HealthWord, symptoms, word_of
 from web.asgi.quart_request import scope
 from web.http import responses
 from web.http.units import now_iso
@@ -43,29 +46,60 @@ WINDOW: Final = Param(
 )
 _WELL: Final = ("healthy", "degraded")
 
-WORD: Final = OneOf(("healthy", "degraded", "unhealthy", "draining"))
-HEALTH: Final = {
-    "status": WORD,
-    "timestamp": ISO,
-    "version": str,
-    "verdict": VERDICT,
-    "services": {
-        "ollama": {
-            "status": WORD,
-            "url": Maybe(Said(str, "of the first server that can be used; for operators only")),
-            "response_time_ms": Maybe(Said(float, "of the last probe of that server")),
-            "servers": int,
-            "healthy_servers": int,
-        },
-        "proxy": {"status": WORD, "active_requests": int, "queue_size": int},
-        "metrics": {
-            "status": WORD,
-            "total_requests": Said(int, "since the first start"),
-            "avg_response_time": Maybe(Said(float, "seconds, over five minutes")),
-        },
-    },
-    "system": {"cpu_percent": PERCENT, "memory_percent": PERCENT, "disk_usage_percent": PERCENT},
-}
+Percent = Annotated[float, "percent"] | None
+
+
+class OllamaServiceJson(Struct, kw_only=True, gc=False):
+    """All servers as if they were one: the first that can be used stands for them."""
+
+    status: HealthWord
+    url: Annotated[str, "of the first server that can be used; for operators only"] | None
+    response_time_ms: Annotated[float, "of the last probe of that server"] | None
+    servers: int
+    healthy_servers: int
+
+
+class ProxyServiceJson(Struct, kw_only=True, gc=False):
+    """The queue."""
+
+    status: HealthWord
+    active_requests: int
+    queue_size: int
+
+
+class MetricsServiceJson(Struct, kw_only=True, gc=False):
+    """The figures."""
+
+    status: HealthWord
+    total_requests: Annotated[int, "since the first start"]
+    avg_response_time: Annotated[float, "seconds, over five minutes"] | None
+
+
+class ServicesJson(Struct, kw_only=True, gc=False):
+    """What the fleet consists of, to the reference."""
+
+    ollama: OllamaServiceJson
+    proxy: ProxyServiceJson
+    metrics: MetricsServiceJson
+
+
+class MachineJson(Struct, kw_only=True, gc=False):
+    """The machine."""
+
+    cpu_percent: Percent
+    memory_percent: Percent
+    disk_usage_percent: Percent
+
+
+class MonitoringHealthAnswer(Struct, kw_only=True, gc=False):
+    """How the fleet, its queue and its machine are."""
+
+    status: HealthWord
+    timestamp: ISO
+    version: str
+    verdict: VERDICT
+    services: ServicesJson
+    system: MachineJson
 
 
 @topic.get("/", "Which routes there are.", role=Role.CLIENT, open=True, returns=str, media="text/plain")
@@ -79,33 +113,31 @@ async def root(asked: AdminRequest) -> Response:
     role=Role.CLIENT,
     open=True,
     bare=True,
-    returns=HEALTH,
+    returns=MonitoringHealthAnswer,
     fails=(503,),
 )
 async def health(asked: AdminRequest) -> Response:
     system = asked.system
     found = symptoms(system, asked.context.settings, named=False)
     word = word_of(found)
-    body = {
-        "status": word,
-        "timestamp": now_iso(),
-        "version": own_version(),
-        "verdict": verdict_of(system, named=api_key_auth.is_trusted(scope(), system)),
-        "services": {
-            "ollama": _backends(system, asked.by.role >= Role.OPERATOR),
-            "proxy": _proxy(system),
-            "metrics": await _figures(system, any(each.code == "records_dropped" for each in found)),
-        },
-        "system": _machine(system.host.latest or NOTHING),
-    }
-    return responses.json(body, 200 if word in _WELL else 503)
+    body = MonitoringHealthAnswer(
+        status=word,
+        timestamp=now_iso(),
+        version=own_version(),
+        verdict=verdict_of(system, named=api_key_auth.is_trusted(scope(), system)),
+        services=ServicesJson(
+            ollama=_backends(system, asked.by.role >= Role.OPERATOR),
+            proxy=_proxy(system),
+            metrics=await _figures(system, any(each.code == "records_dropped" for each in found)),
+        ),
+        system=_machine(system.host.latest or NOTHING),
+    )
+    return responses.typed(body, 200 if word in _WELL else 503)
 
 
-@topic.get(
-    "/health/live", "Whether the process answers.", role=Role.CLIENT, open=True, returns={"status": OneOf(("ok",))}
-)
-async def live(asked: AdminRequest) -> dict[str, Any]:
-    return {"status": "ok"}
+@topic.get("/health/live", "Whether the process answers.", role=Role.CLIENT, open=True)
+async def live(asked: AdminRequest) -> LiveAnswer:
+    return LiveAnswer()
 
 
 @topic.get(
@@ -143,47 +175,49 @@ def _span(text: str) -> float:
     return span
 
 
-def _backends(system: System, named: bool) -> dict[str, Any]:
+def _backends(system: System, named: bool) -> OllamaServiceJson:
     """All servers as if they were one: the first that can be used stands for them."""
     states = [cell.state for cell in system.servers.values()]
     usable = [state for state in states if state.usable]
     ill = [state for state in states if state.admin is Admin.ACTIVE and state.health is not Health.HEALTHY]
     shown = next(iter(usable or states), None)
     took = usable[0].last_response if usable else None
-    return {
-        "status": "unhealthy" if not usable else "degraded" if ill else "healthy",
-        "url": shown.spec.url if shown is not None and named else None,
-        "response_time_ms": None if took is None else round(took * 1000, 1),
-        "servers": len(states),
-        "healthy_servers": sum(state.health is Health.HEALTHY for state in states),
-    }
+    return OllamaServiceJson(
+        status="unhealthy" if not usable else "degraded" if ill else "healthy",
+        url=shown.spec.url if shown is not None and named else None,
+        response_time_ms=None if took is None else round(took * 1000, 1),
+        servers=len(states),
+        healthy_servers=sum(state.health is Health.HEALTHY for state in states),
+    )
 
 
-def _proxy(system: System) -> dict[str, Any]:
+def _proxy(system: System) -> ProxyServiceJson:
     queue = system.queries.queue_view(0)
-    return {"status": _queue_word(system, queue), "active_requests": system.in_flight, "queue_size": queue.waiting}
+    return ProxyServiceJson(
+        status=_queue_word(system, queue), active_requests=system.in_flight, queue_size=queue.waiting
+    )
 
 
-def _queue_word(system: System, queue: QueueView) -> str:
+def _queue_word(system: System, queue: QueueView) -> HealthWord:
     if system.draining:
         return "draining"
     full = bool(queue.max_size) and queue.waiting >= queue.max_size
     return "degraded" if queue.paused or full else "healthy"
 
 
-async def _figures(system: System, dropped: bool) -> dict[str, Any]:
+async def _figures(system: System, dropped: bool) -> MetricsServiceJson:
     await system.statistics.request_log.catch_up()
     _, sums = system.statistics.totals.window(5 * MINUTE)
-    return {
-        "status": "degraded" if dropped else "healthy",
-        "total_requests": total_requests(system),
-        "avg_response_time": mean_seconds(sums.latency, sums.count),
-    }
+    return MetricsServiceJson(
+        status="degraded" if dropped else "healthy",
+        total_requests=total_requests(system),
+        avg_response_time=mean_seconds(sums.latency, sums.count),
+    )
 
 
-def _machine(sample: HostSample) -> dict[str, Any]:
-    return {
-        "cpu_percent": tenths(sample.cpu_percent),
-        "memory_percent": tenths(sample.memory_percent),
-        "disk_usage_percent": tenths(sample.disk_percent),
-    }
+def _machine(sample: HostSample) -> MachineJson:
+    return MachineJson(
+        cpu_percent=tenths(sample.cpu_percent),
+        memory_percent=tenths(sample.memory_percent),
+        disk_usage_percent=tenths(sample.disk_percent),
+    )

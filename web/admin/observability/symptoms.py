@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import quote
 
 import trio
@@ -40,6 +40,9 @@ _TOLD: Final = frozenset(
 """Codes of the verdict that are found here by themselves, without its delay."""
 
 
+HealthWord = Literal["healthy", "degraded", "unhealthy", "draining"]
+
+
 @dataclass(frozen=True, slots=True)
 class Symptom:
     """One thing that is wrong. `since` is seconds since 1970; None: nobody knows."""
@@ -65,7 +68,7 @@ def symptoms(system: System, settings: Settings, *, named: bool) -> list[Symptom
     return [*found, *_verdict(system, named)]
 
 
-def word_of(found: Sequence[Symptom]) -> str:
+def word_of(found: Sequence[Symptom]) -> HealthWord:
     """`healthy`; `degraded`: something is wrong, requests are served; `unhealthy`: none can be; `draining`."""
     codes = {symptom.code for symptom in found}
     if DRAINING in codes:
