@@ -196,7 +196,10 @@ class JobBoard:
             await work(self._context, cell, job)
         except FleetError as error:
             if self._servers.draining and isinstance(error, NoServer | ShuttingDown):
-                self._put_back(job)
+                if not job.state.ended:
+                    job.put_back(_INTERRUPTED)
+                    self._waiting[job.id] = job
+                    self._touch(job, "interrupted")
             else:
                 self._end(job, JobState.FAILED, error.message, error)
         except Exception:
@@ -223,12 +226,6 @@ class JobBoard:
     def _add(self, job: Job) -> None:
         self._jobs[job.id] = self._waiting[job.id] = self._unended[_key(job)] = job
         self._more.unpark_all()
-
-    def _put_back(self, job: Job) -> None:
-        if not job.state.ended:
-            job.put_back(_INTERRUPTED)
-            self._waiting[job.id] = job
-            self._touch(job, "interrupted")
 
     def _end(self, job: Job, state: JobState, detail: str, failure: FleetError | None = None) -> None:
         """It is over, unless it was before."""

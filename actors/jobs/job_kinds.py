@@ -43,10 +43,6 @@ async def work(context: JobContext, cell: ServerCell, job: Job) -> None:
     if cell.pool is not machine:
         raise JobFailed(f"the URL of server '{job.server}' was changed meanwhile: it was done on the machine before")
     job.accomplished = True
-    await _reread(cell)
-
-
-async def _reread(cell: ServerCell) -> None:
     probed = cell.probed
     cell.probe_now.set()
     with trio.move_on_after(REREAD):

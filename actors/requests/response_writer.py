@@ -37,7 +37,8 @@ class ResponseWriter:
         """Send the head: the backend's status and fields, plus ours. Failover is over from here on."""
         headers = response.passing
         own = [(b"x-request-id", self.call.request_id.encode()), *extra]
-        if self.call.sse and response.status == 200 and _is_ndjson(headers):
+        ndjson = self.call.sse and any(name == b"content-type" and b"ndjson" in value for name, value in headers)
+        if ndjson and response.status == 200:
             self._reframe = NdjsonToSse()
             headers = tuple(field for field in headers if field[0] != b"content-type")
             own.append(_SSE)
@@ -106,7 +107,3 @@ def whereabouts(server: ServerId, attempts: int = 1, queued: float = 0.0) -> lis
         (b"x-fleet-attempts", b"%d" % attempts),
         (b"x-fleet-queue-ms", b"%d" % round(queued * 1000)),
     ]
-
-
-def _is_ndjson(headers: Headers) -> bool:
-    return any(name == b"content-type" and b"ndjson" in value for name, value in headers)

@@ -258,10 +258,15 @@ class Membership:
         return gone
 
     async def _see_off(self, cell: ServerCell, drain: bool, stay: trio.Event, gone: Promise[None]) -> None:
+        """Forget it: at once, or when it takes no new work and nothing is open on it, or the time is up."""
         server = cell.state.id
+        by = trio.current_time() + self._config.current.drain_timeout
         try:
-            if drain:
-                await self._drained(cell, stay)
+            while drain and (cell.state.usable or cell.leases or cell.transfers) and not stay.is_set():
+                with trio.move_on_at(by) as patience:
+                    await self._servers.ended.park()
+                if patience.cancelled_caught:
+                    break
             if self._leaving.get(server) is stay or not drain:
                 self._forget(cell)
             if self._servers.get(server) is cell:
@@ -269,15 +274,6 @@ class Membership:
             gone.resolve(None)
         finally:
             gone.reject(ActorGone(f"the removal of {server} was cut short"))  # unless it is settled
-
-    async def _drained(self, cell: ServerCell, stay: trio.Event) -> None:
-        """Returns when the server takes no new work and nothing is open on it, or the time is up, or it may stay."""
-        by = trio.current_time() + self._config.current.drain_timeout
-        while (cell.state.usable or cell.leases or cell.transfers) and not stay.is_set():
-            with trio.move_on_at(by) as patience:
-                await self._servers.ended.park()
-            if patience.cancelled_caught:
-                return
 
     def _forget(self, cell: ServerCell) -> None:
         server = cell.state.id

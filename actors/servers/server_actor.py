@@ -58,8 +58,10 @@ class ServerActor:
             if now >= self._watch_at:
                 check(self._context.config.current, self._context.breakers, self._cell, now)
                 self._watch_at = next_check(self._cell, now) if self._cell.watched else math.inf
-            if now >= self._drain_by:
-                self._end_drain()
+            if now >= self._drain_by:  # what still runs is revoked
+                self._drain_by = math.inf
+                for lease in list(self._cell.leases.values()):
+                    lease.revoke(Revoked("drain timeout"))
             if now >= self._cell.state.until:
                 self._order(SetAdmin(Order.ACTIVATE, "the maintenance is over", self._cell.state.by), now)
 
@@ -82,8 +84,10 @@ class ServerActor:
                 self._watch_at = min(self._watch_at, next_check(self._cell, now))
             case LeaseClosed():
                 self._emptied(now)
-            case ModelMissing(model):
-                self._missing(model)
+            case ModelMissing(model):  # the inventory was stale: route none of it here, look again now
+                if self._cell.state.models.pop(model, None) is not None:
+                    self._announce()
+                    self._cell.probe_now.set()
             case Unwelcome(status, model):
                 self._unwelcome(f"answers probes, but requests for {model} with {status}: is its api_key right?")
             case Welcome():
@@ -151,12 +155,6 @@ class ServerActor:
             state.resident = {name: row for name, row in state.resident.items() if name != model}
             self._announce()
 
-    def _missing(self, model: ModelName) -> None:
-        """Inventory was stale: stop routing the model here, look again now."""
-        if self._cell.state.models.pop(model, None) is not None:
-            self._announce()
-            self._cell.probe_now.set()
-
     def _unwelcome(self, why: str) -> None:
         """Probes are answered and requests are not, or they are again: that is the server's health too."""
         state = self._cell.state
@@ -193,12 +191,6 @@ class ServerActor:
             self._context.servers.ended.unpark_all()
             self._context.journal.touch("admin", state.id)
             self._announce()
-
-    def _end_drain(self) -> None:
-        """The drain timeout is over: what still runs is revoked."""
-        self._drain_by = math.inf
-        for lease in list(self._cell.leases.values()):
-            lease.revoke(Revoked("drain timeout"))
 
 
 def _worst(state: ServerState) -> BreakerState:

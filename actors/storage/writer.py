@@ -90,7 +90,11 @@ class Store:
         while True:
             if not journal.pending:
                 await journal.woken.park()
-            await trio.sleep(PAUSE if await self.attempt() else self._backoff())
+            if await self.attempt():
+                await trio.sleep(PAUSE)
+            else:
+                wait, self._wait = self._wait, min(self._wait * 2.0, MOST_RETRY)
+                await trio.sleep(wait)
 
     async def attempt(self) -> bool:
         """Write one batch; whether it is on disk. Cancelled, or crashed: it waits again."""
@@ -165,10 +169,6 @@ class Store:
             standing.state, standing.since = "degraded", self._wall()
         standing.why = why
 
-    def _backoff(self) -> float:
-        wait, self._wait = self._wait, min(self._wait * 2.0, MOST_RETRY)
-        return wait
-
 
 def _words(trouble: BaseException) -> str:
     return "it takes too long" if isinstance(trouble, trio.TooSlowError) else reason(trouble)
@@ -197,20 +197,16 @@ async def open_journal(
         opening.give_up()
         why = str(trouble) if isinstance(trouble, StoreUnusable) else f"{file.path} could not be read in time"
         log.warning("nothing will survive a restart: %s", why)
-        return _without(str(file.path), why, wall()), None
+        journal = Journal()
+        journal.standing.state, journal.standing.why = "degraded", why
+        journal.standing.since, journal.standing.path = wall(), str(file.path)
+        return journal, None
     journal = Journal(contents.documents, next_line=contents.next_line)
     journal.standing.state, journal.standing.since = "ok", wall()
     journal.standing.path, journal.standing.moved_aside = str(file.path), contents.moved_aside
     store = Store(opening.database, journal, sorted(contents.marks), worker, wall=wall)
     journal.keeper, journal.attached = store, True
     return journal, store
-
-
-def _without(path: str, why: str, since: float) -> Journal:
-    journal = Journal()
-    journal.standing.state, journal.standing.why = "degraded", why
-    journal.standing.since, journal.standing.path = since, path
-    return journal
 
 
 class _Opening:
