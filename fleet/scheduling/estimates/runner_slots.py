@@ -171,6 +171,8 @@ class RunnerSlots:
         return max((sum(s <= start < end for s, end in others) for start, _ in others if start >= began), default=1)
 
     def _prove(self, slots: int) -> None:
+        if slots <= self.proven and not self._votes:
+            return
         slots = min(slots, _MOST_SLOTS)
         for vote in [vote for vote in self._votes if vote <= slots]:
             del self._votes[vote]

@@ -72,9 +72,14 @@ class AffinityTable:
         epoch = self._epochs.use(pair, self._next_epoch)
         use = PrefixUse(pair.server, epoch, now, links[-1].end if links else _SHORTEST)
         for digest in (*(link.digest for link in links), *(() if session is None else (session,))):
-            others = self._links.get(digest, ())
-            kept = tuple(each for each in others if each.server != pair.server)
-            self._links.put(digest, (use, *kept[: MOST_HOMES - 1]))
+            others = self._links.get(digest)
+            if others is None:
+                homes: tuple[PrefixUse, ...] = (use,)
+            elif others[0].server == pair.server:
+                homes = (use, *others[1:])
+            else:
+                homes = (use, *(each for each in others if each.server != pair.server))[:MOST_HOMES]
+            self._links.put(digest, homes)
 
     def renew(self, pair: Pair) -> None:
         """Its runner was loaded, unloaded or has expired: what it had cached is lost."""

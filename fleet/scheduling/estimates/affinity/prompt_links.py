@@ -28,6 +28,8 @@ FURTHEST: Final = 128 * BLOCK
 MOST_LINKS: Final = 32
 FIRST: Final = 8
 _SAMPLE: Final = 256
+_TAIL: Final = 64
+"""Bytes at the end of a list in which its brackets and spaces are looked for."""
 _BEFORE: Final = ("tools", "system", "instructions", "context")
 _BODY: Final = ("messages", "input", "prompt")
 FIELDS: Final = (*_BEFORE, *_BODY)
@@ -113,7 +115,8 @@ def _walk(chain: blake2b, value: bytes) -> Iterator[tuple[int, int]]:
 
 def _marks(value: bytes) -> list[int]:
     """Where links stand within the first 32 KiB: between messages, at every 4 KiB, at the end."""
-    end = len(value.rstrip(b"] \t\r\n")) if value[:1] == b"[" else len(value)
+    tail = value[-_TAIL:]
+    end = len(value) - len(tail) + len(tail.rstrip(b"] \t\r\n")) if value[:1] == b"[" else len(value)
     until = min(end, WHOLE)
     marks = {*range(BLOCK, until, BLOCK), until}
     for separator in _SEPARATORS:

@@ -13,7 +13,7 @@ What it is wrong about: the probe of a slot that became due, and what is forgott
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -180,7 +180,7 @@ class Estimates:
             load,
             tokens * runner.per_token[batch if batch < _LAST else _LAST],
             request.answer * (step if step < runner.most else runner.most),
-            tokens * (batch + 1),
+            tokens * (batch + 1),  # see `lmetric`
             runner.footing,
         )
 
@@ -193,6 +193,8 @@ class Estimates:
 
     def sent(self, number: int, request: RequestProfile, server: ServerView, terms: Terms, now: float) -> None:
         """The request went there, under this number of its lease."""
+        if number in self._leases or len(self._leases) >= _LEASES:
+            self.learn(number if number in self._leases else next(iter(self._leases)), None, now, "left")
         runner = self._runners.get((server.id, request.model)) or self._fresh(server, request.model, now)
         there = runner.server
         there.move(now)
@@ -242,6 +244,11 @@ class Estimates:
                 self._learn_times(lease, told, now)
                 self._work_out(runner, now)
         self._refresh_limit(runner, now)
+
+    def keep_only(self, numbers: Container[int], now: float) -> None:
+        """Forget leases that are not open any more: after a crash, those that are open are the truth."""
+        for number in [number for number in self._leases if number not in numbers]:
+            self.learn(number, None, now, "left")
 
     def reloaded(self, pair: Pair, now: float) -> None:
         """The runner was loaded anew, went away or its server restarted: its cache and its slots are unknown."""
@@ -319,9 +326,11 @@ class Estimates:
     def _fresh(self, server: ServerView, model: ModelName, now: float) -> _Runner:
         """The runner with figures that are worked out anew."""
         pair = Pair(server.id, model)
-        runner = self._runners.use(
-            pair, lambda: _Runner(pair, self._servers.use(pair.server, lambda: _Server(at=now)), RunnerSlots())
-        )
+        runner = self._runners.get(pair)
+        if runner is None:
+            there = self._servers.use(pair.server, lambda: _Server(at=now))
+            runner = _Runner(pair, there, RunnerSlots(alone=server.serves_alone(model)))
+        self._runners.put(pair, runner)
         runner.size = server.size_of(model)
         self._work_out(runner, now)
         return runner
@@ -357,7 +366,7 @@ def _service_told(told: AnswerTold | None) -> ServiceTold | None:
         return None
     hidden = told.total_seconds - (told.load_seconds or 0.0) - told.prompt_seconds - told.output_seconds
     times = (hidden, told.prompt_seconds, told.output_seconds)
-    return ServiceTold(*times) if all(math.isfinite(each) and each >= -1.0 for each in times) else None
+    return ServiceTold(*times) if min(times) >= -1.0 and sum(times) < math.inf else None
 
 
 def _loading(told: AnswerTold) -> float:

@@ -36,6 +36,10 @@ class ServerView(Protocol):
         """Whether a runner is loaded that fits these options."""
         ...
 
+    def serves_alone(self, model: ModelName) -> bool:
+        """Whether its runners begin with one slot: models for embeddings, and families that Ollama forces to one."""
+        ...
+
     def drain_seconds(self, model: ModelName) -> float:
         """Until what has to leave for the model is idle; 0 if nothing has to."""
         ...

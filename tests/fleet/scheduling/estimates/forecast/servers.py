@@ -23,12 +23,16 @@ class KnownServer:
     slots: float = 8.0
     size: int | None = 4 * GB
     drain: float = 0.0
+    alone: bool = False
 
     def size_of(self, model: ModelName) -> int | None:
         return self.size
 
     def serves(self, model: ModelName, options: Hashable) -> bool:
         return model in self.loaded
+
+    def serves_alone(self, model: ModelName) -> bool:
+        return self.alone
 
     def drain_seconds(self, model: ModelName) -> float:
         return self.drain

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fleet.scheduling.estimates.affinity.prompt_links import PromptLink
 from fleet.scheduling.estimates.forecast.estimates import Estimates
 from fleet.scheduling.estimates.forecast.terms import Footing, Terms
+from fleet.scheduling.estimates.lmetric import lmetric
 from tests.fleet.scheduling.estimates.forecast.servers import ASKER, KnownServer, SimulatedFleet, Told
 from tests.fleet.scheduling.estimates.pairs import AM, A, B, M
 
@@ -158,6 +159,35 @@ def test_slots_are_learned_and_shown() -> None:
     slots = estimates.slots(AM)
     assert slots is not None
     assert slots.proven == 3
+
+
+def test_a_model_for_embeddings_begins_with_one_slot() -> None:
+    fleet, server = SimulatedFleet(), KnownServer(A, alone=True)
+    estimates, request = fleet.estimates, fleet.estimates.profile(ASKER, 2000, 0.0)
+    estimates.sent(1, request, server, estimates.predict(request, server, 0.0), 0.0)
+    assert estimates.predict(request, server, 0.1).wait > 0.0
+
+
+def test_a_lease_whose_end_nobody_told_can_be_struck_out() -> None:
+    fleet, server = SimulatedFleet(), KnownServer(A, slots=1.0)
+    estimates, request = fleet.estimates, fleet.estimates.profile(ASKER, 2000, 0.0)
+    for number in (1, 1, 2):  # the same number again replaces the lease
+        estimates.sent(number, request, server, estimates.predict(request, server, 0.0), 0.0)
+    assert estimates.predict(request, server, 1.0).wait > 0.0
+    estimates.keep_only({7}, 1.0)
+    assert estimates.predict(request, server, 1.0).wait == 0.0
+    slots = estimates.slots(AM)
+    assert slots is not None
+    assert slots.open == 0
+
+
+def test_the_metric_is_lmetric() -> None:
+    fleet, server = SimulatedFleet(), KnownServer(A)
+    estimates, request = fleet.estimates, fleet.estimates.profile(ASKER, 2000, 0.0)
+    for number in range(3):
+        terms = estimates.predict(request, server, 0.0)
+        assert terms.metric == lmetric(request.tokens, 0.0, number)
+        estimates.sent(number, request, server, terms, 0.0)
 
 
 def test_wild_predictions_are_called_unreliable() -> None:
