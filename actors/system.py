@@ -261,7 +261,7 @@ class System:
 
     def drain(self) -> None:
         """Refuse new work; what waits is refused too, what runs goes on."""
-        self.servers.draining = True
+        self.servers.drain()
         for ticket in list(self.scheduler.tickets.values()):
             if ticket.open:
                 self.scheduler.tickets.pop(ticket.number, None)
@@ -292,8 +292,8 @@ class System:
             await nursery.start(self.jobs.run)
             self.membership.start()
             self.persisted_state.restore()
-            if (keeper := self.journal.keeper) is not None:
-                nursery.start_soon(keep_up, "store", keeper.run)
+            if (writer := self.journal.writer) is not None:
+                nursery.start_soon(keep_up, "store", writer.run)
             task_status.started()
 
     async def watch(self) -> None:

@@ -181,6 +181,63 @@ def test_no_module_holds_what_one_fleet_could_see_of_another() -> None:
     assert {each for path in modules for each in caches(path)} == set(PURE_CACHES)
 
 
+# ---- who may write what
+
+RECORDS = {
+    "breaker": "a machine that its actor drives; the registry keeps its settings and its birth",
+    "budget": "the retry budget's two limits follow the configuration",
+    "_cell": "what outlives a crash of its actor",
+    "cell": "likewise",
+    "connection": "of SQLite",
+    "contents": "of the store, as it was opened",
+    "context": "of TLS",
+    "error": "what an exception says to the client is put in the client's words",
+    "_hearing": "what an exchange has heard about its request so far",
+    "holder": "a lease, as the pool sees it",
+    "job": "written by the board and by the task that does it",
+    "lane": "a rate group, as the feed keeps it",
+    "lease": "written by the exchange that holds it",
+    "ledger": "slots: how many there are",
+    "_logger": "of the library",
+    "memory": "what outlives the dispatcher",
+    "metrics": "limits that follow the configuration",
+    "reading": "a deadline",
+    "response": "one answer on its way",
+    "_rest": "a deadline",
+    "same": "a job",
+    "series": "limits that follow the configuration",
+    "_servers": "leases are counted where they begin and end",
+    "servers": "likewise",
+    "standing": "how the store is, written by its actor",
+    "state": "one server, written by its actor, the membership and the dispatcher",
+    "ticket": "settled by its waiter",
+    "viewer": "one who watches, as the feed keeps it",
+}
+"""Whose attributes others may assign in `actors/`, by the name it goes by: data, not parts that were wired once."""
+
+
+def outer_assignments(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Where an attribute of something but `self` is assigned: the line, what it is an attribute of, its name."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            of = node.value
+            name_of = of.attr if isinstance(of, ast.Attribute) else of.id if isinstance(of, ast.Name) else "?"
+            if name_of not in ("self", "cls"):
+                yield node.lineno, name_of, node.attr
+
+
+def test_parts_are_wired_by_constructor_and_never_after() -> None:
+    """A callback or a part that is put into another's attribute later cannot be found by reading where it is made."""
+    found = [
+        (f"{name(path)}:{line}", of, attribute)
+        for path in SOURCES
+        if name(path).startswith("actors/")
+        for line, of, attribute in outer_assignments(path)
+    ]
+    assert [each for each in found if each[1] not in RECORDS] == []
+    assert set(RECORDS) == {of for _, of, _ in found}, "a line of the table is of no use"
+
+
 # ---- who may know whom
 
 MOST_ENTRIES = 16

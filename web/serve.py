@@ -109,7 +109,7 @@ async def serve(
             async with trio.open_nursery() as nursery:
                 home = context or AppContext.of(system, TOPICS)
                 urls = await nursery.start(_listen, config, home, listeners, behind, tls, most, closing)
-                system.membership.own_urls = urls
+                system.membership.keep_out(urls)
                 task_status.started(urls)
                 await stop.wait()
                 await _drain(system, system.config.drain_timeout, trio.Event() if hurry is None else hurry)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
@@ -62,7 +62,7 @@ class Membership:
         self._nursery = nursery
         self._leaving: dict[ServerId, trio.Event] = {}
         """Those on their way out, each with what is set if it may stay after all."""
-        self.own_urls: list[str] = []
+        self.own_urls: Sequence[str] = ()
         """Where the front end listens; never a server of ours."""
         self.base = {spec.id: spec for spec in self._config.current.servers}
         self._kept = self._journal.keep(_KIND, self._document)
@@ -111,6 +111,10 @@ class Membership:
         for problem in problems:
             log.warning("%s", problem)
         return specs
+
+    def keep_out(self, urls: Sequence[str]) -> None:
+        """The front end listens there."""
+        self.own_urls = urls
 
     # ---- one server, by the admin API
 

@@ -81,6 +81,10 @@ class Servers(dict[ServerId, ServerCell]):
             for cell in self.values():
                 cell.probe_now.set()
 
+    def drain(self) -> None:
+        """The fleet shuts down."""
+        self.draining = True
+
     def cell(self, server: ServerId) -> ServerCell:
         """One of them; raises ServerNotFound."""
         cell = self.get(server)

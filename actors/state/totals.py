@@ -91,10 +91,7 @@ class Totals:
         self._journal.keep(KIND, self._document)
         read = self._journal.recall(KIND, lambda key, document: (_pair_of(key), Total.read(document, at)))
         for pair, total in sorted(read, key=lambda each: each[1].last_used or 0.0):
-            if pair is None:
-                self.book.fleet.total = total
-            else:
-                self.book.restore(pair, total)
+            self.book.restore(pair, total)
 
     def _document(self, key: str) -> Document | None:
         pair = _pair_of(key)

@@ -76,7 +76,7 @@ class Packer:
         try:
             text = _line(line)
         except Exception as error:
-            self._journal.dropped_lines += 1
+            self._journal.lose_line()
             self._tell("audit", error)
             return
         at = line.get("at")

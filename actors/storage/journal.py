@@ -111,7 +111,7 @@ class Journal:
         """Those who wait for `kept` rest here."""
         self.attached = False
         """Whether a store reads this; without one nothing is marked."""
-        self.keeper: JournalWriter | None = None
+        self.writer: JournalWriter | None = None
         self.standing = WriterStatus()
         self._changes = 0
         self._next_line = next_line
@@ -182,9 +182,9 @@ class Journal:
         before = self._next_line if before is None else before
         latest = max([*self.hand.lines, *self.lines], list(self.recent), key=len)  # both end with the newest line
         found = [line for line in reversed(latest) if line["id"] < before][:limit]
-        if self.keeper is not None and len(found) < limit:
+        if self.writer is not None and len(found) < limit:
             oldest = latest[0]["id"] if latest else self._next_line
-            found += await self.keeper.lines(limit - len(found), min(before, oldest))
+            found += await self.writer.lines(limit - len(found), min(before, oldest))
         return found
 
     def view(self) -> StoreView:
@@ -202,6 +202,18 @@ class Journal:
         return len(self.touched) + len(self.lines) + len(self.hand.marks) + len(self.hand.lines)
 
     # For the store's actor.
+
+    def attach(self, writer: JournalWriter) -> None:
+        """There is a store: from now on changes are marked, and this one writes them."""
+        self.writer, self.attached = writer, True
+
+    def detach(self) -> None:
+        """The store is closed: nothing is marked any more."""
+        self.attached = False
+
+    def lose_line(self) -> None:
+        """A line of the audit log that was in hand will never be on disk."""
+        self.dropped_lines += 1
 
     def take_mark(self) -> tuple[Mark, int]:
         """The oldest mark, which is in the store's hand now. Raises KeyError if there is none."""

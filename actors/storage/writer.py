@@ -133,7 +133,7 @@ class Store:
         with trio.move_on_after(within, shield=True):
             while journal.pending and await self.attempt():
                 pass
-        journal.attached = False
+        journal.detach()
         if journal.pending:
             log.warning("the store was closed with %d changes unwritten", journal.pending)
         with trio.move_on_after(within, shield=True):
@@ -182,7 +182,7 @@ async def open_journal(
     within: float = OPEN_WITHIN,
     migrations: Sequence[Migration] = MIGRATIONS,
 ) -> tuple[Journal, Store | None]:
-    """The journal over the store at `path`, and the store's actor, which the fleet's tree runs (`Journal.keeper`).
+    """The journal over the store at `path`, and the store's actor, which the fleet's tree runs (`Journal.writer`).
 
     `wall`: seconds since 1970.
     Never fails: without a usable store the journal is a degraded one that keeps nothing, and there is no actor.
@@ -205,7 +205,7 @@ async def open_journal(
     journal.standing.state, journal.standing.since = "ok", wall()
     journal.standing.path, journal.standing.moved_aside = str(file.path), contents.moved_aside
     store = Store(opening.database, journal, sorted(contents.marks), worker, wall=wall)
-    journal.keeper, journal.attached = store, True
+    journal.attach(store)
     return journal, store
 
 

@@ -147,7 +147,7 @@ class FakeSystem:
         self.feed = SimpleNamespace(clients={}, skipped=0)
         self.paused = False
         self.removed: list[tuple[str, bool]] = []
-        self.membership = SimpleNamespace(own_urls=[])
+        self.membership = SimpleNamespace(own_urls=[], keep_out=lambda urls: None)
         self.journal = Journal()
         self.statistics = RequestStatistics(RequestLog(), Totals(trio.current_time, time.time, Journal()))
         self.limiters = defaultdict[str, Limiter](Limiter)

@@ -124,9 +124,12 @@ class Tally:
         line.streams.extend(map(_streamed, group.began[-RECENT:]))
         return set() if gone is None else {gone}
 
-    def restore(self, pair: Pair, total: Total) -> None:
-        """Take a pair's total from the store; to be called for the least recently used pair first."""
-        self.pairs.use(pair, lambda: PairTotals(total))
+    def restore(self, pair: Pair | None, total: Total) -> None:
+        """Take the total of a pair, or of the fleet, from the store; for the least recently used pair first."""
+        if pair is None:
+            self.fleet.total = total
+        else:
+            self.pairs.use(pair, lambda: PairTotals(total))
 
     def window(self, now: float, span: float, pair: Pair | None = None) -> tuple[float, Sums]:
         """The last `span` seconds of a pair, or of the fleet: where they begin, and the sums."""

@@ -71,5 +71,5 @@ def journal_on(disk: FakeDisk) -> tuple[Journal, Store]:
     journal = Journal(disk.stored, next_line=max(disk.audit, default=0) + 1)
     journal.standing.state = "ok"
     store = Store(disk, journal, list(disk.documents), disk.run, wall=time.time)
-    journal.keeper, journal.attached = store, True
+    journal.attach(store)
     return journal, store
