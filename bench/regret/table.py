@@ -41,12 +41,12 @@ def markdown(results: Sequence[Result]) -> str:
 
 
 def as_json(results: Sequence[Result]) -> str:
-    """A list of runs; times that are infinite are null."""
+    """A list of runs, a line each; times that are infinite are null."""
     rows = [
         {"scenario": cell.scenario, "variant": cell.variant, "policy": cell.policy, **figures.as_json()}
         for cell, figures in results
     ]
-    return json.dumps(rows, indent=1) + "\n"
+    return "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
 
 
 def group(results: Sequence[Result]) -> dict[tuple[int, str], ROW]:
