@@ -91,6 +91,7 @@ class Dispatcher:
             now = trio.current_time()
             if message is None:
                 self._tick(now)
+                message = mailbox.receive_nowait()  # or mail would wait for as long as anything is due
             # A batch per turn: among hundreds of busy streams, a turn of the event loop is what a grant costs.
             handled = 0
             while message is not None:
@@ -101,7 +102,7 @@ class Dispatcher:
     def _at_once(self, message: DispatcherMail) -> None:
         self._handle(message, self._now())
 
-    # The task of this actor sleeps with a deadline that it has computed before: the next sweep, the next end of a ban.
+    # The task of this actor sleeps with a deadline computed before: the next sweep, end of a ban, or reconsideration.
     # But at rest the messages are handled in the turns of their senders (see `Mailbox`), without waking it, and one of
     # them may be what has to be looked at earlier: the first ticket that nobody can serve, a ban that ends soon. With
     # nothing to do the deadline is infinite, so a request without a server would not be refused after its grace; nor

@@ -63,15 +63,18 @@ class ServerIndex:
         """Those loaded by the last look, and those that our own requests load."""
         old, new = self._warmed.get(server.id, set()), {*server.resident, *server.ledger.models()} - {ANY_MODEL}
         for model in old - new:
-            self._warm[model].discard(server)
-            if not self._warm[model]:
-                del self._warm[model]
+            self._cool(server, model)
         for model in new - old:
             self._warm.setdefault(model, IndexedSet()).add(server)
         if new:
             self._warmed[server.id] = new
         else:
             self._warmed.pop(server.id, None)
+
+    def _cool(self, server: ServerState, model: ModelName) -> None:
+        self._warm[model].discard(server)
+        if not self._warm[model]:
+            del self._warm[model]
 
     def update_pair(self, server: ServerState, model: ModelName, now: float) -> None:
         """Take note of a moved gate or a ban of one model on one server."""
@@ -92,7 +95,7 @@ class ServerIndex:
             self._leave(server, model, now)
         self._free.discard(server)
         for model in self._warmed.pop(server.id, ()):
-            self._warm[model].discard(server)
+            self._cool(server, model)
         self.servers.pop(server.id, None)
 
     def draw(

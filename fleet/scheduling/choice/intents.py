@@ -1,19 +1,20 @@
 """Who in line waits for which server, since when it hopes to be done, and when it wants to be asked again.
 
 Kept by the planned choice. Of two tickets that wait for the same server the one with the smaller rank is ahead, so
-"how much work is ahead of me there" is a bisection. Nothing here can lose anybody: every intent has a finite time at
-which its ticket is reconsidered, and intents on a server that went away are due at once.
+"how much work is ahead of me there" is a bisection. Every intent has a finite time at which its ticket is reconsidered,
+and those on a server that went away are due at once; who has none (he sees no server) is the caller's to remember.
 """
 
 from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import inf
 
-from fleet.common.ids import ServerId
+from fleet.common.ids import ModelName, ServerId
 from fleet.scheduling.wait_queue import Entry, Ticket
 
 _SLACK = 64
@@ -38,9 +39,10 @@ class Intents:
 
     def __init__(self) -> None:
         self._of: dict[int, Intent] = {}
-        self._at: dict[ServerId, list[Entry]] = {}
+        self._at: dict[ServerId, dict[ModelName | None, list[Entry]]] = {}
+        """In order of rank, by server and model. Under None those who insist on the server: no gate holds them up."""
         self._alarms: list[tuple[float, int]] = []
-        self._void: dict[int, Entry] = {}
+        self._void: OrderedDict[int, Entry] = OrderedDict()  # its first is found at once, however many have gone
 
     def __len__(self) -> int:
         return len(self._of)
@@ -55,7 +57,7 @@ class Intents:
         intent = self._of.get(number)
         if intent is None or intent.server != server:
             self._leave_server(intent)
-            insort(self._at.setdefault(server, []), entry)
+            insort(self._at.setdefault(server, {}).setdefault(_kind(entry), []), entry)
         self._of[number] = Intent(entry, server, done_at, reconsider_at)
         heapq.heappush(self._alarms, (reconsider_at, number))
         if len(self._alarms) > 2 * len(self._of) + _SLACK:
@@ -67,14 +69,21 @@ class Intents:
         self._void.pop(ticket.number, None)
         self._leave_server(self._of.pop(ticket.number, None))
 
-    def ahead(self, server: ServerId, entry: Entry) -> int:
-        """How many wait for this server with a smaller rank."""
-        waiting = self._at.get(server)
-        return bisect_left(waiting, entry) if waiting else 0
+    def ahead(self, server: ServerId, entry: Entry, counts: Callable[[ModelName], bool]) -> int:
+        """How many wait for this server with a smaller rank, for models that count. O(models log tickets)."""
+        lists = self._at.get(server)
+        if not lists:
+            return 0
+        return sum(bisect_left(waiting, entry) for model, waiting in lists.items() if model is None or counts(model))
 
     def at(self, server: ServerId) -> list[Entry]:
-        """Those who wait for this server, in order. The caller's to read, until the next change."""
-        return self._at.get(server, [])
+        """Those who wait for this server, in order of rank within each model."""
+        return [entry for waiting in self._at.get(server, {}).values() for entry in waiting]
+
+    def first(self, server: ServerId, most: int, fits: Callable[[Entry], bool]) -> list[Entry]:
+        """Of each model the first few that wait for this server, if the very first fits: all of them are alike."""
+        lists = self._at.get(server, {}).values()
+        return [entry for waiting in lists if fits(waiting[0]) for entry in waiting[:most]]
 
     def void(self, entries: Iterable[Entry]) -> None:
         """What these tickets hope for, if they hope at all, holds no more: they are due at once. O(those)."""
@@ -97,7 +106,7 @@ class Intents:
 
     def _next(self, now: float) -> Entry | None:
         if self._void:
-            return self._void.pop(next(iter(self._void)))
+            return self._void.popitem(last=False)[1]
         while self._alarms and self._alarms[0][0] <= now:
             at, number = heapq.heappop(self._alarms)
             intent = self._of.get(number)
@@ -108,7 +117,15 @@ class Intents:
     def _leave_server(self, intent: Intent | None) -> None:
         if intent is None:
             return
-        waiting = self._at[intent.server]
+        lists, model = self._at[intent.server], _kind(intent.entry)
+        waiting = lists[model]
         del waiting[bisect_left(waiting, intent.entry)]
         if not waiting:
+            del lists[model]
+        if not lists:
             del self._at[intent.server]
+
+
+def _kind(entry: Entry) -> ModelName | None:
+    ticket = entry[2]
+    return ticket.model if ticket.pinned is None else None

@@ -51,24 +51,29 @@ _AT_ONCE: Final = 64
 class Planned:
     """One intent for each ticket that waits. Synchronous; every method leaves the invariant as it found it."""
 
-    def __init__(self, prices: Prices, queue: Queue, index: ServerIndex, chance: Chance, most: int) -> None:
+    def __init__(
+        self, prices: Prices, queue: Queue, index: ServerIndex, chance: Chance, most: int, *, capped: bool
+    ) -> None:
         self._prices = prices
         self._queue = queue
         self._index = index
         self._chance = chance
         self._most = most
+        self._capped = capped
         self._intents = Intents()
 
     def for_ticket(self, ticket: Ticket, now: float, *, may_wait: bool) -> list[Scored]:
+        if not may_wait:
+            ready = self._all_ready(ticket, self._most)
+            return self.rank(ready, ticket, now) if ready else []
+        if self._capped and self._somebody_goes(now):
+            return []
         scored = self._plan(self._queue.entry(ticket), now)
-        if may_wait:
-            return scored if scored and self._goes(ticket, scored, now) else []
-        ready = [each for each in scored if self._ready(each[0], ticket)]
-        return put_winner_first(ready, self._chance) if ready else []
+        return scored if scored and self._goes(ticket, scored, now) else []
 
     def for_server(self, server: ServerState, now: float) -> Proposal | None:
         for entry in self._bidders(server, now):
-            proposal = self._ask(entry, now)
+            proposal = self._ask(entry, now, server)
             if proposal is not None:
                 return proposal
         return None
@@ -97,8 +102,7 @@ class Planned:
             self._intents.void(self._intents.at(server.id))
         elif len(self._intents) < len(self._queue):  # somebody saw no server that could serve him
             for line in self._lines_for(server):
-                if self._intents.of(line.head()[2]) is None:
-                    self._intents.void(line.entries)
+                self._intents.void(entry for entry in line.entries if self._intents.of(entry[2]) is None)
 
     def due(self, now: float) -> Iterable[Proposal]:
         """Who is ahead in the line of one that is due is asked too: a line that grows earns its load sooner."""
@@ -119,30 +123,56 @@ class Planned:
 
     # ---- one ticket
 
-    def _ask(self, entry: Entry, now: float) -> Proposal | None:
-        """What a ticket that waits would choose now: a server that is ready, or to go on waiting."""
+    def _ask(self, entry: Entry, now: float, also: ServerState | None = None) -> Proposal | None:
+        """What a ticket that waits would choose now: a server that is ready, or to go on waiting.
+
+        `also`: the server on whose behalf it is asked, which has to be among those it looks at.
+        """
         ticket = entry[2]
-        scored = self._plan(entry, now)
+        scored = self._plan(entry, now, also)
         if scored and self._goes(ticket, scored, now):
             return ticket, scored
         self._hope(entry, scored, now)
         return None
 
-    def _plan(self, entry: Entry, now: float) -> list[Scored]:
+    def _somebody_goes(self, now: float) -> bool:
+        """Whether the first of a line waits only for the fleet-wide cap: its news may still be on its way."""
+        heads = [line.head() for line in self._queue.lines()]
+        return any((scored := self._plan(head, now)) and self._goes(head[2], scored, now) for head in heads)
+
+    def _plan(self, entry: Entry, now: float, also: ServerState | None = None) -> list[Scored]:
         """Every server that the ticket may look at, with its price; the cheapest first."""
-        ticket, price, ahead = entry[2], self._prices.price, self._intents.ahead
-        candidates = self._candidates(ticket)
+        ticket, price, ahead = entry[2], self._prices.price, self._ahead
+        candidates = self._candidates(ticket, also)
         if not candidates:
             return []
         return put_winner_first(
-            [(server, price(ticket, server, ahead(server.id, entry), now)) for server in candidates], self._chance
+            [(server, price(ticket, server, ahead(server, entry), now)) for server in candidates], self._chance
         )
 
-    def _candidates(self, ticket: Ticket) -> Sequence[ServerState]:
+    def _ahead(self, server: ServerState, entry: Entry) -> int:
+        """How many go before on this server; those whose model has a gate that admits nobody now hold nobody up."""
+        gates = server.gates
+        return self._intents.ahead(server.id, entry, lambda model: model not in gates or gates[model].admits)
+
+    def _candidates(self, ticket: Ticket, also: ServerState | None) -> Sequence[ServerState]:
+        """Those that have the model loaded first, but a quarter is kept for who is ready: they may all be busy."""
         if ticket.pinned:
             server = self._index.servers.get(ticket.pinned)
             return [server] if server is not None and server.usable else []
-        return self._index.acceptable(ticket.model, ticket.excluded, self._most, self._chance)
+        found = self._index.acceptable(ticket.model, ticket.excluded, self._most, self._chance)
+        if len(found) >= self._most:
+            ready = [each for each in self._all_ready(ticket, max(1, self._most // 4)) if each not in found]
+            found[len(found) - len(ready) :] = ready
+        if also is not None and also not in found:
+            found.append(also)
+        return found
+
+    def _all_ready(self, ticket: Ticket, most: int) -> list[ServerState]:
+        if ticket.pinned:
+            server = self._index.servers.get(ticket.pinned)
+            return [server] if server is not None and self._ready(server, ticket) else []
+        return self._index.draw(ticket.model, most, self._chance, ticket.excluded)
 
     def _goes(self, ticket: Ticket, scored: list[Scored], now: float) -> bool:
         """Whether the cheapest server is ready, nobody is ahead there, and what others lose by it has been earned."""
@@ -171,9 +201,9 @@ class Planned:
         server, parts = scored[0]
         wait = -parts[self._prices.wait]
         again = _PATIENCE * wait
-        if (harm := -parts[self._prices.harm]) > 0.0:
-            earned, growth = self._earned(ticket, now)
-            again = min(again, (harm - earned) / growth) if wait > 0.0 else (harm - earned) / growth
+        earned, growth = self._earned(ticket, now)
+        if (missing := -parts[self._prices.harm] - earned) > 0.0:
+            again = min(again, missing / growth) if wait > 0.0 else missing / growth
         again = min(max(again, _SOONEST), _LATEST)
         self._intents.form(entry, server.id, now - sum(parts), now + again)
 
@@ -181,7 +211,7 @@ class Planned:
 
     def _bidders(self, server: ServerState, now: float) -> list[Entry]:
         """Who may want a free slot of this server, in order of rank: few, however many wait."""
-        bidders = [entry for entry in self._intents.at(server.id)[:_NEXT] if self._ready(server, entry[2])]
+        bidders = self._intents.first(server.id, _NEXT, lambda entry: self._ready(server, entry[2]))
         lines = (line for line in self._lines_for(server) if self._ready(server, line.head()[2]))
         for line in islice(lines, _LINES):
             bidders.extend(self._challenger(line, server, now))

@@ -1,7 +1,8 @@
 """The dispatcher's mind: the queue, the index of servers, the policy. Pure; the actor brings the time.
 
 Invariant (property-tested): no model has both a waiter and a ready server which that waiter accepts, unless the queue
-is paused or the fleet-wide cap is reached.
+is paused, the fleet-wide cap is reached, or the policy plans: then whoever waits is asked again at a finite time (see
+`choice.planned`).
 """
 
 from __future__ import annotations
@@ -149,9 +150,9 @@ class Scheduler:
 
     def _make_chooser(self) -> Chooser:
         rules, prices = self.rules, self.policy.prices
-        if prices is not None:
-            return Planned(prices, self.queue, self.index, self._chance, rules.candidates)
         capped = rules.max_in_flight is not None
+        if prices is not None:
+            return Planned(prices, self.queue, self.index, self._chance, rules.candidates, capped=capped)
         return AtOnce(self.policy, self.queue, self.index, self._chance, rules.candidates, capped=capped)
 
     def _new_rate(self, model: ModelName) -> ServiceRate:

@@ -6,6 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
+from fleet.breakers.gate import Gate, GateState
 from fleet.common.model_names import canonical
 from fleet.scheduling.choice.balancing import Parts
 from fleet.scheduling.choice.planned import Planned
@@ -154,6 +155,82 @@ def test_everybody_in_line_is_asked_again_at_a_finite_time() -> None:
     assert 0.0 < board.next_due <= 30.0
     board.memory.paused = True
     assert board.next_due == float("inf")
+
+
+def test_an_idle_server_is_seen_however_many_warm_ones_are_busy() -> None:
+    hot = [warm(f"hot{n}", "m", loaded=("m",)) for n in range(20)]
+    board = planning(*hot)
+    for _ in range(20 + 160):
+        board.submit(make_ticket(), 0.0)
+    idle = warm("idle", "m")
+    board.index.update(idle, 0.0)
+    assert len(served(board, idle, 0.0)) == 1
+
+
+def test_where_nobody_may_wait_an_idle_server_is_found_among_many_busy_ones() -> None:
+    hot = [warm(f"hot{n}", "m", loaded=("m",)) for n in range(20)]
+    board = planning(*hot, warm("idle", "m"), rules=SchedulerLimits(may_wait=False))
+    grants = [board.submit(make_ticket(), 0.0) for _ in range(21)]
+    assert {grant.server.id for grant in grants if grant} == {server.id for server in hot} | {"idle"}
+
+
+def test_a_line_that_has_earned_its_load_is_not_asked_all_the_time() -> None:
+    """Its server is busy with what it would throw out."""
+    server = warm("a", "m", "n", loaded=("n",))
+    board = planning(server)
+    assert board.submit(make_ticket("n"), 0.0) is not None
+    for _ in range(50):
+        board.submit(make_ticket("m"), 0.0)
+    asked = 0
+    while (now := board.next_due) <= 20.0:
+        assert list(board.serve_due(now)) == []
+        asked += 1
+        assert asked < 1000
+
+
+def test_those_whose_gate_is_shut_hold_nobody_up() -> None:
+    server = warm("a", "m", "n", slots=4, loaded=("m", "n"))
+    gate = server.gates.setdefault(canonical("n"), Gate())
+    board = planning(server)
+    gate.show(GateState.LIMITED, limit=0, retry_at=10.0)
+    board.index.update(server, 0.0)
+    for _ in range(5):
+        assert board.submit(make_ticket("n"), 0.0) is None
+    assert board.submit(make_ticket("m"), 0.0) is not None
+
+
+def test_under_a_cap_who_waits_for_it_goes_first() -> None:
+    server = warm("a", "m", slots=4, loaded=("m",))
+    board = planning(server, rules=SchedulerLimits(max_in_flight=1))
+    first = board.submit(make_ticket(), 0.0)
+    assert first is not None
+    waits, late = make_ticket(), make_ticket()
+    assert board.submit(waits, 0.0) is None
+    release(board, first, 1.0)
+    assert board.submit(late, 1.0) is None, "the news of the free place is still on its way"
+    assert [ticket for ticket, _ in board.serve_anywhere(1.0)] == [waits]
+
+
+def test_all_of_a_line_who_saw_no_server_are_asked_when_one_comes() -> None:
+    server = warm("a", "m", loaded=("m",))
+    board = planning(server)
+    server.judge(Health.UNHEALTHY, 0.0, "gone")
+    board.index.update(server, 0.0)
+    early = [make_ticket(), make_ticket()]
+    for ticket in early:
+        assert board.submit(ticket, 0.0) is None
+    server.judge(Health.HEALTHY, 1.0, "back")
+    board.memory.paused = True
+    urgent = make_ticket(priority=1)
+    assert board.submit(urgent, 1.0) is None
+    board.memory.paused = False
+    board.index.update(server, 1.0)
+    board.moved(server)
+    assert len(served(board, server, 1.0)) == 1
+    assert list(board.serve_due(1.0)) == []
+    chooser = board.chooser
+    assert isinstance(chooser, Planned)
+    assert all(chooser.intent_of(ticket) for ticket in board.queue.tickets())
 
 
 class PlanningMachine(BoardMachine):
