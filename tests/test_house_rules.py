@@ -186,6 +186,7 @@ def test_no_module_holds_what_one_fleet_could_see_of_another() -> None:
 RECORDS = {
     "breaker": "a machine that its actor drives; the registry keeps its settings and its birth",
     "budget": "the retry budget's two limits follow the configuration",
+    "cancel_scope": "a deadline",
     "_cell": "what outlives a crash of its actor",
     "cell": "likewise",
     "connection": "of SQLite",

@@ -56,11 +56,12 @@ class BreakerCell:
     test_at: float = 0.0
     asked: list[Promise[bool | None]] = field(default_factory=list)
 
-    def mend(self, message: BreakerMail | None, saved: Mapping[str, Any], permits: int, now: float) -> None:
+    def mend(self, message: BreakerMail | None, saved: Mapping[str, Any] | None, permits: int, now: float) -> None:
         """A crash loses the message in hand and nothing else: the machine is again what was `saved` before.
 
-        Not if it has crashed lately already, since what was saved may be the reason: then a fresh one keeps the verdict
-        of the gate. The permit of a trial whose end the message told is given back, unless one (of `permits`) was.
+        Not if nothing could be saved, nor if it has crashed lately already, since what was saved may be the reason:
+        then a fresh one keeps the verdict of the gate. The permit of a trial whose end the message told is given back,
+        unless one (of `permits`) was.
         """
         if isinstance(message, TryEnded):
             self.testing = False
@@ -72,7 +73,7 @@ class BreakerCell:
             gate.give_back()
         old, again = self.breaker, now - self.crashed_at < POLICY.within
         self.crashed_at = now
-        if again:
+        if again or saved is None:
             self.breaker = Breaker.fresh(old.pair, old.settings, old.dice, gate, now, old.forced_by)
         else:
             self.breaker = restore(old.pair, old.settings, old.dice, gate, saved)
@@ -145,8 +146,9 @@ class BreakerActor:
             # A deadline that has passed already wins over waiting mail, so a busy mailbox holds up no timer.
             with trio.move_on_at(self._wake_at()):
                 message = await cell.mailbox.receive()
-            saved, permits, now = snapshot(cell.breaker), cell.breaker.gate.permits, trio.current_time()
+            saved, permits, now = None, cell.breaker.gate.permits, trio.current_time()
             try:
+                saved = snapshot(cell.breaker)
                 self._handle(message, now)
                 quiet = cell.breaker.quiet(now)
             except Exception:

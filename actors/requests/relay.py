@@ -137,8 +137,8 @@ class Passage:
         lease.close(end)
         if self._call.unloads:
             lease.cell.mailbox.cast(Unloads(lease.pair.model))
-        elif lease.pair.model not in lease.cell.state.resident:
-            lease.cell.look_again(now())
+        elif lease.pair.model not in lease.cell.state.resident and self._call.runs:
+            lease.cell.look_for(lease.pair.model)
         response.release()
         await answer.end_with(data, raw)
 

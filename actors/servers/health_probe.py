@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Final
 
 import trio
 
@@ -17,6 +18,9 @@ from actors.upstream.transport_errors import kind_of
 from fleet.common.errors import BackendError, BadAnswer, OutOfDescriptors
 from fleet.config.schema.urls import hint
 from fleet.scheduling.server_state import Row
+
+_GRACE: Final = 0.5
+"""Seconds for the version after the calls that decide are over."""
 
 
 async def run_health(context: ServerContext, cell: ServerCell) -> None:
@@ -52,10 +56,12 @@ async def probe(context: ServerContext, cell: ServerCell) -> Probed | None:
     box = _Box()
     started = trio.current_time()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(box.tags, lambda: cell.client.tags(health.tags_timeout), health.tags_timeout)
-        nursery.start_soon(box.ps, lambda: cell.client.ps(health.ps_timeout), health.ps_timeout)
         # Every time: a server may be another version after a restart that no probe has seen.
         nursery.start_soon(box.ask_version, lambda: cell.client.version(health.version_timeout), health.version_timeout)
+        async with trio.open_nursery() as deciding:
+            deciding.start_soon(box.tags, lambda: cell.client.tags(health.tags_timeout), health.tags_timeout)
+            deciding.start_soon(box.ps, lambda: cell.client.ps(health.ps_timeout), health.ps_timeout)
+        nursery.cancel_scope.deadline = trio.current_time() + _GRACE  # the verdict does not wait for the version
     cell.rounds += 1
     if box.helpless:
         return None

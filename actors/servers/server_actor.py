@@ -28,7 +28,7 @@ from fleet.breakers.recovery_log import Failure, Source
 from fleet.breakers.values import VERDICT, BreakerState
 from fleet.common.ids import ANY_MODEL, ModelName, Pair
 from fleet.models.inventory import by_name
-from fleet.scheduling.server_state import Admin, Health, Order, ServerState
+from fleet.scheduling.server_state import Admin, Health, Order, Row, ServerState
 
 log = logging.getLogger("fleet.server")
 
@@ -116,7 +116,7 @@ class ServerActor:
             for gone in state.stats.keys() - state.models.keys():
                 del state.stats[gone]
             if probed.resident is not None:
-                state.resident = by_name(probed.resident)
+                state.resident = self._resident(by_name(probed.resident))
                 self._context.model_loads.looked(state.id, state.resident, now)
             state.version = probed.version or state.version
             self._context.missing_routes.seen(state.id, state.version, now)
@@ -148,10 +148,18 @@ class ServerActor:
         if state.judge(Health.UNHEALTHY, now, error):
             log.warning("server is unhealthy: %s", error, extra={"server": state.id})
 
+    def _resident(self, shown: dict[ModelName, Row]) -> dict[ModelName, Row]:
+        """What a probe has shown, without what was unloaded since it began."""
+        cell = self._cell
+        cell.unloaded = {model: when for model, when in cell.unloaded.items() if when >= cell.looked}
+        cell.looked_for = (cell.looked_for & cell.state.models.keys()) - shown.keys()
+        return {model: row for model, row in shown.items() if model not in cell.unloaded}
+
     def _unloads(self, model: ModelName) -> None:
         """Unless others still use it, it is gone. The server itself might still say otherwise if it were asked now."""
         state = self._cell.state
         if model in state.resident and not state.ledger.of_model(model):
+            self._cell.unloaded[model] = self._context.clock.now()
             state.resident = {name: row for name, row in state.resident.items() if name != model}
             self._announce()
 

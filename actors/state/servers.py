@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -13,16 +13,13 @@ from actors.state.messages import LeaseOpened, ServerMail
 from fleet.common.errors import ServerNotFound
 from fleet.common.ids import ModelName, ServerId
 from fleet.config import Config
-from fleet.scheduling.server_state import ServerState
+from fleet.scheduling.server_state import Health, ServerState
 
 if TYPE_CHECKING:
     from actors.state.lease import Lease
     from actors.state.transfer import Transfer
     from actors.upstream.control_client import OllamaClient
     from actors.upstream.pool import Pool
-
-_SOON: Final = 1.0
-"""Seconds after the beginning of a round of probes in which no other is asked for without need."""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +38,10 @@ class ServerCell:
     rounds: int = 0
     looked: float = -math.inf
     """When the last round of probes began, on Trio's clock."""
+    looked_for: set[ModelName] = field(default_factory=set)
+    """Models of its inventory that a request has loaded and no probe has shown since."""
+    unloaded: dict[ModelName, float] = field(default_factory=dict)
+    """When a request had a model unloaded, since the last round of probes began."""
     probe_at: float | None = None
     """When the next round of probes begins, on Trio's clock; None while one is under way."""
     watched: bool = False
@@ -52,9 +53,14 @@ class ServerCell:
             self.watched = True
             self.mailbox.cast(LeaseOpened())
 
-    def look_again(self, now: float) -> None:
-        """Something is loaded that the last probe did not show; no more than one early probe a second."""
-        if now - self.looked >= _SOON:
+    def look_for(self, model: ModelName) -> None:
+        """A request has just been answered by a model that the last probe did not show as loaded: look again.
+
+        Once, until a probe shows it: there are servers that never say what is loaded, and models that go at once.
+        """
+        state = self.state
+        if model not in self.looked_for and model in state.models and state.health is Health.HEALTHY:
+            self.looked_for.add(model)
             self.probe_now.set()
 
 

@@ -106,6 +106,19 @@ async def test_a_model_that_a_request_has_loaded_is_shown_soon() -> None:
         await fleet.until_idle()
 
 
+async def test_what_no_probe_ever_shows_as_loaded_is_looked_for_once() -> None:
+    """A server that unloads at once, or never says what is loaded, is not probed at every request."""
+    async with served("a", health=RARE) as fleet, fleet.client() as client:
+        rounds = fleet.system.servers[ServerId("a")].rounds
+        for _ in range(20):
+            asked = {"model": "llama3:8b", "messages": TURN, "stream": False, "keep_alive": 0}
+            assert (await client.post("/api/chat", json=asked)).status_code == 200
+            assert (await client.post("/api/show", json={"model": "llama3:8b"})).status_code == 200
+        await fleet.system.probe(ServerId("a"), 5.0)
+        assert fleet.system.servers[ServerId("a")].rounds <= rounds + 2
+        await fleet.until_idle()
+
+
 async def test_the_version_follows_a_restart_that_nobody_has_seen() -> None:
     async with served("a", health=RARE) as fleet, fleet.client() as client:
         before = (await client.get("/api/version")).json()["version"]
