@@ -107,11 +107,12 @@ class Planned:
     def due(self, now: float) -> Iterable[Proposal]:
         """Who is ahead in the line of one that is due is asked too: a line that grows earns its load sooner."""
         for entry in self._intents.due(now, _AT_ONCE):
-            line = self._queue.line_of(entry[2])
-            for asked in (entry, line.head()) if line is not None and line.head() is not entry else (entry,):
-                proposal = self._ask(asked, now)
-                if proposal is not None:
-                    yield proposal
+            if (proposal := self._ask(entry, now)) is not None:
+                yield proposal
+            line = self._queue.line_of(entry[2])  # none if it was served just now
+            ahead = line.head() if line is not None and line.head()[1] != entry[1] else None
+            if ahead is not None and (proposal := self._ask(ahead, now)) is not None:
+                yield proposal
 
     @property
     def next_due(self) -> float:

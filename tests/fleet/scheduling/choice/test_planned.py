@@ -199,6 +199,15 @@ def test_those_whose_gate_is_shut_hold_nobody_up() -> None:
     assert board.submit(make_ticket("m"), 0.0) is not None
 
 
+def test_one_who_is_due_is_proposed_once() -> None:
+    server = warm("a", "m", "n", slots=4, loaded=("n",))
+    board = planning(server)
+    ticket = make_ticket("m")
+    assert board.submit(ticket, 0.0) is None
+    assert [who for who, _ in board.serve_due(RETURN)] == [ticket]
+    assert server.ledger.in_use == 1
+
+
 def test_under_a_cap_who_waits_for_it_goes_first() -> None:
     server = warm("a", "m", slots=4, loaded=("m",))
     board = planning(server, rules=SchedulerLimits(max_in_flight=1))
