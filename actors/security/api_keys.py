@@ -16,7 +16,9 @@ from fleet.security.known_secrets import Secrets, texts_of
 EVERY: Final = 1.0
 """Seconds between two looks at the file; a revoked key works for no longer than that."""
 _THREADS: Final = 2
-"""Looks that may hang at one time: that of every second, and one that was asked for. More would take others'."""
+"""Looks at a file that may hang at one time: that of every second, and one that was asked for."""
+_PATIENCE: Final = 10.0
+"""Seconds for one look of `follow`, so that it sees when another file is named."""
 _SECRET_VARIABLE: Final = re.compile(r"FLEET_\w*(?:TOKEN|KEY|SECRET|PASSWORD)\w*")
 
 
@@ -40,7 +42,8 @@ class ApiKeys:
         self.changes = 0
         """How often a file has brought other keys: what was decided by keys before is to be decided again."""
         self._files: dict[str, KeyFile] = {}
-        self._threads = trio.CapacityLimiter(_THREADS)
+        self._threads: dict[str, trio.CapacityLimiter] = {}
+        """By file: one that hangs takes none of another's."""
         self._ring: tuple[SecuritySection, tuple[StoredKey, ...], KeyRing] | None = None
         self._secrets: tuple[Config, Secrets] | None = None
 
@@ -78,12 +81,14 @@ class ApiKeys:
         while True:
             path = holder.config.security.keys_file
             if path:
-                await self.refresh(path)
+                with trio.move_on_after(_PATIENCE):
+                    await self.refresh(path)
             await trio.sleep(every)
 
     async def refresh(self, path: str) -> None:
         """Look at one file now. Cancelled: nothing has changed."""
         file = self._files.get(path) or KeyFile(path)
-        found = await trio.to_thread.run_sync(file.look, abandon_on_cancel=True, limiter=self._threads)
+        threads = self._threads.setdefault(path, trio.CapacityLimiter(_THREADS))
+        found = await trio.to_thread.run_sync(file.look, abandon_on_cancel=True, limiter=threads)
         if self._files.setdefault(path, file) is file and file.take(found):
             self.changes += 1

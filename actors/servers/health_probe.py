@@ -43,8 +43,10 @@ async def run_health(context: ServerContext, cell: ServerCell) -> None:
             asked.set()
         cell.pool.sweep()
         cell.probe_at = context.clock.now() + _pause(context, failures)
-        with trio.move_on_at(cell.probe_at):
+        with trio.move_on_at(cell.probe_at) as idle:
             await cell.probe_now.wait()
+        if idle.cancelled_caught:
+            cell.looked_for.clear()
 
 
 async def probe(context: ServerContext, cell: ServerCell) -> Probed | None:
@@ -61,14 +63,15 @@ async def probe(context: ServerContext, cell: ServerCell) -> Probed | None:
         async with trio.open_nursery() as deciding:
             deciding.start_soon(box.tags, lambda: cell.client.tags(health.tags_timeout), health.tags_timeout)
             deciding.start_soon(box.ps, lambda: cell.client.ps(health.ps_timeout), health.ps_timeout)
-        nursery.cancel_scope.deadline = trio.current_time() + _GRACE  # the verdict does not wait for the version
+        if cell.state.version is not None:  # the verdict does not wait for the version, unless there is none yet
+            nursery.cancel_scope.deadline = trio.current_time() + _GRACE
     cell.rounds += 1
     if box.helpless:
         return None
     error = box.error
     if error and box.answered_wrongly and (what := hint(cell.state.spec.url)):
         error = f"{error}; the server's URL {what}"
-    return Probed(error, box.rows, box.resident, box.version, box.answered - started, kind=box.kind)
+    return Probed(error, box.rows, box.resident, box.version, box.answered - started, kind=box.kind, began=started)
 
 
 def _pause(context: ServerContext, failures: int) -> float:

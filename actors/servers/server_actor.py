@@ -115,8 +115,10 @@ class ServerActor:
                 state.models = models  # the same mapping says that nothing has changed (see `ollama_api.merged_lists`)
             for gone in state.stats.keys() - state.models.keys():
                 del state.stats[gone]
-            if probed.resident is not None:
-                state.resident = self._resident(by_name(probed.resident))
+            if probed.resident is None:
+                self._cell.looked_for.clear()
+            else:
+                state.resident = self._resident(by_name(probed.resident), probed.began)
                 self._context.model_loads.looked(state.id, state.resident, now)
             state.version = probed.version or state.version
             self._context.missing_routes.seen(state.id, state.version, now)
@@ -144,22 +146,25 @@ class ServerActor:
             self._cell.probe_now.set()  # look again at once: a second opinion, not a second interval
             return
         state.resident = {}
+        self._cell.looked_for.clear()
         self._context.model_loads.lost(state.id)
         if state.judge(Health.UNHEALTHY, now, error):
             log.warning("server is unhealthy: %s", error, extra={"server": state.id})
 
-    def _resident(self, shown: dict[ModelName, Row]) -> dict[ModelName, Row]:
+    def _resident(self, shown: dict[ModelName, Row], began: float) -> dict[ModelName, Row]:
         """What a probe has shown, without what was unloaded since it began."""
         cell = self._cell
-        cell.unloaded = {model: when for model, when in cell.unloaded.items() if when >= cell.looked}
+        cell.unloaded = {model: when for model, when in cell.unloaded.items() if when >= began}
         cell.looked_for = (cell.looked_for & cell.state.models.keys()) - shown.keys()
         return {model: row for model, row in shown.items() if model not in cell.unloaded}
 
     def _unloads(self, model: ModelName) -> None:
         """Unless others still use it, it is gone. The server itself might still say otherwise if it were asked now."""
         state = self._cell.state
-        if model in state.resident and not state.ledger.of_model(model):
-            self._cell.unloaded[model] = self._context.clock.now()
+        if model not in state.models or state.ledger.of_model(model):
+            return
+        self._cell.unloaded[model] = self._context.clock.now()
+        if model in state.resident:
             state.resident = {name: row for name, row in state.resident.items() if name != model}
             self._announce()
 

@@ -128,7 +128,7 @@ DispatcherMail = (
 class Probed:
     """A health round ended. `error` empty: healthy; `kind`: its word. Rows None: that call failed, keep what is known.
 
-    `asked` is set for those who asked before the round began (a verdict on an earlier round is not theirs).
+    `asked` is set for those who asked before the round `began` (a verdict on an earlier round is not theirs).
 
     From: the server's health actor. Bound: one per round.
     """
@@ -140,6 +140,7 @@ class Probed:
     seconds: float
     asked: trio.Event | None = None
     kind: str = ""
+    began: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,8 @@ class RequestLog:
         self.failures += 1
         if listener not in self._blamed:
             self._blamed.add(listener)
-            log.exception("a batch of finished requests is lost to %r; later losses are only counted", listener)
+            name = getattr(getattr(listener, "func", listener), "__qualname__", type(listener).__name__)
+            log.exception("a batch of finished requests is lost to %s; later losses are only counted", name)
 
 
 def _rounded(record: RequestRecord) -> dict[str, object]:

@@ -39,9 +39,9 @@ class ServerCell:
     looked: float = -math.inf
     """When the last round of probes began, on Trio's clock."""
     looked_for: set[ModelName] = field(default_factory=set)
-    """Models of its inventory that a request has loaded and no probe has shown since."""
+    """Models of its inventory that a request has loaded and a probe was asked for, which has not shown them yet."""
     unloaded: dict[ModelName, float] = field(default_factory=dict)
-    """When a request had a model unloaded, since the last round of probes began."""
+    """When a request had a model unloaded: a list that was asked for before that is wrong about it."""
     probe_at: float | None = None
     """When the next round of probes begins, on Trio's clock; None while one is under way."""
     watched: bool = False
@@ -56,7 +56,8 @@ class ServerCell:
     def look_for(self, model: ModelName) -> None:
         """A request has just been answered by a model that the last probe did not show as loaded: look again.
 
-        Once, until a probe shows it: there are servers that never say what is loaded, and models that go at once.
+        Once, until a probe shows it or an interval has passed without: there are servers that never say what is loaded,
+        and models that go at once.
         """
         state = self.state
         if model not in self.looked_for and model in state.models and state.health is Health.HEALTHY:

@@ -67,7 +67,10 @@ class HealthSection(Section):
     jitter: Share = Field(0.2, le=0.9, description="Share of the interval by which each round varies.")
     tags_timeout: Seconds = Field(5.0, description="Deadline of /api/tags, in seconds.")
     ps_timeout: Seconds = Field(5.0, description="Deadline of /api/ps, in seconds.")
-    version_timeout: Seconds = Field(5.0, description="Deadline of /api/version, in seconds.")
+    version_timeout: Seconds = Field(
+        5.0,
+        description="Deadline of /api/version, in seconds; half a second after the others once a version is known.",
+    )
     failures: Whole = Field(2, ge=1, le=100, description="Failed rounds in a row that make a server unhealthy.")
     max_backoff: Seconds = Field(60.0, description="Longest time between probes of an unhealthy server, in seconds.")
 
