@@ -12,6 +12,7 @@ import openai
 import pytest
 import trio
 
+from fleet.common.ids import ServerId
 from tests.e2e.support import Answer, ask, until
 from tests.kit.cases.limits import CHAT, Clock, Told, limits, told
 from tests.kit.clients import admin
@@ -77,6 +78,7 @@ async def test_a_refused_request_takes_no_slot_and_reaches_no_server(clock: Cloc
     async with served("a", slots=1, **limits(proxy=1)) as fleet:
         await chat(fleet.url)
         await until(lambda: recent(fleet.system.statistics.request_log))
+        await fleet.system.probe(ServerId("a"), 5.0)  # what has just been loaded is looked for
         seen = fleet.sims["a"].host.requests_seen
         assert [(await chat(fleet.url)).status for _ in range(20)] == [429] * 20
         assert fleet.sims["a"].host.requests_seen == seen

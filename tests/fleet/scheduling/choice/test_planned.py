@@ -271,6 +271,7 @@ class PlanningMachine(BoardMachine):
         """Once all have been asked again whose time has come, until the last one's has."""
         if not hasattr(self, "board") or self.late or self.board.memory.paused:
             return
+        self.reconsider()
         for ticket in self.waiting:
             chooser = self.board.chooser
             assert isinstance(chooser, Planned)
