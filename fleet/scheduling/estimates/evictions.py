@@ -108,17 +108,22 @@ class Evictions:
         """A request for the model came."""
         self._asked.use(model, _Rate).add(now)
 
-    def seen(self, server: ServerId, residents: Iterable[Resident], now: float) -> None:
-        """A look at what is loaded."""
+    def seen(
+        self, server: ServerId, residents: Iterable[Resident], now: float, loading: Collection[ModelName] = ()
+    ) -> None:
+        """A look at what is loaded; `loading`: what our own requests have the server load, and it does not show yet."""
         room = self._rooms.use(server, _Room)
         before = room.residents
         room.residents = tuple(sorted(map(_clamped, residents), key=lambda each: each.expires_at))
         for each in room.residents:
             self._sizes.put(each.model, each.size)
         names = {each.model for each in room.residents}
-        came = [each for each in room.residents if each.model not in {each.model for each in before}]
-        if came and any(each.model not in names and each.expires_at > now + _EARLY for each in before):
-            room.meet_edge(sum(each.size for each in before) + sum(each.size for each in came))
+        known = {each.model for each in before}
+        came = sum(each.size for each in room.residents if each.model not in known)
+        comes = sum(self._sizes.get(model) or 0.0 for model in loading if model not in names)
+        gone = any(each.model not in names and each.expires_at > now + _EARLY for each in before)
+        if gone and (names - known or loading):
+            room.meet_edge(sum(each.size for each in before) + came + comes)
         room.grow()
 
     def forget(self, server: ServerId) -> None:

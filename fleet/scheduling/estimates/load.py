@@ -30,6 +30,8 @@ LONGEST: Final = 1800.0
 PAGE_CACHE: Final = 1800.0
 """Seconds after which a file is taken to have left the page cache."""
 CACHED, DISK = 0, 1
+_FASTER: Final = 2.0
+"""How much faster a load from the page cache is held to be, as long as only the other kind was seen."""
 _GUESS: Final = (3.0, 10.0)
 _START: Final = (0.5, 1.0)
 _SPEED: Final = (4e9, 1e9)
@@ -190,6 +192,9 @@ class LoadSeconds:
         for tiers in (self._speeds.get(server), self._fleet):
             if tiers is not None and (speed := tiers[tier].quantile(0.5, now)) is not None:
                 return size / speed
+        for tiers in (self._speeds.get(server), self._fleet):  # of the other tier, half or twice as fast
+            if tiers is not None and (speed := tiers[1 - tier].quantile(0.5, now)) is not None:
+                return size / speed / (_FASTER if tier == CACHED else 1.0 / _FASTER)
         return _START[tier] + size / _SPEED[tier]
 
 

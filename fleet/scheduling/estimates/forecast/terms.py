@@ -48,12 +48,23 @@ class ServerView(Protocol):
 class AnswerTold(Protocol):
     """What an answer said of itself; None where its dialect does not. Seconds (see `dialects.base.Statistics`)."""
 
-    prompt_tokens: int | None
-    output_tokens: int | None
-    load_seconds: float | None
-    prompt_seconds: float | None
-    output_seconds: float | None
-    total_seconds: float | None
+    @property
+    def prompt_tokens(self) -> int | None: ...
+
+    @property
+    def output_tokens(self) -> int | None: ...
+
+    @property
+    def load_seconds(self) -> float | None: ...
+
+    @property
+    def prompt_seconds(self) -> float | None: ...
+
+    @property
+    def output_seconds(self) -> float | None: ...
+
+    @property
+    def total_seconds(self) -> float | None: ...
 
 
 class Footing(msgspec.Struct, gc=False, frozen=True):

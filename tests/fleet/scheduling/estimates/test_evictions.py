@@ -47,6 +47,15 @@ def test_one_that_is_gone_before_its_time_when_another_came_shows_the_edge() -> 
     assert who(evictions, "tiny", 0.0) == [], "memory was short, not the number of models"
 
 
+def test_one_that_goes_while_our_load_is_under_way_shows_the_edge_too() -> None:
+    """A server may show a model only when it is loaded, and its victim goes before that."""
+    evictions = Evictions()
+    evictions.seen(A, rows(("m", 10, 300), ("n", 10, 310)), 10.0)
+    evictions.seen(A, rows(("n", 10, 310)), 20.0, [name("o")])
+    evictions.seen(A, rows(("n", 10, 310), ("o", 10, 320)), 30.0)
+    assert who(evictions, "m", 10) == ["n"]
+
+
 def test_one_whose_time_was_over_shows_nothing() -> None:
     evictions = Evictions()
     evictions.seen(A, rows(("m", 10, 15), ("n", 10, 310)), 10.0)

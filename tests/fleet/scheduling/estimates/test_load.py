@@ -155,3 +155,11 @@ def test_junk_in_a_file_is_left_out(data: object) -> None:
     loads = LoadSeconds()
     loads.load_plain(data, 0.0)
     assert loads.alone(AM, None, 0.0) == 10.0
+
+
+def test_as_long_as_only_loads_from_disk_were_seen_the_page_cache_is_twice_as_fast() -> None:
+    loads = LoadSeconds()
+    load(loads, AM, 20.0, 0.0, 5 * GB)
+    assert loads.alone(AN, 5 * GB, 100.0, 1) == pytest.approx(20.0, rel=0.05)
+    assert loads.alone(AN, 5 * GB, 100.0, 0) == pytest.approx(10.0, rel=0.05)
+    assert loads.alone(BN, 5 * GB, 100.0, 0) == pytest.approx(10.0, rel=0.05)
