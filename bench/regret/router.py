@@ -63,6 +63,8 @@ class KnownServer:
     id: str
     models: tuple[str, ...]
     slots: int | None
+    sizes: tuple[int, ...] = ()
+    """Bytes of each model's file, as `/api/tags` has them."""
 
 
 class Router(Protocol):

@@ -45,7 +45,8 @@ class Server:
 
     @property
     def known(self) -> KnownServer:
-        return KnownServer(self.id, tuple(file.name for file in self.files), self.slots)
+        names, sizes = [file.name for file in self.files], [file.size for file in self.files]
+        return KnownServer(self.id, tuple(names), self.slots, tuple(sizes))
 
 
 @dataclass(frozen=True, slots=True)

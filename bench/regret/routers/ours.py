@@ -17,6 +17,7 @@ from typing import Any, Final, get_args
 
 from bench.regret.demand import VisibleRequest
 from bench.regret.router import Ending, KnownServer, Order, Refuse, Send, Sighting
+from bench.regret.routers.planning import CANDIDATE, Planning
 from fleet.breakers.failure_classes import classify, convict
 from fleet.breakers.gate import Gate
 from fleet.breakers.outcomes import Refused, Signal, kind
@@ -35,7 +36,7 @@ from fleet.scheduling.scheduler.scheduler import Scheduler
 from fleet.scheduling.server_state import Health, ServerState
 from fleet.scheduling.wait_queue import Ticket
 
-OURS: Final[tuple[str, ...]] = get_args(get_args(Policy)[0])
+OURS: Final[tuple[str, ...]] = (*get_args(get_args(Policy)[0]), CANDIDATE)
 """Every policy that `make_policy` knows, because every one that the configuration allows."""
 _HARMLESS: Final = (Signal.SUCCESS, Signal.NEUTRAL)
 
@@ -61,10 +62,11 @@ class Case:
 
 
 class Ours:
-    """The scheduler with one of the policies that `make_policy` knows."""
+    """The scheduler with one of the policies that `make_policy` knows, or the one that is to come."""
 
     def __init__(self, policy: str, servers: Sequence[KnownServer], seed: int) -> None:
-        config = Config.model_validate({"load_balancer": {"policy": policy}})
+        self._planning = Planning() if policy == CANDIDATE else None
+        config = Config.model_validate({} if self._planning else {"load_balancer": {"policy": policy}})
         self.name = policy
         self.wake_at = math.inf
         self._patience = config.timeouts.queue
@@ -76,7 +78,8 @@ class Ours:
             candidates=config.load_balancer.candidates,
             grace=config.queue.no_server_grace,
         )
-        self.board = Scheduler(limits, make_policy(config, self._dice), self._dice, SchedulerMemory.fresh(limits), 0.0)
+        chosen = self._planning.policy if self._planning else make_policy(config, self._dice)
+        self.board = Scheduler(limits, chosen, self._dice, SchedulerMemory.fresh(limits), 0.0)
         self._states = {ServerId(each.id): _state(each) for each in servers}
         for state in self._states.values():
             self.board.index.update(state, 0.0)
@@ -101,6 +104,8 @@ class Ours:
             request.arrived,
             excluded=frozenset(ServerId(each) for each in request.excluded),
         )
+        if self._planning is not None:
+            self._planning.arrived(ticket, request, now)
         try:
             grant = self.board.submit(ticket, now)
         except FleetError as refusal:
@@ -117,6 +122,8 @@ class Ours:
         """As `actors/requests` has it, an answer convicts those who have refused before."""
         case = self._cases[number]
         orders: list[Order] = []
+        if self._planning is not None and case.attempt is not None:
+            self._planning.spoke(case.attempt.grant, case.request, now)
         owed, case.owed = case.owed, []
         for attempt in owed:
             assert attempt.ended is not None
@@ -130,6 +137,8 @@ class Ours:
         assert attempt is not None
         attempt.ended = ending
         grant = attempt.grant
+        if self._planning is not None:
+            self._planning.ended(grant, ending, now)
         grant.server.ledger.close(grant.number)
         self.board.memory.total.close(grant.number)
         orders: list[Order] = []
@@ -148,6 +157,8 @@ class Ours:
     def left(self, number: int, now: float) -> None:
         case = self._cases.pop(number)
         if case.ticket is not None:
+            if self._planning is not None:
+                self._planning.left(case.ticket)
             self.board.withdraw(case.ticket)
             self._waiting.pop(case.ticket.number, None)
 
@@ -166,6 +177,8 @@ class Ours:
         return [*self._close(case, now), Refuse(case.request.number, why)]
 
     def _take(self, case: Case, grant: Grant, now: float) -> Send:
+        if self._planning is not None and case.ticket is not None:
+            self._planning.sent(case.ticket, grant, now)
         generation = grant.gate.generation if grant.gate is not None else 0
         case.ticket, case.attempt = None, Attempt(grant, generation, now)
         return Send(case.request.number, grant.server.id)
@@ -179,6 +192,8 @@ class Ours:
         }
         state.resident = rows
         state.last_response = 0.01
+        if self._planning is not None:
+            self._planning.probed(state, now)
         state.judge(Health.HEALTHY if sighting.reachable else Health.UNHEALTHY, now, "probed")
         self.board.index.update(state, now)
         self.board.moved(state)
@@ -290,5 +305,6 @@ def _state(server: KnownServer) -> ServerState:
     if server.slots is not None:
         spec["max_concurrency"] = server.slots
     state = ServerState(ServerSpec.model_validate(spec), health=Health.HEALTHY, seen=True)
-    state.models = {canonical(model): {"name": model} for model in server.models}
+    sizes = dict(zip(server.models, server.sizes, strict=False))
+    state.models = {canonical(model): {"name": model, "size": sizes.get(model)} for model in server.models}
     return state
