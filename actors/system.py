@@ -65,8 +65,8 @@ from fleet.security.rate_limit import Limiter
 class System:
     """Handle on the running fleet: its parts by name, and what may be done with it.
 
-    Here they are all made, and each is given those that it uses. Every method without `await` is synchronous and safe
-    to call from any task.
+    Here and in `actors.parts` they are made, and each is given those that it uses. Every method without `await` is
+    synchronous and safe to call from any task.
     """
 
     def __init__(

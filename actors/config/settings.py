@@ -79,7 +79,7 @@ class Settings(SettingsView):
         self.trouble: ConfigTrouble | None = None
         self._renewals: list[Callable[[], Awaitable[None]]] = []
         self._lock = trio.Lock()
-        """Whoever holds it waits for nothing without a deadline: files are read and written by `_disk` only."""
+        """Whoever holds it waits for nothing without a deadline: files are touched by `FileThreads` only."""
         self._turn = Turns(self._lock)
         self._disk = FileThreads("reading the configuration file")
         self._plans = FileThreads("working out the configuration", hint="is the machine overloaded?")

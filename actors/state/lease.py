@@ -142,7 +142,7 @@ class Lease:
         """Whether nobody wants the backend's answer any more."""
         return self._end is not None
 
-    # All or nothing, though there are seven effects and no way back from any of them. What makes it so is their
+    # All or nothing, though there are eight effects and no way back from any of them. What makes it so is their
     # order. First the mark that makes it once: an effect that closes us again finds us closed. Then what frees the
     # slot: three removals from tables and a count, none of which can fail, so that in-flight is right whatever comes.
     # Then what the attempt has taught. That is the only part with judgement in it, and so the only one that may fail;

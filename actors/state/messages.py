@@ -192,7 +192,10 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Unloads:
-    """A request has told the server to unload the model as soon as nobody uses it."""
+    """A request has told the server to unload the model as soon as nobody uses it.
+
+    From: the exchange whose request it was. Bound: one per lease.
+    """
 
     model: ModelName
 
