@@ -261,7 +261,8 @@ class Dispatcher:
         elif state is not None:
             for ticket, grant in self.board.serve(state, now):
                 self._give(ticket, grant, now)
-        self._wake_by(self.board.next_due)
+        if len(self.board.queue):
+            self._wake_by(self.board.next_due)
 
     def _serve_anywhere(self, now: float) -> None:
         for ticket, grant in self.board.serve_anywhere(now):

@@ -200,7 +200,8 @@ class Scheduler:
             assert entered, "a chosen server has a free slot"
             assert passed, "a chosen server's gate admits"
             self.index.update_slots(server)
-            self.index.warming(server, model)
+            if self.policy.prices is not None:
+                self.index.warming(server, model)
             memory.waited.add(waited)
         decision = Decision(now, ticket.request_id, model, self.policy.name, waited, scored)
         memory.decisions.append(decision)
