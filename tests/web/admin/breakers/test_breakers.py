@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -352,7 +353,10 @@ async def half_open(threshold: int = 5, **config: Any) -> Any:
             while (await ask(fleet, "GET", path_of("tiny")))["breaker"]["state"] != "half-open":
                 await trio.sleep(0.01)
         fleet.sims["a"].host.faults.clear()
-        fleet.system.breakers.tester = tester
+        # Who opens it again finds it open, however late the machine lets him look.
+        breakers = fleet.system.breakers
+        breakers.configure(replace(breakers.settings, open_timeout=1000.0), enabled=True)
+        breakers.tester = tester
         cell = fleet.system.breakers._cells[TINY]
         cell.test_at = float("inf")
         yield fleet
