@@ -1,0 +1,1 @@
+"""Rows, sums and sketches of the history."""
