@@ -259,6 +259,7 @@ KNOWS = {
     "actors/servers": "kit requests state storage upstream",
     "actors/state": "kit storage upstream",
     "actors/storage": "",
+    "actors/storage/history": "storage",
     "actors/upstream": "",
     "web": "admin admin/kit asgi edge http live monitoring ollama_api process security",
     "web/admin": "admin/breakers admin/config admin/kit admin/models admin/observability admin/requests admin/servers "
