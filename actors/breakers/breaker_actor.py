@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, assert_never
 
 import trio
 
-from actors.breakers.messages import Alive, BreakerMail, Force, Rearm, RecordOutcome, Reset, TryEnded, TryNow
+from actors.breakers.messages import Alive, BreakerMail, Force, Rearm, RecordOutcome, Rescue, Reset, TryEnded, TryNow
 from actors.kit.mailbox import ActorGone, Mailbox, Promise
 from actors.kit.supervisor import RestartPolicy
 from actors.upstream.transport_errors import kind_of
@@ -181,6 +181,8 @@ class BreakerActor:
         """`spent`: seconds in the state before."""
         breaker = self._cell.breaker
         self._cell.test_at = 0.0
+        if breaker.last_left:  # its one permit is for who waits; only if nobody comes, a test shall have it
+            self._delay_test(trio.current_time())
         self._room.book.moved(breaker.pair, before, breaker.state, breaker.why, breaker.since, spent)
         log.info(
             "breaker of %s on %s: %s -> %s (%s)",
@@ -214,6 +216,8 @@ class BreakerActor:
             case Alive(at=at):
                 breaker.alive(at)
                 return False
+            case Rescue():
+                return breaker.rescue(now)
             case Rearm():
                 breaker.show(breaker.gate.retry_at)
                 return False

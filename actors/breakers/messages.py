@@ -72,8 +72,13 @@ class Alive:
 
 
 @dataclass(frozen=True, slots=True)
+class Rescue:
+    """Nobody else is left for the model. Sent for: the dispatcher. Bound: one per look, while it is to be tried."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rearm:
     """The settings changed. Sent for: the configuration. Bound: one per reload."""
 
 
-BreakerMail = RecordOutcome | Force | Reset | TryNow | TryEnded | Alive | Rearm
+BreakerMail = RecordOutcome | Force | Reset | TryNow | TryEnded | Alive | Rescue | Rearm

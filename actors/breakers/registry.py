@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import trio
 
 from actors.breakers.breaker_actor import POLICY, BreakerActor, BreakerCell, RecoveryTester
-from actors.breakers.messages import Alive, BreakerMail, Force, Rearm, RecordOutcome, Reset, TryNow
+from actors.breakers.messages import Alive, BreakerMail, Force, Rearm, RecordOutcome, Rescue, Reset, TryNow
 from actors.kit.mailbox import Mailbox, Promise
 from actors.kit.supervisor import RestartLimit, supervise
 from fleet.breakers.gate import Gate
+from fleet.breakers.last_resort import last_resort
 from fleet.breakers.outcomes import Signal
 from fleet.breakers.persistence import restore, snapshot
 from fleet.breakers.recovery_log import RecoveryLog
@@ -118,6 +119,16 @@ class BreakerRegistry:
         cell = self._cells.get(pair)
         if cell is not None and cell.breaker.state is BreakerState.HALF_OPEN:
             cell.mailbox.cast(Alive(trio.current_time()))
+
+    def rescue(self, pairs: Iterable[Pair]) -> None:
+        """Nobody serves a model but these, whose gates are shut: the best of them is tried, at once or within moments.
+
+        The actor does it, in a turn of its own: the dispatcher asks, perhaps from within `on_change`.
+        """
+        cells = [cell for pair in pairs if (cell := self._cells.get(pair)) is not None]
+        best = last_resort([cell.breaker for cell in cells], trio.current_time())
+        if best is not None:
+            self._cells[best.pair].mailbox.cast(Rescue())
 
     # For the admin API.
 

@@ -133,6 +133,7 @@ class Dispatcher:
             except Exception:
                 log.exception("request cannot be dispatched", extra={"request_id": ticket.request_id})
                 self._refuse(ticket, FleetError("internal error while dispatching this request"))
+        self._stir(now)
 
     def _handle(self, message: DispatcherMail, now: float) -> None:
         """One message. The two that every request sends are asked for first: a match costs more than their handling."""
@@ -166,9 +167,11 @@ class Dispatcher:
         self._stir(now)
 
     def _stir(self, now: float) -> None:
-        """Those who were passed over may be all that is left for somebody who waits."""
+        """Those who were passed over, or are shut out, may be all that is left for somebody who waits."""
         for server in self.board.index.stirred():
             self._serve(server, now)
+        for pairs in self.board.index.stranded():
+            self._leases.breakers.rescue(pairs)
 
     def _reconfigure(self, now: float) -> None:
         """Go on by the rules of the new configuration: who waits goes on waiting, what runs goes on running."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -44,6 +44,8 @@ class Outcomes(Protocol):
     ) -> None: ...
 
     def alive(self, pair: Pair) -> None: ...
+
+    def rescue(self, pairs: Iterable[Pair]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -34,6 +34,8 @@ class Gate:
     retry_at: float = 0.0
     generation: int = 0
     refused: int = 0
+    in_vain: bool = False
+    """Whether it was tried for want of others, and failed: what is shut again has been no hope for those who wait."""
 
     @property
     def admits(self) -> bool:
@@ -64,6 +66,15 @@ class Gate:
         if self.state is not GateState.LIMITED or self.permits >= self.limit:
             return False
         self.permits += 1
+        return True
+
+    def widen(self, limit: int) -> bool:
+        """Let as many trials be out at one time; True if there are more permits now. Never fewer."""
+        more = limit - self.limit
+        if self.state is not GateState.LIMITED or more <= 0:
+            return False
+        self.limit = limit
+        self.permits += more
         return True
 
     def show(self, state: GateState, *, limit: int = 0, retry_at: float = 0.0) -> None:

@@ -4,6 +4,9 @@ Closed: failures in a row count strikes (a 429 half a one, a success wipes them 
 error rate, open it. Open: after a jittered period it half-opens; each failed recovery in a row doubles the period, up
 to ten times. Half-open: a few trials at a time; enough successes close it, one strike opens it again. Whatever is
 forced stays until it is forced otherwise or reset.
+
+Who is all that is left for a model (see `last_resort`) is not shut for so long: it half-opens at once, for one trial at
+a time until one succeeds, and after one that fails within moments again.
 """
 
 from __future__ import annotations
@@ -38,6 +41,12 @@ MAX_KINDS: Final = 64
 MAX_BACKOFF: Final = 10.0
 LOOKS: Final = 4
 """How often per `half_open_timeout` a half-open breaker looks whether its trials hang."""
+RESCUE_PAUSE: Final = 0.5
+LONGEST_RESCUE_PAUSE: Final = 1.5
+"""Seconds between trials of the last that is left: after the first that fails, doubling, and at the most.
+
+Under `queue.no_server_grace` (2 s), so that whoever waits for the model gets a trial before it is refused.
+"""
 MEMORY: Final = 10
 """Strikes are forgotten after this many error windows without another failure: old news prove nothing."""
 _SUCCESS: Final = Signal.SUCCESS  # a module's name is found faster than an enum's member
@@ -67,6 +76,10 @@ class Breaker:
     window: ErrorWindow = field(default_factory=ErrorWindow)
     struck_at: float = 0.0
     failed_recoveries: int = 0
+    last_left: bool = False
+    """Whether it is tried, now or at the end of its period, for want of others: one trial at a time."""
+    failed_rescues: int = 0
+    """Trials in a row that failed so. They do not lengthen the period that holds while there are others."""
     successes: int = 0
     attempts: int = 0
     looked_at: float = 0.0
@@ -137,13 +150,36 @@ class Breaker:
             return False
         changed = False
         if self.state is BreakerState.OPEN:
-            changed = self._move(Why.WAITED, now)
+            changed = self._move(Why.LAST_LEFT if self.last_left else Why.WAITED, now)
         elif self.state is BreakerState.HALF_OPEN:
             changed = self._look(now)
         else:
             self.run, self.window = FailureRun(), ErrorWindow()
         self._arm()
         return changed
+
+    @property
+    def rescue_at(self) -> float:
+        """When it may be tried if nobody else is left; infinity unless it is open by itself."""
+        if self.state is not BreakerState.OPEN or self.forced_by is not None:
+            return math.inf
+        failed = self.failed_rescues
+        pause = min(RESCUE_PAUSE * 2.0 ** (min(failed, 10) - 1), LONGEST_RESCUE_PAUSE) if failed else 0.0
+        return min(self.since + pause, self.gate.retry_at)
+
+    def rescue(self, now: float) -> bool:
+        """Nobody else is left: half-open at `rescue_at`, which may be now. True if the gate changed.
+
+        An order for later stands even if others turn up meanwhile: then one trial comes early.
+        """
+        due = self.rescue_at
+        if not math.isfinite(due):
+            return False
+        self.last_left = True
+        if due <= now:
+            return self._move(Why.LAST_LEFT, now)
+        self.show(due)
+        return False
 
     def force(self, state: BreakerState, now: float, by: str) -> bool:
         """Put it into a state where it stays, whatever happens, until it is reset or forced again."""
@@ -172,7 +208,9 @@ class Breaker:
 
     def show(self, retry_at: float) -> None:
         """Publish the verdict at the gate and work out when to wake up."""
-        self.gate.show(VERDICT[self.state], limit=self.settings.half_open_max_requests, retry_at=retry_at)
+        limit = 1 if self.last_left else self.settings.half_open_max_requests
+        self.gate.in_vain = self.failed_rescues > 0
+        self.gate.show(VERDICT[self.state], limit=limit, retry_at=retry_at)
         self._arm()
 
     # What follows is the machinery behind the public methods.
@@ -198,6 +236,9 @@ class Breaker:
         enough = self.successes >= self.settings.recovery_success_threshold
         if self.state is BreakerState.HALF_OPEN and enough and self.forced_by is None:
             return self._move(Why.RECOVERED, now)
+        if self.state is BreakerState.HALF_OPEN and self.last_left:
+            self.last_left, self.failed_rescues, self.gate.in_vain = False, 0, False
+            return self.gate.widen(self.settings.half_open_max_requests)
         return False
 
     def _strike(self, weight: float, kind: str, now: float) -> bool:
@@ -231,7 +272,10 @@ class Breaker:
 
     def _move(self, why: Why, now: float) -> bool:
         if self.state is BreakerState.HALF_OPEN and MOVES[self.state, why] is BreakerState.OPEN:
-            self.failed_recoveries += 1
+            if self.last_left:
+                self.failed_rescues += 1
+            else:
+                self.failed_recoveries += 1
         self._enter(MOVES[self.state, why], why.value, now)
         return True
 
@@ -242,7 +286,9 @@ class Breaker:
         if to is not BreakerState.OPEN:
             self.run, self.successes, self.attempts = FailureRun(), 0, 0
         if to is BreakerState.CLOSED:
-            self.window, self.failed_recoveries = ErrorWindow(), 0
+            self.window, self.failed_recoveries, self.failed_rescues = ErrorWindow(), 0, 0
+        if to is not BreakerState.HALF_OPEN or self.forced_by is not None:
+            self.last_left = False
         self.looked_at = self.silent_since = now
         self.show(self._retry_at() if to is BreakerState.OPEN else 0.0)
 

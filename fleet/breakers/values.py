@@ -25,6 +25,7 @@ class Why(enum.Enum):
     STRIKES = "too many failures in a row"
     ERROR_RATE = "error rate too high"
     WAITED = "open period over"
+    LAST_LEFT = "nobody else is left"
     RECOVERED = "enough successful trials"
     TRIAL_FAILED = "a trial failed"
     TRIALS_HUNG = "trials hang"
@@ -34,6 +35,7 @@ MOVES: Final = {
     (BreakerState.CLOSED, Why.STRIKES): BreakerState.OPEN,
     (BreakerState.CLOSED, Why.ERROR_RATE): BreakerState.OPEN,
     (BreakerState.OPEN, Why.WAITED): BreakerState.HALF_OPEN,
+    (BreakerState.OPEN, Why.LAST_LEFT): BreakerState.HALF_OPEN,
     (BreakerState.HALF_OPEN, Why.RECOVERED): BreakerState.CLOSED,
     (BreakerState.HALF_OPEN, Why.TRIAL_FAILED): BreakerState.OPEN,
     (BreakerState.HALF_OPEN, Why.TRIALS_HUNG): BreakerState.OPEN,

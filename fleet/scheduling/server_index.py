@@ -12,10 +12,10 @@ from collections.abc import Collection
 from itertools import chain, islice
 from typing import Final
 
-from fleet.common.ids import ANY_MODEL, ModelName, ServerId
+from fleet.common.ids import ANY_MODEL, ModelName, Pair, ServerId
 from fleet.common.randomness import Chance
 from fleet.scheduling.indexed_set import IndexedSet
-from fleet.scheduling.server_state import ServerState
+from fleet.scheduling.server_state import Health, ServerState
 
 _UNSEEN_GRACE: Final = 60.0
 """Seconds for which a new server that has never answered may still turn out to hold an unknown model."""
@@ -35,6 +35,7 @@ class ServerIndex:
         self._warm: dict[ModelName, IndexedSet[ServerState]] = {}
         self._warmed: dict[ServerId, set[ModelName]] = {}
         self._stirred: set[ServerId] = set()
+        self._lost: set[ModelName] = set()
         self._free: IndexedSet[ServerState] = IndexedSet()
         self._entered: dict[ServerId, set[ModelName]] = {}
         self._started = now
@@ -145,6 +146,22 @@ class ServerIndex:
         self._stirred.clear()
         return stirred
 
+    def stranded(self) -> list[list[Pair]]:
+        """Of each model that nobody can serve who is shut out of it, as far as that is news since this was asked.
+
+        Nobody as long as a server has never been probed: it may be another that is left.
+        """
+        if not self._lost or any(server.health is Health.UNKNOWN for server in self.servers.values()):
+            return []
+        lost, self._lost = self._lost, set()
+        return [pairs for model in sorted(lost) if (pairs := self._shut_out(model))]
+
+    def _shut_out(self, model: ModelName) -> list[Pair]:
+        if self.routable(model) or model in self._spares:
+            return []
+        holders = (self.servers[server] for server in sorted(self.holders(model)))
+        return [Pair(server.id, model) for server in holders if server.shut_out(model)]
+
     def routable(self, model: ModelName) -> IndexedSet[ServerState]:
         return self._routable.get(model, _NONE)
 
@@ -182,8 +199,14 @@ class ServerIndex:
             members.discard(server)
         if server.cooling or self._spares:
             self._note_spare(server, model, spare=server.spare(model))
-        if had and not members and model not in self._spares:
+        if not members and (had or server.gates):
+            self._lost.add(model)
+        if had and not members and model not in self._spares and not self._was_in_vain(server, model):
             self._lonely[model] = now
+
+    def _was_in_vain(self, server: ServerState, model: ModelName) -> bool:
+        """Whether the one that could serve the model until now was only tried, for want of others, and failed."""
+        return model in self._lonely and model in server.gates and server.gates[model].in_vain
 
     def _note_spare(self, server: ServerState, model: ModelName, *, spare: bool) -> None:
         """Keep the set of those passed over, and of those among them that may be needed now."""
@@ -208,6 +231,7 @@ class ServerIndex:
         holders.discard(server.id)
         if not self._routable.get(model) and model not in self._spares:
             self._lonely[model] = now
+            self._lost.add(model)
         if not holders:
             for table in (self._holders, self._routable, self._lonely):
                 table.pop(model, None)

@@ -152,6 +152,16 @@ class ServerState:
             return False
         return (gate := self.gates.get(model)) is None or gate.admits
 
+    def shut_out(self, model: ModelName) -> bool:
+        """Whether nothing keeps this server from serving the model but a shut gate (or a cooldown besides)."""
+        return (
+            model in self.gates
+            and self.gates[model].state is GateState.SHUT
+            and self.usable
+            and model in self.models
+            and (model not in self.barred or model in self.cooling)
+        )
+
     def ready(self, model: ModelName) -> bool:
         """Whether this server can take a request for the model right now: a free slot, routable, the gate admits.
 

@@ -213,7 +213,7 @@ async def test_a_clock_that_was_set_back_keeps_no_breaker_open_for_longer(
     disk = FakeDisk()
     async with restarted(disk) as fleet:
         await trip(fleet)
-        ban(fleet, OTHER, trio.current_time() + 60.0)
+        ban(fleet, Pair(OTHER.server, ModelName("another:latest")), trio.current_time() + 60.0)
     async with restarted(disk, ago=-900_000.0) as fleet:
         view = fleet.system.breakers.get(PAIR)
         assert view is not None

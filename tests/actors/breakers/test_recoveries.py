@@ -204,6 +204,7 @@ def moves(page: ServerLog) -> list[tuple[str, str, str]]:
 
 
 OPENED = ("closed", "open", Why.STRIKES.value)
+LAST_LEFT = ("open", "half-open", Why.LAST_LEFT.value)
 WAITED = ("open", "half-open", Why.WAITED.value)
 FAILED = ("half-open", "open", Why.TRIAL_FAILED.value)
 RECOVERED = ("half-open", "closed", Why.RECOVERED.value)
@@ -364,8 +365,8 @@ async def test_forgetting_a_server_tears_its_page_out_even_if_a_test_was_under_w
 async def test_a_failed_recovery_test_tells_the_servers_own_words_and_never_a_prompt(
     autojump_clock: MockClock,
 ) -> None:
-    async with open_fleet("a", circuit_breaker=PLAIN) as fleet:
-        await fleet.system.exchange(chat(text="a very secret prompt"), Client())  # loads the model
+    async with open_fleet("a", "b", circuit_breaker=PLAIN) as fleet:
+        await fleet.system.exchange(chat(pinned="a", text="a very secret prompt"), Client())  # loads the model
         fleet["a"].host.faults.set("status:503:down,times=3", "status:500:CUDA is gone,paths=/api/generate")
         for _ in range(3):
             await fleet.system.exchange(chat(pinned="a", text="a very secret prompt"), Client())
@@ -384,9 +385,9 @@ async def test_a_real_trial_that_fails_is_in_the_book(autojump_clock: MockClock)
         fleet["a"].host.faults.set("status:503:down")
         for _ in range(3):
             await fleet.system.exchange(chat(pinned="a"), Client())
-        await trio.sleep(121.0)
+        await wait_all_tasks_blocked()
         await fleet.system.exchange(chat(), Client())
         await wait_all_tasks_blocked()
         page = page_of(fleet)
-        assert moves(page) == [OPENED, WAITED, FAILED]
+        assert moves(page) == [OPENED, LAST_LEFT, FAILED]
         assert [(each.ok, each.source, each.type) for each in page.attempts] == [(False, Source.TRIAL, "server_error")]

@@ -27,6 +27,8 @@ from web.admin.route_table import entries
 pytestmark = both_lanes
 
 MODELS = "llama3:8b:4.7GB,tiny:latest:1GB,ns/deep:7b:1GB"
+TO_A = "/api/generate--a"
+"""To this server alone; where there is another, the breaker of a stays open, since a is not the last that is left."""
 PLAIN = {"adaptive": False, "open_jitter": 0.0}
 A = ServerId("a")
 TINY = Pair(A, ModelName("tiny:latest"))
@@ -47,21 +49,21 @@ def near(shown: int | str | None, moment: float, within: float = 50.0) -> bool:
     return abs(shown / 1000 - moment) < within
 
 
-async def fail(fleet: Served, times: int = 3, model: str = "tiny") -> None:
+async def fail(fleet: Served, times: int = 3, model: str = "tiny", path: str = "/api/generate") -> None:
     """Requests that a server refuses with a 503."""
     for sim in fleet.sims.values():
         sim.host.faults.set("status:503:down")
     async with fleet.client() as client:
         for _ in range(times):
-            answer = await client.post("/api/generate", json={"model": model, "prompt": "a secret", "stream": False})
+            answer = await client.post(path, json={"model": model, "prompt": "a secret", "stream": False})
             assert answer.status_code == 503
     await wait_all_tasks_blocked()
 
 
-async def works(fleet: Served, model: str = "tiny") -> int:
+async def works(fleet: Served, model: str = "tiny", path: str = "/api/generate") -> int:
     body = {"model": model, "prompt": "x", "stream": False, "options": {"num_predict": 1}}
     async with fleet.client() as client:
-        return (await client.post("/api/generate", json=body)).status_code
+        return (await client.post(path, json=body)).status_code
 
 
 # ---- looking
@@ -111,8 +113,8 @@ async def test_names_with_slashes_and_colons_work_in_every_path_and_mean_one_mod
 
 
 async def test_an_open_breaker_shows_what_happened_in_every_view() -> None:
-    async with served("a", models=MODELS, circuit_breaker=PLAIN) as fleet:
-        await fail(fleet)
+    async with served("a", "b", models=MODELS, circuit_breaker=PLAIN) as fleet:
+        await fail(fleet, path=TO_A)
         now = time.time()
         (listed,) = (await ask(fleet, "GET", "/circuit-breakers"))["circuitBreakers"]
         pair = await ask(fleet, "GET", path_of("tiny"))
@@ -150,14 +152,14 @@ async def test_an_open_breaker_shows_what_happened_in_every_view() -> None:
 
 
 async def test_a_server_is_the_best_of_its_pairs() -> None:
-    async with served("a", models=MODELS, circuit_breaker=PLAIN) as fleet:
+    async with served("a", "b", models=MODELS, circuit_breaker=PLAIN) as fleet:
         quiet = await ask(fleet, "GET", "/circuit-breakers/a")
         assert quiet["stats"]["state"] == "closed"
         assert quiet["stats"]["why"] == "3 models: 0 open, 0 half-open, 3 closed"
         assert quiet["stats"]["next"] == "nothing to wait for"
         assert {each["model"] for each in quiet["circuitBreakers"]} == {"llama3:8b", "tiny:latest", "ns/deep:7b"}
-        await fail(fleet, model="tiny")
-        await fail(fleet, model="llama3:8b")
+        await fail(fleet, model="tiny", path=TO_A)
+        await fail(fleet, model="llama3:8b", path=TO_A)
         seen = await ask(fleet, "GET", "/circuit-breakers/a")
         stats = seen["stats"]
         assert (seen["count"], stats["state"], stats["failureCount"], stats["totalRequestCount"]) == (3, "closed", 6, 6)
@@ -344,11 +346,11 @@ async def test_with_breakers_off_orders_are_refused_and_views_say_why(method: st
 async def half_open(threshold: int = 5, **config: Any) -> Any:
     """A fleet whose pair is half-open by itself, its model in memory, and nobody tests it but we."""
     rules = PLAIN | {"open_timeout": 1, "recovery_success_threshold": threshold}
-    async with served("a", models=MODELS, circuit_breaker=rules, **config) as fleet:
-        assert await works(fleet) == 200
+    async with served("a", "b", models=MODELS, circuit_breaker=rules, **config) as fleet:
+        assert await works(fleet, path=TO_A) == 200
         await fleet.system.probe(A, 5.0)
         tester, fleet.system.breakers.tester = fleet.system.breakers.tester, None
-        await fail(fleet)
+        await fail(fleet, path=TO_A)
         with trio.fail_after(20):
             while (await ask(fleet, "GET", path_of("tiny")))["breaker"]["state"] != "half-open":
                 await trio.sleep(0.01)

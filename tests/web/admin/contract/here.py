@@ -76,10 +76,9 @@ class Here:
 
     async def fail(self, times: int = 3) -> None:
         """Requests for the deep model that server a refuses."""
-        await self.ask("POST", "/bans", {"serverId": "b", "model": DEEP})
         self.fleet.sims["a"].host.faults.set("status:503:down")
         for _ in range(times):
-            await self.raw("POST", "/api/generate", json={"model": DEEP, "prompt": "x", "stream": False})
+            await self.raw("POST", "/api/generate--a", json={"model": DEEP, "prompt": "x", "stream": False})
         self.fleet.sims["a"].host.faults.set()
 
     def tell(self) -> None:
