@@ -20,6 +20,7 @@ from bench.regret.router import Ending, KnownServer, Order, Refuse, Send, Sighti
 from bench.regret.routers.planning import CANDIDATE, Planning
 from fleet.breakers.failure_classes import classify, convict
 from fleet.breakers.gate import Gate
+from fleet.breakers.last_resort import last_resort
 from fleet.breakers.outcomes import Refused, Signal, kind
 from fleet.breakers.state_machine import Breaker, BreakerSettings
 from fleet.common.errors import FleetError
@@ -234,6 +235,10 @@ class Ours:
         orders = self._give(self.board.serve(server, now), now)
         for stirred in self.board.index.stirred():
             orders += self._serve(self.board.index.servers[stirred], now)
+        for pairs in self.board.index.stranded():
+            best = last_resort((self._breakers[pair] for pair in pairs if pair in self._breakers), now)
+            if best is not None and best.rescue(now):
+                orders += self._moved(best.pair, now)
         self._set_alarm()
         return orders
 

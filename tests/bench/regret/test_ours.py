@@ -110,3 +110,16 @@ def test_a_server_that_keeps_crashing_where_another_answers_is_shut_out() -> Non
         ours.began(number, now + 0.2)
         ours.ended(ending(again, Completed(200), started=now + 0.1), now + 1.5)
     assert 1 <= failures <= 5
+
+
+def test_the_last_server_of_a_model_is_tried_though_its_breaker_is_open() -> None:
+    ours = Ours("weighted", SERVERS, 1)
+    ours.probed(Sighting("s1", False, {}), 0.0)
+    number = 0
+    for number in range(6):
+        now = number * 20.0  # beyond any cooldown
+        order = sent(ours, number, now)
+        assert order.server == "s0"
+        ours.ended(ending(order, CRASH, started=now), now + 0.1)
+        ours.woken(now + 10.0)
+    assert sent(ours, number + 1, number * 20.0 + 20.0).server == "s0"
