@@ -157,9 +157,8 @@ async def test_an_open_breaker_that_is_forced_or_released_is_told_so(autojump_cl
 async def test_a_model_that_is_asked_for_and_has_no_route_is_named(autojump_clock: MockClock) -> None:
     async with watched("a", "b", queue={"no_server_grace": 0.5}) as fleet:
         await fleet.system.exchange(chat("m"), Client())
-        for server in "ab":
-            for _ in range(3):
-                fleet.system.breakers.record(Pair(ServerId(server), PAIR.model), Signal.FAILURE, "refused_500")
+        for server in "ab":  # by order: of those that open by themselves the last would be tried
+            fleet.system.breakers.force(Pair(ServerId(server), PAIR.model), BreakerState.OPEN, "ada")
         await wait_all_tasks_blocked()
         await trio.sleep(5)
         assert verdict(fleet) == (
