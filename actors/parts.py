@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import trio
@@ -41,12 +41,12 @@ from fleet.scheduling.scheduler.decisions import SchedulerMemory
 class TcpBackends:
     """Real backends."""
 
-    def pool(self, spec: ServerSpec) -> Pool:
-        clock = trio.lowlevel.current_clock().current_time
-        return Pool(BackendAddress.parse(spec.url), max_idle=max(64, spec.max_concurrency), clock=clock)
+    def pool(self, spec: ServerSpec, on_connect: Callable[[], None]) -> Pool:
+        clock, most = trio.lowlevel.current_clock().current_time, max(64, spec.max_concurrency)
+        return Pool(BackendAddress.parse(spec.url), max_idle=most, clock=clock, on_connect=on_connect)
 
-    def client(self, spec: ServerSpec) -> OllamaClient:
-        return OllamaClient(spec)
+    def client(self, spec: ServerSpec, on_connect: Callable[[], None]) -> OllamaClient:
+        return OllamaClient(spec, on_connect=on_connect)
 
 
 class _Gates:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -96,10 +97,10 @@ class Control:
 class Backends(TcpBackends):
     """A server that needs no server."""
 
-    def pool(self, spec: ServerSpec) -> Pool:
+    def pool(self, spec: ServerSpec, on_connect: Callable[[], None]) -> Pool:
         return EndlessPool(BackendAddress.parse(spec.url), clock=trio.lowlevel.current_clock().current_time)
 
-    def client(self, spec: ServerSpec) -> OllamaClient:
+    def client(self, spec: ServerSpec, on_connect: Callable[[], None]) -> OllamaClient:
         return cast(OllamaClient, Control())
 
 

@@ -26,7 +26,7 @@ from actors.state.messages import (
     Withdrawn,
 )
 from actors.state.ticket import PendingTicket
-from fleet.common.errors import FleetError
+from fleet.common.errors import FleetError, NoServer
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.config import Config
 from fleet.scheduling.choice.balancing import make_policy
@@ -202,6 +202,8 @@ class Dispatcher:
 
     def _refuse(self, ticket: PendingTicket, refusal: FleetError) -> None:
         self._scheduler.tickets.pop(ticket.number, None)
+        if isinstance(refusal, NoServer):
+            self._scheduler.unserved.note(ticket.model, self._now())
         if ticket.open:
             ticket.refuse(refusal)
 

@@ -1,6 +1,7 @@
 """The health loop of one server: three calls side by side, each with its own limit; a verdict to the server's actor.
 
-A dead host delays nobody but itself. Failing servers are asked less and less often, up to `health.max_backoff`.
+A dead host delays nobody but itself. Failing servers are asked less and less often, up to `health.max_backoff`: but
+within a second or two while clients want what they have, and at once when anybody got through to them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from fleet.scheduling.server_state import Row
 
 _GRACE: Final = 0.5
 """Seconds for the version after the calls that decide are over."""
+_SOON: Final = 1.5
+"""Seconds, jittered, after which a failing server is asked again while clients want its models."""
 
 
 async def run_health(context: ServerContext, cell: ServerCell) -> None:
@@ -43,10 +46,28 @@ async def run_health(context: ServerContext, cell: ServerCell) -> None:
             asked.set()
         cell.pool.sweep()
         cell.probe_at = context.clock.now() + _pause(context, failures)
+        if failures:
+            await _rest(context, cell)
+            continue
         with trio.move_on_at(cell.probe_at) as idle:
             await cell.probe_now.wait()
         if idle.cancelled_caught:
             cell.looked_for.clear()
+
+
+async def _rest(context: ServerContext, cell: ServerCell) -> None:
+    """Until the next round of a failing server is due: `probe_at`, when asked for, or soon if clients want its models.
+
+    Who begins to want them is not told us by anybody, which would cost each of them: we look, once in a while.
+    """
+    state, now = cell.state, context.clock.now
+    assert cell.probe_at is not None
+    while (left := cell.probe_at - now()) > 0.0:
+        pause = _SOON * (0.8 + 0.4 * context.clock.chance.random())
+        with trio.move_on_after(min(left, pause)) as idle:
+            await cell.probe_now.wait()
+        if not idle.cancelled_caught or context.scheduler.wanted(state.models if state.seen else None, now()):
+            return
 
 
 async def probe(context: ServerContext, cell: ServerCell) -> Probed | None:

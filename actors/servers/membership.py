@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
@@ -41,11 +41,14 @@ Way = tuple[Pool, OllamaClient]
 
 
 class BackendFactory(Protocol):
-    """How backends are reached; tests put servers in memory here. Both raise ValueError for a spec they cannot use."""
+    """How backends are reached; tests put servers in memory here. Both raise ValueError for a spec they cannot use.
 
-    def pool(self, spec: ServerSpec) -> Pool: ...
+    `on_connect` is to be told of each connection that was made.
+    """
 
-    def client(self, spec: ServerSpec) -> OllamaClient: ...
+    def pool(self, spec: ServerSpec, on_connect: Callable[[], None]) -> Pool: ...
+
+    def client(self, spec: ServerSpec, on_connect: Callable[[], None]) -> OllamaClient: ...
 
 
 class Membership:
@@ -216,13 +219,19 @@ class Membership:
         """
         cell = self._servers.get(spec.id)
         old = None if cell is None else cell.state.spec
+        backends, greet = self._backends, partial(self._greet, spec.id)
         try:
             if cell is None or old is None or normalise_url(old.url) != normalise_url(spec.url):
-                return self._backends.pool(spec), self._backends.client(spec)
+                return backends.pool(spec, greet), backends.client(spec, greet)
             same = (old.url, old.api_key) == (spec.url, spec.api_key)
-            return cell.pool, cell.client if same else self._backends.client(spec)
+            return cell.pool, cell.client if same else backends.client(spec, greet)
         except ValueError as error:
             raise BadRequest(f"url: {error}", details="write it as http://127.0.0.1:11434 is written") from error
+
+    def _greet(self, server: ServerId) -> None:
+        """A connection to a server was made, for whatever purpose."""
+        if (cell := self._servers.get(server)) is not None:
+            cell.greet()
 
     def _join(self, spec: ServerSpec, way: Way) -> ServerCell:
         now = trio.current_time()

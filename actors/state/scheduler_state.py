@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from actors.kit.mailbox import Mailbox
 from actors.state.messages import DispatcherMail, Reconfigured
 from actors.state.ticket import PendingTicket
+from fleet.common.ids import ModelName
 from fleet.config import Config
 from fleet.scheduling.bans import Bans
 from fleet.scheduling.rates import RetryBudget
 from fleet.scheduling.scheduler.decisions import SchedulerMemory
+from fleet.scheduling.unserved import Unserved
 
 
 @dataclass(slots=True, eq=False)
@@ -29,11 +32,18 @@ class SchedulerState:
     tickets: dict[int, PendingTicket] = field(default_factory=dict)
     """Those that nobody has settled, by number."""
     numbers: int = 0
+    unserved: Unserved = field(default_factory=Unserved)
+    """What clients asked for lately that no server could serve."""
 
     def follow(self, before: Config, now: Config) -> None:
         """Another configuration: the budget's limits, and whatever the dispatcher has copied."""
         self.budget.ratio, self.budget.floor = now.retry.budget_ratio, now.retry.budget_floor
         self.mailbox.cast(Reconfigured())
+
+    def wanted(self, models: Container[ModelName] | None, now: float) -> bool:
+        """Whether clients wait for any of these models (None: any at all), or were refused it lately. O(tickets)."""
+        waiting = any(models is None or ticket.model in models for ticket in self.tickets.values())
+        return waiting or self.unserved.lately(models, now)
 
     def next_number(self) -> int:
         """A number that no ticket of this process has had."""

@@ -53,6 +53,14 @@ class ServerCell:
             self.watched = True
             self.mailbox.cast(LeaseOpened())
 
+    def greet(self) -> None:
+        """A connection to the server was made: if it counts as down, it may be back, so look at once.
+
+        What a round of probes itself connects tells nothing new; it will be judged by its answers.
+        """
+        if self.state.health is Health.UNHEALTHY and self.probe_at is not None:
+            self.probe_now.set()
+
     def look_for(self, model: ModelName) -> None:
         """A request has just been answered by a model that the last probe did not show as loaded: look again.
 

@@ -7,7 +7,7 @@ read. Added here: a limit for the whole call, and one for the body. Nothing is e
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -34,17 +34,21 @@ Status = tuple[int, bytes]
 class Control:
     """Calls to one server, with its own key, on connections of their own. `dial` replaces the way there.
 
+    `on_connect` is told of each connection that was made.
+
     Making one raises ValueError if the server's URL is not one that it can use.
     """
 
-    def __init__(self, spec: ServerSpec, dial: Dial | None = None) -> None:
+    def __init__(
+        self, spec: ServerSpec, dial: Dial | None = None, on_connect: Callable[[], None] | None = None
+    ) -> None:
         self._name, self._key = spec.id, spec.plain_key.encode()
         self._fields = [(b"accept", b"application/json")]
         if self._key:
             self._fields.append((b"authorization", b"Bearer " + self._key))
         endpoint = BackendAddress.parse(clean_url(spec.url))  # whoever made the description may not have looked
         trust = _trust() if endpoint.tls and dial is None else None
-        self._pool = Pool(endpoint, dial=dial, max_idle=_IDLE, ssl_context=trust)
+        self._pool = Pool(endpoint, dial=dial, max_idle=_IDLE, ssl_context=trust, on_connect=on_connect)
 
     def close(self) -> None:
         """Close every connection; calls under way fail."""

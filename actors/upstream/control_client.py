@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
@@ -26,11 +26,13 @@ _SHORT: Final = 60.0
 class OllamaClient:
     """Control calls to one server. Every method raises BackendError or OutOfDescriptors. Cancelled: it is closed.
 
-    Making one raises ValueError if the server's URL is not one that it can use.
+    Making one raises ValueError if the server's URL is not one that it can use. `on_connect`: see `Control`.
     """
 
-    def __init__(self, spec: ServerSpec, *, dial: Dial | None = None) -> None:
-        self._control = Control(spec, dial)
+    def __init__(
+        self, spec: ServerSpec, *, dial: Dial | None = None, on_connect: Callable[[], None] | None = None
+    ) -> None:
+        self._control = Control(spec, dial, on_connect)
 
     async def __aenter__(self) -> OllamaClient:
         return self

@@ -75,8 +75,10 @@ class Pool:
         idle_seconds: float = 60.0,
         ssl_context: ssl.SSLContext | None = None,
         clock: Callable[[], float] = trio.current_time,
+        on_connect: Callable[[], None] | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self._on_connect = on_connect
         self._dial_with = dial
         self._max_idle = max_idle
         self._idle_seconds = idle_seconds
@@ -212,6 +214,8 @@ class Pool:
             raise
         if holder is not None:
             holder.connection = link
+        if self._on_connect is not None:
+            self._on_connect()
         return link
 
     def _check_wanted(self, holder: Holder | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -38,20 +38,20 @@ class MemoryBackends:
         self.dialled: Counter[str] = Counter()
         """Connections tried for requests, by server; those of probes are not among them."""
 
-    def pool(self, spec: ServerSpec) -> Pool:
+    def pool(self, spec: ServerSpec, on_connect: Callable[[], None]) -> Pool:
         async def dial() -> trio.abc.Stream:
             self.dialled[spec.id] += 1
             return await self.backends[spec.id].dial()
 
-        pool = Pool(BackendAddress.parse(spec.url), dial=dial)
+        pool = Pool(BackendAddress.parse(spec.url), dial=dial, on_connect=on_connect)
         self.pools[spec.id] = pool
         return pool
 
-    def client(self, spec: ServerSpec) -> OllamaClient:
+    def client(self, spec: ServerSpec, on_connect: Callable[[], None]) -> OllamaClient:
         async def dial() -> trio.abc.Stream:
             return await self.backends[spec.id].dial()
 
-        return OllamaClient(spec, dial=dial)
+        return OllamaClient(spec, dial=dial, on_connect=on_connect)
 
 
 class Fleet:
