@@ -9,6 +9,7 @@ from typing import assert_never
 
 import trio
 
+from actors.dispatch.announcement import announce
 from actors.dispatch.ban_refusals import keep, turned_away
 from actors.state.config_ref import ConfigRef
 from actors.state.lease import Lease, LeaseContext
@@ -29,7 +30,8 @@ from actors.state.ticket import PendingTicket
 from fleet.common.errors import FleetError, NoServer
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.config import Config
-from fleet.scheduling.choice.balancing import make_policy
+from fleet.scheduling.choice.balancing import BalancingPolicy, make_policy
+from fleet.scheduling.choice.expected_completion import ExpectedCompletion
 from fleet.scheduling.scheduler.decisions import Grant, SchedulerLimits
 from fleet.scheduling.scheduler.scheduler import Scheduler
 from fleet.scheduling.wait_queue import Ticket
@@ -69,7 +71,7 @@ class Dispatcher:
         self._servers = leases.servers
         self._now, self._dice = leases.clock.now, leases.clock.chance
         now = trio.current_time()
-        rules, policy = rules_of(config.current), make_policy(config.current, self._dice)
+        rules, policy = rules_of(config.current), self._policy(config.current)
         scheduler.memory.keep_to(rules)
         self.board = Scheduler(rules, policy, self._dice, scheduler.memory, now)
         self._sweep_at = math.inf
@@ -121,6 +123,9 @@ class Dispatcher:
         open ticket queued again, oldest first. A ticket that cannot be handled is refused, or it would crash us again.
         """
         open_leases: set[int] = set()
+        self._scheduler.expectations.estimates.keep_only(
+            {number for cell in self._servers.values() for number in cell.leases}, now
+        )
         for cell in self._servers.values():
             cell.state.ledger.keep_only(cell.leases)
             open_leases |= cell.leases.keys()
@@ -176,11 +181,17 @@ class Dispatcher:
     def _reconfigure(self, now: float) -> None:
         """Go on by the rules of the new configuration: who waits goes on waiting, what runs goes on running."""
         config = self._config.current
-        self.board.reconfigure(rules_of(config), make_policy(config, self._dice), now)
+        self.board.reconfigure(rules_of(config), self._policy(config), now)
         self._serve_anywhere(now)
         if len(self.board.queue):
             self._sweep_at = min(self._sweep_at, now + self.board.rules.grace / 2)
             self._wake_by(self._sweep_at)
+
+    def _policy(self, config: Config) -> BalancingPolicy:
+        """What is expected of requests outlives us, as it outlives another policy."""
+        if config.load_balancer.policy == ExpectedCompletion.name:
+            return self._scheduler.expectations
+        return make_policy(config, self._dice)
 
     # ---- tickets
 
@@ -189,6 +200,8 @@ class Dispatcher:
             return
         if ticket.pinned and self._turn_away(ticket, now):
             return
+        if self.board.policy.prices is not None and ticket.profile is None:
+            announce(self._scheduler.expectations, ticket, now)
         try:
             grant = self.board.submit(ticket, now)
         except FleetError as refusal:
@@ -229,6 +242,8 @@ class Dispatcher:
             raise
         ticket.grant(lease)
         self._scheduler.tickets.pop(ticket.number, None)
+        if ticket.profile is not None and ticket.runs:  # last: should it fail, nobody waits for what we have in hand
+            self._scheduler.expectations.sent(ticket, grant.number, grant.server, now)
 
     # ---- servers
 

@@ -178,7 +178,7 @@ class Exchange:
             call.pinned,
             self._excluded | missing if missing else self._excluded,
             call.runs,
-            call,
+            call=call,
         )
         self._scheduler.tickets[number] = ticket
         self._scheduler.mailbox.cast(Submitted(ticket))

@@ -60,7 +60,7 @@ class Passage:
         served()
         if self._call.endpoint == SHOW:
             held, raw = await described(response, held, raw, self._beat)
-        self.lease.first_byte = self._now()
+        self.lease.speak(self._now())
         await self._start(response, extra)
         await self._relay(response, held, raw)
         return None

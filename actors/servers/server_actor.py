@@ -28,6 +28,8 @@ from fleet.breakers.recovery_log import Failure, Source
 from fleet.breakers.values import VERDICT, BreakerState
 from fleet.common.ids import ANY_MODEL, ModelName, Pair
 from fleet.models.inventory import by_name
+from fleet.protocol.timestamps import seconds
+from fleet.scheduling.estimates.evictions import residents_of
 from fleet.scheduling.server_state import Admin, Health, Order, Row, ServerState
 
 log = logging.getLogger("fleet.server")
@@ -120,6 +122,8 @@ class ServerActor:
             else:
                 state.resident = self._resident(by_name(probed.resident), probed.began)
                 self._context.model_loads.looked(state.id, state.resident, now)
+                residents = residents_of(state.resident, lambda end: self._context.clock.moment(seconds(end)))
+                self._context.scheduler.expectations.shown(state, residents, now)
             state.version = probed.version or state.version
             self._context.missing_routes.seen(state.id, state.version, now)
             if state.judge(Health.HEALTHY, now, state.unwelcome or _FINE):
@@ -148,6 +152,7 @@ class ServerActor:
         state.resident = {}
         self._cell.looked_for.clear()
         self._context.model_loads.lost(state.id)
+        self._context.scheduler.expectations.lost(state, now)
         if state.judge(Health.UNHEALTHY, now, error):
             log.warning("server is unhealthy: %s", error, extra={"server": state.id})
 
@@ -163,7 +168,8 @@ class ServerActor:
         state = self._cell.state
         if model not in state.models or state.ledger.of_model(model):
             return
-        self._cell.unloaded[model] = self._context.clock.now()
+        self._cell.unloaded[model] = now = self._context.clock.now()
+        self._context.scheduler.expectations.unloaded(state, model, now)
         if model in state.resident:
             state.resident = {name: row for name, row in state.resident.items() if name != model}
             self._announce()

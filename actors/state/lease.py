@@ -14,7 +14,9 @@ from fleet.breakers.failure_classes import classify
 from fleet.breakers.outcomes import ClientLeft, End, Signal, kind
 from fleet.common.ids import Pair, RequestId
 from fleet.scheduling.bans import BanKind
+from fleet.scheduling.choice.expected_completion import asked_context
 from fleet.scheduling.cooldown import FAST
+from fleet.scheduling.estimates.forecast.terms import Outcome
 from fleet.scheduling.server_state import Admin
 
 if TYPE_CHECKING:
@@ -130,6 +132,13 @@ class Lease:
         self.deadline = deadline
         self.first_byte_by = self.started + first_byte
 
+    def speak(self, now: float) -> None:
+        """The first byte of an answer came."""
+        self.first_byte = now
+        if self.call.stream and self.call.runs:
+            expectations = self._context.scheduler.expectations
+            expectations.spoke(self.number, self.cell.state, self.pair.model, asked_context(self.call.runner), now)
+
     @property
     def request_id(self) -> RequestId:
         return self.call.request_id
@@ -173,6 +182,7 @@ class Lease:
         self.ended = context.clock.now()
         self._owes = True
         try:
+            self._tell_expectations(end)
             if owing:
                 self._give_permit_back()
             else:
@@ -186,6 +196,17 @@ class Lease:
         if state.admin is Admin.DRAINING:
             cell.mailbox.cast(LeaseClosed())
         return True
+
+    def _tell_expectations(self, end: End) -> None:
+        """What the attempt has cost; who refuses, or is left, says nothing about time."""
+        signal = classify(end)
+        outcome: Outcome = "left"
+        if signal is not Signal.NEUTRAL:
+            outcome = "well" if signal is Signal.SUCCESS else "failed"
+        expectations = self._context.scheduler.expectations
+        expectations.ended(self.number, self.stats, self.ended, outcome)
+        if outcome == "well" and not self.call.stream and self.call.runs:
+            expectations.runs(self.cell.state, self.pair.model, asked_context(self.call.runner), self.ended)
 
     def settle(self, signal: Signal) -> None:
         """Give the breaker and the scoring what they should learn of a lease that was closed `owing`, once.

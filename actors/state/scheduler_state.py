@@ -11,6 +11,7 @@ from actors.state.ticket import PendingTicket
 from fleet.common.ids import ModelName
 from fleet.config import Config
 from fleet.scheduling.bans import Bans
+from fleet.scheduling.choice.expected_completion import ExpectedCompletion
 from fleet.scheduling.rates import RetryBudget
 from fleet.scheduling.scheduler.decisions import SchedulerMemory
 from fleet.scheduling.unserved import Unserved
@@ -20,7 +21,8 @@ from fleet.scheduling.unserved import Unserved
 class SchedulerState:
     """Who waits, who is kept away, and what was decided so far. Everything is synchronous.
 
-    Writers: the dispatcher, of the bans and the memory; the exchanges, of their tickets, the numbers and the budget;
+    Writers: the dispatcher, of the bans, the memory and the expectations; the servers' actors and the leases, of what
+    the expectations learn; the exchanges, of their tickets, the numbers and the budget;
     whoever closes a lease gives its slot back to the memory.
     """
 
@@ -34,6 +36,8 @@ class SchedulerState:
     numbers: int = 0
     unserved: Unserved = field(default_factory=Unserved)
     """What clients asked for lately that no server could serve."""
+    expectations: ExpectedCompletion = field(default_factory=ExpectedCompletion)
+    """What requests are expected to cost where. Told of every request while the policy plans by it."""
 
     def follow(self, before: Config, now: Config) -> None:
         """Another configuration: the budget's limits, and whatever the dispatcher has copied."""

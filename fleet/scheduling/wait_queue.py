@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from fleet.common.ids import ModelName, RequestId, ServerId
+from fleet.scheduling.estimates.forecast.terms import RequestProfile
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +33,8 @@ class Ticket:
     pinned: ServerId | None = None
     excluded: frozenset[ServerId] = frozenset()
     runs: bool = True
+    profile: RequestProfile | None = None
+    """What it is expected to be; only a policy that plans asks for it."""
 
     @property
     def terms(self) -> TicketTerms:

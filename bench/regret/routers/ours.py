@@ -37,8 +37,8 @@ from fleet.scheduling.scheduler.scheduler import Scheduler
 from fleet.scheduling.server_state import Health, ServerState
 from fleet.scheduling.wait_queue import Ticket
 
-OURS: Final[tuple[str, ...]] = (*get_args(get_args(Policy)[0]), CANDIDATE)
-"""Every policy that `make_policy` knows, because every one that the configuration allows."""
+OURS: Final[tuple[str, ...]] = get_args(get_args(Policy)[0])
+"""Every policy that the configuration allows."""
 _HARMLESS: Final = (Signal.SUCCESS, Signal.NEUTRAL)
 
 
@@ -63,11 +63,11 @@ class Case:
 
 
 class Ours:
-    """The scheduler with one of the policies that `make_policy` knows, or the one that is to come."""
+    """The scheduler with one of the policies that can be configured."""
 
     def __init__(self, policy: str, servers: Sequence[KnownServer], seed: int) -> None:
         self._planning = Planning() if policy == CANDIDATE else None
-        config = Config.model_validate({} if self._planning else {"load_balancer": {"policy": policy}})
+        config = Config.model_validate({"load_balancer": {"policy": policy}})
         self.name = policy
         self.wake_at = math.inf
         self._patience = config.timeouts.queue
@@ -158,8 +158,6 @@ class Ours:
     def left(self, number: int, now: float) -> None:
         case = self._cases.pop(number)
         if case.ticket is not None:
-            if self._planning is not None:
-                self._planning.left(case.ticket)
             self.board.withdraw(case.ticket)
             self._waiting.pop(case.ticket.number, None)
 

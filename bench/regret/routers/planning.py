@@ -53,9 +53,6 @@ class Planning:
         estimates, size = self.policy.estimates, request.body_bytes
         self.policy.arrived(ticket, estimates.profile(asker, size, now, links=links, options=request.num_ctx), now)
 
-    def left(self, ticket: Ticket) -> None:
-        self.policy.left(ticket)
-
     def sent(self, ticket: Ticket, grant: Grant, now: float) -> None:
         self.policy.sent(ticket, grant.number, grant.server, now)
 

@@ -16,7 +16,8 @@ def _underscored(value: object) -> object:
 
 
 Policy = Annotated[
-    Literal["weighted", "least_connections", "fastest_response", "round_robin", "random"], BeforeValidator(_underscored)
+    Literal["weighted", "expected_completion", "least_connections", "fastest_response", "round_robin", "random"],
+    BeforeValidator(_underscored),
 ]
 
 

@@ -3,13 +3,13 @@
 One unit and no weights. What each term is and what it is wrong about stands with its estimator in
 `fleet.scheduling.estimates`; here they become a price. An operator's priority is a bonus of a second a level.
 
-Not offered by the configuration yet. What is left: runner options beyond the context, drains of what has to leave, one
+What is left: runner options beyond the context, drains of what has to leave, one
 slot for models that get no more, LMetric where predictions are unreliable, exploration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -67,6 +67,12 @@ class _View:
         return 0.0
 
 
+def asked_context(runner: Mapping[str, object] | None) -> Hashable:
+    """The context that runner options ask for; None if they leave it open, or there are none."""
+    asked = runner.get("num_ctx") if runner else None
+    return asked if isinstance(asked, int) else None
+
+
 class ExpectedCompletion:
     """Prices for the planned choice, and what has to be told so that they stay true."""
 
@@ -79,7 +85,6 @@ class ExpectedCompletion:
         self.estimates = Estimates()
         self.evictions = Evictions()
         self._views: dict[ServerId, _View] = {}
-        self._profiles: dict[int, RequestProfile] = {}
 
     @property
     def prices(self) -> ExpectedCompletion:
@@ -91,8 +96,7 @@ class ExpectedCompletion:
 
     def price(self, ticket: Ticket, server: ServerState, ahead: int, now: float) -> Parts:
         view = self._view(server, now)
-        profile = self._profiles[ticket.number]
-        terms = self.estimates.predict(profile, view, now, ahead)
+        terms = self.estimates.predict(self._profile(ticket, now), view, now, ahead)
         trust = terms.footing.trust
         harm = self._harm(view, ticket.model, now) if terms.load > 0.0 else 0.0
         return (
@@ -109,13 +113,12 @@ class ExpectedCompletion:
 
     def arrived(self, ticket: Ticket, profile: RequestProfile, now: float) -> None:
         """A ticket comes, before it is submitted."""
-        self._profiles[ticket.number] = profile
+        ticket.profile = profile
         self.evictions.asked(ticket.model, now)
 
     def sent(self, ticket: Ticket, number: int, server: ServerState, now: float) -> None:
         """A ticket was granted this server, under this number of its lease."""
-        view = self._view(server, now)
-        profile = self._profiles.pop(ticket.number)
+        view, profile = self._view(server, now), self._profile(ticket, now)
         terms = self.estimates.predict(profile, view, now)
         if terms.load > 0.0 and not self.estimates.loads.loading(Pair(server.id, ticket.model), now):
             for gone in (ticket.model, *(victim.model for victim in self._victims(view, ticket.model))):
@@ -123,13 +126,13 @@ class ExpectedCompletion:
                 view.answered.pop(gone, None)
         self.estimates.sent(number, profile, view, terms, now)
 
-    def left(self, ticket: Ticket) -> None:
-        """A ticket is withdrawn or refused."""
-        self._profiles.pop(ticket.number, None)
-
     def spoke(self, number: int, server: ServerState, model: ModelName, options: Hashable, now: float) -> None:
-        """The first chunk of an answer came: its runner is loaded, with the options asked for if it has just been."""
+        """The first chunk of an answer came (not told of answers in one piece, whose first chunk is their last)."""
         self.estimates.spoke(number, now)
+        self.runs(server, model, options, now)
+
+    def runs(self, server: ServerState, model: ModelName, options: Hashable, now: float) -> None:
+        """A runner has answered, so it is loaded, with the options asked for if it has just been."""
         view = self._view(server, now)
         known = view.answered.get(model)
         if options is None:
@@ -154,7 +157,26 @@ class ExpectedCompletion:
         loading = [model for model in server.ledger.models() if model not in shown]
         self.evictions.seen(server.id, residents, now, loading)
 
+    def unloaded(self, server: ServerState, model: ModelName, now: float) -> None:
+        """A model was thrown out on request."""
+        view = self._view(server, now)
+        view.answered.pop(model, None)
+        view.gone.add(model)
+        self.estimates.reloaded(Pair(server.id, model), now)
+
+    def lost(self, server: ServerState, now: float) -> None:
+        """The server is away, or another machine: what it holds, and how many at once, is unknown."""
+        self._views.pop(server.id, None)
+        for model in server.models:
+            self.estimates.reloaded(Pair(server.id, model), now)
+
     # ---- inside
+
+    def _profile(self, ticket: Ticket, now: float) -> RequestProfile:
+        """What the ticket is expected to be; of one that nobody has announced, the least that can be said."""
+        if ticket.profile is None:
+            ticket.profile = self.estimates.profile(("", ticket.model, ""), 0, now)
+        return ticket.profile
 
     def _view(self, server: ServerState, now: float) -> _View:
         view = self._views.get(server.id)

@@ -189,6 +189,11 @@ class Estimates:
         runner = self._runners.get(pair)
         return None if runner is None else runner.slots
 
+    @property
+    def open(self) -> int:
+        """How many requests were sent and have not ended."""
+        return len(self._leases)
+
     # ---- what happens
 
     def sent(self, number: int, request: RequestProfile, server: ServerView, terms: Terms, now: float) -> None:
