@@ -150,7 +150,7 @@ class Passage:
             return StreamError(stats.error[:200])
         if stats.output_tokens and stats.output_seconds:
             pair_stats = self.lease.cell.state.stats_of(self.lease.pair.model)
-            pair_stats.speed.add(stats.output_tokens / stats.output_seconds)
+            pair_stats.speed.add(stats.output_tokens / stats.output_seconds, self._now())
         if stats.finished:
             return Completed(status)
         if self._torn(begin, tail):

@@ -286,12 +286,12 @@ class Lease:
         """
         if signal is Signal.NEUTRAL:
             return
-        stats = self.cell.state.stats_of(self.pair.model)
-        stats.success.add(1.0 if signal is Signal.SUCCESS else 0.0)
+        stats, now = self.cell.state.stats_of(self.pair.model), self._context.clock.now()
+        stats.success.add(1.0 if signal is Signal.SUCCESS else 0.0, now)
         if signal is Signal.SUCCESS:
             self._cool_no_more(stats)
             if self.first_byte is not None and self.call.stream:
-                stats.first_byte.add(self.first_byte - self.started)
+                stats.first_byte.add(self.first_byte - self.started, now)
         elif self.ended - self.started < FAST:
             self._cool(stats)
 

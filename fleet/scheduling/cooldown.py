@@ -20,6 +20,8 @@ LONGEST: Final = 60.0
 """Seconds for which it is passed over at first, and at the most."""
 _FORGOTTEN: Final = 300.0
 """Seconds without a failure after which the past counts no more."""
+_HALF_LIFE: Final = 15.0
+"""Seconds after which a failure counts half with those who choose: as `moving_average` has it of shares of success."""
 _MOST: Final = 10
 
 
@@ -51,6 +53,13 @@ class Cooling:
             return False
         self.strikes = self.rounds = 0
         return True
+
+    def held(self, now: float) -> float:
+        """How many failures are held against it by now, half as many after each half-life without another.
+
+        Else a pair that others outdo would never be tried again, for it takes a success to end its strikes.
+        """
+        return self.strikes * 0.5 ** (max(now - self.last, 0.0) / _HALF_LIFE) if self.strikes else 0.0
 
     def rested(self) -> None:
         """Its time is over: it is as good as others until it fails once more, which then is enough."""

@@ -148,7 +148,7 @@ class Ours:
             if grant.gate is not None and grant.gate.generation == attempt.generation:
                 grant.gate.give_back()
         else:
-            self._note_figures(attempt, ending)
+            self._note_figures(attempt, ending, now)
             orders += self._learn(attempt, classify(ending.end), now)
         if ending.final:
             orders += self._close(case, now)
@@ -245,10 +245,10 @@ class Ours:
 
     # ---- what attempts teach, as leases tell it
 
-    def _note_figures(self, attempt: Attempt, ending: Ending) -> None:
+    def _note_figures(self, attempt: Attempt, ending: Ending, now: float) -> None:
         stats = attempt.grant.server.stats_of(attempt.grant.model)
         if ending.stats is not None and ending.stats.tokens and ending.stats.eval:
-            stats.speed.add(ending.stats.tokens / (ending.stats.eval / 1e9))
+            stats.speed.add(ending.stats.tokens / (ending.stats.eval / 1e9), now)
 
     def _learn(self, attempt: Attempt, signal: Signal, now: float) -> list[Order]:
         grant, ending = attempt.grant, attempt.ended
@@ -257,11 +257,11 @@ class Ours:
         orders: list[Order] = []
         if signal is not Signal.NEUTRAL:
             stats = grant.server.stats_of(grant.model)
-            stats.success.add(1.0 if signal is Signal.SUCCESS else 0.0)
+            stats.success.add(1.0 if signal is Signal.SUCCESS else 0.0, now)
             if signal is Signal.SUCCESS:
                 orders += self._cool_no_more(pair, attempt.started, now)
                 if ending.began is not None:
-                    stats.first_byte.add(ending.began - attempt.started)
+                    stats.first_byte.add(ending.began - attempt.started, now)
             elif now - attempt.started < FAST:
                 orders += self._cool(pair, attempt.started, now)
         return [*orders, *self._record(pair, signal, attempt, now)]

@@ -102,7 +102,7 @@ class AtOnce:
         if len(candidates) == 1:
             return [(candidates[0], ())]
         score, model = self._policy.score, ticket.model
-        scored = [(server, score(server, model)) for server in candidates]
+        scored = [(server, score(server, model, now)) for server in candidates]
         return put_winner_first(scored, self._chance)
 
     def entered(self, ticket: Ticket, now: float) -> None:

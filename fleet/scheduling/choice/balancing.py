@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from fleet.breakers.gate import GateState
 from fleet.common.ids import ModelName
 from fleet.common.randomness import Chance
-from fleet.scheduling.moving_average import PairStats
+from fleet.scheduling.moving_average import FRESH, PairStats
 from fleet.scheduling.server_state import ServerState
 from fleet.scheduling.wait_queue import Ticket
 
@@ -66,11 +66,11 @@ class BalancingPolicy(Protocol):
     @property
     def parts(self) -> tuple[str, ...]: ...
 
-    def score(self, server: ServerState, model: ModelName) -> Parts: ...
+    def score(self, server: ServerState, model: ModelName, now: float) -> Parts: ...
 
 
 class Mindful:
-    """A policy that holds fast failures against a pair, whatever else it goes by: `unit` for each in a row.
+    """A policy that holds fast failures against a pair, whatever else it goes by: `unit` for each in a row, lately.
 
     That part is called `cooling` and comes first. From the second on the pair is passed over besides (see
     `fleet.scheduling.cooldown`).
@@ -83,10 +83,10 @@ class Mindful:
         self._score = policy.score
         self._unit = unit
 
-    def score(self, server: ServerState, model: ModelName) -> Parts:
-        parts = self._score(server, model)
+    def score(self, server: ServerState, model: ModelName, now: float) -> Parts:
+        parts = self._score(server, model, now)
         stats = server.stats.get(model)
-        strikes = 0 if stats is None else stats.cooling.strikes
+        strikes = 0.0 if stats is None or not stats.cooling.strikes else stats.cooling.held(now)
         return (0.0 - self._unit * strikes, *parts)  # a plain sign would make -0.0 of nothing, which people read
 
 
@@ -100,10 +100,14 @@ class Weighted:
     def __init__(self, weights: Weights) -> None:
         self._weights = tuple(float(getattr(weights, part)) for part in self.parts)
 
-    def score(self, server: ServerState, model: ModelName) -> Parts:
+    def score(self, server: ServerState, model: ModelName, now: float) -> Parts:
         latency, success_rate, load, capacity, breaker, residency, throughput, priority = self._weights
         stats = server.stats.get(model, _NEW)
         first_byte, success, speed = stats.first_byte.value, stats.success.value, stats.speed.value
+        if now - stats.success.at > FRESH and success is not None:  # whatever ends is a sample of this
+            success = stats.success.towards(1.0, now)
+            first_byte = stats.first_byte.towards(0.0, now)
+            speed = stats.speed.towards(_TYPICAL_SPEED, now)
         ledger = server.ledger
         total = ledger.capacity
         free = total - len(ledger.numbers)
@@ -143,7 +147,7 @@ class LeastConnections:
     prices = None
     parts = ("idle_share",)
 
-    def score(self, server: ServerState, model: ModelName) -> Parts:
+    def score(self, server: ServerState, model: ModelName, now: float) -> Parts:
         return (server.ledger.free / server.ledger.capacity,)
 
 
@@ -154,9 +158,11 @@ class FastestResponse:
     prices = None
     parts = ("expected_seconds",)
 
-    def score(self, server: ServerState, model: ModelName) -> Parts:
+    def score(self, server: ServerState, model: ModelName, now: float) -> Parts:
         stats = server.stats.get(model)
-        seen = stats.first_byte.value if stats and stats.first_byte.value is not None else server.last_response or 0.0
+        seen = server.last_response or 0.0
+        if stats is not None:
+            seen = stats.first_byte.towards(seen, now)
         busy = 1.0 + server.ledger.in_use / server.ledger.capacity
         warm = model in server.resident or _loading(server, model)
         cold = 0.0 if warm else _TYPICAL_FIRST_BYTE
@@ -170,7 +176,7 @@ class RoundRobin:
     prices = None
     parts = ("turns_since",)
 
-    def score(self, server: ServerState, model: ModelName) -> Parts:
+    def score(self, server: ServerState, model: ModelName, now: float) -> Parts:
         return (0.0 - server.last_granted,)
 
 
@@ -184,7 +190,7 @@ class Random:
     def __init__(self, chance: Chance) -> None:
         self._chance = chance
 
-    def score(self, server: ServerState, model: ModelName) -> Parts:
+    def score(self, server: ServerState, model: ModelName, now: float) -> Parts:
         return (self._chance.random(),)
 
 

@@ -90,7 +90,7 @@ class ExpectedCompletion:
     def prices(self) -> ExpectedCompletion:
         return self
 
-    def score(self, server: ServerState, model: ModelName) -> Parts:
+    def score(self, server: ServerState, model: ModelName, now: float) -> Parts:
         """Without a request there is nothing to price."""
         return (0.0,) * len(_PARTS)
 

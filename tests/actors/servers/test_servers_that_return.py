@@ -87,6 +87,41 @@ async def test_a_dead_server_that_is_missed_is_asked_about_every_other_second_an
         assert fleet.cell("a").rounds - rounds <= 4, "the client has given up"
 
 
+@pytest.mark.parametrize("policy", ["weighted", "least_connections", "round_robin", "random"])
+async def test_a_server_that_was_killed_and_is_warm_again_got_0_of_109_requests(
+    autojump_clock: MockClock, policy: str
+) -> None:
+    """Three clients ask one after the other all the time; the dead server fails them until probes tell that it is.
+
+    Not for `fastest_response`, by which the faster of two gets all that it has slots for.
+    """
+    async with open_fleet("a", "b", load_balancer={"policy": policy}) as fleet, trio.open_nursery() as nursery:
+        served: list[str] = []
+
+        async def keep_asking() -> None:
+            while True:
+                await fleet.system.exchange(chat(), client := Client())
+                served.append(client.headers["x-fleet-server"])
+                await trio.sleep(0.05)
+
+        for server in "ab":
+            await fleet.system.exchange(chat(pinned=server), Client())
+        for _ in range(3):
+            nursery.start_soon(keep_asking)
+        await trio.sleep(5.0)
+        dead = max("ab", key=served.count)
+        fleet[dead].kill()
+        await trio.sleep(3.0)
+        fleet[dead].restart()
+        await fleet.cell(dead).client.load("m", embedding=False, options={}, keep_alive=-1, timeout=60.0)
+        await until(fleet, dead, Health.HEALTHY)
+        await trio.sleep(20.0)
+        served.clear()
+        await trio.sleep(20.0)
+        assert served.count(dead) >= len(served) / 5
+        nursery.cancel_scope.cancel()
+
+
 async def control_call(fleet: Fleet) -> None:
     await fleet.cell("a").client.unload("m")
 

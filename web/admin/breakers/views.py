@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeVar
 
+import trio
 from msgspec import field
 
 from fleet.breakers.failure_classes import FailureKind, class_of
@@ -281,6 +282,6 @@ def _score(config: Config, state: ServerState | None, model: ModelName) -> tuple
     if state is None or config.load_balancer.policy != Weighted.name or model not in state.models:
         return None
     weights = [float(getattr(config.load_balancer.weights, part)) for part in Weighted.parts]
-    parts = _EVEN.score(state, model)
+    parts = _EVEN.score(state, model, trio.current_time())
     total = sum(weight * part for weight, part in zip(weights, parts, strict=True)) / sum(weights)
     return round(100 * total, 2), {name: round(100 * part, 2) for name, part in zip(_SCORES, parts, strict=True)}

@@ -58,9 +58,9 @@ def test_weighted_part_falls_when_its_fact_worsens(worsen: Callable[[ServerState
     policy = Weighted(Config().load_balancer.weights)
     server = make_server("a", "m")
     server.resident = {M: {}}
-    before = dict(zip(policy.parts, policy.score(server, M), strict=True))
+    before = dict(zip(policy.parts, policy.score(server, M, 0.0), strict=True))
     worsen(server)
-    after = dict(zip(policy.parts, policy.score(server, M), strict=True))
+    after = dict(zip(policy.parts, policy.score(server, M, 0.0), strict=True))
     assert after[part] < before[part]
     assert sum(after.values()) < sum(before.values())
 
@@ -68,14 +68,14 @@ def test_weighted_part_falls_when_its_fact_worsens(worsen: Callable[[ServerState
 def test_weighted_prefers_higher_server_priority() -> None:
     policy = Weighted(Config().load_balancer.weights)
     low, high = make_server("a", "m", priority=1), make_server("b", "m", priority=50)
-    assert sum(policy.score(high, M)) > sum(policy.score(low, M))
+    assert sum(policy.score(high, M, 0.0)) > sum(policy.score(low, M, 0.0))
 
 
 @pytest.mark.parametrize("name", ["weighted", "least_connections", "fastest_response", "round_robin", "random"])
 def test_every_policy_can_be_chosen_by_config_and_scores_finitely(name: str) -> None:
     config = Config.model_validate({"load_balancer": {"policy": name}})
     policy = make_policy(config, random.Random(0))
-    parts = policy.score(make_server("a", "m"), M)
+    parts = policy.score(make_server("a", "m"), M, 0.0)
     assert policy.name == name
     assert len(parts) == len(policy.parts)
     assert all(abs(part) < 1e9 for part in parts)
@@ -110,8 +110,8 @@ def test_what_is_held_against_a_server_comes_first_and_is_a_plain_zero_if_nothin
     server = make_server("a", "m")
     assert policy.parts[0] == "cooling"
     stats = server.stats_of(M)
-    assert str(policy.score(server, M)[0]) == "0.0"
+    assert str(policy.score(server, M, 0.0)[0]) == "0.0"
     stats.cooling.failed(0.0, 0.0)
-    assert policy.score(server, M)[0] < 0.0
+    assert policy.score(server, M, 0.0)[0] < 0.0
     assert stats.cooling.succeeded(1.0)
-    assert str(policy.score(server, M)[0]) == "0.0"
+    assert str(policy.score(server, M, 0.0)[0]) == "0.0"

@@ -35,7 +35,7 @@ class KnownPrices:
     def prices(self) -> KnownPrices:
         return self
 
-    def score(self, server: ServerState, model: str) -> Parts:
+    def score(self, server: ServerState, model: str, now: float) -> Parts:
         raise AssertionError("a policy that plans is asked for prices")
 
     def price(self, ticket: Ticket, server: ServerState, ahead: int, now: float) -> Parts:
