@@ -44,6 +44,10 @@ _FINAL: Final = (TotalTimeout, QueueCancelled, RequestCancelled)
 """What is told to the client even if a server has refused the request before: it ends the request, not the retrying."""
 
 
+_MOST_TRIES: Final = 32
+"""Attempts that a record lists; only a request that comes back from busy servers can have so many."""
+
+
 class Exchange:
     """Runs one call to its end."""
 
@@ -58,6 +62,9 @@ class Exchange:
         self._passing = call.passing or forwarded_headers(call.headers)
         self._trace = None if context.begin_trace is None else context.begin_trace(call)
         self._attempts = 0
+        self._place = 0
+        """The number of the last ticket."""
+        self._back = False  # it goes back to the place that it had in line
         self._sought = False
         self._tries: tuple[Try, ...] = ()
         self._paid = False  # for a retry that has not been granted a server yet
@@ -140,7 +147,8 @@ class Exchange:
                     continue
                 if self._paid:
                     self._scheduler.budget.refund()  # the retry that was paid for found nobody to try
-                if not self._hearing or isinstance(refusal, _FINAL):
+                impatient = isinstance(refusal, QueueTimeout) and self._hearing.patient
+                if not self._hearing or impatient or isinstance(refusal, _FINAL):
                     raise self._in_clients_words(refusal) from refusal.__cause__
                 self._hearing.close()
                 saved = self._hearing.last_word()
@@ -168,7 +176,8 @@ class Exchange:
 
     def _submit(self) -> PendingTicket:
         call = self._call
-        number, missing = self._scheduler.next_number(), self._context.missing_routes.of(call.endpoint)
+        number = self._place if self._back else self._scheduler.next_number()
+        missing = self._context.missing_routes.of(call.endpoint)
         ticket = PendingTicket(
             number,
             call.request_id,
@@ -179,7 +188,9 @@ class Exchange:
             self._excluded | missing if missing else self._excluded,
             call.runs,
             call=call,
+            back=self._back,
         )
+        self._place, self._back = number, False
         self._scheduler.tickets[number] = ticket
         self._scheduler.mailbox.cast(Submitted(ticket))
         return ticket
@@ -212,7 +223,8 @@ class Exchange:
                 all_told = self._passage is not None and self._passage.stats.finished
                 lease.close(Completed(self._answer.status) if all_told else ClientLeft())
             assert lease.end is not None
-            self._tries += (Try(lease.pair.server, kind(lease.end), lease.started, lease.first_byte, self._now()),)
+            if len(self._tries) < _MOST_TRIES:
+                self._tries += (Try(lease.pair.server, kind(lease.end), lease.started, lease.first_byte, self._now()),)
         elif ticket.open:
             ticket.withdrawn = True
             self._scheduler.tickets.pop(ticket.number, None)
@@ -278,9 +290,14 @@ class Exchange:
     def _may_go_on(self, end: End) -> bool:
         """Whether to try elsewhere, nothing having been sent yet; takes from the fleet-wide retry budget.
 
-        A stale inventory is our mistake, not load on a failing fleet: it costs no budget.
+        A stale inventory is our mistake, not load on a failing fleet: it costs no budget. Nor does a server that has
+        enough to do: that is no failure.
         """
-        if self._servers.draining or not self._call.replayable or self._call.pinned is not None:
+        if self._servers.draining or not self._call.replayable:
+            return False
+        if isinstance(end, Refused) and end.busy and self._call.runs:
+            return self._goes_back()
+        if self._call.pinned is not None:
             return False
         if self._attempts >= self._config.current.retry.max_attempts or trio.current_time() >= self._deadline:
             return False
@@ -291,6 +308,20 @@ class Exchange:
         open_requests = len(self._scheduler.tickets) + self._servers.in_flight
         self._paid = self._scheduler.budget.spend(trio.current_time(), open_requests)
         return self._paid
+
+    # Back-pressure. The lease has noted that this server takes no more (before its slot was handed on, or the next in
+    # line would have had the same answer), so the ticket cannot be granted there again before something has ended
+    # there or a back-off has passed, and to ask the same again is no hot loop. How often it may come back is bounded
+    # by the time that a request may wait, all its waiting taken together, and by its deadline.
+    def _goes_back(self) -> bool:
+        """Into the line again, where it was, as if it had never left; False if its time is up."""
+        assert self._running is not None
+        if trio.current_time() >= self._deadline:
+            return False
+        self._back = True
+        self._attempts -= 1
+        self._excluded -= {self._running.pair.server}
+        return True
 
     def _error_of(self, end: End) -> FleetError:
         match end:

@@ -40,8 +40,7 @@ class HeldResponse:
     @property
     def retry_after(self) -> float | None:
         """The server's own word on when to come back, in seconds, if it is a plain number."""
-        value = field(self.response.headers, b"retry-after") or b""
-        return float(value) if value.isdigit() and len(value) <= 6 else None
+        return retry_after(self.response)
 
     def _rank(self) -> int:
         return _WORSE.get(self.end.ground, _BETTER.get(self.end.status, 2))
@@ -75,6 +74,12 @@ async def hold_record(response: UpstreamResponse, beat: Callable[[], None]) -> t
         held += len(pieces[-1])
         beat()
     return b"".join(pieces), b""
+
+
+def retry_after(response: UpstreamResponse) -> float | None:
+    """When the server wants to be asked again, in seconds, if it says so in a plain number."""
+    value = field(response.headers, b"retry-after") or b""
+    return float(value) if value.isdigit() and len(value) <= 6 else None
 
 
 def before_first_byte(error: BackendError) -> BackendError:

@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 import trio
 
-from actors.requests.held_responses import HOLD, HeldResponse, error_text, hold, hold_record, page_text
+from actors.requests.held_responses import (
+    HOLD,
+    HeldResponse,
+    error_text,
+    hold,
+    hold_record,
+    page_text,
+    retry_after,
+)
 from actors.requests.model_description import described
 from actors.requests.request_context import RequestContext
 from actors.requests.response_writer import ResponseWriter
@@ -177,7 +185,8 @@ class Passage:
         text = error_text(body)
         missing = response.status == 404 and text is not None and self.lease.pair.model != ANY_MODEL
         long = not response.complete and body.lstrip().startswith(b"{")  # it may quote the client at length
-        end = Refused(response.status, page_text(body) if text is None else text, missing, text is not None or long)
+        said = page_text(body) if text is None else text
+        end = Refused(response.status, said, missing, text is not None or long, retry_after(response) or 0.0)
         if end.ground is Ground.ROUTE and self._call.endpoint in ALWAYS_THERE:
             raise self._bad(f"answered {response.status} where every Ollama has a route")
         if missing:

@@ -45,6 +45,7 @@ class SecondWitness:
         self._context = context
         self._call = call
         self._heard: list[HeldResponse] = []
+        self._busy: HeldResponse | None = None  # the last one of a server that had enough to do
         self._owed: list[tuple[HeldResponse, Lease]] = []
         self.agreed: HeldResponse | None = None
         """The first of two refusals that say the same: what the client gets, at once."""
@@ -52,7 +53,12 @@ class SecondWitness:
         """Whether some server has failed otherwise than by a refusal."""
 
     def __bool__(self) -> bool:
-        return bool(self._heard)
+        return bool(self._heard) or self._busy is not None
+
+    @property
+    def patient(self) -> bool:
+        """Whether nothing was heard but that servers have enough to do."""
+        return self._busy is not None and not self._heard
 
     @property
     def doubtful(self) -> bool:
@@ -61,6 +67,10 @@ class SecondWitness:
 
     def hear(self, saved: HeldResponse, lease: Lease) -> None:
         """Take a refusal down. Its lease is closed, and has told its breaker nothing."""
+        if saved.end.busy:
+            self._busy = saved
+            self._settle(lease, Signal.NEUTRAL)
+            return
         first = next((one for one in self._heard if one.end.agrees(saved.end)), None)
         self._heard.append(saved)
         self._owed.append((saved, lease))
@@ -138,15 +148,20 @@ class SecondWitness:
 
     def _best(self) -> HeldResponse:
         """The first of those that tell the client most."""
-        best = self._heard[0]
-        for saved in self._heard[1:]:
+        heard = self._heard if self._busy is None else [*self._heard, self._busy]
+        best = heard[0]
+        for saved in heard[1:]:
             if saved.outranks(best):
                 best = saved
         return best
 
     def _all_refuse_the_fleet(self) -> bool:
         """Whether each server that is in service and has the model was asked, and denied the fleet access."""
-        if self.others_failed or any(one.end.ground is not Ground.STANDING for one in self._heard):
+        if (
+            self.others_failed
+            or self._busy is not None
+            or any(one.end.ground is not Ground.STANDING for one in self._heard)
+        ):
             return False
         if self._call.pinned is not None:
             return True

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from actors.state.messages import BanPair, LeaseClosed, LiftBans, SlotFreed, Welcome
 from fleet.breakers.failure_classes import classify
-from fleet.breakers.outcomes import ClientLeft, End, Signal, kind
+from fleet.breakers.outcomes import ClientLeft, End, Refused, Signal, kind
 from fleet.common.ids import Pair, RequestId
 from fleet.scheduling.bans import BanKind
 from fleet.scheduling.choice.expected_completion import asked_context
@@ -185,6 +185,8 @@ class Lease:
             self._tell_expectations(end)
             if owing:
                 self._give_permit_back()
+                if isinstance(end, Refused) and end.busy and self.call.runs:
+                    state.hold_back(self.pair.model, end.asked, self.ended)
             else:
                 self._tell(classify(end), gives_back=True)
         except Exception:
@@ -203,6 +205,8 @@ class Lease:
         outcome: Outcome = "left"
         if signal is not Signal.NEUTRAL:
             outcome = "well" if signal is Signal.SUCCESS else "failed"
+        elif isinstance(end, Refused) and end.busy:
+            outcome = "busy"
         expectations = self._context.scheduler.expectations
         expectations.ended(self.number, self.stats, self.ended, outcome)
         if outcome == "well" and not self.call.stream and self.call.runs:

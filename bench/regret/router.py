@@ -72,6 +72,8 @@ class Router(Protocol):
 
     name: str
     wake_at: float
+    queues: bool
+    """Whether a request that a busy server turns away goes back to the router, as if it had not been sent."""
 
     def arrived(self, request: VisibleRequest, now: float) -> Sequence[Order]:
         """A request has come, or has come back from a server that failed it."""

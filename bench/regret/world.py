@@ -269,6 +269,9 @@ class World:
         """Whether it is tried on another server: nothing was answered yet, and that may help."""
         if progress.outcome or attempt.began is not None or progress.attempts >= MOST_ATTEMPTS:
             return False
+        if isinstance(end, Refused) and end.busy and self.router.queues:
+            progress.attempts -= 1
+            return True
         if isinstance(end, Refused):
             if any(isinstance(heard, Refused) and heard.agrees(end) for heard in progress.refusals):
                 return False

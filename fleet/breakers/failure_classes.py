@@ -77,7 +77,7 @@ CLASSES: Final = (
     _fine("incomplete", Signal.NEUTRAL),  # a stream without a final record is normal for Ollama
     _fine("client_left", Signal.NEUTRAL, left=True),
     _fine("client_stalled", Signal.NEUTRAL, left=True),
-    _failure("refused_429", Signal.SOFT_FAILURE, FailureKind.OVERLOAD),
+    _failure("refused_429", "ground", FailureKind.OVERLOAD),
     REFUSED_4XX,
     _failure("refused_500", "ground", FailureKind.CRASH),
     _failure("refused_502", "ground", FailureKind.TRANSIENT),

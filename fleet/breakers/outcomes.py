@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Final
 
 from fleet.common.errors import BackendError, FleetError
 from fleet.protocol.refusals import WITNESSED, Ground, gist, ground
+
+_FULL: Final = (429, 503)
 
 
 class Signal(enum.Enum):
@@ -41,13 +44,20 @@ class Refused:
     """The backend answered with an error: by its status, or in the first record of a 200.
 
     `text` is its error text, cut; `missing` a JSON 404 for the model; `ours` whether it is an error in the API's own
-    JSON, not a page of something that stands before the server.
+    JSON, not a page of something that stands before the server; `asked` the seconds after which it wants to be asked
+    again, by its own word.
     """
 
     status: int
     text: str = ""
     missing: bool = False
     ours: bool = True
+    asked: float = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether the server has enough to do: the request goes back into the line, and nobody is to blame."""
+        return self.status in _FULL and self.ground is Ground.BUSY
 
     @property
     def ground(self) -> Ground:

@@ -1,6 +1,6 @@
 """The circuit breaker of one server and model. No clock, no tasks: the caller brings `now`.
 
-Closed: failures in a row count strikes (a 429 half a one, a success wipes them out); enough strikes, or too high an
+Closed: failures in a row count strikes (a soft one half, a success wipes them out); enough strikes, or too high an
 error rate, open it. Open: after a jittered period it half-opens; each failed recovery in a row doubles the period, up
 to ten times. Half-open: a few trials at a time; enough successes close it, one strike opens it again. Whatever is
 forced stays until it is forced otherwise or reset.

@@ -29,6 +29,8 @@ class ServerIndex:
 
     def __init__(self, now: float) -> None:
         self.servers: dict[ServerId, ServerState] = {}
+        self.held: dict[ServerId, ServerState] = {}
+        """Those that have said to have enough to do, of late."""
         self._holders: dict[ModelName, set[ServerId]] = {}
         self._routable: dict[ModelName, IndexedSet[ServerState]] = {}
         self._spares: dict[ModelName, IndexedSet[ServerState]] = {}
@@ -44,6 +46,7 @@ class ServerIndex:
     def update(self, server: ServerState, now: float) -> None:
         """Take note of anything that may have changed about a server, or of a new one."""
         self.servers[server.id] = server
+        self.note_holds(server)
         models = {*server.models, ANY_MODEL}
         for gone in self._entered.setdefault(server.id, set()) - models:
             self._leave(server, gone, now)
@@ -82,6 +85,13 @@ class ServerIndex:
         if model in self._entered.get(server.id, ()):
             self._place(server, model, now)
 
+    def note_holds(self, server: ServerState) -> None:
+        """Take note of a server that holds models back, or does no more."""
+        if server.holds:
+            self.held[server.id] = server
+        else:
+            self.held.pop(server.id, None)
+
     def update_slots(self, server: ServerState) -> None:
         """Take note of a slot taken or freed."""
         ledger = server.ledger
@@ -98,6 +108,7 @@ class ServerIndex:
         for model in self._warmed.pop(server.id, ()):
             self._cool(server, model)
         self.servers.pop(server.id, None)
+        self.held.pop(server.id, None)
 
     def draw(
         self, model: ModelName, most: int, chance: Chance, excluded: frozenset[ServerId] = frozenset()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fleet.breakers.gate import Gate, GateState
+from fleet.breakers.holds import Hold
 from fleet.common.ids import ANY_MODEL, ModelName, ServerId
 from fleet.scheduling.moving_average import PairStats
 from fleet.scheduling.slots import Slots
@@ -65,6 +66,7 @@ MOVES: Final = {
 
 _MOST_BYTES: Final = 2**60
 """More than any server has: a sum of such sizes stays exact for every reader."""
+_MOST_HOLDS: Final = 64
 _HEALTHY: Final = Health.HEALTHY  # a module's name is found faster than an enum's member
 _ACTIVE: Final = Admin.ACTIVE
 
@@ -105,6 +107,8 @@ class ServerState:
     """Banned or cooling down."""
     cooling: set[ModelName] = field(default_factory=set)
     """Those that are only cooling down: served all the same when nobody else can."""
+    holds: dict[ModelName, Hold] = field(default_factory=dict)
+    """What it has said to have enough of."""
     unwelcome: str = ""
     """Why requests of the fleet are refused although probes are answered; empty if they are not."""
     stats: dict[ModelName, PairStats] = field(default_factory=dict)
@@ -148,7 +152,7 @@ class ServerState:
 
     def spare_ready(self, model: ModelName) -> bool:
         """`spare`, with a free slot, and the gate admits."""
-        if not self.spare(model) or self.ledger.free < 1:
+        if not self.spare(model) or self.ledger.free < 1 or not self.open_to(model):
             return False
         return (gate := self.gates.get(model)) is None or gate.admits
 
@@ -172,7 +176,38 @@ class ServerState:
             return False
         if model != ANY_MODEL and (model not in self.models or model in self.barred):
             return False
+        if self.holds and not self.open_to(model):
+            return False
         return not self.gates or (gate := self.gates.get(model)) is None or gate.admits
+
+    def ready_pinned(self, model: ModelName) -> bool:
+        """Likewise for a request that insists on this server, whatever its inventory, bans and gates say."""
+        return self.usable and self.ledger.free >= 1 and self.open_to(model)
+
+    def open_to(self, model: ModelName) -> bool:
+        """Whether one more request for the model would not be more than the server has just said to take."""
+        hold = self.holds.get(model)
+        return hold is None or hold.admits(self.ledger.of_model(model))
+
+    def hold_back(self, model: ModelName, asked: float, now: float) -> None:
+        """The server has refused one more than it takes now; see `Hold.refused`. The lease is out of the ledger."""
+        hold = self.holds.get(model)
+        if hold is None:
+            if len(self.holds) >= _MOST_HOLDS:  # names of models are the client's to invent
+                del self.holds[min(self.holds, key=lambda name: self.holds[name].until)]
+            hold = self.holds[model] = Hold()
+        hold.refused(self.ledger.of_model(model), asked, now)
+
+    def relax(self, now: float) -> bool:
+        """Think over what is held back; True if more may be sent than before."""
+        more = False
+        for model, hold in list(self.holds.items()):
+            if hold.over(now):
+                del self.holds[model]
+                more = True
+            else:
+                more |= hold.relaxed(now)
+        return more
 
     def gate_state(self, model: ModelName) -> GateState:
         gate = self.gates.get(model)
@@ -194,7 +229,7 @@ class ServerState:
         """Forget what the probes said: this is another machine now."""
         self.health, self.since, self.why = Health.UNKNOWN, now, why
         self.seen, self.failed_rounds, self.version, self.last_response = False, 0, None, None
-        self.models, self.resident, self.stats = {}, {}, {}
+        self.models, self.resident, self.stats, self.holds = {}, {}, {}, {}
         self.unwelcome = ""
 
     def judge(self, health: Health, now: float, why: str) -> bool:

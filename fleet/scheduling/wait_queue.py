@@ -23,6 +23,7 @@ class Ticket:
     """A request for one slot. Settled exactly once: by a grant, a refusal, or its own withdrawal.
 
     `runs` is False when no model runner is needed: any server that lists the model may answer, slot or no slot.
+    `back`: it has been granted before, and its server had enough to do; it has its old number, and so its old place.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Ticket:
     runs: bool = True
     profile: RequestProfile | None = None
     """What it is expected to be; only a policy that plans asks for it."""
+    back: bool = False
 
     @property
     def terms(self) -> TicketTerms:

@@ -42,6 +42,8 @@ TEMPERS: Final = (
 class Oracle:
     """What all oracles have in common: there is nothing that they need be told."""
 
+    queues = False
+
     def __init__(self, world: World, temper: Temper) -> None:
         self.name = "oracle"
         self.wake_at = math.inf

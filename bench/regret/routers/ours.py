@@ -7,9 +7,9 @@ the recovery tests of half-open breakers (traffic does that), and the memory of 
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -60,10 +60,15 @@ class Case:
     ticket: Ticket | None = None
     attempt: Attempt | None = None
     owed: list[Attempt] = field(default_factory=list)
+    back: bool = False
+    """Whether it comes back from a server that has enough to do, to the place that it had in line."""
+    place: int = 0
 
 
 class Ours:
     """The scheduler with one of the policies that can be configured."""
+
+    queues = True
 
     def __init__(self, policy: str, servers: Sequence[KnownServer], seed: int) -> None:
         self._planning = Planning() if policy == CANDIDATE else None
@@ -90,7 +95,7 @@ class Ours:
         self._cases: dict[int, Case] = {}
         self._waiting: dict[int, int] = {}
         """The request's number by its ticket's."""
-        self._deadlines: deque[tuple[float, int]] = deque()
+        self._deadlines: list[tuple[float, int]] = []
         self._sweep_at = math.inf
 
     # ---- what happens to requests
@@ -98,13 +103,15 @@ class Ours:
     def arrived(self, request: VisibleRequest, now: float) -> Sequence[Order]:
         case = self._cases.setdefault(request.number, Case(request))
         case.ticket = ticket = Ticket(
-            next(self._numbers),
+            case.place if case.back else next(self._numbers),
             RequestId(str(request.number)),
             canonical(request.model),
             0,
             request.arrived,
             excluded=frozenset(ServerId(each) for each in request.excluded),
+            back=case.back,
         )
+        case.place = ticket.number
         if self._planning is not None:
             self._planning.arrived(ticket, request, now)
         try:
@@ -114,7 +121,8 @@ class Ours:
         if grant is not None:
             return (self._take(case, grant, now),)
         self._waiting[ticket.number] = request.number
-        self._deadlines.append((now + self._patience, ticket.number))
+        since = request.arrived if case.back else now
+        heapq.heappush(self._deadlines, (since + self._patience, ticket.number))
         self._sweep_at = min(self._sweep_at, now + self.board.rules.grace / 2)
         self._set_alarm()
         return ()
@@ -143,7 +151,13 @@ class Ours:
         grant.server.ledger.close(grant.number)
         self.board.memory.total.close(grant.number)
         orders: list[Order] = []
-        if isinstance(ending.end, Refused):
+        case.back = False
+        if isinstance(ending.end, Refused) and ending.end.busy:
+            case.back = True
+            grant.server.hold_back(grant.model, ending.end.asked, now)
+            if grant.gate is not None and grant.gate.generation == attempt.generation:
+                grant.gate.give_back()
+        elif isinstance(ending.end, Refused):
             case.owed.append(attempt)
             if grant.gate is not None and grant.gate.generation == attempt.generation:
                 grant.gate.give_back()
@@ -208,7 +222,7 @@ class Ours:
                 orders += self._moved(pair, now)
         orders += self._give(self.board.serve_due(now), now)
         while self._deadlines and self._deadlines[0][0] <= now:
-            number = self._waiting.pop(self._deadlines.popleft()[1], None)
+            number = self._waiting.pop(heapq.heappop(self._deadlines)[1], None)
             if number is not None:
                 orders += self._give_up(number, "QueueTimeout", now)
         if now >= self._sweep_at:

@@ -7,7 +7,7 @@ from typing import Final
 
 from bench.regret.demand import VisibleRequest
 from bench.regret.router import Ending
-from fleet.breakers.outcomes import ClientLeft, Completed
+from fleet.breakers.outcomes import ClientLeft, Completed, Refused
 from fleet.scheduling.choice.expected_completion import ExpectedCompletion
 from fleet.scheduling.estimates.affinity.prompt_links import PromptLink
 from fleet.scheduling.estimates.evictions import Resident
@@ -65,6 +65,8 @@ class Planning:
             outcome = "well"
         elif isinstance(ending.end, ClientLeft):
             outcome = "left"
+        elif isinstance(ending.end, Refused) and ending.end.busy:
+            outcome = "busy"
         self.policy.ended(grant.number, Told.of(ending.stats) if ending.stats is not None else None, now, outcome)
 
     def probed(self, state: ServerState, now: float) -> None:

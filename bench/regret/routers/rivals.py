@@ -72,6 +72,8 @@ Choice = Callable[["Rival", Sequence[Outlook], VisibleRequest, float], Outlook |
 class Rival:
     """A policy that sends at once; `choose` says where, among those that are well and have the model."""
 
+    queues = False
+
     def __init__(self, name: str, choose: Choice, servers: Sequence[KnownServer], seed: int) -> None:
         self.name = name
         self.wake_at = math.inf

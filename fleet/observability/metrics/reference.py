@@ -22,7 +22,7 @@ _ABOUT: Final = {
     Ground.MODEL: "a model that the server does not have",
     Ground.ROUTE: "an endpoint that it is too old for",
     Ground.STANDING: "the fleet, which it does not let in",
-    Ground.BUSY: "having enough to do (but for 429, see above)",
+    Ground.BUSY: "having enough to do",
     Ground.GATEWAY: "what stands before it cannot reach it",
     Ground.MEMORY: "memory that the model does not fit into",
     Ground.CRASH: "its model runner, which died",

@@ -132,7 +132,7 @@ class AtOnce:
         """Ready servers that the ticket accepts, up to the bound."""
         if ticket.pinned:
             server = self._index.servers.get(ticket.pinned)
-            return [server] if server and server.usable and server.ledger.free >= 1 else []
+            return [server] if server and server.ready_pinned(ticket.model) else []
         return self._index.draw(ticket.model, most or self._most, self._chance, ticket.excluded)
 
     def _first_for(self, server: ServerState) -> Entry | None:
@@ -142,6 +142,8 @@ class AtOnce:
         """
         queue, index = self._queue, self._index
         first = queue.best_pinned(server.id)
+        if first is not None and not server.open_to(first[2].model):
+            first = None
         for model in shared_models(queue, index, server):
             head = queue.best(model, server.id, first)
             if head is not first and server.ready(model):

@@ -99,8 +99,10 @@ class ExpectedCompletion:
         terms = self.estimates.predict(self._profile(ticket, now), view, now, ahead)
         trust = terms.footing.trust
         harm = self._harm(view, ticket.model, now) if terms.load > 0.0 else 0.0
+        hold = server.holds.get(ticket.model)
+        held = 0.0 if hold is None else hold.wait(server.ledger.of_model(ticket.model), now)
         return (
-            0.0 - terms.wait,
+            0.0 - max(terms.wait, held),
             0.0 - terms.load * trust,
             0.0 - terms.prefill * trust,
             0.0 - terms.decode * trust,

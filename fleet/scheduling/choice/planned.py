@@ -185,7 +185,7 @@ class Planned:
 
     def _ready(self, server: ServerState, ticket: Ticket) -> bool:
         if ticket.pinned:
-            return server.usable and server.ledger.free >= 1
+            return server.ready_pinned(ticket.model)
         return server.ready(ticket.model) or (ticket.model in server.cooling and server.spare_ready(ticket.model))
 
     def _earned(self, ticket: Ticket, now: float) -> tuple[float, int]:

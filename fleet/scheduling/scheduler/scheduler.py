@@ -67,7 +67,9 @@ class Scheduler:
         """
         if not ticket.runs and (answering := self._answering(ticket)):
             return self._take(ticket, self.chooser.rank(answering, ticket, now), now, slot=False)
-        may_wait = self.rules.may_wait and len(self.queue) < self.rules.max_size
+        if self.index.held and not len(self.queue):  # else `serve_due` does, in order
+            self._relax(now)
+        may_wait = self.rules.may_wait and self._has_room(ticket)
         if not self.blocked and (scored := self.chooser.for_ticket(ticket, now, may_wait=may_wait)):
             return self._take(ticket, scored, now)
         if ticket.pinned:
@@ -83,6 +85,8 @@ class Scheduler:
 
     def freed(self, server: ServerState, model: ModelName, now: float) -> None:
         """A lease ended; its ledger entries are gone already. The caller goes on with `serve` or `serve_anywhere`."""
+        if server.holds:
+            self.index.note_holds(server)
         self.memory.rate.note(now)
         rate = self.memory.rates.get(model)
         if rate is not None:
@@ -117,9 +121,14 @@ class Scheduler:
             yield given
 
     def serve_due(self, now: float) -> Iterator[tuple[Ticket, Grant]]:
-        """Hand out what those choose whose time to be asked again has come; used or undone one by one, as above."""
+        """Hand out what those choose whose time to be asked again has come; used or undone one by one, as above.
+
+        And what servers take again that have had enough to do.
+        """
         if self.blocked:
             return
+        for server in self._relax(now) if self.index.held else ():
+            yield from self.serve(server, now) if self.rules.max_in_flight is None else self.serve_anywhere(now)
         for proposal in self.chooser.due(now):
             ticket, scored = proposal
             self._remove(ticket)
@@ -130,7 +139,12 @@ class Scheduler:
     @property
     def next_due(self) -> float:
         """When `serve_due` has to be called, at the latest. Whoever ends a block calls `serve_anywhere`."""
-        return inf if self.blocked or not len(self.queue) else self.chooser.next_due
+        if self.blocked or not len(self.queue):
+            return inf
+        due = self.chooser.next_due
+        if self.index.held:
+            due = min(due, *(hold.until for server in self.index.held.values() for hold in server.holds.values()))
+        return due
 
     def undo(self, grant: Grant) -> None:
         """Take a grant back that nobody will ever use."""
@@ -160,6 +174,13 @@ class Scheduler:
             self.memory.rates = {m: rate for m, rate in self.memory.rates.items() if self.index.knows(m)}
         rate = self.memory.rates[model] = ServiceRate()
         return rate
+
+    def _relax(self, now: float) -> list[ServerState]:
+        """Servers that may be sent more than before."""
+        relaxed = [server for server in self.index.held.values() if server.relax(now)]
+        for server in relaxed:
+            self.index.note_holds(server)
+        return relaxed
 
     # ---- choosing
 
@@ -222,7 +243,7 @@ class Scheduler:
     def _admit(self, ticket: Ticket, now: float) -> None:
         if not self.rules.may_wait:
             raise NoServer("all servers are busy and the queue is switched off", retry_after=1.0)
-        if len(self.queue) >= self.rules.max_size:
+        if not self._has_room(ticket):
             self.memory.dropped += 1
             raise QueueFull(
                 f"the queue is full ({len(self.queue)} requests wait)",
@@ -232,6 +253,10 @@ class Scheduler:
         self.memory.queued += 1
         self.queue.push(ticket)
         self.chooser.entered(ticket, now)
+
+    def _has_room(self, ticket: Ticket) -> bool:
+        """Who comes back from a server that had enough to do was let in before."""
+        return len(self.queue) < self.rules.max_size or ticket.back
 
     def _remove(self, ticket: Ticket) -> None:
         if self.queue.remove(ticket):

@@ -164,7 +164,7 @@ async def test_a_refusal_that_waits_for_a_witness_is_no_trial_that_hangs(autojum
         for _ in range(3):
             fleet.system.breakers.record(PAIR, Signal.FAILURE, "backend_broke")
         await trio.sleep(6.0)  # it half-opens, and a recovery test passes
-        fleet["a"].host.faults.set("status:429:slow down")
+        fleet["a"].host.faults.set("status:504:slow today")
         nursery.start_soon(scene.refused)
         await trio.sleep(1.0)
         assert len(fleet.system.scheduler.tickets) == 1

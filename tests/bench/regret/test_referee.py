@@ -128,6 +128,8 @@ class Patient:
 
     name = "patient"
 
+    queues = False
+
     def __init__(self) -> None:
         self.wake_at = math.inf
         self.endings: list[Ending] = []

@@ -30,7 +30,7 @@ PORTS = {"proxy_port": 0, "orchestrator_port": 0, "dashboard_port": 0, "metrics_
 
 
 @asynccontextmanager
-async def fleet_of(*profiles: Profile) -> AsyncIterator[Served]:
+async def fleet_of(*profiles: Profile, policy: str = "weighted") -> AsyncIterator[Served]:
     """The product before one simulated server per profile."""
     async with AsyncExitStack() as stack:
         sims = {
@@ -38,7 +38,9 @@ async def fleet_of(*profiles: Profile) -> AsyncIterator[Served]:
             for n, profile in enumerate(profiles)
         }
         servers = [{"id": name, "url": sim.url} for name, sim in sims.items()]
-        config = Config.model_validate({"servers": servers, "server": PORTS, **unlimited({})})
+        config = Config.model_validate(
+            {"servers": servers, "server": PORTS, "load_balancer": {"policy": policy}, **unlimited({})}
+        )
         async with open_system(config, seed=1) as system, front_end(config, system, sims) as handle:
             for name in sims:
                 await system.probe(ServerId(name), 5.0)
@@ -89,7 +91,8 @@ async def test_a_poisonous_request_is_told_so_and_the_servers_live_on() -> None:
             fleet.assert_nothing_left()
 
 
-async def test_more_than_a_cold_servers_queue_takes_is_answered_one_way_or_the_other() -> None:
+@pytest.mark.parametrize("policy", ["weighted", "expected_completion"])
+async def test_more_than_a_cold_servers_queue_takes_is_answered_one_way_or_the_other(policy: str) -> None:
     profile = replace(BASE, max_queue=2)
     statuses: list[int] = []
 
@@ -97,12 +100,12 @@ async def test_more_than_a_cold_servers_queue_takes_is_answered_one_way_or_the_o
         statuses.append((await ask(fleet, "birch:8b", prompt))[0])
 
     with trio.fail_after(120):
-        async with fleet_of(profile, profile) as fleet:
+        async with fleet_of(profile, profile, policy=policy) as fleet:
             async with trio.open_nursery() as nursery:
                 for number in range(16):
                     nursery.start_soon(one, f"number {number}")
             await fleet.until_idle()
-            assert len(statuses) == 16
-            assert set(statuses) <= {200, 503}
-            assert 200 in statuses
+            assert statuses == [200] * 16
+            assert fleet.system.breakers.describe() == []
+            assert len(fleet.system.scheduler.bans) == 0
             fleet.assert_nothing_left()

@@ -189,6 +189,15 @@ def test_every_ground_has_its_weight_and_a_conviction_is_never_milder() -> None:
         assert order.index(weight.alone) <= order.index(weight.convicted)
 
 
-@pytest.mark.parametrize("end", [Refused(429), Refused(429, "x", ours=False)])
-def test_too_many_requests_is_half_a_failure_whoever_else_answers(end: Refused) -> None:
-    assert classify(end) is convict(end) is Signal.SOFT_FAILURE
+BUSY = "server busy, please try again.  maximum pending requests exceeded"
+
+
+@pytest.mark.parametrize("end", [Refused(429), Refused(429, "x", ours=False), Refused(503, BUSY)])
+def test_who_has_enough_to_do_has_not_failed_whoever_else_answers(end: Refused) -> None:
+    assert end.busy
+    assert classify(end) is convict(end) is Signal.NEUTRAL
+
+
+@pytest.mark.parametrize("end", [Refused(503, "down"), Refused(500, BUSY), Refused(408), Refused(425), Refused(502)])
+def test_only_those_who_say_so_have_enough_to_do(end: Refused) -> None:
+    assert not end.busy

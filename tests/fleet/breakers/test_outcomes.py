@@ -41,7 +41,7 @@ TABLE: list[tuple[End, Signal, bool, str]] = [
     (Refused(404), Signal.NEUTRAL, False, "refused_404"),
     (Refused(408), Signal.NEUTRAL, True, "refused_408"),
     (Refused(413), Signal.NEUTRAL, True, "refused_413"),
-    (Refused(429), Signal.SOFT_FAILURE, True, "refused_429"),
+    (Refused(429), Signal.NEUTRAL, True, "refused_429"),
     (Refused(499, "request canceled"), Signal.NEUTRAL, False, "refused_499"),
     (Refused(500, CRASH), Signal.FAILURE, True, "refused_500"),
     (Refused(500, 'option "num_ctx" must be of type integer'), Signal.NEUTRAL, False, "refused_500"),

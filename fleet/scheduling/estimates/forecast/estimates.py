@@ -235,6 +235,8 @@ class Estimates:
         runner.server.leases.pop(number, None)
         well = outcome == "well"
         runner.slots.ended(number, now, _service_told(told), well=well)
+        if outcome == "busy" and not self.loads.loading(runner.pair, now):  # else the load has filled its line
+            runner.slots.refused(now)
         if outcome == "failed":
             self.failures.learn(runner.pair, now, now - lease.sent)
             self._stand(runner, now)

@@ -13,8 +13,9 @@ from fleet.scheduling.estimates.affinity.prompt_links import PromptLink
 from fleet.scheduling.estimates.answer_tokens import Asker
 
 TERMS: Final = ("wait", "load", "prefill", "decode", "done")
-Outcome = Literal["well", "failed", "left"]
-"""`left`: the client went away or the request was withdrawn, which says nothing about the server."""
+Outcome = Literal["well", "failed", "left", "busy"]
+"""`left`: the client went away or the request was withdrawn, which says nothing about the server; `busy`: the server
+had enough to do, which says how much it takes."""
 
 
 class ServerView(Protocol):

@@ -208,9 +208,23 @@ class BoardMachine(RuleBasedStateMachine):
         self.board.moved(server)
         self.serve(server)
 
+    @rule(data=st.data())
+    def a_server_has_enough_to_do(self, data: st.DataObject) -> None:
+        if self.grants:
+            grant = self.grants.pop(data.draw(st.integers(0, len(self.grants) - 1)))
+            grant.server.ledger.close(grant.number)
+            self.board.memory.total.close(grant.number)
+            if grant.gate is not None:
+                grant.gate.give_back()
+            grant.server.hold_back(grant.model, 0.0, self.now)
+            self.board.freed(grant.server, grant.model, self.now)
+            self.serve(grant.server)
+
     @rule(seconds=st.floats(0.1, 3.0))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
+        while self.board.next_due <= self.now:
+            self.hand_out(self.board.serve_due(self.now))
         for ticket, _ in self.board.sweep(self.now):
             self.settle(ticket)
             self.waiting.remove(ticket)
@@ -233,7 +247,7 @@ class BoardMachine(RuleBasedStateMachine):
             for ticket in self.waiting:
                 for server in self.servers.values():
                     if ticket.pinned:
-                        ready = server.id == ticket.pinned and server.usable and server.ledger.free >= 1
+                        ready = server.id == ticket.pinned and server.ready_pinned(ticket.model)
                     else:
                         ready = server.id not in ticket.excluded and self.takes(server, ticket)
                     assert not ready, (ticket, server)
