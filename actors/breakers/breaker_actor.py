@@ -10,7 +10,18 @@ from typing import Any, Final, Protocol, assert_never
 
 import trio
 
-from actors.breakers.messages import Alive, BreakerMail, Force, Rearm, RecordOutcome, Rescue, Reset, TryEnded, TryNow
+from actors.breakers.messages import (
+    Alive,
+    BreakerMail,
+    Force,
+    Rearm,
+    RecordOutcome,
+    Rescue,
+    Reset,
+    Returned,
+    TryEnded,
+    TryNow,
+)
 from actors.kit.mailbox import ActorGone, Mailbox, Promise
 from actors.kit.supervisor import RestartPolicy
 from actors.upstream.transport_errors import kind_of
@@ -218,6 +229,8 @@ class BreakerActor:
                 return False
             case Rescue():
                 return breaker.rescue(now)
+            case Returned():
+                return breaker.returned(now)
             case Rearm():
                 breaker.show(breaker.gate.retry_at)
                 return False

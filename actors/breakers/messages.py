@@ -77,8 +77,13 @@ class Rescue:
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """The server was down and is back. Sent for: its probes. Bound: one per round that finds it so."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rearm:
     """The settings changed. Sent for: the configuration. Bound: one per reload."""
 
 
-BreakerMail = RecordOutcome | Force | Reset | TryNow | TryEnded | Alive | Rescue | Rearm
+BreakerMail = RecordOutcome | Force | Reset | TryNow | TryEnded | Alive | Rescue | Returned | Rearm

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from actors.breakers.breaker_actor import POLICY, BreakerActor, BreakerCell, RecoveryTester
-from actors.breakers.messages import Alive, BreakerMail, Force, Rearm, RecordOutcome, Rescue, Reset, TryNow
+from actors.breakers.messages import Alive, BreakerMail, Force, Rearm, RecordOutcome, Rescue, Reset, Returned, TryNow
 from actors.kit.mailbox import Mailbox, Promise
 from actors.kit.supervisor import RestartLimit, supervise
 from fleet.breakers.gate import Gate
@@ -190,6 +190,12 @@ class BreakerRegistry:
         return reply
 
     # For those who change the fleet.
+
+    def returned(self, server: ServerId) -> None:
+        """Probes found a server that was down to be well: its open breakers have their trials now."""
+        for pair, cell in self._cells.items():
+            if pair.server == server and cell.breaker.state is BreakerState.OPEN:
+                cell.mailbox.cast(Returned())
 
     def forget_server(self, server: ServerId) -> None:
         """The server was removed: its breakers end, its gates go, and so does its page in the book."""

@@ -126,12 +126,20 @@ class ServerActor:
                 self._context.scheduler.expectations.shown(state, residents, now)
             state.version = probed.version or state.version
             self._context.missing_routes.seen(state.id, state.version, now)
-            if state.judge(Health.HEALTHY, now, state.unwelcome or _FINE):
-                self._context.missing_routes.forget(state.id)  # perhaps it was only something before it that came up
-                log.info("server is healthy", extra={"server": state.id, "models": len(state.models)})
+            self._well(now)
         if probed.asked is not None:
             probed.asked.set()
         self._announce()
+
+    def _well(self, now: float) -> None:
+        """A round has gone well."""
+        state, was_down = self._cell.state, self._cell.state.health is Health.UNHEALTHY
+        if not state.judge(Health.HEALTHY, now, state.unwelcome or _FINE):
+            return
+        self._context.missing_routes.forget(state.id)  # perhaps it was only something before it that came up
+        if was_down:
+            self._context.breakers.returned(state.id)
+        log.info("server is healthy", extra={"server": state.id, "models": len(state.models)})
 
     def _note(self, probed: Probed, now: float) -> None:
         """A probe of a server that is unhealthy was an attempt to recover, unless the server has just been removed."""

@@ -25,6 +25,9 @@ class ServerBreakers(Outcomes, Protocol):
     def forget_server(self, server: ServerId) -> None:
         """It is gone, or is another machine now."""
 
+    def returned(self, server: ServerId) -> None:
+        """It was down and is back."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServerContext:

@@ -181,6 +181,15 @@ class Breaker:
         self.show(due)
         return False
 
+    def returned(self, now: float) -> bool:
+        """The server was down and is back: half-open, if it was open by itself. True if the gate changed.
+
+        What it failed at was its going down, or something before that a restart may have ended; and its trials tell.
+        """
+        if self.state is not BreakerState.OPEN or self.forced_by is not None:
+            return False
+        return self._move(Why.RETURNED, now)
+
     def force(self, state: BreakerState, now: float, by: str) -> bool:
         """Put it into a state where it stays, whatever happens, until it is reset or forced again."""
         before = self.gate.state

@@ -26,6 +26,7 @@ class Why(enum.Enum):
     ERROR_RATE = "error rate too high"
     WAITED = "open period over"
     LAST_LEFT = "nobody else is left"
+    RETURNED = "the server is back"
     RECOVERED = "enough successful trials"
     TRIAL_FAILED = "a trial failed"
     TRIALS_HUNG = "trials hang"
@@ -36,6 +37,7 @@ MOVES: Final = {
     (BreakerState.CLOSED, Why.ERROR_RATE): BreakerState.OPEN,
     (BreakerState.OPEN, Why.WAITED): BreakerState.HALF_OPEN,
     (BreakerState.OPEN, Why.LAST_LEFT): BreakerState.HALF_OPEN,
+    (BreakerState.OPEN, Why.RETURNED): BreakerState.HALF_OPEN,
     (BreakerState.HALF_OPEN, Why.RECOVERED): BreakerState.CLOSED,
     (BreakerState.HALF_OPEN, Why.TRIAL_FAILED): BreakerState.OPEN,
     (BreakerState.HALF_OPEN, Why.TRIALS_HUNG): BreakerState.OPEN,

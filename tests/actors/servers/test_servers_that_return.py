@@ -7,11 +7,15 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
+from fleet.breakers.gate import GateState
 from fleet.common.errors import BackendError
+from fleet.common.ids import ModelName
 from fleet.scheduling.server_state import Health
 from tests.kit.fleets.fleet import Client, Fleet, chat, error_of, open_fleet
+
+M = ModelName("m:latest")
 
 
 async def until(fleet: Fleet, server: str, health: Health) -> None:
@@ -120,6 +124,21 @@ async def test_a_server_that_was_killed_and_is_warm_again_got_0_of_109_requests(
         await trio.sleep(20.0)
         assert served.count(dead) >= len(served) / 5
         nursery.cancel_scope.cancel()
+
+
+async def test_a_server_that_is_back_stayed_shut_for_what_it_failed_at_as_it_went_down(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fleet("a", "b", circuit_breaker={"adaptive": False}) as fleet:
+        fleet["a"].kill()
+        for _ in range(3):
+            assert await error_of(fleet, chat(pinned="a")) == "BackendUnreachable"
+        await until(fleet, "a", Health.UNHEALTHY)
+        assert fleet.cell("a").state.gate_state(M) is GateState.SHUT
+        fleet["a"].restart()
+        await until(fleet, "a", Health.HEALTHY)
+        await wait_all_tasks_blocked()
+        assert fleet.cell("a").state.gate_state(M) is GateState.LIMITED
 
 
 async def control_call(fleet: Fleet) -> None:

@@ -135,6 +135,18 @@ def test_who_may_be_tried_first_is_and_then_who_failed_least_and_then_who_worked
     assert last_resort([often, never], 10.0) is never
 
 
+def test_the_breaker_of_a_server_that_is_back_has_its_trials_at_once_and_is_shut_again_by_one_that_fails() -> None:
+    machine = opened()
+    assert machine.returned(20.0)
+    assert (machine.state, machine.why) == (BreakerState.HALF_OPEN, Why.RETURNED.value)
+    assert machine.gate.permits == 3
+    assert not machine.returned(21.0)
+    trial(machine, FAIL, 22.0)
+    assert (machine.state, machine.failed_recoveries) == (BreakerState.OPEN, 1)
+    machine.force(BreakerState.OPEN, 23.0, "ada")
+    assert not machine.returned(24.0)
+
+
 def test_who_was_told_already_is_not_told_again() -> None:
     machine = rescued()
     trial(machine, FAIL, 1.0)
