@@ -28,6 +28,8 @@ _TYPICAL_FIRST_BYTE = 5.0
 """Seconds to the first byte at which the latency part is one half."""
 _TYPICAL_SPEED = 50.0
 """Tokens per second at which the throughput part is one half."""
+_SETTLED = 10.0
+"""Seconds within which so little is forgotten of times and speeds (2 %) that to reckon it would cost more."""
 _TYPICAL_FREE = 4.0
 """Free slots at which the capacity part is one half."""
 
@@ -104,10 +106,12 @@ class Weighted:
         latency, success_rate, load, capacity, breaker, residency, throughput, priority = self._weights
         stats = server.stats.get(model, _NEW)
         first_byte, success, speed = stats.first_byte.value, stats.success.value, stats.speed.value
-        if now - stats.success.at > FRESH and success is not None:  # whatever ends is a sample of this
-            success = stats.success.towards(1.0, now)
-            first_byte = stats.first_byte.towards(0.0, now)
-            speed = stats.speed.towards(_TYPICAL_SPEED, now)
+        if success is not None and (idle := now - stats.success.at) > FRESH:  # whatever ends is a sample of this
+            if success < 1.0:
+                success = stats.success.towards(1.0, now)
+            if idle > _SETTLED:
+                first_byte = stats.first_byte.towards(0.0, now)
+                speed = stats.speed.towards(_TYPICAL_SPEED, now)
         ledger = server.ledger
         total = ledger.capacity
         free = total - len(ledger.numbers)
