@@ -207,7 +207,12 @@ class Ours:
         state.last_response = 0.01
         if self._planning is not None:
             self._planning.probed(state, now)
+        was_down = state.health is Health.UNHEALTHY
         state.judge(Health.HEALTHY if sighting.reachable else Health.UNHEALTHY, now, "probed")
+        if was_down and sighting.reachable:
+            for pair, breaker in self._breakers.items():
+                if pair.server == state.id:
+                    breaker.returned(now)
         self.board.index.update(state, now)
         self.board.moved(state)
         return self._serve(state, now)
