@@ -21,7 +21,7 @@ from actors.requests.response_writer import ResponseWriter
 from actors.state.lease import Lease, WaitingFor
 from actors.state.messages import BanPair, ModelMissing, Unloads
 from actors.upstream.pool import UpstreamResponse
-from fleet.breakers.outcomes import Completed, End, Failed, Incomplete, Refused, StreamError
+from fleet.breakers.outcomes import REPEATS, Completed, End, Failed, Incomplete, Refused, StreamError
 from fleet.common.errors import BackendBroke, BadAnswer, Phase
 from fleet.common.ids import ANY_MODEL
 from fleet.protocol.answer_check import BLANK, ended, is_error, strange_document, strange_stream
@@ -164,7 +164,10 @@ class Passage:
         if self._torn(begin, tail):
             what = f"server '{self.lease.pair.server}' ended its answer before it was complete"
             return Failed(BackendBroke(what, Phase.BODY))
-        return Incomplete(status) if self._call.stream else Completed(status)
+        if not self._call.stream:
+            return Completed(status)
+        native = self._call.dialect.name == "native" and not self._opaque
+        return Incomplete(status, early=native and stats.chunks <= REPEATS)
 
     def _torn(self, begin: bytes, tail: bytes) -> bool:
         """Whether an answer that came to a clean end without its end mark is only a part of one.

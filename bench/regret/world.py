@@ -239,7 +239,7 @@ class World:
         if progress.first is None:
             progress.first = when
         if attempt.machine.mischief is Mischief.CUTS_OFF:
-            self.at(self.now + CUT_AFTER, partial(self._end_if_open, attempt, Incomplete(200)))
+            self.at(self.now + CUT_AFTER, partial(self._end_if_open, attempt, Incomplete(200, early=True)))
         self._obey(self.router.began(attempt.demand.number, self.now))
 
     def _end_if_open(self, attempt: Attempt, end: End) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
-from fleet.breakers.outcomes import End, Refused, Signal, StreamError, kind
+from fleet.breakers.outcomes import End, Incomplete, Refused, Signal, StreamError, kind
 from fleet.protocol.refusals import Ground, is_crash_text
 
 
@@ -166,6 +166,8 @@ def failed(outcome: str) -> bool:
 
 def classify(end: End) -> Signal:
     """What the breaker of this server and model should learn of an attempt, as long as nobody has seen another."""
+    if isinstance(end, Incomplete) and end.early:
+        return Signal.SOFT_FAILURE  # half a strike: with tools, words that were repeated may have been kept back
     learned = class_of(kind(end)).breaker
     if learned == "ground":
         return GROUNDS[_ground(end)].alone

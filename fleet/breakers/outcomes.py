@@ -13,6 +13,8 @@ from typing import Final
 from fleet.common.errors import BackendError, FleetError
 from fleet.protocol.refusals import WITNESSED, Ground, gist, ground
 
+REPEATS: Final = 30
+"""Ollama gives up on a model that says the same token more often than that in a row, and tells nobody."""
 _FULL: Final = (429, 503)
 
 
@@ -34,9 +36,13 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Incomplete:
-    """A stream ended cleanly but without its final record; a normal outcome of Ollama's (repeated tokens)."""
+    """A stream ended cleanly but without its final record; a normal outcome of Ollama's (repeated tokens).
+
+    `early`: not after `REPEATS` records, so that it cannot have been that.
+    """
 
     status: int
+    early: bool = False
 
 
 @dataclass(frozen=True, slots=True)

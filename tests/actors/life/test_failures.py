@@ -308,13 +308,27 @@ async def test_a_stream_without_done_is_passed_on_and_blames_nobody(autojump_clo
         fleet["a"].host.faults.set("no-done")
         for _ in range(5):
             client = Client()
-            await fleet.system.exchange(chat(), client)
+            await fleet.system.exchange(chat(tokens=40), client)  # enough to have repeated itself
             assert client.finished
             assert "error" not in client.records[-1]
             assert not client.complete
         assert fleet.system.breakers.describe() == []
         await wait_all_tasks_blocked()
         assert {record.outcome for record in recent(fleet.system.statistics.request_log)} == {"incomplete"}
+
+
+@pytest.mark.parametrize("tokens", [5, 25])
+async def test_a_server_that_ends_its_streams_early_without_done_was_never_noticed(
+    autojump_clock: MockClock, tokens: int
+) -> None:
+    """Neither fast failures in a row (five tokens take a tenth of a second) nor slower ones go on for long."""
+    async with open_fleet("a", "b") as fleet:
+        fleet["a"].host.faults.set("no-done")
+        short = 0
+        for _ in range(60):
+            await fleet.system.exchange(chat(tokens=tokens), client := Client())
+            short += not client.complete
+        assert 1 <= short <= 12
 
 
 async def test_client_leaves(autojump_clock: MockClock) -> None:

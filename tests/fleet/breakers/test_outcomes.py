@@ -26,6 +26,7 @@ CRASH = "model runner has unexpectedly stopped, this may be due to resource limi
 TABLE: list[tuple[End, Signal, bool, str]] = [
     (Completed(200), Signal.SUCCESS, False, "completed"),
     (Incomplete(200), Signal.NEUTRAL, False, "incomplete"),
+    (Incomplete(200, early=True), Signal.SOFT_FAILURE, False, "incomplete"),
     (ClientLeft(), Signal.NEUTRAL, False, "client_left"),
     (ClientLeft(stalled=True), Signal.NEUTRAL, False, "client_stalled"),
     (Revoked("drain timeout"), Signal.NEUTRAL, True, "revoked"),
