@@ -300,4 +300,5 @@ async def test_a_decision_says_what_is_held_against_a_server(autojump_clock: Moc
         fleet["a"].host.faults.clear()
         await ask(fleet)
         decision = fleet.system.scheduler.memory.decisions[-1]
-        assert {server: parts[0] for server, parts in decision.candidates} == {"a": -2.0, "b": 0.0}
+        held = {server: parts[0] for server, parts in decision.candidates}
+        assert held == {"a": pytest.approx(-2.0, abs=0.1), "b": 0.0}, "it is forgotten with time, but not in a moment"
