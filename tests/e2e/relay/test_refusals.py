@@ -226,7 +226,7 @@ WHOLE = [
     ("/v1/messages", EVENTS, [START, DELTA, event({"type": "message_stop"}, "message_stop")]),
     ("/v1/responses", EVENTS, [FIRST, event({"type": "response.completed"}, "response.completed")]),
     ("/v1/responses", EVENTS, [FIRST, event({"type": "response.failed"}, "response.failed")]),
-    ("/api/chat", LINES, [b'{"model":"m","message":{"content":"a"},"done":false}\n']),
+    ("/api/chat", LINES, [b'{"model":"m","message":{"content":"a"},"done":false}\n'] * 31),
 ]  # fmt: skip
 
 
