@@ -50,6 +50,7 @@ from actors.state.servers import ServerCell, Servers
 from actors.state.transfer import Transfer
 from actors.storage.journal import Journal
 from actors.upstream.control_client import OllamaClient
+from fleet.breakers.poison import PoisonTable
 from fleet.breakers.recovery_log import RecoveryLog
 from fleet.common.errors import ShuttingDown
 from fleet.common.ids import ModelName, ServerId
@@ -89,6 +90,7 @@ class System:
         self.servers = servers = Servers()
         self.scheduler = scheduler = make_scheduler(config, journal)
         self.missing_routes = MissingRoutes()
+        self._poison = PoisonTable(secrets.token_bytes(32))
         self._counts, self.live_requests = Counts(), LiveRequests()
         self.statistics = make_statistics(ref, clock, servers, journal, (*self._watching(tracer), *listeners))
         self.recovery_log = RecoveryLog(told=partial(note_move, self.statistics.metrics))
@@ -121,6 +123,7 @@ class System:
             request_log=self.statistics.request_log,
             metrics=self.statistics.metrics,
             missing_routes=self.missing_routes,
+            poison=self._poison,
             find_model=self.model_lookup.find,
             hop=secrets.token_hex(8).encode(),
             begin_trace=begin_trace,

@@ -62,8 +62,7 @@ class Exchange:
         self._passing = call.passing or forwarded_headers(call.headers)
         self._trace = None if context.begin_trace is None else context.begin_trace(call)
         self._attempts = 0
-        self._place = 0
-        """The number of the last ticket."""
+        self._place = 0  # the number of the last ticket
         self._back = False  # it goes back to the place that it had in line
         self._sought = False
         self._tries: tuple[Try, ...] = ()
@@ -111,11 +110,12 @@ class Exchange:
             self._note(outcome, status)
 
     def _check_open(self) -> None:
-        """Raises ShuttingDown and LoopDetected; neither gets a place in the history, only in the count."""
+        """Raises ShuttingDown, LoopDetected, PoisonousRequest; none gets a place in the history, only in the count."""
         try:
             if self._servers.draining:
                 raise _shutting_down()
             refuse_loop(self._context.hop, self._passing.hops)
+            self._hearing.refuse_poison()
         except FleetError as refusal:
             self._context.metrics.called("POST", self._call.endpoint, refusal.status, 0.0)
             raise
@@ -189,6 +189,7 @@ class Exchange:
             call.runs,
             call=call,
             back=self._back,
+            alone=self._hearing.suspect,
         )
         self._place, self._back = number, False
         self._scheduler.tickets[number] = ticket
@@ -261,6 +262,8 @@ class Exchange:
                 await self._answer.break_off(self._error_of(end))
             case ClientLeft(stalled=True):
                 self._answer.cut()
+            case _:
+                self._hearing.broken_off(end, lease)
         return end
 
     async def _open(self, lease: Lease) -> UpstreamResponse:

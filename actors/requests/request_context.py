@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fleet.breakers.poison import PoisonTable
 from fleet.common.ids import ModelName
 from fleet.protocol.missing_endpoints import MissingRoutes
 
@@ -32,6 +33,8 @@ class RequestContext:
     metrics: MetricsRegistry
     missing_routes: MissingRoutes
     """What servers that are too old do not have."""
+    poison: PoisonTable
+    """Requests that were there when runners died."""
     find_model: Callable[[ModelName], Awaitable[bool]]
     """Whether any server lists a model, after a look at them all if none did."""
     hop: bytes

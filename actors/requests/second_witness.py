@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from actors.requests.held_responses import HeldResponse
 from actors.state.messages import BanPair, Unwelcome
 from fleet.breakers.failure_classes import classify, convict
-from fleet.breakers.outcomes import Signal
-from fleet.common.errors import BackendRefused, RouteMissing
+from fleet.breakers.outcomes import End, Signal, StreamError, is_death
+from fleet.breakers.poison import Standing
+from fleet.common.errors import BackendRefused, PoisonousRequest, RouteMissing
 from fleet.common.ids import ANY_MODEL
 from fleet.protocol.refusals import Ground
 from fleet.scheduling.server_state import Admin
@@ -47,6 +48,15 @@ class SecondWitness:
         self._heard: list[HeldResponse] = []
         self._busy: HeldResponse | None = None  # the last one of a server that had enough to do
         self._owed: list[tuple[HeldResponse, Lease]] = []
+        self._poison = context.poison
+        body = call.body
+        self._body = body if isinstance(body, bytes) and call.runs else None
+        standing = Standing.CLEAR
+        if self._body is not None:
+            standing = self._poison.standing(call.model, self._body, context.clock.now())
+        self.convicted = standing is Standing.CONVICTED
+        self.suspect = standing is not Standing.CLEAR
+        """Whether a runner died while the request was there, so that nobody else shall be beside it."""
         self.agreed: HeldResponse | None = None
         """The first of two refusals that say the same: what the client gets, at once."""
         self.others_failed = False
@@ -73,7 +83,11 @@ class SecondWitness:
             return
         first = next((one for one in self._heard if one.end.agrees(saved.end)), None)
         self._heard.append(saved)
-        self._owed.append((saved, lease))
+        if saved.end.deadly and self._died(lease):
+            first = first or saved
+            self._settle(lease, Signal.NEUTRAL)
+        else:
+            self._owed.append((saved, lease))
         if saved.end.ground is Ground.ROUTE:
             self._note_route(lease)
         if first is not None and self.agreed is None:
@@ -82,8 +96,31 @@ class SecondWitness:
                 self._settle(each, Signal.NEUTRAL)
             self._owed.clear()
 
+    def refuse_poison(self) -> None:
+        """Raises PoisonousRequest for what two servers have paid for already."""
+        if self.convicted:
+            raise PoisonousRequest(
+                "this request has crashed the model runners of two servers and is not sent to another",
+                details="change the request; the same one is tried again some minutes from now",
+            )
+
+    def broken_off(self, end: End, lease: Lease) -> None:
+        """The answer ended so in the middle: perhaps because the runner died."""
+        if isinstance(end, StreamError) and is_death(end):
+            self._died(lease)
+
+    def _died(self, lease: Lease) -> bool:
+        """A runner died, of this request perhaps; True if it is not the first, which nobody else is to pay for."""
+        if self._body is None:
+            return False
+        alone, self.suspect = self.suspect, True
+        now = self._context.clock.now()
+        return self._poison.died(lease.pair.model, self._body, lease.pair.server, now, alone=alone)
+
     def served(self) -> None:
         """Another server answers: those before have failed."""
+        if self.suspect and self._body is not None:
+            self._poison.answered(self._call.model, self._body)
         if not self._owed:
             return
         owed, self._owed = self._owed, []

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from actors.state.messages import BanPair, LeaseClosed, LiftBans, SlotFreed, Welcome
 from fleet.breakers.failure_classes import classify
-from fleet.breakers.outcomes import ClientLeft, End, Refused, Signal, kind
+from fleet.breakers.outcomes import ClientLeft, End, Refused, Signal, is_death, kind
 from fleet.common.ids import Pair, RequestId
 from fleet.scheduling.bans import BanKind
 from fleet.scheduling.choice.expected_completion import asked_context
@@ -231,6 +231,9 @@ class Lease:
             return
         self._owes = False
         if self._counts:
+            if signal is Signal.FAILURE and is_death(self._end):
+                counts = self.cell.state.counts_death(self.pair.model, self.ended)
+                signal = signal if counts else Signal.NEUTRAL
             try:
                 self._learn(signal)
             finally:  # the breaker counts on hearing of each permit

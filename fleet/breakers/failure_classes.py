@@ -109,6 +109,7 @@ CLASSES: Final = (
     _own_doing("server_not_found"),
     _own_doing("invalid_request"),
     _own_doing("request_body_timeout"),
+    _own_doing("poisonous_request"),
     _own_doing("body_too_large"),
     _own_doing("unauthorized"),
     _own_doing("forbidden"),

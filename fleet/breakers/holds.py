@@ -31,10 +31,13 @@ _MOST_ROUNDS: Final = 10
 class Hold:
     """Of one pair. `limit`: how many of its requests may be open; `until`: when that is thought over."""
 
-    limit: int = 0
-    until: float = -math.inf
+    limit: float = math.inf
+    until: float = math.inf
     since: float = math.inf
     """When it began to refuse whatever was tried."""
+    reserved: bool = False
+    """Whether it is kept for a request that has to be alone."""
+    _reserved_until: float = -math.inf
     _refused_at: float = -math.inf
     _backoff: float = FIRST
     _rounds: int = 0
@@ -43,7 +46,16 @@ class Hold:
 
     def admits(self, opened: int) -> bool:
         """Whether one more may be sent beside so many."""
-        return opened < self.limit
+        return opened < self.limit and not self.reserved
+
+    def reserve(self, until: float) -> None:
+        """Keep the pair for a request that has to be alone there, until then at the most."""
+        self.reserved, self._reserved_until = True, until
+
+    @property
+    def due(self) -> float:
+        """When it has to be thought over."""
+        return min(self.until, self._reserved_until) if self.reserved else self.until
 
     def refused(self, opened: int, asked: float, now: float) -> None:
         """The server had enough to do with so many others; `asked`: seconds after which it wants to see us again."""
@@ -51,15 +63,19 @@ class Hold:
             self._rounds = min(self._rounds + 1, _MOST_ROUNDS)
         self._tried = False
         self._backoff = min(FIRST * 2.0 ** (self._rounds - 1), LONGEST)
-        self.until = max(self.until, now + max(self._backoff, min(asked, LONGEST_ASKED)))
+        before = self.until if math.isfinite(self.until) else -math.inf
+        self.until = max(before, now + max(self._backoff, min(asked, LONGEST_ASKED)))
         self.since = min(self.since, now)
         self._refused_at = now
         self.limit, self._step = opened, 1
 
     def relaxed(self, now: float) -> bool:
         """Think it over; True if that lets more in than before."""
-        if now < self.until:
-            return False
+        freed = self.reserved and now >= self._reserved_until
+        if freed:
+            self.reserved = False
+        if now < self.until or math.isinf(self.limit):
+            return freed
         if self._step > 1:  # one more was tried, and taken
             self.since, self._rounds = math.inf, 0
         self._tried = True
@@ -70,8 +86,13 @@ class Hold:
 
     def over(self, now: float) -> bool:
         """Whether the past counts no more."""
-        return now - self._refused_at >= FORGOTTEN
+        return now - self._refused_at >= FORGOTTEN and not self.reserved
 
-    def wait(self, opened: int, now: float) -> float:
-        """Seconds until one more may be sent: as long again as it has refused already, since nobody can tell."""
-        return 0.0 if self.admits(opened) else max(self.until - now, now - self.since)
+    def wait(self, opened: int, now: float, *, alone: bool = False) -> float:
+        """Seconds until one more may be sent: as long again as it has refused already, since nobody can tell.
+
+        `alone`: for whom the pair is kept.
+        """
+        if opened < self.limit and (alone or not self.reserved):
+            return 0.0
+        return max(self.due - now, now - self.since)

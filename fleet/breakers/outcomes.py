@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fleet.common.errors import BackendError, FleetError
-from fleet.protocol.refusals import WITNESSED, Ground, gist, ground
+from fleet.protocol.refusals import WITNESSED, Ground, gist, ground, is_death_text
 
 REPEATS: Final = 30
 """Ollama gives up on a model that says the same token more often than that in a row, and tells nobody."""
@@ -70,8 +70,18 @@ class Refused:
         """What it is about."""
         return ground(self.status, self.text, missing=self.missing, ours=self.ours)
 
+    @property
+    def deadly(self) -> bool:
+        """Whether a runner died at work with the request, or with another beside it."""
+        return self.ground is Ground.CRASH and is_death_text(self.text)
+
     def agrees(self, other: Refused) -> bool:
-        """Whether two servers said the same of a request, and so that it is the request's fault."""
+        """Whether two servers said the same of a request, and so that it is the request's fault.
+
+        In what words they mourn their runners makes no difference.
+        """
+        if self.deadly and other.deadly:
+            return True
         if self.status != other.status or self.ground is not other.ground or self.ground not in WITNESSED:
             return False
         return gist(self.text) == gist(other.text)
@@ -121,6 +131,17 @@ def retryable_elsewhere(end: End) -> bool:
             return error is None
         case Refused():
             return end.ground is not Ground.CLIENT
+        case _:
+            return False
+
+
+def is_death(end: End) -> bool:
+    """Whether a runner died at work: one death, of which all who were there tell."""
+    match end:
+        case Refused():
+            return end.deadly
+        case StreamError(text=text):
+            return is_death_text(text)
         case _:
             return False
 

@@ -137,6 +137,13 @@ class JobFailed(FleetError):
     reason = "JOB_FAILED"
 
 
+class PoisonousRequest(FleetError):
+    """The same request has crashed the model runners of two servers: it is not sent to another for a while."""
+
+    reason = "POISONOUS_REQUEST"
+    final = True
+
+
 class ShuttingDown(FleetError):
     """The fleet is draining before it stops."""
 

@@ -96,6 +96,15 @@ _CRASH: Final = (
     "signal: killed",
 )
 
+_DIED: Final = (
+    "runner has unexpectedly stopped",
+    "llama-server process",
+    "llama runner process",
+    "post predict",
+    "signal: killed",
+)
+"""Of these, what is said of a runner that died at work, and not of a model that could not be loaded."""
+
 # What differs between two servers that say the same: numbers, ids, addresses, names of hosts and files.
 _VARIABLE: Final = re.compile(r"https?://[^\s\"'<>]*|[^\s\"'<>]*\d[^\s\"'<>]*|[\w-]+(?:\.[\w-]+)+")
 _LONGEST: Final = 500
@@ -105,6 +114,12 @@ def is_crash_text(text: str) -> bool:
     """Whether one of Ollama's own known texts says that the model runner died."""
     lowered = text[:_LONGEST].lower()
     return _CLIENT.match(lowered) is None and any(known in lowered for known in _CRASH)
+
+
+def is_death_text(text: str) -> bool:
+    """Whether a runner died at work, be it of what it was asked to do or not."""
+    lowered = text[:_LONGEST].lower()
+    return _CLIENT.match(lowered) is None and any(known in lowered for known in _DIED)
 
 
 def ground(status: int, text: str, *, missing: bool, ours: bool) -> Ground:

@@ -67,6 +67,8 @@ MOVES: Final = {
 _MOST_BYTES: Final = 2**60
 """More than any server has: a sum of such sizes stays exact for every reader."""
 _MOST_HOLDS: Final = 64
+_ONE_DEATH: Final = 1.0
+"""Seconds within which those who were there when a runner died hear of it."""
 _HEALTHY: Final = Health.HEALTHY  # a module's name is found faster than an enum's member
 _ACTIVE: Final = Admin.ACTIVE
 
@@ -109,6 +111,8 @@ class ServerState:
     """Those that are only cooling down: served all the same when nobody else can."""
     holds: dict[ModelName, Hold] = field(default_factory=dict)
     """What it has said to have enough of."""
+    died: dict[ModelName, float] = field(default_factory=dict)
+    """When its runners died last, as far as that has been counted."""
     unwelcome: str = ""
     """Why requests of the fleet are refused although probes are answered; empty if they are not."""
     stats: dict[ModelName, PairStats] = field(default_factory=dict)
@@ -189,14 +193,49 @@ class ServerState:
         hold = self.holds.get(model)
         return hold is None or hold.admits(self.ledger.of_model(model))
 
+    def ready_alone(self, model: ModelName) -> bool:
+        """`ready`, for a request beside which nobody shall run: its runner is idle, or not there."""
+        ledger, hold = self.ledger, self.holds.get(model)
+        if ledger.free < 1 or ledger.of_model(model) or not (self.routable(model) or self.spare(model)):
+            return False
+        if hold is not None and hold.limit < 1:
+            return False
+        return (gate := self.gates.get(model)) is None or gate.admits
+
     def hold_back(self, model: ModelName, asked: float, now: float) -> None:
         """The server has refused one more than it takes now; see `Hold.refused`. The lease is out of the ledger."""
+        self._hold_of(model).refused(self.ledger.of_model(model), asked, now)
+
+    def reserve(self, model: ModelName, until: float) -> None:
+        """Keep the pair for a request that has to be alone."""
+        self._hold_of(model).reserve(until)
+
+    def reserved(self, model: ModelName) -> bool:
+        """Whether it is kept for such a request."""
+        hold = self.holds.get(model)
+        return hold is not None and hold.reserved
+
+    def counts_death(self, model: ModelName, at: float) -> bool:
+        """Whether a runner's death is one that has not been counted: all who were there tell of the same one."""
+        known = self.died.get(model, -math.inf)
+        if abs(at - known) < _ONE_DEATH:
+            return False
+        self.died[model] = max(at, known)
+        return True
+
+    def release(self, model: ModelName) -> None:
+        """Nobody has to be alone there any more."""
+        hold = self.holds.get(model)
+        if hold is not None:
+            hold.reserved = False
+
+    def _hold_of(self, model: ModelName) -> Hold:
         hold = self.holds.get(model)
         if hold is None:
             if len(self.holds) >= _MOST_HOLDS:  # names of models are the client's to invent
-                del self.holds[min(self.holds, key=lambda name: self.holds[name].until)]
+                del self.holds[min(self.holds, key=lambda name: self.holds[name].due)]
             hold = self.holds[model] = Hold()
-        hold.refused(self.ledger.of_model(model), asked, now)
+        return hold
 
     def relax(self, now: float) -> bool:
         """Think over what is held back; True if more may be sent than before."""
@@ -229,7 +268,7 @@ class ServerState:
         """Forget what the probes said: this is another machine now."""
         self.health, self.since, self.why = Health.UNKNOWN, now, why
         self.seen, self.failed_rounds, self.version, self.last_response = False, 0, None, None
-        self.models, self.resident, self.stats, self.holds = {}, {}, {}, {}
+        self.models, self.resident, self.stats, self.holds, self.died = {}, {}, {}, {}, {}
         self.unwelcome = ""
 
     def judge(self, health: Health, now: float, why: str) -> bool:

@@ -24,6 +24,7 @@ class Ticket:
 
     `runs` is False when no model runner is needed: any server that lists the model may answer, slot or no slot.
     `back`: it has been granted before, and its server had enough to do; it has its old number, and so its old place.
+    `alone`: it has crashed a runner, or was there when one crashed, so nobody else shall run beside it.
     """
 
     number: int
@@ -37,12 +38,13 @@ class Ticket:
     profile: RequestProfile | None = None
     """What it is expected to be; only a policy that plans asks for it."""
     back: bool = False
+    alone: bool = False
 
     @property
     def terms(self) -> TicketTerms:
         if self.pinned is not None:
             return TicketTerms(None, self.pinned, frozenset())
-        return TicketTerms(self.model, None, self.excluded)
+        return TicketTerms(self.model, None, self.excluded, self.alone)
 
 
 Entry = tuple[float, int, Ticket]
@@ -55,6 +57,7 @@ class TicketTerms(NamedTuple):
     model: ModelName | None
     pinned: ServerId | None
     excluded: frozenset[ServerId]
+    alone: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -94,6 +97,8 @@ class Queue:
 
     def __init__(self, ageing: float) -> None:
         self.ageing = ageing
+        self.alone = 0
+        """How many of those who wait have to be alone where they run."""
         self._by_model: dict[ModelName, dict[TicketTerms, TicketLine]] = {}
         self._pinned: dict[ServerId, TicketLine] = {}
         self._where: dict[int, TicketLine] = {}
@@ -117,6 +122,7 @@ class Queue:
             return
         line = self._where[ticket.number] = self._line(ticket.terms)
         line.enqueued += ticket.enqueued
+        self.alone += line.terms.alone
         insort(line.entries, self.entry(ticket))
 
     def remove(self, ticket: Ticket) -> bool:
@@ -126,6 +132,7 @@ class Queue:
             return False
         entries = line.entries
         line.enqueued -= ticket.enqueued
+        self.alone -= line.terms.alone
         del entries[bisect_left(entries, (self.rank(ticket), ticket.number))]
         if not entries:
             self._drop(line.terms)
@@ -141,18 +148,25 @@ class Queue:
         server: ServerId,
         than: Entry | None = None,
         only: Callable[[ModelName, frozenset[ServerId]], bool] | None = None,
+        *,
+        alone: bool = False,
     ) -> Entry | None:
         """The first in line for the model among those that accept this server; `than` unless it is ahead of that.
 
-        `only` says of which model and excluded servers a line may be.
+        `only` says of which model and excluded servers a line may be; `alone`: of those who have to be alone there.
         """
         best = than
         for line in self._by_model.get(model, _NO_LINES).values():
             head = line.entries[0]
-            ahead = (best is None or head < best) and server not in line.terms.excluded
-            if ahead and (only is None or only(model, line.terms.excluded)):
+            terms = line.terms
+            ahead = (best is None or head < best) and terms.alone is alone and server not in terms.excluded
+            if ahead and (only is None or only(model, terms.excluded)):
                 best = head
         return best
+
+    def lonely(self) -> list[TicketLine]:
+        """The lines of those who have to be alone."""
+        return [line for line in self.lines() if line.terms.alone] if self.alone else []
 
     def best_pinned(self, server: ServerId) -> Entry | None:
         """The first of those that want this server and no other."""

@@ -133,6 +133,8 @@ class AtOnce:
         if ticket.pinned:
             server = self._index.servers.get(ticket.pinned)
             return [server] if server and server.ready_pinned(ticket.model) else []
+        if ticket.alone:
+            return quiet(self._index, ticket, self._most, self._chance)
         return self._index.draw(ticket.model, most or self._most, self._chance, ticket.excluded)
 
     def _first_for(self, server: ServerState) -> Entry | None:
@@ -150,7 +152,15 @@ class AtOnce:
                 first = head
             elif model in server.cooling and server.spare_ready(model):
                 first = queue.best(model, server.id, first, index.needs_spares)
+            if queue.alone and server.ready_alone(model):
+                first = queue.best(model, server.id, first, alone=True)
         return first
+
+
+def quiet(index: ServerIndex, ticket: Ticket, most: int, chance: Chance) -> list[ServerState]:
+    """Servers that are ready for a ticket which has to be alone there."""
+    found = index.acceptable(ticket.model, ticket.excluded, most, chance)
+    return [server for server in found if server.ready_alone(ticket.model)]
 
 
 def put_winner_first(scored: list[Scored], chance: Chance) -> list[Scored]:

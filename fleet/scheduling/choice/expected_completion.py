@@ -100,7 +100,7 @@ class ExpectedCompletion:
         trust = terms.footing.trust
         harm = self._harm(view, ticket.model, now) if terms.load > 0.0 else 0.0
         hold = server.holds.get(ticket.model)
-        held = 0.0 if hold is None else hold.wait(server.ledger.of_model(ticket.model), now)
+        held = 0.0 if hold is None else hold.wait(server.ledger.of_model(ticket.model), now, alone=ticket.alone)
         return (
             0.0 - max(terms.wait, held),
             0.0 - terms.load * trust,

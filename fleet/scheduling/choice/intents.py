@@ -128,4 +128,6 @@ class Intents:
 
 def _kind(entry: Entry) -> ModelName | None:
     ticket = entry[2]
+    if ticket.alone:  # apart from those who may have company, or they would be held up together
+        return ModelName(f"{ticket.model} alone")
     return ticket.model if ticket.pinned is None else None

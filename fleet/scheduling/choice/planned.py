@@ -26,7 +26,7 @@ from itertools import islice
 from typing import Final
 
 from fleet.common.randomness import Chance
-from fleet.scheduling.choice.at_once import Proposal, put_winner_first, shared_models
+from fleet.scheduling.choice.at_once import Proposal, put_winner_first, quiet, shared_models
 from fleet.scheduling.choice.balancing import Prices, Scored
 from fleet.scheduling.choice.intents import Intent, Intents
 from fleet.scheduling.server_index import ServerIndex
@@ -152,7 +152,12 @@ class Planned:
         )
 
     def _ahead(self, server: ServerState, entry: Entry) -> int:
-        """How many go before on this server; those whose model has a gate that admits nobody now hold nobody up."""
+        """How many go before on this server; those whose model has a gate that admits nobody now hold nobody up.
+
+        Nobody does before one for whom the pair is kept: each would wait for the other.
+        """
+        if entry[2].alone:
+            return 0
         gates = server.gates
         return self._intents.ahead(server.id, entry, lambda model: model not in gates or gates[model].admits)
 
@@ -161,6 +166,8 @@ class Planned:
         if ticket.pinned:
             server = self._index.servers.get(ticket.pinned)
             return [server] if server is not None and server.usable else []
+        if ticket.alone and (idle := quiet(self._index, ticket, self._most, self._chance)):
+            return idle
         found = self._index.acceptable(ticket.model, ticket.excluded, self._most, self._chance)
         if len(found) >= self._most:
             ready = [each for each in self._all_ready(ticket, max(1, self._most // 4)) if each not in found]
@@ -173,6 +180,8 @@ class Planned:
         if ticket.pinned:
             server = self._index.servers.get(ticket.pinned)
             return [server] if server is not None and self._ready(server, ticket) else []
+        if ticket.alone:
+            return quiet(self._index, ticket, most, self._chance)
         return self._index.draw(ticket.model, most, self._chance, ticket.excluded)
 
     def _goes(self, ticket: Ticket, scored: list[Scored], now: float) -> bool:
@@ -186,7 +195,12 @@ class Planned:
     def _ready(self, server: ServerState, ticket: Ticket) -> bool:
         if ticket.pinned:
             return server.ready_pinned(ticket.model)
-        return server.ready(ticket.model) or (ticket.model in server.cooling and server.spare_ready(ticket.model))
+        if ticket.alone:
+            return server.ready_alone(ticket.model)
+        model = ticket.model
+        if model not in server.cooling or server.ready(model):
+            return server.ready(model)
+        return server.spare_ready(model) and self._index.needs_spares(model, ticket.excluded)
 
     def _earned(self, ticket: Ticket, now: float) -> tuple[float, int]:
         """Seconds that the ticket's line has waited, all together, and by how many they grow in a second."""

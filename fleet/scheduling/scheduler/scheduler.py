@@ -28,6 +28,12 @@ _MOST_RATES: Final = 4096
 """Models with a pace of their own, before those that nobody lists any more are forgotten."""
 
 
+ALONE: Final = 5.0
+"""Seconds for which one that has to be alone is; who kills runners has done it by then, nearly always."""
+_QUIET: Final = 10.0
+"""Seconds for which a pair is kept from others until it is idle; then one is chosen anew."""
+
+
 class Scheduler:
     """Every method is synchronous; each leaves the invariant intact once its grants have been handed out."""
 
@@ -86,6 +92,8 @@ class Scheduler:
     def freed(self, server: ServerState, model: ModelName, now: float) -> None:
         """A lease ended; its ledger entries are gone already. The caller goes on with `serve` or `serve_anywhere`."""
         if server.holds:
+            if not self.queue.alone and not server.ledger.of_model(model):
+                server.release(model)
             self.index.note_holds(server)
         self.memory.rate.note(now)
         rate = self.memory.rates.get(model)
@@ -143,7 +151,7 @@ class Scheduler:
             return inf
         due = self.chooser.next_due
         if self.index.held:
-            due = min(due, *(hold.until for server in self.index.held.values() for hold in server.holds.values()))
+            due = min(due, *(hold.due for server in self.index.held.values() for hold in server.holds.values()))
         return due
 
     def undo(self, grant: Grant) -> None:
@@ -180,6 +188,8 @@ class Scheduler:
         relaxed = [server for server in self.index.held.values() if server.relax(now)]
         for server in relaxed:
             self.index.note_holds(server)
+        for line in self.queue.lonely():
+            self._make_quiet(line.head()[2], now)
         return relaxed
 
     # ---- choosing
@@ -224,6 +234,9 @@ class Scheduler:
             if self.policy.prices is not None:
                 self.index.warming(server, model)
             memory.waited.add(waited)
+            if ticket.alone:
+                server.reserve(model, now + ALONE)
+                self.index.note_holds(server)
         decision = Decision(now, ticket.request_id, model, self.policy.name, waited, scored)
         memory.decisions.append(decision)
         return Grant(number, server, model, gate, decision)
@@ -253,6 +266,20 @@ class Scheduler:
         self.memory.queued += 1
         self.queue.push(ticket)
         self.chooser.entered(ticket, now)
+        if ticket.alone:
+            self._make_quiet(ticket, now)
+
+    # Somebody who has to be alone would wait for ever on a busy fleet, where no runner is ever idle. So one pair is
+    # kept from all others until it is: the one with the least to finish. One at a time for each model is enough, and
+    # all that a client can bring about; and if that server goes away meanwhile, another is chosen in time.
+    def _make_quiet(self, ticket: Ticket, now: float) -> None:
+        """Let a pair run empty for a ticket that has to be alone."""
+        model = ticket.model
+        servers = self.index.acceptable(model, ticket.excluded, self.rules.candidates, self._chance)
+        if servers and not any(server.reserved(model) for server in servers):
+            server = min(servers, key=lambda each: each.ledger.of_model(model))
+            server.reserve(model, now + _QUIET)
+            self.index.note_holds(server)
 
     def _has_room(self, ticket: Ticket) -> bool:
         """Who comes back from a server that had enough to do was let in before."""

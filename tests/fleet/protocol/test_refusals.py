@@ -77,7 +77,7 @@ def test_what_a_refusal_is_about(end: Refused, ground: Ground) -> None:
         (Refused(500, "something new"), Signal.NEUTRAL, Signal.FAILURE),
         (Refused(401, "unauthorized"), Signal.NEUTRAL, Signal.FAILURE),
         (Refused(413, "", ours=False), Signal.NEUTRAL, Signal.SOFT_FAILURE),
-        (Refused(429), Signal.SOFT_FAILURE, Signal.SOFT_FAILURE),
+        (Refused(429), Signal.NEUTRAL, Signal.NEUTRAL),
         (Refused(503, "server busy, please try again."), Signal.NEUTRAL, Signal.NEUTRAL),
         (Refused(404, "404 page not found", ours=False), Signal.NEUTRAL, Signal.NEUTRAL),
         (Refused(404, "model 'm' not found", missing=True), Signal.NEUTRAL, Signal.NEUTRAL),

@@ -62,6 +62,7 @@ class BoardMachine(RuleBasedStateMachine):
         assert not self.board.memory.paused
         assert not self.overtaken_by(ticket), "who came later was served first"
         assert grant.server.usable
+        assert not ticket.alone or grant.server.ledger.of_model(ticket.model) == 1, "somebody is beside it"
         if ticket.pinned:
             assert grant.server.id == ticket.pinned
         else:
@@ -83,9 +84,11 @@ class BoardMachine(RuleBasedStateMachine):
         priority=st.integers(-2, 2),
         pinned=st.sampled_from([None, None, None, *NAMES]),
         excluded=st.sets(st.sampled_from(NAMES), max_size=2),
+        alone=st.sampled_from([False, False, False, True]),
     )
-    def submit(self, model: str, priority: int, pinned: str | None, excluded: set[str]) -> None:
+    def submit(self, model: str, priority: int, pinned: str | None, excluded: set[str], alone: bool) -> None:
         ticket = make_ticket(model, priority=priority, at=self.now, pinned=pinned, excluded=tuple(excluded))
+        ticket.alone = alone and pinned is None
         try:
             grant = self.board.submit(ticket, self.now)
         except (NoServer, ModelNotFound, QueueFull, ServerNotFound):
@@ -254,6 +257,10 @@ class BoardMachine(RuleBasedStateMachine):
 
     def takes(self, server: ServerState, ticket: Ticket) -> bool:
         """Whether a server is ready for a ticket, if only because nobody else could serve it."""
+        if ticket.alone:
+            return server.ready_alone(ticket.model) and server in self.board.index.acceptable(
+                ticket.model, ticket.excluded, 99, random.Random(0)
+            )
         if server.ready(ticket.model):
             return True
         others = [s for s in self.servers.values() if s.routable(ticket.model) and s.id not in ticket.excluded]
