@@ -17,7 +17,16 @@ from typing import Final
 from bench.regret.demand import Demand, Progress, Talk, visible
 from bench.regret.machine import Attempt, Machine, Mischief
 from bench.regret.router import Ending, KnownServer, Order, Refuse, Router, Send
-from fleet.breakers.outcomes import ClientLeft, Completed, End, Failed, Incomplete, Refused, retryable_elsewhere
+from fleet.breakers.outcomes import (
+    ClientLeft,
+    Completed,
+    End,
+    Failed,
+    Incomplete,
+    Refused,
+    StreamError,
+    retryable_elsewhere,
+)
 from fleet.common.errors import BackendBroke, Phase
 from fleet.simulator import Busy, JobFailure, ModelFile, Profile, SimServer, Stage, stats_of
 
@@ -300,8 +309,8 @@ def _machine(server: Server, seed: float) -> Machine:
 def _failure(why: JobFailure | None, begun: bool) -> End:
     if why is JobFailure.MEMORY:
         return Refused(500, MEMORY_TEXT)
-    if why is JobFailure.CRASH and not begun:
-        return Refused(500, CRASH_TEXT)
+    if why is JobFailure.CRASH:
+        return StreamError(CRASH_TEXT) if begun else Refused(500, CRASH_TEXT)
     return Failed(BackendBroke("the connection broke", Phase.BODY if begun else Phase.HEADERS))
 
 

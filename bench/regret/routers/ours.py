@@ -21,7 +21,7 @@ from bench.regret.routers.planning import CANDIDATE, Planning
 from fleet.breakers.failure_classes import classify, convict
 from fleet.breakers.gate import Gate
 from fleet.breakers.last_resort import last_resort
-from fleet.breakers.outcomes import Refused, Signal, kind
+from fleet.breakers.outcomes import Refused, Signal, is_death, kind
 from fleet.breakers.state_machine import Breaker, BreakerSettings
 from fleet.common.errors import FleetError
 from fleet.common.ids import ModelName, Pair, RequestId, ServerId
@@ -63,6 +63,8 @@ class Case:
     back: bool = False
     """Whether it comes back from a server that has enough to do, to the place that it had in line."""
     place: int = 0
+    suspect: bool = False
+    """Whether a runner died while it was there."""
 
 
 class Ours:
@@ -110,6 +112,7 @@ class Ours:
             request.arrived,
             excluded=frozenset(ServerId(each) for each in request.excluded),
             back=case.back,
+            alone=case.suspect,
         )
         case.place = ticket.number
         if self._planning is not None:
@@ -159,6 +162,11 @@ class Ours:
                 grant.gate.give_back()
         elif isinstance(ending.end, Refused):
             case.owed.append(attempt)
+            if ending.end.deadly and case.suspect:  # its own doing: nobody is blamed
+                owed, case.owed = case.owed, []
+                for each in owed:
+                    orders += self._learn(each, Signal.NEUTRAL, now)
+            case.suspect |= ending.end.deadly
             if grant.gate is not None and grant.gate.generation == attempt.generation:
                 grant.gate.give_back()
         else:
@@ -274,6 +282,8 @@ class Ours:
         assert ending is not None
         pair = Pair(grant.server.id, grant.model)
         orders: list[Order] = []
+        if signal is Signal.FAILURE and is_death(ending.end) and not grant.server.counts_death(grant.model, now):
+            signal = Signal.NEUTRAL
         if signal is not Signal.NEUTRAL:
             stats = grant.server.stats_of(grant.model)
             stats.success.add(1.0 if signal is Signal.SUCCESS else 0.0, now)
