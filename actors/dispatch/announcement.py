@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from actors.state.scheduler_state import SchedulerState
 from actors.state.ticket import PendingTicket
-from fleet.scheduling.choice.expected_completion import ExpectedCompletion, asked_context
+from fleet.protocol.prompt_parts import PromptParts, prompt_parts
+from fleet.scheduling.choice.expected_completion import asked_context
+from fleet.scheduling.estimates.affinity.prompt_links import IMAGE, image_bytes
 
 
-def announce(expectations: ExpectedCompletion, ticket: PendingTicket, now: float) -> None:
+def announce(scheduler: SchedulerState, ticket: PendingTicket, now: float) -> None:
     """Give the ticket its profile. Who asks is a key's name, else an address."""
     call = ticket.call
     if call is None or not ticket.runs:
         return
-    size = len(call.body) if isinstance(call.body, bytes) else call.content_length or 0
-    asker = (call.by or call.client, ticket.model, call.endpoint)
-    profile = expectations.estimates.profile(asker, size, now, options=asked_context(call.runner))
-    expectations.arrived(ticket, profile, now)
+    parts = prompt_parts(call.body, call.headers) if isinstance(call.body, bytes) else PromptParts()
+    links, model = scheduler.prompt_links, ticket.model
+    size = sum(len(each) - (image_bytes(each) if len(each) > IMAGE else 0) for each in parts.fields.values())
+    if not parts.fields:
+        size = len(call.body) if isinstance(call.body, bytes) else call.content_length or 0
+    profile = scheduler.expectations.estimates.profile(
+        (call.by or call.client, model, call.endpoint),
+        size,
+        now,
+        links=links.links(model, parts.fields) if parts.fields else (),
+        session=links.session(model, parts.session_kind, parts.session) if parts.session else None,
+        options=asked_context(call.runner),
+        num_predict=parts.most_tokens,
+    )
+    scheduler.expectations.arrived(ticket, profile, now)

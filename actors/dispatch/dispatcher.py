@@ -201,7 +201,7 @@ class Dispatcher:
         if ticket.pinned and self._turn_away(ticket, now):
             return
         if self.board.policy.prices is not None and ticket.profile is None:
-            announce(self._scheduler.expectations, ticket, now)
+            announce(self._scheduler, ticket, now)
         try:
             grant = self.board.submit(ticket, now)
         except FleetError as refusal:

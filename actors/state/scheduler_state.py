@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Container
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from fleet.common.ids import ModelName
 from fleet.config import Config
 from fleet.scheduling.bans import Bans
 from fleet.scheduling.choice.expected_completion import ExpectedCompletion
+from fleet.scheduling.estimates.affinity.prompt_links import PromptLinks
 from fleet.scheduling.rates import RetryBudget
 from fleet.scheduling.scheduler.decisions import SchedulerMemory
 from fleet.scheduling.unserved import Unserved
@@ -38,6 +40,9 @@ class SchedulerState:
     """What clients asked for lately that no server could serve."""
     expectations: ExpectedCompletion = field(default_factory=ExpectedCompletion)
     """What requests are expected to cost where. Told of every request while the policy plans by it."""
+
+    prompt_links: PromptLinks = field(default_factory=lambda: PromptLinks(secrets.token_bytes(32)))
+    """Under a key of this process, which is written down nowhere."""
 
     def follow(self, before: Config, now: Config) -> None:
         """Another configuration: the budget's limits, and whatever the dispatcher has copied."""

@@ -88,6 +88,36 @@ async def test_the_second_turn_of_nothing_in_particular_stays_where_the_model_is
         assert served == {"b"}
 
 
+async def two_warm(fleet: Fleet) -> None:
+    for server in "ab":
+        await warm(fleet, server)
+
+
+async def turns_of(fleet: Fleet, number: int, *, same_text: bool, header: bytes = b"") -> list[str]:
+    """Where the turns of one chat went. Without `same_text` only a header says that they belong together."""
+    served, text = [], "You are a careful assistant. " * 100
+    for turn in range(number):
+        text = text + f" And then {turn}?" if same_text else f"{turn} is another text altogether. " * 100
+        call, client = chat(text=text), Client()
+        if header:
+            call.headers = [*call.headers, (header, b"one")]
+        await fleet.system.exchange(call, client)
+        served.append(client.headers["x-fleet-server"])
+    return served
+
+
+@pytest.mark.parametrize(
+    ("same_text", "header"), [(True, b""), (False, b"x-session-id"), (False, b"x-openwebui-chat-id")]
+)
+async def test_a_chat_stays_where_its_beginning_is_cached(
+    autojump_clock: MockClock, same_text: bool, header: bytes
+) -> None:
+    async with open_fleet(("a", SLOW_LOAD), ("b", SLOW_LOAD), **PLANS) as fleet:
+        await two_warm(fleet)
+        served = await turns_of(fleet, 8, same_text=same_text, header=header)
+        assert len(set(served)) == 1, served
+
+
 async def test_nothing_is_remembered_of_requests_that_are_over(autojump_clock: MockClock) -> None:
     async with open_fleet(("a", QUICK), ("b", QUICK), slots=2, **PLANS) as fleet:
 

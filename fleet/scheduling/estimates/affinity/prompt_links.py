@@ -39,7 +39,7 @@ _SYSTEM: Final = (b'role":"system', b'role": "system', b'role":"developer', b'ro
 _MOST_SYSTEM: Final = 8
 _IMAGES: Final = (b";base64,", b'"images":["', b'"images": ["', b'"data":"', b'"data": "')
 _MOST_IMAGES: Final = 64
-_IMAGE: Final = 256
+IMAGE: Final = 256
 """Bytes from which on what follows such a mark is an image."""
 
 
@@ -91,7 +91,7 @@ def image_bytes(value: bytes) -> int:
             start = at + len(mark)
             end = value.find(b'"', start)
             end = len(value) if end < 0 else end
-            if end - start >= _IMAGE and value[start : start + 5] != b"data:":  # those are found by another mark
+            if end - start >= IMAGE and value[start : start + 5] != b"data:":  # those are found by another mark
                 total += end - start
             another = mark[-2:] == b'["' and value[end : end + 3] == b'","'
             at = end + 3 - len(mark) if another else value.find(mark, end)
