@@ -23,6 +23,12 @@ class VersionAnswer(Struct):
     version: str
 
 
+class ModelListAnswer(Struct):
+    """In Ollama's words."""
+
+    models: list[dict[str, Any]]
+
+
 @topic.get(
     "/metrics/prometheus",
     "The same as `/metrics`.",
@@ -39,11 +45,11 @@ async def version(asked: AdminRequest) -> VersionAnswer:
     return VersionAnswer(version=merged_catalog.version(asked.system.queries.catalogs(), NO_VERSION))
 
 
-@topic.get("/tags", "The same as `/api/tags`.", role=Role.CLIENT, returns={"models": [dict]})
+@topic.get("/tags", "The same as `/api/tags`.", role=Role.CLIENT, returns=ModelListAnswer)
 async def tags(asked: AdminRequest) -> Response:
     return responses.raw(asked.context.tags.body())
 
 
-@topic.get("/ps", "The same as `/api/ps`.", role=Role.CLIENT, returns={"models": [dict]})
-async def ps(asked: AdminRequest) -> dict[str, Any]:
-    return {"models": merged_catalog.ps(asked.system.queries.catalogs())}
+@topic.get("/ps", "The same as `/api/ps`.", role=Role.CLIENT)
+async def ps(asked: AdminRequest) -> ModelListAnswer:
+    return ModelListAnswer(models=merged_catalog.ps(asked.system.queries.catalogs()))

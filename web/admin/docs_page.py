@@ -7,6 +7,7 @@ from functools import cache
 from html import escape
 from typing import Any, Final
 
+from msgspec import Struct
 from quart import Response
 
 from fleet.security.roles import Role
@@ -25,7 +26,13 @@ _STYLE: Final = (
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
-@topic.get("/openapi.json", "This API as an OpenAPI 3.1 document.", role=Role.CLIENT, returns={"openapi": str})
+class OpenApiAnswer(Struct):
+    """An OpenAPI document; the rest is what OpenAPI says."""
+
+    openapi: str
+
+
+@topic.get("/openapi.json", "This API as an OpenAPI 3.1 document.", role=Role.CLIENT, returns=OpenApiAnswer)
 async def as_openapi(asked: AdminRequest) -> dict[str, Any]:
     return _document(asked.context.topics)
 

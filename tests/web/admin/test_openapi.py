@@ -11,7 +11,7 @@ import pytest
 from tests.kit.fleets.served import served
 from tests.kit.places import ROOT
 from web.admin import openapi
-from web.admin.kit.schemas import Each, Maybe, OneOf, Optional, Said, schema
+from web.admin.kit.schemas import schema
 from web.admin.route_table import FACES, TOPICS, entries
 
 BEGIN, END = "<!-- routes: begin (generated, do not edit) -->", "<!-- routes: end -->"
@@ -92,13 +92,8 @@ def test_the_reference_page_is_up_to_date() -> None:
     [
         (int, 3, "3"),
         (bool, True, 1),
-        ({"a": str}, {"a": "x", "more": 1}, {}),
-        ({"a": Optional(str)}, {}, {"a": 1}),
-        ([int], [1, 2], ["x"]),
-        (Each(int), {"x": 1}, {"x": "y"}),
-        (Maybe(str), None, 1),
-        (OneOf(("a", "b")), "a", "c"),
-        (Said(float, "seconds"), 1.5, "1.5"),
+        (str, "x", None),
+        (dict, {"a": 1}, [1]),
     ],
 )
 def test_a_shape_says_what_it_means(shape: Any, good: Any, bad: Any) -> None:

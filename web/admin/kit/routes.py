@@ -19,7 +19,6 @@ from fleet.security.roles import Identity, Role
 from web.admin.kit.answers import answer_of
 from web.admin.kit.json_body import json_object
 from web.admin.kit.parameters import Param, body_of, query_of
-from web.admin.kit.schemas import Shape
 from web.asgi.audited_route import ADMIN, Note, audited
 from web.asgi.quart_request import scope
 from web.http import responses
@@ -76,7 +75,7 @@ class Route:
     does: str
     role: Role
     view: View
-    returns: Shape = dict
+    returns: Any = dict
     media: str = "application/json"
     fails: tuple[int, ...] = ()
     query: tuple[Param, ...] = ()

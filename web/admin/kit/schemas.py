@@ -1,8 +1,7 @@
 """The JSON Schema of what routes answer, read from their types (`web.admin.kit.answers`).
 
-Fields that a type does not name may be there too: clients must ignore what they do not know. Answers that have no type
-yet are shapes: `bool`, `int`, `float`, `str`, `dict` (an object of any content) or `object` (anything at all); a dict
-of shapes by field name, a list with one shape, or one of the wrappers below.
+Fields that a type does not name may be there too: clients must ignore what they do not know. An answer of any content
+is `dict`.
 """
 
 from __future__ import annotations
@@ -15,53 +14,13 @@ from typing import Annotated, Any, Final, Literal, NewType, Union, get_args, get
 
 from msgspec import Struct, UnsetType, structs
 
-Shape = Any
-
-
-@dataclass(frozen=True, slots=True)
-class Maybe:
-    """The shape, or null."""
-
-    shape: Shape
-
-
-@dataclass(frozen=True, slots=True)
-class Optional:
-    """A field that may be absent."""
-
-    shape: Shape
-
-
-@dataclass(frozen=True, slots=True)
-class Each:
-    """An object whose every value has the shape; its keys are names (of servers, models ...)."""
-
-    shape: Shape
-
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """One of some words; also of words that are no enumeration, as in `Annotated[str, OneOf(WORDS)]`."""
+    """One of some words that are no enumeration, as in `Annotated[str, OneOf(WORDS)]`."""
 
     words: tuple[str, ...]
 
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """A shape with a word about its unit or meaning."""
-
-    shape: Shape
-    about: str
-
-
-MS: Final = Said(int, "milliseconds")
-SECONDS: Final = Said(float, "seconds")
-EPOCH_MS: Final = Said(int, "milliseconds since 1970")
-ISO: Final = Said(str, "ISO 8601, UTC")
-SHARE: Final = Said(float, "0 to 1")
-BYTES: Final = Said(int, "bytes")
-OK: Final[dict[str, Shape]] = {"success": bool}
-MESSAGE: Final[dict[str, Shape]] = {"success": bool, "message": str}
 
 _PLAIN: Final[Mapping[type, dict[str, Any]]] = {
     bool: {"type": "boolean"},
@@ -74,32 +33,9 @@ _PLAIN: Final[Mapping[type, dict[str, Any]]] = {
 }
 
 
-def schema(shape: Shape) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a type or a shape. Raises TypeError for what is neither."""
-    match shape:
-        case type() if get_origin(shape) is None:
-            return _named(shape)
-        case Mapping():
-            return _object(shape)
-        case [item]:
-            return {"type": "array", "items": schema(item)}
-        case Each(shape=inner):
-            return {"type": "object", "additionalProperties": schema(inner)}
-        case Maybe(shape=inner):
-            return {"anyOf": [schema(inner), {"type": "null"}]}
-        case Optional(shape=inner):
-            return schema(inner)
-        case OneOf(words=words):
-            return {"type": "string", "enum": list(words)}
-        case Said(shape=inner, about=about):
-            return {**schema(inner), "description": about}
-    return _composed(shape)
-
-
-def _object(fields: Mapping[str, Shape]) -> dict[str, Any]:
-    required = [name for name, shape in fields.items() if not isinstance(shape, Optional)]
-    found: dict[str, Any] = {"type": "object", "properties": {name: schema(shape) for name, shape in fields.items()}}
-    return {**found, "required": required} if required else found
+def schema(kind: Any) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a type. Raises TypeError or KeyError for what no answer is made of."""
+    return _named(kind) if isinstance(kind, type) and get_origin(kind) is None else _composed(kind)
 
 
 def _named(kind: type) -> dict[str, Any]:

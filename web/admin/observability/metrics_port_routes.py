@@ -6,7 +6,7 @@ never zero: the mean over no requests, a GPU that the machine does not have. Our
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Struct
 from quart import Response
@@ -21,11 +21,18 @@ from fleet.security.roles import Role
 from web.admin.kit.answers import ISO
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.admin.kit.schemas import OneOf
 from web.admin.models.figures import MINUTE
 from web.admin.observability.health import LiveAnswer
 from web.admin.observability.health_summary import VERDICT, verdict_of
-from web.admin.observability.summary import NOTHING, SUMMARY, mean_seconds, summarised, tenths, total_requests
+from web.admin.observability.summary import (
+    NOTHING,
+    Percent,
+    SummaryAnswer,
+    mean_seconds,
+    summarised,
+    tenths,
+    total_requests,
+)
 from web.admin.observability.symptoms import HealthWord, symptoms, word_of
 from web.asgi.quart_request import scope
 from web.http import responses
@@ -45,8 +52,6 @@ WINDOW: Final = Param(
     "window", str, "5m", "How far back means, shares and counts go: any number of m, h or d up to 7d."
 )
 _WELL: Final = ("healthy", "degraded")
-
-Percent = Annotated[float, "percent"] | None
 
 
 class OllamaServiceJson(Struct, kw_only=True, gc=False):
@@ -102,6 +107,12 @@ class MonitoringHealthAnswer(Struct, kw_only=True, gc=False):
     system: MachineJson
 
 
+class MonitoringReadyAnswer(Struct):
+    """Requests may come."""
+
+    status: Literal["ready"] = "ready"
+
+
 @topic.get("/", "Which routes there are.", role=Role.CLIENT, open=True, returns=str, media="text/plain")
 async def root(asked: AdminRequest) -> Response:
     return responses.text(ROUTES)
@@ -146,12 +157,13 @@ async def live(asked: AdminRequest) -> LiveAnswer:
     role=Role.CLIENT,
     open=True,
     bare=True,
-    returns={"status": OneOf(("ready",))},
+    returns=MonitoringReadyAnswer,
     fails=(503,),
 )
 async def ready(asked: AdminRequest) -> Response:
-    well = word_of(symptoms(asked.system, asked.context.settings, named=False)) in _WELL
-    return responses.json({"status": "ready" if well else "not_ready"}, 200 if well else 503)
+    if word_of(symptoms(asked.system, asked.context.settings, named=False)) in _WELL:
+        return responses.typed(MonitoringReadyAnswer())
+    return responses.json({"status": "not_ready"}, 503)
 
 
 @topic.get(
@@ -159,13 +171,10 @@ async def ready(asked: AdminRequest) -> Response:
     "Figures of finished requests over a sliding window, of the fleet and by model; the machine.",
     role=Role.CLIENT,
     query=(WINDOW,),
-    returns=SUMMARY,
 )
-async def summary(asked: AdminRequest) -> dict[str, Any]:
+async def summary(asked: AdminRequest) -> SummaryAnswer:
     window = asked.query["window"]
-    found = await summarised(asked.system, _span(window))
-    found["window"]["span"] = window
-    return found
+    return await summarised(asked.system, window, _span(window))
 
 
 def _span(text: str) -> float:

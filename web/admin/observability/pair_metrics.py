@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Final
+
+from msgspec import UNSET, UnsetType
 
 from actors.system import System
 from fleet.common.errors import BadRequest, ModelNotFound
@@ -12,11 +14,19 @@ from fleet.common.model_names import canonical
 from fleet.common.times import milliseconds
 from fleet.observability.statistics.aggregates import Sums
 from fleet.observability.statistics.time_windows import span_of
+from web.admin.kit.answers import EPOCH_MS, SHARE, Answer, JsonObject
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.admin.kit.schemas import EPOCH_MS, SHARE, Maybe, Optional, Said
 from web.admin.observability import window_figures
-from web.admin.observability.window_figures import MILLIS, rounded
+from web.admin.observability.window_figures import (
+    LIFETIME,
+    MILLIS,
+    PERCENTILES,
+    DerivedJson,
+    StreamingJson,
+    WindowsJson,
+    rounded,
+)
 
 topic = RouteGroup("pair_metrics", "Figures of one model on one server.")
 
@@ -25,17 +35,46 @@ Windows = Mapping[float, tuple[float, Sums]]
 
 RANGE: Final = Param("timeRange", str, "1h", "How far back: 1h, 24h, 7d, or any number of m, h or d up to 7d.")
 
-PAIR: Final = {
-    "windows": window_figures.WINDOWS,
-    "percentiles": window_figures.PERCENTILES,
-    **window_figures.DERIVED,
-    "requests": int,
-    "errors": int,
-    "errorRate": SHARE,
-    "avgLatency": MILLIS,
-    "lastUsed": Maybe(EPOCH_MS),
-    "streamingMetrics": Optional(Said(window_figures.STREAMING, "the last 32 streamed answers; absent without any")),
-}
+
+class PairFiguresJson(DerivedJson, kw_only=True):
+    """A model on a server among all of them; what has no window of its own is of the time range."""
+
+    windows: WindowsJson
+    percentiles: PERCENTILES
+    requests: int
+    errors: int
+    error_rate: SHARE
+    avg_latency: MILLIS
+    last_used: EPOCH_MS | None
+    streaming_metrics: Annotated[StreamingJson, "the last 32 streamed answers; absent without any"] | UnsetType = UNSET
+
+
+class PresentLoadJson(JsonObject, kw_only=True):
+    """At this moment."""
+
+    in_flight: int
+    queued: Annotated[int, "waiting for this model, whatever server takes them"]
+
+
+class PairDetailJson(JsonObject, kw_only=True):
+    """All that is known of a model on a server."""
+
+    realtime: PresentLoadJson
+    historical: WindowsJson
+    percentiles: PERCENTILES
+    derived: DerivedJson
+    lifetime: LIFETIME
+    last_used: EPOCH_MS | None
+    streaming: StreamingJson | UnsetType = UNSET
+
+
+class PairMetricsAnswer(Answer, kw_only=True):
+    """One model on one server."""
+
+    server_id: str
+    model: str
+    time_range: str
+    metrics: PairDetailJson
 
 
 def range_of(text: str) -> float:
@@ -48,74 +87,58 @@ def range_of(text: str) -> float:
 
 def windows_of(system: System, pair: Pair, span: float) -> Windows:
     """Those of the reference, and the one asked for; by their seconds."""
-    spans = tuple(sorted({*window_figures.SPANS.values(), span}))
+    spans = tuple(sorted({*window_figures.SPANS, span}))
     return dict(zip(spans, system.statistics.totals.windows(spans, pair), strict=True))
 
 
-def shown(system: System, pair: Pair, windows: Windows, span: float) -> dict[str, Any]:
-    """The pair in `PAIR`'s shape; its figures without a window of their own are those of `span`."""
+def shown(system: System, pair: Pair, windows: Windows, span: float) -> PairFiguresJson:
+    """The pair; its figures without a window of their own are those of `span`."""
     start, sums = windows[span]
-    return {
-        "windows": historical(system, windows),
-        "percentiles": window_figures.percentiles(sums),
-        **window_figures.derived(system, start, sums),
-        "requests": sums.count,
-        "errors": sums.errors,
-        "errorRate": rounded(sums.error_rate),
-        "avgLatency": rounded(sums.average),
-        "lastUsed": milliseconds(system.statistics.totals.last_used(pair)),
-        **_streaming(system, pair, "streamingMetrics"),
-    }
+    derived = window_figures.derived(system, start, sums)
+    return PairFiguresJson(
+        windows=window_figures.windows(system, windows),
+        percentiles=window_figures.percentiles(sums),
+        success_rate=derived.success_rate,
+        throughput=derived.throughput,
+        avg_tokens_per_request=derived.avg_tokens_per_request,
+        requests=sums.count,
+        errors=sums.errors,
+        error_rate=rounded(sums.error_rate),
+        avg_latency=rounded(sums.average),
+        last_used=milliseconds(system.statistics.totals.last_used(pair)),
+        streaming_metrics=_streaming(system, pair),
+    )
 
 
-def historical(system: System, windows: Windows) -> dict[str, Any]:
-    """The reference's windows, by name."""
-    return {name: window_figures.window(system, *windows[each]) for name, each in window_figures.SPANS.items()}
-
-
-def _streaming(system: System, pair: Pair, name: str) -> dict[str, Any]:
+def _streaming(system: System, pair: Pair) -> StreamingJson | UnsetType:
     line = system.statistics.totals.book.pairs.get(pair)
-    return {name: window_figures.streaming(line.streams)} if line is not None and line.streams else {}
+    return window_figures.streaming(line.streams) if line is not None and line.streams else UNSET
 
 
 @topic.get(
     "/metrics/<server>/<path:model>",
     "Figures of one model on one server; zeros if nobody has asked for it.",
     query=(RANGE,),
-    returns={
-        "success": bool,
-        "serverId": str,
-        "model": str,
-        "timeRange": str,
-        "metrics": {
-            "realtime": {"inFlight": int, "queued": Said(int, "waiting for this model, whatever server takes them")},
-            "historical": window_figures.WINDOWS,
-            "percentiles": window_figures.PERCENTILES,
-            "derived": window_figures.DERIVED,
-            "lifetime": window_figures.LIFETIME,
-            "lastUsed": Maybe(EPOCH_MS),
-            "streaming": Optional(window_figures.STREAMING),
-        },
-    },
     seed=True,
 )
-async def of_pair(asked: AdminRequest, server: str, model: str) -> dict[str, Any]:
+async def of_pair(asked: AdminRequest, server: str, model: str) -> PairMetricsAnswer:
     system, span = asked.system, range_of(asked.query["timeRange"])
     await system.statistics.request_log.catch_up()
     pair = _known(system, server, model)
     windows = windows_of(system, pair, span)
     start, sums = windows[span]
-    found = {
-        "realtime": _realtime(system, pair),
-        "historical": historical(system, windows),
-        "percentiles": window_figures.percentiles(sums),
-        "derived": window_figures.derived(system, start, sums),
-        "lifetime": window_figures.lifetime(system, pair),
-        "lastUsed": milliseconds(system.statistics.totals.last_used(pair)),
-        **_streaming(system, pair, "streaming"),
-    }
-    named = {"serverId": pair.server, "model": pair.model, "timeRange": asked.query["timeRange"]}
-    return {"success": True, **named, "metrics": found}
+    found = PairDetailJson(
+        realtime=_realtime(system, pair),
+        historical=window_figures.windows(system, windows),
+        percentiles=window_figures.percentiles(sums),
+        derived=window_figures.derived(system, start, sums),
+        lifetime=window_figures.lifetime(system, pair),
+        last_used=milliseconds(system.statistics.totals.last_used(pair)),
+        streaming=_streaming(system, pair),
+    )
+    return PairMetricsAnswer(
+        server_id=pair.server, model=pair.model, time_range=asked.query["timeRange"], metrics=found
+    )
 
 
 def _known(system: System, server: str, model: str) -> Pair:
@@ -128,9 +151,9 @@ def _known(system: System, server: str, model: str) -> Pair:
     return pair
 
 
-def _realtime(system: System, pair: Pair) -> dict[str, int]:
+def _realtime(system: System, pair: Pair) -> PresentLoadJson:
     cell = system.servers.get(pair.server)
-    return {
-        "inFlight": cell.state.ledger.of_model(pair.model) if cell is not None else 0,
-        "queued": system.queries.queue_view(0).by_model.get(pair.model, 0),
-    }
+    return PresentLoadJson(
+        in_flight=cell.state.ledger.of_model(pair.model) if cell is not None else 0,
+        queued=system.queries.queue_view(0).by_model.get(pair.model, 0),
+    )

@@ -3,58 +3,104 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
+
+from msgspec import field
 
 from fleet.common.times import milliseconds
-from web.admin.kit.schemas import EPOCH_MS, MS, SHARE, Maybe, Said
+from web.admin.kit.answers import EPOCH_MS, MS, SHARE, JsonObject
 from web.http.units import epoch_ms
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from actors.system import System
     from fleet.common.ids import Pair
     from fleet.observability.statistics.aggregates import Sums
     from fleet.observability.statistics.totals import Streamed
 
-SPANS: Final = {"1m": 60.0, "5m": 300.0, "15m": 900.0, "1h": 3_600.0, "24h": 86_400.0}
-"""The windows that the reference shows; seconds."""
+SPANS: Final = (60.0, 300.0, 900.0, 3_600.0, 86_400.0)
+"""The windows that the reference shows, in `WindowsJson`'s order; seconds."""
 
-WINDOW: Final = {
-    "startTime": Said(EPOCH_MS, "where the window begins: the edge of a bucket, or the start of this process"),
-    "endTime": EPOCH_MS,
-    "count": int,
-    "latencySum": MS,
-    "latencySquaredSum": Said(int, "square milliseconds"),
-    "minLatency": MS,
-    "maxLatency": MS,
-    "errors": int,
-    "tokensGenerated": int,
-    "tokensPrompt": int,
-}
-WINDOWS: Final = dict.fromkeys(SPANS, WINDOW)
-MILLIS: Final = Said(float, "milliseconds")
-PERCENTILES: Final = Said(
-    {"p50": MILLIS, "p95": MILLIS, "p99": MILLIS}, "of the time range, within 5 %; 0 without requests"
-)
-DERIVED: Final = {
-    "successRate": SHARE,
-    "throughput": Said(float, "requests per minute"),
-    "avgTokensPerRequest": Said(float, "of the answers"),
-}
-LIFETIME: Final = Said(
-    {"totalRequests": int, "totalErrors": int, "totalTokens": int, "since": Maybe(EPOCH_MS)},
-    "since the first start; survives restarts",
-)
-STREAMING: Final = {
-    "recentTTFTs": [MILLIS],
-    "ttftPercentiles": {"p50": MILLIS, "p95": MILLIS, "p99": MILLIS},
-    "avgTTFT": MILLIS,
-    "recentStreamingDurations": [MILLIS],
-    "streamingDurationPercentiles": {"p50": MILLIS, "p95": MILLIS, "p99": MILLIS},
-    "avgStreamingDuration": MILLIS,
-    "recentChunkCounts": [int],
-    "chunkCountPercentiles": {"p50": float, "p95": float, "p99": float},
-    "avgChunkCount": float,
-}
+MILLIS = Annotated[float, "milliseconds"]
+
+
+class WindowJson(JsonObject, kw_only=True):
+    """One window."""
+
+    start_time: Annotated[EPOCH_MS, "where the window begins: the edge of a bucket, or the start of this process"]
+    end_time: EPOCH_MS
+    count: int
+    latency_sum: MS
+    latency_squared_sum: Annotated[int, "square milliseconds"]
+    min_latency: MS
+    max_latency: MS
+    errors: int
+    tokens_generated: int
+    tokens_prompt: int
+
+
+class WindowsJson(JsonObject):
+    """The windows that the reference shows."""
+
+    one_minute: WindowJson = field(name="1m")
+    five_minutes: WindowJson = field(name="5m")
+    quarter: WindowJson = field(name="15m")
+    hour: WindowJson = field(name="1h")
+    day: WindowJson = field(name="24h")
+
+
+class LatencyPercentilesJson(JsonObject, kw_only=True):
+    """Milliseconds."""
+
+    p50: MILLIS
+    p95: MILLIS
+    p99: MILLIS
+
+
+class ChunkPercentilesJson(JsonObject, kw_only=True):
+    """Chunks of an answer."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+PERCENTILES = Annotated[LatencyPercentilesJson, "of the time range, within 5 %; 0 without requests"]
+
+
+class DerivedJson(JsonObject, kw_only=True):
+    """What follows from the sums."""
+
+    success_rate: SHARE
+    throughput: Annotated[float, "requests per minute"]
+    avg_tokens_per_request: Annotated[float, "of the answers"]
+
+
+class LifetimeJson(JsonObject, kw_only=True):
+    """Totals."""
+
+    total_requests: int
+    total_errors: int
+    total_tokens: int
+    since: EPOCH_MS | None
+
+
+LIFETIME = Annotated[LifetimeJson, "since the first start; survives restarts"]
+
+
+class StreamingJson(JsonObject, kw_only=True):
+    """The last streamed answers one by one."""
+
+    recent_ttfts: list[MILLIS] = field(name="recentTTFTs")
+    ttft_percentiles: LatencyPercentilesJson
+    avg_ttft: MILLIS = field(name="avgTTFT")
+    recent_streaming_durations: list[MILLIS]
+    streaming_duration_percentiles: LatencyPercentilesJson
+    avg_streaming_duration: MILLIS
+    recent_chunk_counts: list[int]
+    chunk_count_percentiles: ChunkPercentilesJson
+    avg_chunk_count: float
 
 
 def rounded(number: float) -> float:
@@ -62,29 +108,30 @@ def rounded(number: float) -> float:
     return round(number, 4)
 
 
-def window(system: System, start: float, sums: Sums) -> dict[str, Any]:
-    """One window, in `WINDOW`'s shape. `start` on Trio's clock."""
-    return {
-        "startTime": epoch_ms(start),
-        "endTime": epoch_ms(system.clock.now()),
-        "count": sums.count,
-        "latencySum": round(sums.latency),
-        "latencySquaredSum": round(sums.squared),
-        "minLatency": round(sums.least) if sums.count else 0,
-        "maxLatency": round(sums.most),
-        "errors": sums.errors,
-        "tokensGenerated": sums.output,
-        "tokensPrompt": sums.prompt,
-    }
+def windows(system: System, found: Mapping[float, tuple[float, Sums]]) -> WindowsJson:
+    """The reference's windows; `found` has, by seconds, where each begins on Trio's clock, and its sums."""
+    return WindowsJson(*(_window(system, *found[each]) for each in SPANS))
 
 
-def percentiles(sums: Sums) -> dict[str, float]:
-    """In `PERCENTILES`' shape."""
-    return {"p50": _at(sums, 0.5), "p95": _at(sums, 0.95), "p99": _at(sums, 0.99)}
+def _window(system: System, start: float, sums: Sums) -> WindowJson:
+    return WindowJson(
+        start_time=epoch_ms(start),
+        end_time=epoch_ms(system.clock.now()),
+        count=sums.count,
+        latency_sum=round(sums.latency),
+        latency_squared_sum=round(sums.squared),
+        min_latency=round(sums.least) if sums.count else 0,
+        max_latency=round(sums.most),
+        errors=sums.errors,
+        tokens_generated=sums.output,
+        tokens_prompt=sums.prompt,
+    )
 
 
-def _at(sums: Sums, share: float) -> float:
-    return rounded(sums.percentile(share))
+def percentiles(sums: Sums) -> LatencyPercentilesJson:
+    """Those that are shown of latencies."""
+    p50, p95, p99 = (rounded(sums.percentile(share)) for share in (0.5, 0.95, 0.99))
+    return LatencyPercentilesJson(p50=p50, p95=p95, p99=p99)
 
 
 def per_second(system: System, start: float, sums: Sums) -> float:
@@ -92,40 +139,44 @@ def per_second(system: System, start: float, sums: Sums) -> float:
     return sums.count / max(system.clock.now() - start, 1.0)
 
 
-def derived(system: System, start: float, sums: Sums) -> dict[str, float]:
-    """In `DERIVED`'s shape; without requests nothing has failed."""
-    return {
-        "successRate": rounded(1.0 - sums.error_rate),
-        "throughput": rounded(60.0 * per_second(system, start, sums)),
-        "avgTokensPerRequest": rounded(sums.output / sums.count) if sums.count else 0.0,
-    }
+def derived(system: System, start: float, sums: Sums) -> DerivedJson:
+    """Without requests nothing has failed."""
+    return DerivedJson(
+        success_rate=rounded(1.0 - sums.error_rate),
+        throughput=rounded(60.0 * per_second(system, start, sums)),
+        avg_tokens_per_request=rounded(sums.output / sums.count) if sums.count else 0.0,
+    )
 
 
-def lifetime(system: System, pair: Pair | None = None) -> dict[str, Any]:
-    """In `LIFETIME`'s shape: of a pair, or of the fleet."""
+def lifetime(system: System, pair: Pair | None = None) -> LifetimeJson:
+    """Of a pair, or of the fleet."""
     book = system.statistics.totals.book
     line = book.fleet if pair is None else book.pairs.get(pair)
     if line is None:
-        return {"totalRequests": 0, "totalErrors": 0, "totalTokens": 0, "since": None}
+        return LifetimeJson(total_requests=0, total_errors=0, total_tokens=0, since=None)
     total = line.total
-    counts = {"totalRequests": total.requests, "totalErrors": total.errors, "totalTokens": total.tokens}
-    return {**counts, "since": milliseconds(total.since)}
+    return LifetimeJson(
+        total_requests=total.requests,
+        total_errors=total.errors,
+        total_tokens=total.tokens,
+        since=milliseconds(total.since),
+    )
 
 
-def streaming(streams: Sequence[Streamed]) -> dict[str, Any]:
-    """The last streamed answers one by one, in `STREAMING`'s shape; at least one."""
+def streaming(streams: Sequence[Streamed]) -> StreamingJson:
+    """The last streamed answers; at least one."""
     first, duration, chunks = zip(*streams, strict=True)
-    return {
-        "recentTTFTs": [rounded(each) for each in first],
-        "ttftPercentiles": _ranked(first),
-        "avgTTFT": _mean(first),
-        "recentStreamingDurations": [rounded(each) for each in duration],
-        "streamingDurationPercentiles": _ranked(duration),
-        "avgStreamingDuration": _mean(duration),
-        "recentChunkCounts": list(chunks),
-        "chunkCountPercentiles": _ranked(chunks),
-        "avgChunkCount": _mean(chunks),
-    }
+    return StreamingJson(
+        recent_ttfts=[rounded(each) for each in first],
+        ttft_percentiles=LatencyPercentilesJson(**_ranked(first)),
+        avg_ttft=_mean(first),
+        recent_streaming_durations=[rounded(each) for each in duration],
+        streaming_duration_percentiles=LatencyPercentilesJson(**_ranked(duration)),
+        avg_streaming_duration=_mean(duration),
+        recent_chunk_counts=list(chunks),
+        chunk_count_percentiles=ChunkPercentilesJson(**_ranked(chunks)),
+        avg_chunk_count=_mean(chunks),
+    )
 
 
 def _mean(values: Sequence[float]) -> float:
