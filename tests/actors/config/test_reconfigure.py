@@ -187,7 +187,7 @@ async def test_retries_follow(autojump_clock: MockClock) -> None:
         change(fleet, retry={"max_attempts": 2, "budget_ratio": 0.0, "budget_floor": 1})
         assert (fleet.system.scheduler.budget.ratio, fleet.system.scheduler.budget.floor) == (0.0, 1)
         for server in "abc":
-            fleet[server].host.faults.set("status:503")
+            fleet[server].host.faults.set("status:503:down")
         tried = []
         for _ in range(2):
             await fleet.system.exchange(chat(), Client())

@@ -223,7 +223,7 @@ SCENES: list[Scene] = [
     ("keys", "200 401 403 405", KEYS, {"security": {"api_keys": [KEY]}}, PLAIN, nothing),
     ("hosts", "200 403 405", HOSTS, {}, PLAIN, nothing),
     ("limits", "413", LIMITS, {"limits": {"body_bytes": 1024}}, PLAIN, nothing),
-    ("refused", "429", TROUBLED, NO_BREAKER, _json(b"429 Too Many Requests", b'{"error":"slow down"}'), nothing),
+    ("refused", "409", TROUBLED, NO_BREAKER, _json(b"409 Conflict", b'{"error":"slow down"}'), nothing),
     ("odd status", "599", TROUBLED[:4], NO_BREAKER, _json(b"599 Odd", b'{"error":"words"}'), nothing),
     ("odd page", "502", TROUBLED[:4], NO_BREAKER, _json(b"599 Odd", b"words"), nothing),
     ("foreign", "502", TROUBLED, NO_BREAKER, _json(b"200 OK", b'{"status":"ok"}'), nothing),

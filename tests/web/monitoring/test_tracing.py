@@ -115,7 +115,7 @@ async def test_a_failover_is_two_attempts() -> None:
         async with traced(found.url, "a", "b") as (fleet, _):
             warm = (await post(fleet))["x-fleet-server"]
             cold = {"a": "b", "b": "a"}[warm]
-            fleet.sims[warm].host.faults.set("status:503")
+            fleet.sims[warm].host.faults.set("status:503:down")
             assert (await post(fleet, traceparent=PARENT))["x-fleet-attempts"] == "2"
             sent = [fleet.sims[each].host.seen("/api/chat")[-1].header("traceparent") for each in (warm, cold)]
         root, below = found.tree(TRACE)

@@ -75,8 +75,12 @@ class BoardMachine(RuleBasedStateMachine):
             assert grant.server.gate_state(ticket.model) is not GateState.SHUT
 
     def overtaken_by(self, granted: Ticket) -> list[Ticket]:
-        """Those who wait on the same terms with the same priority, and came before."""
-        same = [t for t in self.waiting if (t.terms, t.priority) == (granted.terms, granted.priority)]
+        """Those who wait on the same terms for the same model with the same priority, and came before.
+
+        Of those who insist on one server, who wants a model that is held for somebody may be passed by others.
+        """
+        wanted = (granted.terms, granted.model, granted.priority)
+        same = [t for t in self.waiting if (t.terms, t.model, t.priority) == wanted]
         return [ticket for ticket in same if ticket.number < granted.number]
 
     @rule(
