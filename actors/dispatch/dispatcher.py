@@ -123,15 +123,13 @@ class Dispatcher:
         open ticket queued again, oldest first. A ticket that cannot be handled is refused, or it would crash us again.
         """
         open_leases: set[int] = set()
-        self._scheduler.expectations.estimates.keep_only(
-            {number for cell in self._servers.values() for number in cell.leases}, now
-        )
         for cell in self._servers.values():
             cell.state.ledger.keep_only(cell.leases)
             open_leases |= cell.leases.keys()
             self._note_bans(cell.state.id, now)
             self.board.index.update(cell.state, now)
         self._scheduler.memory.total.keep_only(open_leases)
+        self._scheduler.expectations.estimates.keep_only(open_leases, now)
         for ticket in sorted(self._scheduler.tickets.values(), key=lambda ticket: (ticket.enqueued, ticket.number)):
             try:
                 self._submit(ticket, now)

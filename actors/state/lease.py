@@ -135,8 +135,8 @@ class Lease:
     def speak(self, now: float) -> None:
         """The first byte of an answer came."""
         self.first_byte = now
-        if self.call.stream and self.call.runs:
-            expectations = self._context.scheduler.expectations
+        expectations = self._context.scheduler.expectations
+        if self.call.stream and expectations.expects(self.number):
             expectations.spoke(self.number, self.cell.state, self.pair.model, asked_context(self.call.runner), now)
 
     @property
@@ -153,7 +153,7 @@ class Lease:
         """Whether nobody wants the backend's answer any more."""
         return self._end is not None
 
-    # All or nothing, though there are eight effects and no way back from any of them. What makes it so is their
+    # All or nothing, though there are nine effects and no way back from any of them. What makes it so is their
     # order. First the mark that makes it once: an effect that closes us again finds us closed. Then what frees the
     # slot: three removals from tables and a count, none of which can fail, so that in-flight is right whatever comes.
     # Then what the attempt has taught. That is the only part with judgement in it, and so the only one that may fail;
@@ -182,13 +182,16 @@ class Lease:
         self.ended = context.clock.now()
         self._owes = True
         try:
-            self._tell_expectations(end)
             if owing:
                 self._give_permit_back()
                 if isinstance(end, Refused) and end.busy and self.call.runs:
                     state.hold_back(self.pair.model, end.asked, self.ended)
             else:
                 self._tell(classify(end), gives_back=True)
+        except Exception:
+            self._mourn()
+        try:
+            self._tell_expectations(end)
         except Exception:
             self._mourn()
         if held_a_slot:
@@ -200,16 +203,18 @@ class Lease:
         return True
 
     def _tell_expectations(self, end: End) -> None:
-        """What the attempt has cost; who refuses, or is left, says nothing about time."""
+        """What the attempt has cost, if that was to be learned; who refuses, or is left, says nothing about time."""
+        expectations = self._context.scheduler.expectations
+        if not expectations.expects(self.number):
+            return
         signal = classify(end)
         outcome: Outcome = "left"
         if signal is not Signal.NEUTRAL:
             outcome = "well" if signal is Signal.SUCCESS else "failed"
         elif isinstance(end, Refused) and end.busy:
             outcome = "busy"
-        expectations = self._context.scheduler.expectations
         expectations.ended(self.number, self.stats, self.ended, outcome)
-        if outcome == "well" and not self.call.stream and self.call.runs:
+        if outcome == "well" and not self.call.stream:
             expectations.runs(self.cell.state, self.pair.model, asked_context(self.call.runner), self.ended)
 
     def settle(self, signal: Signal) -> None:

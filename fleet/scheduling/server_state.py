@@ -67,6 +67,7 @@ MOVES: Final = {
 _MOST_BYTES: Final = 2**60
 """More than any server has: a sum of such sizes stays exact for every reader."""
 _MOST_HOLDS: Final = 64
+"""Models of which a server's refusals, and its runners' deaths, are remembered."""
 _ONE_DEATH: Final = 1.0
 """Seconds within which those who were there when a runner died hear of it."""
 _HEALTHY: Final = Health.HEALTHY  # a module's name is found faster than an enum's member
@@ -220,6 +221,8 @@ class ServerState:
         known = self.died.get(model, -math.inf)
         if abs(at - known) < _ONE_DEATH:
             return False
+        if len(self.died) >= _MOST_HOLDS and model not in self.died:
+            del self.died[min(self.died, key=self.died.__getitem__)]
         self.died[model] = max(at, known)
         return True
 

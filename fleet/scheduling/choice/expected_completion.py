@@ -3,8 +3,8 @@
 One unit and no weights. What each term is and what it is wrong about stands with its estimator in
 `fleet.scheduling.estimates`; here they become a price. An operator's priority is a bonus of a second a level.
 
-What is left: runner options beyond the context, drains of what has to leave, one
-slot for models that get no more, LMetric where predictions are unreliable, exploration.
+What is left: runner options beyond the context, drains of what has to leave, one slot for models that get no more,
+LMetric where predictions are unreliable, exploration.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fleet.common.ids import ModelName, Pair, ServerId
+from fleet.common.lru_table import LruTable
 from fleet.models.load_times import size_of
 from fleet.scheduling.choice.balancing import Parts
 from fleet.scheduling.estimates.evictions import Evictions, Resident
@@ -24,6 +25,8 @@ from fleet.scheduling.server_state import ServerState
 from fleet.scheduling.wait_queue import Ticket
 
 _PARTS: Final = ("wait", "load", "prefill", "decode", "harm", "risk", "bonus")
+_SERVERS: Final = 1024
+"""Servers that are remembered; more are those that have been removed."""
 _RECENT: Final = 30.0
 """Seconds for which a runner that has answered counts as loaded although no probe has shown it yet."""
 
@@ -84,7 +87,7 @@ class ExpectedCompletion:
     def __init__(self) -> None:
         self.estimates = Estimates()
         self.evictions = Evictions()
-        self._views: dict[ServerId, _View] = {}
+        self._views: LruTable[ServerId, _View] = LruTable(_SERVERS)
 
     @property
     def prices(self) -> ExpectedCompletion:
@@ -110,6 +113,10 @@ class ExpectedCompletion:
             0.0 - terms.footing.failing * terms.footing.lost,
             float(server.spec.priority),
         )
+
+    def expects(self, number: int) -> bool:
+        """Whether the end of the lease with this number is to be told: it was `sent`, and has not ended."""
+        return number in self.estimates
 
     # ---- what happens
 
@@ -183,7 +190,8 @@ class ExpectedCompletion:
     def _view(self, server: ServerState, now: float) -> _View:
         view = self._views.get(server.id)
         if view is None or view.state is not server:
-            view = self._views[server.id] = _View(server)
+            view = _View(server)
+            self._views.put(server.id, view)
         view.now = now
         return view
 

@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.scheduling.choice.expected_completion import ExpectedCompletion
 from tests.actors.config.test_reconfigure import change
-from tests.kit.fleets.fleet import QUICK, Client, Fleet, chat, open_fleet
+from tests.kit.fleets.fleet import QUICK, Client, Fleet, chat, error_of, open_fleet
 from tests.kit.suite.records import recent
 
 SLOW_LOAD = replace(QUICK, load_seconds=30.0, slots=2, jitter=0.0)
@@ -185,4 +185,17 @@ async def test_a_crash_of_the_dispatcher_forgets_neither_who_waits_nor_what_was_
         assert all(client.complete for client in clients)
         assert expectations(fleet) is before
         assert before.estimates.open == 0
+        fleet.assert_nothing_left()
+
+
+async def test_expectations_that_fail_keep_nothing_from_the_breaker(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, expected_errors: list[str]
+) -> None:
+    expected_errors.append("what request")
+    async with open_fleet(("a", QUICK), retry={"max_attempts": 1}, **PLANS) as fleet:
+        monkeypatch.setattr(ExpectedCompletion, "ended", lambda *_: 1 / 0)
+        fleet["a"].host.faults.set("reset-before-headers")
+        assert await error_of(fleet, chat()) == "BackendBroke"
+        (view,) = fleet.system.breakers.describe()
+        assert view.pair == Pair(ServerId("a"), M)
         fleet.assert_nothing_left()

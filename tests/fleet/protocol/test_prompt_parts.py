@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.protocol.prompt_parts import LONGEST, LONGEST_SESSION, PromptParts, prompt_parts
+from fleet.scheduling.estimates.affinity.prompt_links import FIELDS
 
 
 def parts(body: Any, *headers: tuple[bytes, bytes]) -> PromptParts:
@@ -77,15 +78,7 @@ def test_a_long_name_of_a_session_is_cut() -> None:
 
 @given(st.binary(max_size=300))
 def test_any_bytes_say_something_or_nothing(body: bytes) -> None:
-    assert prompt_parts(body).fields.keys() <= {
-        "tools",
-        "system",
-        "instructions",
-        "context",
-        "messages",
-        "input",
-        "prompt",
-    }
+    assert prompt_parts(body).fields.keys() <= {*FIELDS}
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{", b'{"prompt":', b"\xff", b"[" * 100_000])
@@ -96,3 +89,7 @@ def test_what_is_no_object_says_nothing(body: bytes) -> None:
 def test_a_body_that_is_too_long_says_only_what_its_headers_say() -> None:
     found = prompt_parts(orjson.dumps({"prompt": "x" * LONGEST}), [(b"x-session-id", b"s")])
     assert (found.fields, found.session) == ({}, "s")
+
+
+def test_every_part_that_is_hashed_is_found() -> None:
+    assert [*parts({name: name for name in FIELDS}).fields] == [*FIELDS]

@@ -200,3 +200,11 @@ def test_a_server_with_enough_to_do_is_priced_by_how_long_it_has_refused() -> No
     free = policy.price(ticket, server, 0, 0.0)[policy.wait]
     server.hold_back(M, 0.0, 0.0)
     assert policy.price(ticket, server, 0, 0.0)[policy.wait] <= free - FIRST
+
+
+def test_a_server_remembers_the_deaths_of_so_many_models_at_the_most() -> None:
+    server = make_server("a")
+    for number in range(500):
+        assert server.counts_death(ModelName(f"invented-{number}:latest"), float(number * 10))
+    assert len(server.died) == 64
+    assert not server.counts_death(ModelName("invented-499:latest"), 4990.5)
