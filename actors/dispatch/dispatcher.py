@@ -242,6 +242,7 @@ class Dispatcher:
         self._scheduler.tickets.pop(ticket.number, None)
         if ticket.profile is not None and ticket.runs:  # last: should it fail, nobody waits for what we have in hand
             self._scheduler.expectations.sent(ticket, grant.number, grant.server, now)
+            lease.expect()
 
     # ---- servers
 

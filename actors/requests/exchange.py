@@ -115,7 +115,8 @@ class Exchange:
             if self._servers.draining:
                 raise _shutting_down()
             refuse_loop(self._context.hop, self._passing.hops)
-            self._hearing.refuse_poison()
+            if self._hearing.convicted:
+                self._hearing.refuse_poison()
         except FleetError as refusal:
             self._context.metrics.called("POST", self._call.endpoint, refusal.status, 0.0)
             raise

@@ -8,7 +8,7 @@ witness is to be had: each refusal counts for what it proves by itself. One outc
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from actors.requests.held_responses import HeldResponse
 from actors.state.messages import BanPair, Unwelcome
@@ -52,7 +52,7 @@ class SecondWitness:
         body = call.body
         self._body = body if isinstance(body, bytes) and call.runs else None
         standing = Standing.CLEAR
-        if self._body is not None:
+        if self._body is not None and self._poison:
             standing = self._poison.standing(call.model, self._body, context.clock.now())
         self.convicted = standing is Standing.CONVICTED
         self.suspect = standing is not Standing.CLEAR
@@ -96,13 +96,12 @@ class SecondWitness:
                 self._settle(each, Signal.NEUTRAL)
             self._owed.clear()
 
-    def refuse_poison(self) -> None:
-        """Raises PoisonousRequest for what two servers have paid for already."""
-        if self.convicted:
-            raise PoisonousRequest(
-                "this request has crashed the model runners of two servers and is not sent to another",
-                details="change the request; the same one is tried again some minutes from now",
-            )
+    def refuse_poison(self) -> NoReturn:
+        """Raises PoisonousRequest: two servers have paid for it already (`convicted`)."""
+        raise PoisonousRequest(
+            "this request has crashed the model runners of two servers and is not sent to another",
+            details="change the request; the same one is tried again some minutes from now",
+        )
 
     def broken_off(self, end: End, lease: Lease) -> None:
         """The answer ended so in the middle: perhaps because the runner died."""

@@ -90,6 +90,7 @@ class Lease:
         "connection",
         "deadline",
         "ended",
+        "expected",
         "first_byte",
         "first_byte_by",
         "generation",
@@ -123,6 +124,7 @@ class Lease:
         self.chunks = 0
         self.deadline = math.inf
         self.first_byte_by = math.inf
+        self.expected = False
         cell.leases[self.number] = self
         context.servers.in_flight += 1
         cell.watch()
@@ -132,11 +134,15 @@ class Lease:
         self.deadline = deadline
         self.first_byte_by = self.started + first_byte
 
+    def expect(self) -> None:
+        """The expectations were told of this attempt, and shall hear of its first byte and its end."""
+        self.expected = True
+
     def speak(self, now: float) -> None:
         """The first byte of an answer came."""
         self.first_byte = now
-        expectations = self._context.scheduler.expectations
-        if self.call.stream and expectations.expects(self.number):
+        if self.expected and self.call.stream:
+            expectations = self._context.scheduler.expectations
             expectations.spoke(self.number, self.cell.state, self.pair.model, asked_context(self.call.runner), now)
 
     @property
@@ -190,10 +196,11 @@ class Lease:
                 self._tell(classify(end), gives_back=True)
         except Exception:
             self._mourn()
-        try:
-            self._tell_expectations(end)
-        except Exception:
-            self._mourn()
+        if self.expected:
+            try:
+                self._tell_expectations(end)
+            except Exception:
+                self._mourn()
         if held_a_slot:
             scheduler.mailbox.cast(SlotFreed(self.pair))
         if ended := context.servers.ended:
@@ -203,16 +210,14 @@ class Lease:
         return True
 
     def _tell_expectations(self, end: End) -> None:
-        """What the attempt has cost, if that was to be learned; who refuses, or is left, says nothing about time."""
-        expectations = self._context.scheduler.expectations
-        if not expectations.expects(self.number):
-            return
+        """What the attempt has cost; who refuses, or is left, says nothing about time."""
         signal = classify(end)
         outcome: Outcome = "left"
         if signal is not Signal.NEUTRAL:
             outcome = "well" if signal is Signal.SUCCESS else "failed"
         elif isinstance(end, Refused) and end.busy:
             outcome = "busy"
+        expectations = self._context.scheduler.expectations
         expectations.ended(self.number, self.stats, self.ended, outcome)
         if outcome == "well" and not self.call.stream:
             expectations.runs(self.cell.state, self.pair.model, asked_context(self.call.runner), self.ended)

@@ -55,6 +55,10 @@ class PoisonTable:
         self._deaths: LruTable[Fingerprint, _Deaths] = LruTable(_MOST)
         self._shapes: set[tuple[ModelName, int]] = set()
 
+    def __len__(self) -> int:
+        """How many requests are remembered."""
+        return len(self._deaths)
+
     def standing(self, model: ModelName, body: bytes, now: float) -> Standing:
         """What is known of a request. Costs a look-up, and a hash only where one of that size has been a suspect."""
         if not self._shapes or (model, len(body)) not in self._shapes:

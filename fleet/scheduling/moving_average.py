@@ -42,6 +42,8 @@ class Ewma:
         """One more. `now` may be left out if there is no half-life."""
         if self.value is None:
             self.value = sample
+        elif now - self.at <= FRESH:
+            self.value += self.alpha * (sample - self.value)
         elif self.prior is not None:
             faded = self.towards(self.prior, now)
             self.value = faded + self.alpha * (sample - faded)

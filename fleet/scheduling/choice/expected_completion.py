@@ -114,10 +114,6 @@ class ExpectedCompletion:
             float(server.spec.priority),
         )
 
-    def expects(self, number: int) -> bool:
-        """Whether the end of the lease with this number is to be told: it was `sent`, and has not ended."""
-        return number in self.estimates
-
     # ---- what happens
 
     def arrived(self, ticket: Ticket, profile: RequestProfile, now: float) -> None:

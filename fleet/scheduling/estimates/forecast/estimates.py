@@ -189,10 +189,6 @@ class Estimates:
         runner = self._runners.get(pair)
         return None if runner is None else runner.slots
 
-    def __contains__(self, number: int) -> bool:
-        """Whether a request was sent under this number and has not ended."""
-        return number in self._leases
-
     @property
     def open(self) -> int:
         """How many requests were sent and have not ended."""
