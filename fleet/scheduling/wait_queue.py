@@ -3,8 +3,9 @@
 Ageing is linear: every `ageing` seconds of waiting are worth one level of priority. Two tickets then keep their order
 for ever, so a ticket's rank is one number, fixed when it enters: `enqueued - priority * ageing`, the smallest first.
 
-A line holds the tickets that every server would treat alike: same model, same servers ruled out (those already tried
-in failover). Tickets pinned to one server stand in that server's own line.
+A line holds the tickets that every server would treat alike: same model, same runner options where the policy heeds
+them, same servers ruled out (those already tried in failover). Tickets pinned to one server stand in that server's own
+line.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class Ticket:
     runs: bool = True
     profile: RequestProfile | None = None
     """What it is expected to be; only a policy that plans asks for it."""
+    lane: int = 0
+    """Which of the sets of runner options that are asked for: only a policy that plans tells them apart."""
     back: bool = False
     alone: bool = False
 
@@ -44,7 +47,12 @@ class Ticket:
     def terms(self) -> TicketTerms:
         if self.pinned is not None:
             return TicketTerms(None, self.pinned, frozenset())
-        return TicketTerms(self.model, None, self.excluded, self.alone)
+        return TicketTerms(self.model, None, self.excluded, self.alone, self.lane)
+
+    @property
+    def kind(self) -> TicketKind:
+        """What makes tickets equal wherever they may go."""
+        return TicketKind(self.model, self.lane, self.alone)
 
 
 Entry = tuple[float, int, Ticket]
@@ -58,6 +66,15 @@ class TicketTerms(NamedTuple):
     pinned: ServerId | None
     excluded: frozenset[ServerId]
     alone: bool = False
+    lane: int = 0
+
+
+class TicketKind(NamedTuple):
+    """What one runner would serve."""
+
+    model: ModelName
+    lane: int
+    alone: bool
 
 
 @dataclass(slots=True, eq=False)
