@@ -5,7 +5,7 @@ from __future__ import annotations
 from actors.state.scheduler_state import SchedulerState
 from actors.state.ticket import PendingTicket
 from fleet.protocol.prompt_parts import PromptParts, prompt_parts
-from fleet.scheduling.choice.expected_completion import asked_context
+from fleet.scheduling.choice.loaded_runners import wish_of
 from fleet.scheduling.estimates.affinity.prompt_links import IMAGE, image_bytes
 
 
@@ -25,7 +25,7 @@ def announce(scheduler: SchedulerState, ticket: PendingTicket, now: float) -> No
         now,
         links=links.links(model, parts.fields) if parts.fields else (),
         session=links.session(model, parts.session_kind, parts.session) if parts.session else None,
-        options=asked_context(call.runner),
+        options=wish_of(call.runner),
         num_predict=parts.most_tokens,
     )
     scheduler.expectations.arrived(ticket, profile, now)

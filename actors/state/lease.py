@@ -14,7 +14,7 @@ from fleet.breakers.failure_classes import classify
 from fleet.breakers.outcomes import ClientLeft, End, Refused, Signal, is_death, kind
 from fleet.common.ids import Pair, RequestId
 from fleet.scheduling.bans import BanKind
-from fleet.scheduling.choice.expected_completion import asked_context
+from fleet.scheduling.choice.loaded_runners import wish_of
 from fleet.scheduling.cooldown import FAST
 from fleet.scheduling.estimates.forecast.terms import Outcome
 from fleet.scheduling.server_state import Admin
@@ -143,7 +143,7 @@ class Lease:
         self.first_byte = now
         if self.expected and self.call.stream:
             expectations = self._context.scheduler.expectations
-            expectations.spoke(self.number, self.cell.state, self.pair.model, asked_context(self.call.runner), now)
+            expectations.spoke(self.number, self.cell.state, self.pair.model, wish_of(self.call.runner), now)
 
     @property
     def request_id(self) -> RequestId:
@@ -219,8 +219,10 @@ class Lease:
             outcome = "busy"
         expectations = self._context.scheduler.expectations
         expectations.ended(self.number, self.stats, self.ended, outcome)
+        if is_death(end):
+            expectations.unloaded(self.cell.state, self.pair.model, self.ended)
         if outcome == "well" and not self.call.stream:
-            expectations.runs(self.cell.state, self.pair.model, asked_context(self.call.runner), self.ended)
+            expectations.runs(self.cell.state, self.pair.model, wish_of(self.call.runner), self.ended)
 
     def settle(self, signal: Signal) -> None:
         """Give the breaker and the scoring what they should learn of a lease that was closed `owing`, once.

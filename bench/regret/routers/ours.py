@@ -39,6 +39,8 @@ from fleet.scheduling.wait_queue import Ticket
 
 OURS: Final[tuple[str, ...]] = get_args(get_args(Policy)[0])
 """Every policy that the configuration allows."""
+UNCAPPED: Final = 64
+"""More than any server of a scenario serves at once."""
 _HARMLESS: Final = (Signal.SUCCESS, Signal.NEUTRAL)
 
 
@@ -88,7 +90,7 @@ class Ours:
         )
         chosen = self._planning.policy if self._planning else make_policy(config, self._dice)
         self.board = Scheduler(limits, chosen, self._dice, SchedulerMemory.fresh(limits), 0.0)
-        self._states = {ServerId(each.id): _state(each) for each in servers}
+        self._states = {ServerId(each.id): _state(each, learns=policy == CANDIDATE) for each in servers}
         for state in self._states.values():
             self.board.index.update(state, 0.0)
         self._bans = Bans()
@@ -332,10 +334,11 @@ class Ours:
         return self._serve(state, now)
 
 
-def _state(server: KnownServer) -> ServerState:
+def _state(server: KnownServer, *, learns: bool) -> ServerState:
+    """`learns`: the policy finds out by itself how many a runner serves at once."""
     spec: dict[str, Any] = {"id": server.id, "url": f"http://{server.id}:11434"}
-    if server.slots is not None:
-        spec["max_concurrency"] = server.slots
+    if server.slots is not None or learns:
+        spec["max_concurrency"] = server.slots or UNCAPPED
     state = ServerState(ServerSpec.model_validate(spec), health=Health.HEALTHY, seen=True)
     sizes = dict(zip(server.models, server.sizes, strict=False))
     state.models = {canonical(model): {"name": model, "size": sizes.get(model)} for model in server.models}

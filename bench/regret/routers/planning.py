@@ -7,8 +7,9 @@ from typing import Final
 
 from bench.regret.demand import VisibleRequest
 from bench.regret.router import Ending
-from fleet.breakers.outcomes import ClientLeft, Completed, Refused
+from fleet.breakers.outcomes import ClientLeft, Completed, Refused, is_death
 from fleet.scheduling.choice.expected_completion import ExpectedCompletion
+from fleet.scheduling.choice.loaded_runners import Wish
 from fleet.scheduling.estimates.affinity.prompt_links import PromptLink
 from fleet.scheduling.estimates.evictions import Resident
 from fleet.scheduling.estimates.forecast.terms import Outcome
@@ -51,13 +52,15 @@ class Planning:
         asker = (request.client, ticket.model, "/api/chat")
         links = [PromptLink(digest, tokens * CHARS_PER_TOKEN) for digest, tokens in request.links]
         estimates, size = self.policy.estimates, request.body_bytes
-        self.policy.arrived(ticket, estimates.profile(asker, size, now, links=links, options=request.num_ctx), now)
+        self.policy.arrived(
+            ticket, estimates.profile(asker, size, now, links=links, options=Wish(request.num_ctx)), now
+        )
 
     def sent(self, ticket: Ticket, grant: Grant, now: float) -> None:
         self.policy.sent(ticket, grant.number, grant.server, now)
 
     def spoke(self, grant: Grant, request: VisibleRequest, now: float) -> None:
-        self.policy.spoke(grant.number, grant.server, grant.model, request.num_ctx, now)
+        self.policy.spoke(grant.number, grant.server, grant.model, Wish(request.num_ctx), now)
 
     def ended(self, grant: Grant, ending: Ending, now: float) -> None:
         outcome: Outcome = "failed"
@@ -68,6 +71,8 @@ class Planning:
         elif isinstance(ending.end, Refused) and ending.end.busy:
             outcome = "busy"
         self.policy.ended(grant.number, Told.of(ending.stats) if ending.stats is not None else None, now, outcome)
+        if is_death(ending.end):
+            self.policy.unloaded(grant.server, grant.model, now)
 
     def probed(self, state: ServerState, now: float) -> None:
         """Memory by the size of files; the longest loaded goes first, as far as anybody can tell."""

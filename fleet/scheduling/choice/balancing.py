@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from fleet.breakers.gate import GateState
 from fleet.common.ids import ModelName
 from fleet.common.randomness import Chance
+from fleet.scheduling.choice.intents import Ahead
+from fleet.scheduling.choice.rents import Rents
 from fleet.scheduling.moving_average import FRESH, PairStats
 from fleet.scheduling.server_state import ServerState
 from fleet.scheduling.wait_queue import Ticket
@@ -41,15 +43,33 @@ _NEW: Final = PairStats.fresh()
 class Prices(Protocol):
     """What serving a ticket on a server costs, in seconds below zero, so that the largest sum wins. None is infinite.
 
-    `wait` and `harm` are the places of two of the parts: of the wait for a slot (zero only if it can begin at once)
-    and of what others lose by it.
+    `wait`, `load` and `harm` are the places of three of the parts: of the wait for a slot (zero only if it can begin at
+    once), of a load, and of what others lose by it.
     """
 
     wait: int
+    load: int
     harm: int
+    rents: Rents
 
-    def price(self, ticket: Ticket, server: ServerState, ahead: int, now: float) -> Parts:
-        """`ahead`: how many wait for this server and go before."""
+    def price(self, ticket: Ticket, server: ServerState, ahead: Ahead, now: float) -> Parts:
+        """`ahead`: who waits for this server and goes before."""
+        ...
+
+    def spares(self, ticket: Ticket, server: ServerState, now: float) -> bool:
+        """Whether a load for the ticket there leaves everybody a home whom somebody may soon ask for."""
+        ...
+
+    def claim(self, ticket: Ticket, server: ServerState, wait: float, now: float) -> None:
+        """The ticket hopes for this server, has earned what it costs others, and waits for so many seconds."""
+        ...
+
+    def entered(self, ticket: Ticket, now: float) -> None:
+        """The ticket stands in line."""
+        ...
+
+    def left(self, ticket: Ticket, now: float) -> None:
+        """The ticket is in line no more: granted, refused, or withdrawn."""
         ...
 
 

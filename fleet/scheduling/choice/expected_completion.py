@@ -3,77 +3,48 @@
 One unit and no weights. What each term is and what it is wrong about stands with its estimator in
 `fleet.scheduling.estimates`; here they become a price. An operator's priority is a bonus of a second a level.
 
-What is left: runner options beyond the context, drains of what has to leave, one slot for models that get no more,
-LMetric where predictions are unreliable, exploration.
+A load begins only when what has to leave for it is idle: Ollama would let everybody behind it wait meanwhile, and lets
+who uses the old runner pass, so that a busy one never leaves. Whoever has earned a load therefore claims the server:
+what has to leave gets no new requests until it is idle, or the claim is void.
+
+What is left: one slot for models that get no more, LMetric where predictions are unreliable, exploration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable
 from typing import Final
 
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.common.lru_table import LruTable
-from fleet.models.load_times import size_of
 from fleet.scheduling.choice.balancing import Parts
-from fleet.scheduling.estimates.evictions import Evictions, Resident
+from fleet.scheduling.choice.homes import Homes
+from fleet.scheduling.choice.intents import Ahead
+from fleet.scheduling.choice.loaded_runners import NO_WISH, Claim, LoadedRunners, Wish
+from fleet.scheduling.choice.rents import Rents
+from fleet.scheduling.estimates.evictions import HORIZON, MOST_HARM, Evictions, Resident
 from fleet.scheduling.estimates.forecast.estimates import Estimates
 from fleet.scheduling.estimates.forecast.terms import AnswerTold, Outcome, RequestProfile
 from fleet.scheduling.estimates.load import CACHED
 from fleet.scheduling.server_state import ServerState
-from fleet.scheduling.wait_queue import Ticket
+from fleet.scheduling.wait_queue import Ticket, TicketKind
 
 _PARTS: Final = ("wait", "load", "prefill", "decode", "harm", "risk", "bonus")
 _SERVERS: Final = 1024
 """Servers that are remembered; more are those that have been removed."""
-_RECENT: Final = 30.0
-"""Seconds for which a runner that has answered counts as loaded although no probe has shown it yet."""
-
-
-@dataclass(slots=True, eq=False)
-class _View:
-    """One server as predictions see it, now: what probes have shown, and what our own requests have changed since."""
-
-    state: ServerState
-    answered: dict[ModelName, tuple[float, Hashable]] = field(default_factory=dict)
-    """When a runner answered last, and the options it was loaded with, until a probe has shown it."""
-    gone: set[ModelName] = field(default_factory=set)
-    """Those that our own loads have thrown out since the last probe, probably."""
-    now: float = 0.0
-
-    @property
-    def id(self) -> ServerId:
-        return self.state.id
-
-    @property
-    def slots(self) -> float:
-        return self.state.ledger.capacity
-
-    def size_of(self, model: ModelName) -> int | None:
-        return size_of(self.state.models.get(model))
-
-    def serves(self, model: ModelName, options: Hashable) -> bool:
-        """`options`: the context that the request asks for; None takes what is loaded."""
-        answered = self.answered.get(model)
-        if answered is not None and self.now - answered[0] < _RECENT:
-            return options is None or options == answered[1]
-        row = self.state.resident.get(model)
-        if row is None or model in self.gone:
-            return False
-        return options is None or options == row.get("context_length")
-
-    def serves_alone(self, model: ModelName) -> bool:
-        return False
-
-    def drain_seconds(self, model: ModelName) -> float:
-        return 0.0
-
-
-def asked_context(runner: Mapping[str, object] | None) -> Hashable:
-    """The context that runner options ask for; None if they leave it open, or there are none."""
-    asked = runner.get("num_ctx") if runner else None
-    return asked if isinstance(asked, int) else None
+_MODELS: Final = 4096
+_LANES: Final = 8
+"""Sets of runner options that are told apart for each model."""
+_SELDOM: Final = 1.0
+"""Requests within the horizon: a model with fewer may lose its last home to one that others stand in line for."""
+_DECODE: Final = 0.1
+"""What a second of decoding counts against one before the first token: people read while it goes on. Were it to count
+in full, requests would stand in line for the fastest server while slower ones are idle: first tokens come later then
+and, from about half load on, complete answers too."""
+_PATIENCE: Final = 2.0
+_LEAST: Final = 5.0
+_LONGEST: Final = 60.0
+"""Seconds for which a claim holds: so many times the wait that was expected, and some more, at most."""
 
 
 class ExpectedCompletion:
@@ -82,12 +53,18 @@ class ExpectedCompletion:
     name = "expected_completion"
     parts = _PARTS
     wait = _PARTS.index("wait")
+    load = _PARTS.index("load")
     harm = _PARTS.index("harm")
 
     def __init__(self) -> None:
         self.estimates = Estimates()
         self.evictions = Evictions()
-        self._views: LruTable[ServerId, _View] = LruTable(_SERVERS)
+        self.rents = Rents()
+        self.homes = Homes()
+        self._views: LruTable[ServerId, LoadedRunners] = LruTable(_SERVERS)
+        self._lanes: LruTable[ModelName, dict[Hashable, int]] = LruTable(_MODELS)
+        self._claims: dict[int, ServerId] = {}
+        """The server that a ticket has claimed, by the ticket's number: one each, while it waits."""
 
     @property
     def prices(self) -> ExpectedCompletion:
@@ -97,53 +74,83 @@ class ExpectedCompletion:
         """Without a request there is nothing to price."""
         return (0.0,) * len(_PARTS)
 
-    def price(self, ticket: Ticket, server: ServerState, ahead: int, now: float) -> Parts:
-        view = self._view(server, now)
-        terms = self.estimates.predict(self._profile(ticket, now), view, now, ahead)
-        trust = terms.footing.trust
-        harm = self._harm(view, ticket.model, now) if terms.load > 0.0 else 0.0
-        hold = server.holds.get(ticket.model)
-        held = 0.0 if hold is None else hold.wait(server.ledger.of_model(ticket.model), now, alone=ticket.alone)
+    def price(self, ticket: Ticket, server: ServerState, ahead: Ahead, now: float) -> Parts:
+        view, profile = self._view(server, now), self._profile(ticket, now)
+        beside = sum(self.estimates.takes(server.id, model, many) for model, many in ahead.others)
+        terms = self.estimates.predict(profile, view, now, ahead.alike, beside)
+        trust, wait = terms.footing.trust, terms.wait
+        harm = self._harm(view, profile, now) if terms.load > 0.0 else 0.0
+        if server.holds and (hold := server.holds.get(ticket.model)) is not None:
+            wait = max(wait, hold.wait(server.ledger.of_model(ticket.model), now, alone=ticket.alone))
+        if view.claim is not None and not view.may_go(ticket.model, profile.options):
+            wait += view.claim.seconds
         return (
-            0.0 - max(terms.wait, held),
+            0.0 - wait,
             0.0 - terms.load * trust,
             0.0 - terms.prefill * trust,
-            0.0 - terms.decode * trust,
+            0.0 - terms.decode * trust * _DECODE,
             0.0 - harm,
             0.0 - terms.footing.failing * terms.footing.lost,
             float(server.spec.priority),
         )
+
+    def spares(self, ticket: Ticket, server: ServerState, now: float) -> bool:
+        """Whether a load for the ticket there leaves everybody a home whom somebody may soon ask for."""
+        view, profile = self._view(server, now), self._profile(ticket, now)
+        lost = (self._victim(view, victim, profile) for victim in view.leaving(ticket.model, profile.options))
+        return all(elsewhere or self.evictions.rate(asked, now) * HORIZON < _SELDOM for asked, elsewhere in lost)
+
+    def claim(self, ticket: Ticket, server: ServerState, wait: float, now: float) -> None:
+        """The ticket has earned what it costs to be served there, and waits for it that long.
+
+        If that is for a load whose victims are busy, these get no more requests.
+        """
+        view, profile = self._view(server, now), self._profile(ticket, now)
+        if view.serves(ticket.model, profile.options) or not view.may_go(ticket.model, profile.options):
+            return
+        leaving = frozenset(view.leaving(ticket.model, profile.options))
+        if any(server.ledger.of_model(model) for model in leaving):
+            load = self.estimates.loads.seconds(Pair(server.id, ticket.model), view.size_of(ticket.model), now)
+            until = now + min(_PATIENCE * wait + _LEAST, _LONGEST)
+            view.claim = Claim(ticket.model, profile.options, leaving, load, until)
+            self._claims[ticket.number] = server.id
+
+    def entered(self, ticket: Ticket, now: float) -> None:
+        """The ticket waits."""
+        self.rents.came(ticket.kind, now)
+
+    def left(self, ticket: Ticket, now: float) -> None:
+        """The ticket waits no more."""
+        self.rents.went(ticket.kind, now)
+        server = self._claims.pop(ticket.number, None)
+        if server is not None and (view := self._views.get(server)) is not None:
+            view.claim = None
 
     # ---- what happens
 
     def arrived(self, ticket: Ticket, profile: RequestProfile, now: float) -> None:
         """A ticket comes, before it is submitted."""
         ticket.profile = profile
+        ticket.lane = self._lane(ticket.model, profile.options)
         self.evictions.asked(ticket.model, now)
+        self.evictions.asked(ticket.kind, now)
 
     def sent(self, ticket: Ticket, number: int, server: ServerState, now: float) -> None:
         """A ticket was granted this server, under this number of its lease."""
         view, profile = self._view(server, now), self._profile(ticket, now)
         terms = self.estimates.predict(profile, view, now)
-        if terms.load > 0.0 and not self.estimates.loads.loading(Pair(server.id, ticket.model), now):
-            for gone in (ticket.model, *(victim.model for victim in self._victims(view, ticket.model))):
-                view.gone.add(gone)
-                view.answered.pop(gone, None)
+        if terms.load > 0.0 and not self._joins(view, profile, now):
+            view.loads(ticket.model, profile.options, view.leaving(ticket.model, profile.options))
         self.estimates.sent(number, profile, view, terms, now)
 
-    def spoke(self, number: int, server: ServerState, model: ModelName, options: Hashable, now: float) -> None:
+    def spoke(self, number: int, server: ServerState, model: ModelName, wish: Wish, now: float) -> None:
         """The first chunk of an answer came (not told of answers in one piece, whose first chunk is their last)."""
         self.estimates.spoke(number, now)
-        self.runs(server, model, options, now)
+        self.runs(server, model, wish, now)
 
-    def runs(self, server: ServerState, model: ModelName, options: Hashable, now: float) -> None:
-        """A runner has answered, so it is loaded, with the options asked for if it has just been."""
-        view = self._view(server, now)
-        known = view.answered.get(model)
-        if options is None:
-            options = known[1] if known is not None else server.resident.get(model, {}).get("context_length")
-        view.answered[model] = now, options
-        view.gone.discard(model)
+    def runs(self, server: ServerState, model: ModelName, wish: Wish, now: float) -> None:
+        """A runner has answered, so it is loaded, with the options asked for."""
+        self._view(server, now).runs(model, wish, now)
 
     def ended(self, number: int, told: AnswerTold | None, now: float, outcome: Outcome) -> None:
         """An attempt is over, with what its answer said of itself."""
@@ -151,27 +158,20 @@ class ExpectedCompletion:
 
     def shown(self, server: ServerState, residents: list[Resident], now: float) -> None:
         """A probe has shown what is loaded."""
-        view = self._view(server, now)
+        self._view(server, now).shown()
         shown = {resident.model for resident in residents}
-        view.gone.clear()
-        view.answered = {
-            model: known
-            for model, known in view.answered.items()
-            if server.ledger.of_model(model) and model not in shown
-        }
         loading = [model for model in server.ledger.models() if model not in shown]
         self.evictions.seen(server.id, residents, now, loading)
 
     def unloaded(self, server: ServerState, model: ModelName, now: float) -> None:
-        """A model was thrown out on request."""
-        view = self._view(server, now)
-        view.answered.pop(model, None)
-        view.gone.add(model)
+        """A model was thrown out on request, or its runner died."""
+        self._view(server, now).unloaded(model)
         self.estimates.reloaded(Pair(server.id, model), now)
 
     def lost(self, server: ServerState, now: float) -> None:
         """The server is away, or another machine: what it holds, and how many at once, is unknown."""
         self._views.pop(server.id, None)
+        self.homes.forget(server.id)
         for model in server.models:
             self.estimates.reloaded(Pair(server.id, model), now)
 
@@ -180,29 +180,51 @@ class ExpectedCompletion:
     def _profile(self, ticket: Ticket, now: float) -> RequestProfile:
         """What the ticket is expected to be; of one that nobody has announced, the least that can be said."""
         if ticket.profile is None:
-            ticket.profile = self.estimates.profile(("", ticket.model, ""), 0, now)
+            ticket.profile = self.estimates.profile(("", ticket.model, ""), 0, now, options=NO_WISH)
         return ticket.profile
 
-    def _view(self, server: ServerState, now: float) -> _View:
+    def _view(self, server: ServerState, now: float) -> LoadedRunners:
         view = self._views.get(server.id)
         if view is None or view.state is not server:
-            view = _View(server)
+            view = LoadedRunners(server, self.evictions, self.homes)
             self._views.put(server.id, view)
         view.now = now
         return view
 
-    def _victims(self, view: _View, model: ModelName) -> list[Resident]:
-        server = view.state
-        return list(self.evictions.victims(server.id, model, view.size_of(model), server.ledger.models()))
+    def _lane(self, model: ModelName, wish: Hashable) -> int:
+        """A number for each of the first few sets of options asked for of a model, and one for all others."""
+        if wish == NO_WISH:
+            return 0
+        lanes = self._lanes.use(model, dict)
+        if wish not in lanes and len(lanes) < _LANES:
+            lanes[wish] = len(lanes) + 1
+        return lanes.get(wish, _LANES + 1)
 
-    def _harm(self, view: _View, model: ModelName, now: float) -> float:
+    def _joins(self, view: LoadedRunners, profile: RequestProfile, now: float) -> bool:
+        loading = self.estimates.loads.loading(Pair(view.id, profile.model), now)
+        return loading and view.joins(profile.model, profile.options)
+
+    def _harm(self, view: LoadedRunners, profile: RequestProfile, now: float) -> float:
         """What others lose by a load that is not under way yet. A victim is in the page cache when it comes back."""
-        loads = self.estimates.loads
-        if loads.loading(Pair(view.id, model), now):
+        if self._joins(view, profile, now):
             return 0.0
-        victims = [victim for victim in self._victims(view, model) if victim.model not in view.gone]
+        leaving = view.leaving(profile.model, profile.options)
+        return min(sum(self._loss(view, victim, profile, now) for victim in leaving), MOST_HARM)
 
-        def load(victim: ModelName) -> float:
-            return loads.alone(Pair(view.id, victim), view.size_of(victim), now, CACHED)
+    def _loss(self, view: LoadedRunners, victim: ModelName, profile: RequestProfile, now: float) -> float:
+        load = self.estimates.loads.alone(Pair(view.id, victim), view.size_of(victim), now, CACHED)
+        asked, elsewhere = self._victim(view, victim, profile)
+        waiting = self.rents.waiting(asked)
+        return self.evictions.loss(asked, load, waiting, now, elsewhere=elsewhere)
 
-        return self.evictions.harm(victims, load, now) if victims else 0.0
+    def _victim(
+        self, view: LoadedRunners, victim: ModelName, profile: RequestProfile
+    ) -> tuple[ModelName | TicketKind, bool]:
+        """What is lost to others, and whether they find it elsewhere.
+
+        A runner that is loaded anew with other options is its own victim, as far as its old ones are concerned.
+        """
+        if victim != profile.model:
+            return victim, self.homes.others(view.id, victim) > 0
+        kind = TicketKind(victim, self._lane(victim, view.loaded_wish(victim)), alone=False)
+        return kind, self.homes.others_alike(view.id, victim) > 0

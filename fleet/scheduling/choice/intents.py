@@ -10,15 +10,26 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import Final, NamedTuple
 
 from fleet.common.ids import ModelName, ServerId
-from fleet.scheduling.wait_queue import Entry, Ticket
+from fleet.scheduling.wait_queue import Entry, Ticket, TicketKind
 
 _SLACK = 64
 """Alarms that mean nothing any more, beyond as many as there are intents, before they are swept out."""
+
+
+class Ahead(NamedTuple):
+    """Who goes before on a server. `alike`: to the same runner; `others`: how many by model, None for any."""
+
+    alike: int
+    others: Sequence[tuple[ModelName | None, int]]
+
+
+NOBODY: Final = Ahead(0, ())
 
 
 @dataclass(slots=True, eq=False)
@@ -39,8 +50,8 @@ class Intents:
 
     def __init__(self) -> None:
         self._of: dict[int, Intent] = {}
-        self._at: dict[ServerId, dict[ModelName | None, list[Entry]]] = {}
-        """In order of rank, by server and model. Under None those who insist on the server: no gate holds them up."""
+        self._at: dict[ServerId, dict[TicketKind | None, list[Entry]]] = {}
+        """In order of rank, by server and kind. Under None those who insist on the server: no gate holds them up."""
         self._alarms: list[tuple[float, int]] = []
         self._void: OrderedDict[int, Entry] = OrderedDict()  # its first is found at once, however many have gone
 
@@ -69,19 +80,26 @@ class Intents:
         self._void.pop(ticket.number, None)
         self._leave_server(self._of.pop(ticket.number, None))
 
-    def ahead(self, server: ServerId, entry: Entry, counts: Callable[[ModelName], bool]) -> int:
-        """How many wait for this server with a smaller rank, for models that count. O(models log tickets)."""
+    def ahead(self, server: ServerId, entry: Entry, counts: Callable[[ModelName], bool]) -> Ahead:
+        """Who waits for this server with a smaller rank, of models that count. O(kinds log tickets)."""
         lists = self._at.get(server)
         if not lists:
-            return 0
-        return sum(bisect_left(waiting, entry) for model, waiting in lists.items() if model is None or counts(model))
+            return NOBODY
+        own, alike, others = _kind(entry), 0, []
+        for kind, waiting in lists.items():
+            if (kind is None or counts(kind.model)) and (many := bisect_left(waiting, entry)):
+                if kind == own:
+                    alike = many
+                else:
+                    others.append((None if kind is None else kind.model, many))
+        return Ahead(alike, others) if alike or others else NOBODY
 
     def at(self, server: ServerId) -> list[Entry]:
-        """Those who wait for this server, in order of rank within each model."""
+        """Those who wait for this server, in order of rank within each kind."""
         return [entry for waiting in self._at.get(server, {}).values() for entry in waiting]
 
     def first(self, server: ServerId, most: int, fits: Callable[[Entry], bool]) -> list[Entry]:
-        """Of each model the first few that wait for this server, if the very first fits: all of them are alike."""
+        """Of each kind the first few that wait for this server, if the very first fits: all of them are alike."""
         lists = self._at.get(server, {}).values()
         return [entry for waiting in lists if fits(waiting[0]) for entry in waiting[:most]]
 
@@ -117,17 +135,15 @@ class Intents:
     def _leave_server(self, intent: Intent | None) -> None:
         if intent is None:
             return
-        lists, model = self._at[intent.server], _kind(intent.entry)
-        waiting = lists[model]
+        lists, kind = self._at[intent.server], _kind(intent.entry)
+        waiting = lists[kind]
         del waiting[bisect_left(waiting, intent.entry)]
         if not waiting:
-            del lists[model]
+            del lists[kind]
         if not lists:
             del self._at[intent.server]
 
 
-def _kind(entry: Entry) -> ModelName | None:
+def _kind(entry: Entry) -> TicketKind | None:
     ticket = entry[2]
-    if ticket.alone:  # apart from those who may have company, or they would be held up together
-        return ModelName(f"{ticket.model} alone")
-    return ticket.model if ticket.pinned is None else None
+    return ticket.kind if ticket.pinned is None else None

@@ -10,9 +10,9 @@ one warm server. When a server gets a free slot, three kinds may want it: those 
 who would be done earlier here than where he hopes to be served; and nobody else. Expectations grow along a line, so
 that first one is found by bisection and a decision does not depend on how many wait.
 
-A load that throws out a model which others use has to be earned: the seconds that its line has waited so far, all
-together, have to be as many as others lose by it (ski rental). They grow by a second a second at least, so nobody waits
-for ever, and two models that want the same place do not chase each other out at every request.
+A load that throws out a model which others use has to be earned: what its line has saved up by waiting (`rents`) has to
+be as much as others lose by it. And a line that has saved up a quarter more than a load costs altogether buys another
+home, although everybody in it, asked for himself, would rather wait: the last one goes, whose wait is the longest.
 
 What it is wrong about: expectations are as old as the last look. Who was promised the second slot of a server that then
 slows down learns it at half as much again of its wait.
@@ -28,7 +28,7 @@ from typing import Final
 from fleet.common.randomness import Chance
 from fleet.scheduling.choice.at_once import Proposal, put_winner_first, quiet, shared_models
 from fleet.scheduling.choice.balancing import Prices, Scored
-from fleet.scheduling.choice.intents import Intent, Intents
+from fleet.scheduling.choice.intents import NOBODY, Ahead, Intent, Intents
 from fleet.scheduling.server_index import ServerIndex
 from fleet.scheduling.server_state import ServerState
 from fleet.scheduling.wait_queue import Entry, Queue, Ticket, TicketLine
@@ -44,6 +44,8 @@ _NEXT: Final = 4
 """How many of those who wait for a server are asked when it has a slot: the first may find a better one meanwhile."""
 _LINES: Final = 16
 """How many lines are searched for somebody who would rather be served here."""
+_WORTH: Final = 1.25
+"""How many times what a load costs has to be saved up before one is bought that nobody would want for himself."""
 _AT_ONCE: Final = 64
 """How many are reconsidered in one go when their time has come."""
 
@@ -61,6 +63,7 @@ class Planned:
         self._most = most
         self._capped = capped
         self._intents = Intents()
+        self._now = 0.0
 
     def for_ticket(self, ticket: Ticket, now: float, *, may_wait: bool) -> list[Scored]:
         if not may_wait:
@@ -68,8 +71,7 @@ class Planned:
             return self.rank(ready, ticket, now) if ready else []
         if self._capped and self._somebody_goes(now):
             return []
-        scored = self._plan(self._queue.entry(ticket), now)
-        return scored if scored and self._goes(ticket, scored, now) else []
+        return self._wish(self._queue.entry(ticket), now, last=True)[1]
 
     def for_server(self, server: ServerState, now: float) -> Proposal | None:
         for entry in self._bidders(server, now):
@@ -88,14 +90,17 @@ class Planned:
 
     def rank(self, candidates: Sequence[ServerState], ticket: Ticket, now: float) -> list[Scored]:
         price = self._prices.price
-        return put_winner_first([(server, price(ticket, server, 0, now)) for server in candidates], self._chance)
+        return put_winner_first([(server, price(ticket, server, NOBODY, now)) for server in candidates], self._chance)
 
     def entered(self, ticket: Ticket, now: float) -> None:
+        self._now = now
+        self._prices.entered(ticket, now)
         entry = self._queue.entry(ticket)
         self._hope(entry, self._plan(entry, now), now)
 
     def left(self, ticket: Ticket) -> None:
         self._intents.drop(ticket)
+        self._prices.left(ticket, self._now)
 
     def moved(self, server: ServerState) -> None:
         if not server.usable or self._index.servers.get(server.id) is not server:
@@ -129,12 +134,43 @@ class Planned:
 
         `also`: the server on whose behalf it is asked, which has to be among those it looks at.
         """
-        ticket = entry[2]
-        scored = self._plan(entry, now, also)
-        if scored and self._goes(ticket, scored, now):
-            return ticket, scored
+        line = self._queue.line_of(entry[2])
+        scored, goes = self._wish(entry, now, also, last=line is not None and line.entries[-1] is entry)
+        if goes:
+            return entry[2], goes
         self._hope(entry, scored, now)
         return None
+
+    def _wish(
+        self, entry: Entry, now: float, also: ServerState | None = None, *, last: bool
+    ) -> tuple[list[Scored], list[Scored]]:
+        """All servers it may look at, the cheapest first; and the same with the one it goes to first, if it goes."""
+        self._now = now
+        scored = self._plan(entry, now, also)
+        if scored and self._goes(entry[2], scored, now):
+            goes = scored
+        else:
+            goes = self._bought(entry[2], scored, now) if last and len(scored) > 1 else []
+        if goes and goes[0][1][self._prices.load] < 0.0:
+            self._prices.rents.spent(entry[2].kind)
+        return scored, goes
+
+    def _bought(self, ticket: Ticket, scored: list[Scored], now: float) -> list[Scored]:
+        """The same with a load first that the line has saved up for; empty if there is none.
+
+        Only where the ticket would rather be, were the model loaded there.
+        """
+        saved, _ = self._prices.rents.saved(ticket.kind, now)
+        prices, hoped = self._prices, sum(scored[0][1])
+        best, least = None, saved / _WORTH
+        for each in scored:
+            server, parts = each
+            price = -parts[prices.load] - parts[prices.harm]
+            wanted = parts[prices.load] < 0.0 and price < least and sum(parts) + price > hoped
+            ready = wanted and parts[prices.wait] == 0.0 and self._ready(server, ticket)
+            if ready and prices.spares(ticket, server, now):
+                best, least = each, price
+        return [] if best is None else [best, *(each for each in scored if each is not best)]
 
     def _somebody_goes(self, now: float) -> bool:
         """Whether the first of a line waits only for the fleet-wide cap: its news may still be on its way."""
@@ -151,13 +187,13 @@ class Planned:
             [(server, price(ticket, server, ahead(server, entry), now)) for server in candidates], self._chance
         )
 
-    def _ahead(self, server: ServerState, entry: Entry) -> int:
-        """How many go before on this server; those whose model has a gate that admits nobody now hold nobody up.
+    def _ahead(self, server: ServerState, entry: Entry) -> Ahead:
+        """Who goes before on this server; those whose model has a gate that admits nobody now hold nobody up.
 
         Nobody does before one for whom the pair is kept: each would wait for the other.
         """
         if entry[2].alone:
-            return 0
+            return NOBODY
         gates = server.gates
         return self._intents.ahead(server.id, entry, lambda model: model not in gates or gates[model].admits)
 
@@ -190,7 +226,7 @@ class Planned:
         if parts[self._prices.wait] < 0.0 or not self._ready(server, ticket):
             return False
         harm = -parts[self._prices.harm]
-        return harm <= 0.0 or harm <= self._earned(ticket, now)[0]
+        return harm <= 0.0 or harm <= self._prices.rents.saved(ticket.kind, now)[0]
 
     def _ready(self, server: ServerState, ticket: Ticket) -> bool:
         if ticket.pinned:
@@ -202,11 +238,6 @@ class Planned:
             return server.ready(model)
         return server.spare_ready(model) and self._index.needs_spares(model, ticket.excluded)
 
-    def _earned(self, ticket: Ticket, now: float) -> tuple[float, int]:
-        """Seconds that the ticket's line has waited, all together, and by how many they grow in a second."""
-        line = self._queue.line_of(ticket)
-        return (line.waited(now), len(line.entries)) if line else (0.0, 1)
-
     def _hope(self, entry: Entry, scored: list[Scored], now: float) -> None:
         """Stay in line, with the cheapest server in mind; who sees none is asked again when the servers change."""
         ticket = entry[2]
@@ -216,9 +247,11 @@ class Planned:
         server, parts = scored[0]
         wait = -parts[self._prices.wait]
         again = _PATIENCE * wait
-        earned, growth = self._earned(ticket, now)
+        earned, growth = self._prices.rents.saved(ticket.kind, now)
         if (missing := -parts[self._prices.harm] - earned) > 0.0:
-            again = min(again, missing / growth) if wait > 0.0 else missing / growth
+            again = min(again, missing / max(1, growth)) if wait > 0.0 else missing / max(1, growth)
+        elif wait > 0.0:
+            self._prices.claim(ticket, server, wait, now)
         again = min(max(again, _SOONEST), _LATEST)
         self._intents.form(entry, server.id, now - sum(parts), now + again)
 
@@ -248,7 +281,7 @@ class Planned:
         """
         last = line.entries[-1]
         left = self._left(last, now)
-        here = -sum(self._prices.price(last[2], server, 0, now))
+        here = -sum(self._prices.price(last[2], server, NOBODY, now))
         if here + _BETTER * (1.0 + here) < left:
             yield line.entries[
                 bisect_right(line.entries, here + _BETTER * (1.0 + here), key=lambda entry: self._left(entry, now))

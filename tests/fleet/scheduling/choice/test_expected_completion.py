@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pytest
-
 from fleet.common.model_names import canonical
 from fleet.scheduling.choice.expected_completion import ExpectedCompletion
+from fleet.scheduling.choice.intents import NOBODY
+from fleet.scheduling.choice.loaded_runners import NO_WISH, Wish
 from fleet.scheduling.estimates.evictions import Resident
 from fleet.scheduling.scheduler.decisions import Grant
 from fleet.scheduling.scheduler.scheduler import Scheduler
@@ -30,7 +30,7 @@ class Told:
 
     @property
     def total_seconds(self) -> float | None:
-        return 2.5 + (self.load_seconds or 0.0)
+        return 0.5 + (self.output_seconds or 0.0) + (self.load_seconds or 0.0)
 
 
 class Bench:
@@ -47,18 +47,18 @@ class Bench:
         self.policy.shown(server, [Resident(name, 5.0 * GB, now + 300.0) for name in names], now)
         self.board.index.update(server, now)
 
-    def ask(self, model: str = "m", now: float = 0.0, options: int | None = None) -> tuple[Ticket, Grant | None]:
+    def ask(self, model: str = "m", now: float = 0.0, context: int | None = None) -> tuple[Ticket, Grant | None]:
         ticket = make_ticket(model, at=now)
-        profile = self.policy.estimates.profile(("ann", ticket.model, "/api/chat"), 2000, now, options=options)
+        profile = self.policy.estimates.profile(("ann", ticket.model, "/api/chat"), 2000, now, options=Wish(context))
         self.policy.arrived(ticket, profile, now)
         grant = self.board.submit(ticket, now)
         if grant is not None:
             self.policy.sent(ticket, grant.number, grant.server, now)
         return ticket, grant
 
-    def answer(self, grant: Grant, now: float, load: float = 0.0, options: int | None = None) -> None:
+    def answer(self, grant: Grant, now: float, load: float = 0.0, context: int | None = None) -> None:
         """The first chunk half a second before, and the end now."""
-        self.policy.spoke(grant.number, grant.server, grant.model, options, now - 2.0)
+        self.policy.spoke(grant.number, grant.server, grant.model, Wish(context), now - 2.0)
         self.policy.ended(grant.number, Told(load), now, "well")
         release(self.board, grant, now)
 
@@ -104,13 +104,13 @@ def test_what_a_load_throws_out_is_not_taken_for_warm() -> None:
     bench.show(only, "n", "o", now=20.0)
     _, grant = bench.ask("m", now=100.0)
     assert grant is not None
-    priced = bench.policy.price(ticket_for(bench, "n", 101.0), only, 0, 101.0)
+    priced = bench.policy.price(ticket_for(bench, "n", 101.0), only, NOBODY, 101.0)
     assert priced[1] < 0.0, "n went when m came"
 
 
 def ticket_for(bench: Bench, model: str, now: float) -> Ticket:
     ticket = make_ticket(model, at=now)
-    profile = bench.policy.estimates.profile(("ann", ticket.model, "/api/chat"), 2000, now)
+    profile = bench.policy.estimates.profile(("ann", ticket.model, "/api/chat"), 2000, now, options=NO_WISH)
     bench.policy.arrived(ticket, profile, now)
     return ticket
 
@@ -121,23 +121,121 @@ def test_throwing_out_what_is_asked_for_often_costs_what_its_clients_lose() -> N
     bench.show(only, "m", "n", now=10.0)
     bench.show(only, "n", "o", now=20.0)
     ticket = ticket_for(bench, "m", 21.0)
-    quiet = bench.policy.price(ticket, only, 0, 21.0)
+    quiet = bench.policy.price(ticket, only, NOBODY, 21.0)
     for second in range(60):
         bench.policy.evictions.asked(canonical("n"), 21.0 + second)
-    busy = bench.policy.price(ticket, only, 0, 81.0)
+    busy = bench.policy.price(ticket, only, NOBODY, 81.0)
     harm = bench.policy.harm
     assert quiet[harm] == 0.0
     assert busy[harm] < -0.5
 
 
-@pytest.mark.parametrize(("asked", "fits"), [(None, True), (4096, True), (8192, False)])
-def test_a_runner_serves_who_asks_for_its_context_or_for_none(asked: int | None, fits: bool) -> None:
+def test_options_that_are_loaded_nowhere_cost_a_load_once_nobody_uses_the_runner() -> None:
     only = server("a", "m")
     bench = Bench(only)
     bench.show(only, "m")
-    _, grant = bench.ask(options=asked)
+    _, first = bench.ask()
+    assert first is not None
+    assert first.decision.scored[0][1][bench.policy.load] == 0.0
+    _, none = bench.ask(now=1.0, context=8192)
+    assert none is None, "Ollama would keep it waiting, and everybody behind it"
+    bench.answer(first, 2.5)
+    ((_, grant),) = bench.board.serve(only, 2.5)
+    assert grant.decision.scored[0][1][bench.policy.load] < 0.0
+
+
+def test_each_set_of_options_gets_a_server_of_its_own() -> None:
+    a, b = server("a", "m", slots=1), server("b", "m", slots=1)
+    bench = Bench(a, b)
+    bench.show(a, "m")
+    bench.show(b, "m", context=8192)
+    for now in range(0, 60, 10):
+        (_, plain), (_, large) = bench.ask(now=now), bench.ask(now=now, context=8192)
+        assert plain is not None
+        assert large is not None
+        assert (plain.server, large.server) == (a, b)
+        bench.answer(plain, now + 3.0)
+        bench.answer(large, now + 3.0, context=8192)
+
+
+def test_one_with_odd_options_gets_its_turn_on_a_server_that_is_never_idle() -> None:
+    """The runner it needs loaded anew would serve those who come one after another for ever."""
+    only = server("a", "m", slots=2)
+    bench = Bench(only)
+    bench.show(only, "m")
+    running = [grant for _, grant in (bench.ask(), bench.ask(now=1.0)) if grant]
+    odd, none = bench.ask(now=1.5, context=8192)
+    assert none is None
+    now, served = 2.0, False
+    while not served:
+        assert now < 60.0
+        bench.ask(now=now)
+        if running:
+            bench.answer(running.pop(0), now + 0.5)
+        for ticket, grant in [*bench.board.serve(only, now + 0.5), *bench.board.serve_due(now + 0.5)]:
+            bench.policy.sent(ticket, grant.number, grant.server, now + 0.5)
+            running.append(grant)
+            served |= ticket is odd
+        now += 1.0
+
+
+def test_clients_cannot_make_lines_without_end_by_odd_options() -> None:
+    only = server("a", "m", slots=1)
+    bench = Bench(only)
+    bench.show(only, "m")
+    bench.ask()
+    for context in range(1000, 1100):
+        bench.ask(now=1.0, context=context)
+    assert len(bench.board.queue) == 100
+    assert len(list(bench.board.queue.lines())) <= 10
+
+
+def test_what_is_loaded_elsewhere_too_is_less_of_a_loss() -> None:
+    a, b = server("a", "m", "n", "o"), server("b", "m", "n", "o")
+    bench = Bench(a, b)
+    for each in (a, b):
+        bench.show(each, "m", "n", now=10.0)
+        bench.show(each, "n", "o", now=20.0)
+    for second in range(60):
+        bench.policy.evictions.asked(canonical("n"), 21.0 + second)
+    ticket = ticket_for(bench, "m", 81.0)
+    with_another_home = bench.policy.price(ticket, a, NOBODY, 81.0)[bench.policy.harm]
+    assert not bench.policy.spares(ticket, a, 81.0) or with_another_home < 0.0
+    bench.show(b, now=82.0)
+    alone = bench.policy.price(ticket, a, NOBODY, 82.0)[bench.policy.harm]
+    assert alone < 3.0 * with_another_home < 0.0
+    assert not bench.policy.spares(ticket, a, 82.0)
+
+
+def test_a_second_of_the_answer_counts_less_than_one_before_it() -> None:
+    fast, slow = server("fast", "m", slots=1), server("slow", "m", slots=1)
+    bench = Bench(fast, slow)
+    for each in (fast, slow):
+        bench.show(each, "m")
+    for now in range(0, 100, 10):
+        for _, grant in (bench.ask(now=now), bench.ask(now=now)):
+            assert grant is not None
+            bench.policy.spoke(grant.number, grant.server, grant.model, NO_WISH, now + 0.5)
+            took = 2.0 if grant.server is fast else 6.0
+            bench.policy.ended(grant.number, Told(output_seconds=took), now + 0.5 + took, "well")
+            release(bench.board, grant, now + 0.5 + took)
+    _, first = bench.ask(now=200.0)
+    _, second = bench.ask(now=200.0)
+    assert first is not None
+    assert second is not None
+    assert [first.server, second.server] == [fast, slow], "two seconds in line would have saved four of the answer"
+
+
+def test_a_runner_that_died_is_not_taken_for_warm() -> None:
+    a = server("a", "m")
+    bench = Bench(a)
+    bench.show(a, "m")
+    _, grant = bench.ask()
     assert grant is not None
-    assert (grant.decision.scored[0][1][1] == 0.0) is fits
+    bench.policy.ended(grant.number, None, 1.0, "failed")
+    bench.policy.unloaded(a, grant.model, 1.0)
+    release(bench.board, grant, 1.0)
+    assert bench.policy.price(ticket_for(bench, "m", 1.0), a, NOBODY, 1.0)[bench.policy.load] < 0.0
 
 
 def test_priority_is_a_bonus_of_seconds() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from fleet.common.ids import ModelName, ServerId
 from fleet.common.model_names import canonical
-from fleet.scheduling.estimates.evictions import HORIZON, MOST_HARM, Evictions, Resident, residents_of
+from fleet.scheduling.estimates.evictions import HORIZON, Evictions, Resident, residents_of
 
 A = ServerId("a")
 GB = 1e9
@@ -27,7 +28,7 @@ def rows(*models: tuple[str, float, float]) -> list[Resident]:
 
 def who(evictions: Evictions, model: str, size: float, *busy: str) -> list[str]:
     victims = evictions.victims(A, name(model), size * GB, {name(each) for each in busy})
-    return [victim.model.split(":")[0] for victim in victims]
+    return [victim.split(":")[0] for victim in victims]
 
 
 def test_a_server_is_taken_to_have_room_until_it_showed_its_edge() -> None:
@@ -99,17 +100,29 @@ def test_a_model_that_was_seen_loaded_needs_what_it_took_then() -> None:
     assert who(evictions, "m", 1) == ["p", "q"]
 
 
-def test_harm_is_what_the_next_requests_lose_as_far_as_they_come_soon() -> None:
-    evictions = Evictions()
-    victims = rows(("m", 10, 300))
-    assert evictions.harm(victims, lambda model: 15.0, 0.0) == 0.0
-    for second in range(120):
-        evictions.asked(name("m"), float(second))
-    busy = evictions.harm(victims, lambda model: 15.0, 120.0)
-    assert 14.9 < busy <= 15.0
-    assert evictions.harm(victims * 20, lambda model: 15.0, 120.0) == MOST_HARM
-    later = evictions.harm(victims, lambda model: 15.0, 120.0 + 40 * HORIZON)
+def test_what_others_lose_is_what_their_next_requests_lose_as_far_as_they_come_soon() -> None:
+    evictions, victim = Evictions(), name("m")
+    assert evictions.loss(victim, 15.0, 0, 0.0, elsewhere=False) == 0.0
+    for second in range(0, 120, 10):
+        evictions.asked(victim, float(second))
+    rate = evictions.rate(victim, 120.0)
+    busy = evictions.loss(victim, 15.0, 0, 120.0, elsewhere=False)
+    assert busy == pytest.approx(15.0 * (1.0 - math.exp(-120.0 * rate)) + rate * 15.0**2 / 2)
+    assert evictions.loss(victim, 15.0, 3, 120.0, elsewhere=False) == pytest.approx(busy + 3 * 15.0)
+    assert evictions.loss(victim, 15.0, 0, 120.0, elsewhere=True) == pytest.approx(busy / 4)
+    later = evictions.loss(victim, 15.0, 0, 120.0 + 40 * HORIZON, elsewhere=False)
     assert later < 0.01, "who is not asked for any more is nobody's loss"
+
+
+def test_what_has_changed_since_the_last_look_counts() -> None:
+    evictions = Evictions()
+    evictions.seen(A, rows(("m", 10, 300), ("n", 10, 400)), 0.0)
+    evictions.seen(A, rows(("n", 10, 400), ("o", 10, 500)), 10.0)
+    assert who(evictions, "m", 10) == ["n"]
+    gone = {name("n")}
+    assert evictions.victims(A, name("m"), 10 * GB, set(), gone) == [], "its place is free"
+    assert evictions.victims(A, name("n"), 10 * GB, set(), gone, {name("m")}) == [name("o")]
+    assert evictions.victims(A, name("n"), 10 * GB, {name("o")}, gone, {name("m")}) == [name("m")]
 
 
 def test_rows_of_ps_become_residents_and_absurd_ones_take_no_room() -> None:
@@ -153,7 +166,7 @@ def test_with_the_victims_gone_there_is_room(looks: list[list[tuple[str, float, 
     if not victims:
         return
     assert edge_bytes is not None or edge_models is not None, "nobody goes from a server that never showed an edge"
-    last = {each[0]: each[1] * GB for each in looks[-1]}
-    left = sum(last.values()) - sum(victim.size for victim in victims)
+    last = {name(each[0]): each[1] * GB for each in looks[-1]}
+    left = sum(last.values()) - sum(last[victim] for victim in victims)
     fits = edge_bytes is None or left + size * GB * 1.15 <= float(str(edge_bytes)) + 1.0
     assert fits or len(victims) == len(last)

@@ -22,7 +22,7 @@ class KnownServer:
     loaded: set[ModelName] = field(default_factory=lambda: {M})
     slots: float = 8.0
     size: int | None = 4 * GB
-    drain: float = 0.0
+    leaves: tuple[ModelName, ...] = ()
     alone: bool = False
 
     def size_of(self, model: ModelName) -> int | None:
@@ -34,8 +34,11 @@ class KnownServer:
     def serves_alone(self, model: ModelName) -> bool:
         return self.alone
 
-    def drain_seconds(self, model: ModelName) -> float:
-        return self.drain
+    def joins(self, model: ModelName, options: Hashable) -> bool:
+        return True
+
+    def leaving(self, model: ModelName, options: Hashable) -> Sequence[ModelName]:
+        return self.leaves
 
 
 @dataclass

@@ -11,7 +11,7 @@ from fleet.scheduling.estimates.forecast.estimates import Estimates
 from fleet.scheduling.estimates.forecast.terms import Footing, Terms
 from fleet.scheduling.estimates.lmetric import lmetric
 from tests.fleet.scheduling.estimates.forecast.servers import ASKER, KnownServer, SimulatedFleet, Told
-from tests.fleet.scheduling.estimates.pairs import AM, A, B, M
+from tests.fleet.scheduling.estimates.pairs import AM, A, B, M, N
 
 CHAT = [PromptLink(1, 400), PromptLink(2, 1900)]
 
@@ -84,12 +84,33 @@ def test_a_client_that_left_says_nothing() -> None:
     assert after == before
 
 
-def test_a_runner_that_is_not_there_costs_its_load_and_what_must_leave_first() -> None:
-    fleet, cold = SimulatedFleet(), KnownServer(A, loaded=set(), drain=3.0)
+def test_a_runner_that_is_not_there_costs_its_load_once_what_must_leave_first_is_idle() -> None:
+    fleet, cold = SimulatedFleet(), KnownServer(A, loaded=set())
     terms = fleet.serve(cold, load=12.0)
-    assert terms.load == pytest.approx(3.0 + 5.0)  # by its size
-    request = fleet.estimates.profile(ASKER, 2000, fleet.now)
-    assert fleet.estimates.predict(request, cold, fleet.now + 2000.0).load == pytest.approx(15.0, rel=0.01)
+    assert terms.load == pytest.approx(5.0)  # by its size
+    estimates, later = fleet.estimates, fleet.now + 2000.0
+    request = estimates.profile(ASKER, 2000, later)
+    idle = estimates.predict(request, cold, later)
+    assert idle.wait == 0.0
+    assert idle.load == pytest.approx(12.0, rel=0.01)
+    other = estimates.profile(("ann", N, "/api/chat"), 2000, later)
+    warm = KnownServer(A, loaded={N})
+    estimates.sent(501, other, warm, estimates.predict(other, warm, later), later)
+    cold.leaves = (N,)
+    assert estimates.predict(request, cold, later).wait > 0.0
+
+
+def test_those_who_wait_for_another_runner_count_as_far_as_it_takes_them() -> None:
+    estimates, server = Estimates(), KnownServer(A, loaded={M, N}, slots=4.0)
+    other = estimates.profile(("ann", N, "/api/chat"), 2000, 0.0)
+    for number in (1, 2):
+        estimates.sent(number, other, server, estimates.predict(other, server, 0.0), 0.0)
+    beside = estimates.takes(A, N, 12)
+    assert beside == 0, "two run, so the twelve who wait for it wait for these"
+    request = estimates.profile(ASKER, 2000, 0.0)
+    assert estimates.predict(request, server, 0.0, 0, beside).wait == 0.0
+    assert estimates.predict(request, server, 0.0, 0, 12).wait > 0.0
+    assert estimates.takes(A, None, 12) == 12
 
 
 def test_of_a_load_under_way_the_rest_is_left() -> None:
@@ -229,7 +250,7 @@ def test_whatever_happens_predictions_are_finite_and_not_negative(
     for what, number, seconds in events:
         now += seconds
         request = estimates.profile(ASKER, 2000, now, links=CHAT, session=5)
-        terms = estimates.predict(request, server, now, ahead=number)
+        terms = estimates.predict(request, server, now, ahead=number, beside=number // 2)
         for each in (terms.wait, terms.load, terms.prefill, terms.decode, terms.metric, terms.done, terms.risk(1.0)):
             assert 0.0 <= each < 1e9
         if what == "sent":
