@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, delete, event, func, insert, select
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from actors.storage.database import engine_for, is_corrupt, reason
@@ -31,6 +33,14 @@ DAY: Final = 86_400.0
 SLICE: Final = 5_000
 """Rows that are taken out at a time, so that a batch never waits long."""
 _SECRET: Final = 32
+_INSERT: Final = str(insert(REQUESTS).compile(dialect=sqlite.dialect()))
+"""As SQLite has it: with tuples in the order of the columns, a batch takes half the time that it takes with names."""
+_PLAIN: Final = ("request", "trace", "began", "queue", "load", "first_byte", "total", "slot", "wasted")
+_MORE: Final = ("status", "prompt_tokens", "output_tokens", "stream", "options", "tries")
+assert ("id", *_PLAIN, *KINDS, *_MORE) == tuple(REQUESTS.c.keys())
+_names_of: Final[Callable[[RequestRow], tuple[str, ...]]] = attrgetter(*KINDS)
+_plain_of: Final[Callable[[RequestRow], tuple[object, ...]]] = attrgetter(*_PLAIN)
+_more_of: Final[Callable[[RequestRow], tuple[object, ...]]] = attrgetter(*_MORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +104,16 @@ class HistoryDatabase:
             names = opened.names
             numbered: list[tuple[int, RequestRow]] = []
             attempts: list[dict[str, object]] = []
-            columns: list[dict[str, object]] = []
+            columns: list[tuple[object, ...]] = []
             for ended, row in rows:
                 number = opened.numbers.next(ended)
-                folded = _folded(connection, names, row)
-                numbered.append((number, folded))
-                columns.append(_columns(connection, names, number, folded))
-                attempts += _attempts(connection, names, number, folded)
-            connection.execute(insert(REQUESTS), columns)
+                given = _names_of(row)
+                kept, places = names.kept(connection, given)
+                numbered.append((number, row if kept == given else _folded(row, kept)))
+                columns.append((number, *_plain_of(row), *places, *_more_of(row)))
+                if row.attempts:
+                    attempts += _attempts(connection, names, number, row)
+            connection.exec_driver_sql(_INSERT, columns)
             if attempts:
                 connection.execute(insert(ATTEMPTS), attempts)
             opened.rollups.add(connection, numbered, opened.numbers.last)
@@ -198,23 +210,9 @@ def _secret(connection: Connection) -> bytes:
     return found
 
 
-def _folded(connection: Connection, names: Names, row: RequestRow) -> RequestRow:
+def _folded(row: RequestRow, kept: tuple[str, ...]) -> RequestRow:
     """The row with the names that are kept: sums are made of those, or two could be one on disk."""
-    kept = {kind: names.fold(kind, getattr(row, kind)) for kind in KINDS}
-    for kind, name in kept.items():
-        names.number(connection, kind, name)
-    return msgspec.structs.replace(row, **{kind: name for kind, name in kept.items() if name != getattr(row, kind)})
-
-
-def _columns(connection: Connection, names: Names, number: int, row: RequestRow) -> dict[str, object]:
-    plain = ("request", "trace", "began", "queue", "load", "first_byte", "total", "slot", "wasted", "status")
-    more = ("prompt_tokens", "output_tokens", "options", "tries")
-    return {
-        "id": number,
-        **{name: getattr(row, name) for name in (*plain, *more)},
-        **{kind: names.number(connection, kind, getattr(row, kind)) for kind in KINDS},
-        "stream": int(row.stream),
-    }
+    return msgspec.structs.replace(row, **dict(zip(KINDS, kept, strict=True)))
 
 
 def _attempts(connection: Connection, names: Names, number: int, row: RequestRow) -> list[dict[str, object]]:

@@ -23,6 +23,8 @@ class Names:
         self._numbers: dict[tuple[str, str], int] = {}
         self._names: dict[int, tuple[str, str]] = {}
         self._of_kind = dict.fromkeys(KINDS, 0)
+        self._together: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[int, ...]]] = {}
+        """What was found for all kinds at once, since most requests are like others; emptied when it is full."""
         self._last = 0
         for number, kind, name in connection.execute(select(NAMES.c.id, NAMES.c.kind, NAMES.c.name)):
             if 1 <= kind <= len(KINDS):
@@ -44,6 +46,17 @@ class Names:
         connection.execute(insert(NAMES).values(id=number, kind=1 + KINDS.index(kind), name=name))
         self._keep(number, kind, name)
         return number
+
+    def kept(self, connection: Connection, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """One name of each of `KINDS`: as they are kept, and their numbers. Raises SQLAlchemyError."""
+        found = self._together.get(names)
+        if found is None:
+            kept = tuple([self.fold(kind, name) for kind, name in zip(KINDS, names, strict=True)])
+            found = kept, tuple([self.number(connection, kind, name) for kind, name in zip(KINDS, kept, strict=True)])
+            if len(self._together) >= self._most:
+                self._together.clear()
+            self._together[names] = found
+        return found
 
     def name(self, number: int) -> str:
         """The name that has this number; empty if none has."""
