@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -62,6 +62,9 @@ from fleet.protocol.missing_endpoints import MissingRoutes
 from fleet.scheduling.server_state import Order, Row
 from fleet.security.rate_limit import Limiter
 
+if TYPE_CHECKING:
+    from actors.storage.history.recorder import HistoryRecorder
+
 
 class System:
     """Handle on the running fleet: its parts by name, and what may be done with it.
@@ -79,6 +82,7 @@ class System:
         journal: Journal,
         tracer: Tracer | None = None,
         listeners: Sequence[Listener] = (),
+        history: HistoryRecorder | None = None,
     ) -> None:
         self.started = trio.current_time()
         self.clock = clock
@@ -90,6 +94,8 @@ class System:
         self.servers = servers = Servers()
         self.scheduler = scheduler = make_scheduler(config, journal)
         self.missing_routes = MissingRoutes()
+        self.history = history
+        """What is kept of finished requests; None: nothing is."""
         self._poison = PoisonTable(secrets.token_bytes(32))
         self._counts, self.live_requests = Counts(), LiveRequests()
         self.statistics = make_statistics(ref, clock, servers, journal, (*self._watching(tracer), *listeners))
@@ -113,6 +119,9 @@ class System:
         yield self.live_requests.note
         if tracer is not None:
             yield partial(tracer.note, self.servers)
+        if self.history is not None:
+            self.config_ref.follow(self.history.follow)
+            yield self.history.note
 
     def _request_context(self, begin_trace: Callable[[Call], Trace] | None) -> RequestContext:
         return RequestContext(
@@ -297,6 +306,8 @@ class System:
             self.persisted_state.restore()
             if (writer := self.journal.writer) is not None:
                 nursery.start_soon(keep_up, "store", writer.run)
+            if self.history is not None:
+                nursery.start_soon(keep_up, "history", self.history.run)
             task_status.started()
 
     async def watch(self) -> None:
@@ -321,15 +332,16 @@ async def open_system(
     clock: Clock | None = None,
     tracer: Tracer | None = None,
     listeners: Sequence[Listener] = (),
+    history: HistoryRecorder | None = None,
 ) -> AsyncIterator[System]:
     """Build the tree and run it while the block is open. Leaving the block revokes what is still open.
 
     `clock`: one that was made before, else one whose dice begin at `seed`. `tracer` traces requests, `listeners` hear
-    of those that have ended.
+    of those that have ended, and `history` keeps them.
     """
     clock, journal = clock or Clock(seed), journal or Journal()
     async with trio.open_nursery() as nursery:
-        system = System(config, backends or TcpBackends(), nursery, clock, journal, tracer, listeners)
+        system = System(config, backends or TcpBackends(), nursery, clock, journal, tracer, listeners, history)
         await nursery.start(system.run)
         try:
             yield system

@@ -245,13 +245,13 @@ MOST_ENTRIES = 16
 
 KNOWS = {
     "actors": "breakers dispatch jobs kit observability observability/dashboard observability/host "
-    "requests security servers state storage upstream",
+    "requests security servers state storage storage/history upstream",
     "actors/breakers": "kit state upstream",
     "actors/config": ". security state",
     "actors/dispatch": "state",
     "actors/jobs": "dispatch kit requests state storage",
     "actors/kit": "",
-    "actors/observability": "breakers kit observability/host state storage",
+    "actors/observability": "breakers kit observability/host state storage storage/history",
     "actors/observability/dashboard": "breakers jobs observability observability/host state",
     "actors/observability/host": "kit state",
     "actors/requests": "kit state upstream",
@@ -259,7 +259,7 @@ KNOWS = {
     "actors/servers": "kit requests state storage upstream",
     "actors/state": "kit storage upstream",
     "actors/storage": "",
-    "actors/storage/history": "storage",
+    "actors/storage/history": "kit state storage",
     "actors/upstream": "",
     "web": "admin admin/kit asgi edge http live monitoring ollama_api process security",
     "web/admin": "admin/breakers admin/config admin/kit admin/models admin/observability admin/requests admin/servers "
@@ -291,13 +291,13 @@ needs can be handed in.
 """
 
 ASKS = {
-    "web": "actors actors/config actors/kit actors/observability actors/state actors/storage",
+    "web": "actors actors/config actors/kit actors/observability actors/state actors/storage actors/storage/history",
     "web/admin": "",
     "web/admin/breakers": "actors/kit actors/state",
     "web/admin/config": "actors/config",
     "web/admin/kit": "actors actors/config",
     "web/admin/models": "actors actors/jobs actors/state",
-    "web/admin/observability": "actors actors/config actors/state actors/storage",
+    "web/admin/observability": "actors actors/config actors/state actors/storage actors/storage/history",
     "web/admin/requests": "actors actors/kit actors/state",
     "web/admin/servers": "actors actors/config actors/jobs actors/kit actors/state",
     "web/asgi": "actors",

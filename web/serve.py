@@ -30,6 +30,7 @@ from actors.config.tls import secured
 from actors.kit.clock import Clock
 from actors.kit.supervisor import keep_up
 from actors.observability.tracing import tracing
+from actors.storage.history.opening import recording
 from actors.storage.store_location import keeping
 from actors.system import System, open_system
 from fleet.config import Config, listening
@@ -274,8 +275,9 @@ async def _run_system(
     async with (
         AsyncExitStack() as to_the_end,
         keeping(config, source, clock.wall) as journal,
+        recording(config, source, clock) as history,
         tracing(config, clock) as tracer,
-        open_system(config, journal=journal, clock=clock, tracer=tracer) as system,
+        open_system(config, journal=journal, clock=clock, tracer=tracer, history=history) as system,
         trio.open_nursery() as serving,
     ):
         to_the_end.enter_context(scrubbing(lambda text: system.keys.secrets(system.config).scrubbed(text)))

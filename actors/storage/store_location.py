@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("fleet.serve")
 
 BESIDE: Final = Path("data") / "fleet.db"
+HISTORY_BESIDE: Final = Path("data") / "history.db"
 
 
 @asynccontextmanager
@@ -46,7 +47,16 @@ def store_path(config: Config, source: str) -> Path:
 
     Without such a file (`source` is then no path of one) it is in the working directory.
     """
-    if config.store.url:
-        return Path(config.store.url.removeprefix("sqlite:///"))
+    return _place(config.store.url, source, BESIDE)
+
+
+def history_path(config: Config, source: str) -> Path:
+    """The history's file, likewise: what `history.url` names, else data/history.db."""
+    return _place(config.history.url, source, HISTORY_BESIDE)
+
+
+def _place(url: str, source: str, beside: Path) -> Path:
+    if url:
+        return Path(url.removeprefix("sqlite:///"))
     file = Path(source)
-    return file.absolute().parent / BESIDE if file.is_file() else BESIDE
+    return file.absolute().parent / beside if file.is_file() else beside

@@ -26,7 +26,7 @@ from fleet.config.schema.listeners import (
     TlsSection,
 )
 from fleet.config.schema.model import Config, checks_hosts, listening, schema, unsafe_listener
-from fleet.config.schema.persistence import JobsSection, ReloadSection, StoreSection
+from fleet.config.schema.persistence import HistorySection, JobsSection, ReloadSection, StoreSection
 from fleet.config.schema.problems import ConfigError, Problem
 from fleet.config.schema.security import BackendsSection, KeySpec, SecuritySection
 from fleet.config.schema.servers import ServerSpec
@@ -40,6 +40,7 @@ __all__ = [
     "ConfigError",
     "CorsSection",
     "HealthSection",
+    "HistorySection",
     "JobsSection",
     "KeySpec",
     "LimitsSection",

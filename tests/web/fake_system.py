@@ -149,6 +149,7 @@ class FakeSystem:
         self.removed: list[tuple[str, bool]] = []
         self.membership = SimpleNamespace(own_urls=[], keep_out=lambda urls: None)
         self.journal = Journal()
+        self.history = None
         self.statistics = RequestStatistics(RequestLog(), Totals(trio.current_time, time.time, Journal()))
         self.limiters = defaultdict[str, Limiter](Limiter)
         self.clock = Clock(now=trio.current_time)

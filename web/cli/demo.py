@@ -55,7 +55,12 @@ class _Demo(Setting):
                 port = await nursery.start(serve_sim, host, 0)
                 servers.append({"id": name, "url": f"http://127.0.0.1:{port}", "max_concurrency": profile.slots})
             store = {**config.store.model_dump(), "enabled": config.store.enabled and bool(config.store.url)}
-            changes = {"servers": servers, "store": store}  # what is made up is kept only where somebody asks for it
+            history = {**config.history.model_dump(), "enabled": config.history.enabled and bool(config.history.url)}
+            changes = {
+                "servers": servers,
+                "store": store,
+                "history": history,
+            }  # what is made up is kept only where somebody asks for it
             yield Config.model_validate({**config.model_dump(exclude={"servers"}), **changes})
             nursery.cancel_scope.cancel()
 

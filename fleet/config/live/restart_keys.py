@@ -44,6 +44,7 @@ NOW: Final = frozenset(
     | _under("cors", "headers origins")
     | _under("placement", "builder pull_copies")
     | _under("jobs", "per_server total waiting keep load_timeout")
+    | _under("history", "keep_days keep_bytes")
     | _under("reload", "watch")
     | _under("monitoring", "max_concurrent_requests max_queue_size rate_limit_per_minute")
     | _under("security.rate_limiting", "enabled requests_per_minute")
@@ -72,6 +73,7 @@ RESTART: Final = frozenset(
     # The application behind the edge has its own bound on heads, given to it when it starts.
     | _under("limits", "header_bytes")
     | _under("store", "enabled url audit_lines")
+    | _under("history", "enabled url")
     # It bounds what the admin API may touch: the API must not be able to widen it.
     | _under("reload", "directory")
     # The exporter is a thread of its own, made once.

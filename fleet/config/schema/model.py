@@ -33,7 +33,7 @@ from fleet.config.schema.observability import (
     MetricsSection,
     OtelSection,
 )
-from fleet.config.schema.persistence import JobsSection, ReloadSection, StoreSection
+from fleet.config.schema.persistence import HistorySection, JobsSection, ReloadSection, StoreSection
 from fleet.config.schema.problems import Conflicts
 from fleet.config.schema.security import SecuritySection
 from fleet.config.schema.servers import MOST_SERVERS, ServerSpec, check_unique
@@ -65,6 +65,7 @@ class Config(Section):
     placement: PlacementSection = Field(PlacementSection(), description="Where models go.")
     jobs: JobsSection = Field(JobsSection(), description="Background work on models.")
     store: StoreSection = Field(StoreSection(), description="What survives a restart.")
+    history: HistorySection = Field(HistorySection(), description="What is kept of finished requests.")
     reload: ReloadSection = Field(ReloadSection(), description="How this file is followed.")
     monitoring: MonitoringSection = Field(MonitoringSection(), description="Fleet-wide caps.")
     security: SecuritySection = Field(SecuritySection(), description="Who may use the fleet.")

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from fleet.config.schema.listeners import FilePath, possible_path
-from fleet.config.schema.types import Says, Seconds, Section, Whole
+from fleet.config.schema.types import Bytes, Says, Seconds, Section, Whole
 
 StoreUrl = Annotated[
     str,
@@ -27,6 +27,19 @@ class StoreSection(Section):
         "configuration file.",
     )
     audit_lines: Whole = Field(10_000, ge=0, le=10_000_000, description="Changes remembered in the audit log.")
+
+
+class HistorySection(Section):
+    """What is kept of finished requests: who asked for what, where it went, how long it took. Never a word of text."""
+
+    enabled: bool = Field(True, description="Whether finished requests are kept.")
+    url: StoreUrl = Field(
+        "",
+        description="sqlite:///relative/or//absolute/path of the database; empty = data/history.db beside the "
+        "configuration file.",
+    )
+    keep_days: Whole = Field(7, ge=1, le=3650, description="Days for which each request is kept; sums stay longer.")
+    keep_bytes: Bytes = Field(2**30, description="Bytes of the file, from which on the oldest requests go earlier.")
 
 
 class JobsSection(Section):

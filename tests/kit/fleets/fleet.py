@@ -13,6 +13,7 @@ import trio
 
 from actors.observability.tracing import Tracer
 from actors.state.request_log import Listener
+from actors.storage.history.recorder import HistoryRecorder
 from actors.storage.journal import Journal
 from actors.system import System, open_system
 from actors.upstream.control_client import OllamaClient
@@ -92,6 +93,7 @@ async def open_fleet(
     journal: Journal | None = None,
     tracer: Tracer | None = None,
     listeners: Sequence[Listener] = (),
+    history: HistoryRecorder | None = None,
     **config: Any,
 ) -> AsyncIterator[Fleet]:
     """A fleet over in-memory servers, probed once. `config` holds sections, as in the YAML file."""
@@ -104,7 +106,7 @@ async def open_fleet(
         memory = MemoryBackends(backends)
         full = Config.model_validate({"servers": specs, **config})
         async with open_system(
-            full, backends=memory, seed=seed, journal=journal, tracer=tracer, listeners=listeners
+            full, backends=memory, seed=seed, journal=journal, tracer=tracer, listeners=listeners, history=history
         ) as system:
             fleet = Fleet(system, memory)
             await fleet.until_healthy()

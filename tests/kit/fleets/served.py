@@ -14,6 +14,7 @@ import httpx
 import trio
 
 from actors.observability.tracing import Tracer
+from actors.storage.history.recorder import HistoryRecorder
 from actors.system import System, open_system
 from fleet.common.ids import ServerId
 from fleet.config import Config
@@ -121,6 +122,7 @@ async def served(
     profile: Profile = QUICK,
     slots: int = 4,
     tracer: Tracer | None = None,
+    history: HistoryRecorder | None = None,
     **config: Any,
 ) -> AsyncIterator[Served]:
     """A running product with one simulated server per name, probed once."""
@@ -135,7 +137,10 @@ async def served(
             **config.pop("server", {}),
         }
         full = Config.model_validate({"servers": specs, "server": ports, **unlimited(config)})
-        async with open_system(full, seed=1, tracer=tracer) as system, front_end(full, system, sims) as handle:
+        async with (
+            open_system(full, seed=1, tracer=tracer, history=history) as system,
+            front_end(full, system, sims) as handle,
+        ):
             for name in servers:
                 await system.probe(ServerId(name), 5.0)
             yield handle

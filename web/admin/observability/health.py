@@ -36,8 +36,8 @@ class ReasonJson(JsonObject, kw_only=True):
     code: Annotated[
         str,
         "draining, no_server, server_unhealthy, server_not_probed, server_refuses, queue_paused, queue_full, "
-        "store_degraded, server_set_aside, records_dropped, config_reload_failed; and the verdict's code if that is "
-        "none of these",
+        "store_degraded, server_set_aside, records_dropped, history_degraded, history_set_aside, config_reload_failed; "
+        "and the verdict's code if that is none of these",
     ]
     text: str
     since: Annotated[ISO | None, "null: not known"]

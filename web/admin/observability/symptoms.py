@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import quote
 
 import trio
@@ -17,6 +17,9 @@ from fleet.observability.health_summary.summary import Level
 from fleet.scheduling.server_state import Admin, Health, ServerState
 from web.http.units import epoch
 
+if TYPE_CHECKING:
+    from actors.storage.history.recorder import HistoryStatus
+
 MOST: Final = 50
 """Servers that are named one by one."""
 DRAINING, DOWN = "draining", "no_server"
@@ -25,6 +28,8 @@ _MEND: Final = "mend it with POST /api/orchestrator/servers/add under the same i
 _RENAME: Final = "add it under another id, and forget this one with"
 _LONGEST: Final = 600
 """Characters of one text."""
+_SAID: Final = 86_400.0
+"""Seconds for which a history that was set aside is worth a word."""
 _TOLD: Final = frozenset(
     (
         "no_server",
@@ -154,6 +159,17 @@ def _memory(system: System, named: bool) -> Iterator[Symptom]:
     if recorder.dropped_at is not None and trio.current_time() - recorder.dropped_at < LATELY:
         text = f"{recorder.dropped} requests were left out of the statistics"
         yield Symptom("records_dropped", text, epoch(recorder.dropped_since or recorder.dropped_at))
+    if system.history is not None:
+        yield from _history(system.history.standing, system.clock.wall(), named)
+
+
+def _history(standing: HistoryStatus, now: float, named: bool) -> Iterator[Symptom]:
+    if standing.state == "degraded":
+        text = f"finished requests cannot be kept: {standing.why}" if named else "finished requests cannot be kept"
+        yield Symptom("history_degraded", text[:_LONGEST], standing.since)
+    if standing.moved_at is not None and now - standing.moved_at < _SAID:
+        text = f"the history was damaged and a new one begun{f': see {standing.moved_aside}' if named else ''}"
+        yield Symptom("history_set_aside", text[:_LONGEST], standing.moved_at)
 
 
 def _aside(system: System, named: bool) -> Iterator[Symptom]:

@@ -22,6 +22,7 @@ from fleet.scheduling.server_state import Admin, Health, Order
 from fleet.simulator import Profile
 from tests.kit.clients.admin import ROOT, ask, checked
 from tests.kit.clients.lanes import both_lanes
+from tests.kit.fleets.history import FakeHistory, recorder_of
 from tests.kit.fleets.served import Served, served
 from tests.kit.suite.pace import soonest
 from tests.web.fake_system import FakeSystem
@@ -176,6 +177,20 @@ async def test_a_store_that_cannot_write_is_a_reason() -> None:
     assert (found["status"], codes(found)) == ("degraded", ["store_degraded"])
     assert found["reasons"][0]["text"] == "what changes is not kept on disk: disk full"
     assert ago(found["reasons"][0]["since"]) == pytest.approx(60, abs=5)
+
+
+async def test_a_history_that_cannot_be_written_and_one_that_was_set_aside_are_reasons() -> None:
+    history = recorder_of(FakeHistory())
+    async with served("a", history=history) as here:
+        standing = history.standing
+        standing.state, standing.why, standing.since = "degraded", "disk full", time.time() - 60
+        standing.moved_aside, standing.moved_at = "/data/history.db.corrupt-1", time.time() - 30
+        found = await ask(here, "GET", "/health")
+    assert (found["status"], codes(found)) == ("degraded", ["history_degraded", "history_set_aside"])
+    assert [reason["text"] for reason in found["reasons"]] == [
+        "finished requests cannot be kept: disk full",
+        "the history was damaged and a new one begun: see /data/history.db.corrupt-1",
+    ]
 
 
 async def test_dropped_records_are_a_reason_for_ten_minutes() -> None:
