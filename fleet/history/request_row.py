@@ -16,7 +16,8 @@ import orjson
 from fleet.breakers.failure_classes import class_of
 
 SEQUENCE_BITS: Final = 20
-_MASK: Final = (1 << SEQUENCE_BITS) - 1
+_LAST: Final = (1 << 63 - SEQUENCE_BITS) - 1
+"""The last millisecond that has a number."""
 OUTCOME_CLASSES: Final = ("answered", "refused", "failed", "left")
 """`refused`: not answered, for good reason or because somebody wanted it. `failed`: the fleet or a server did wrong."""
 
@@ -123,7 +124,7 @@ class RowNumbers:
 
 def first_number(at: float) -> int:
     """The smallest number of a row that ended then or later."""
-    return max(0, int(at * 1000.0)) << SEQUENCE_BITS
+    return min(max(0, int(at * 1000.0)), _LAST) << SEQUENCE_BITS
 
 
 def ended_at(number: int) -> float:

@@ -17,6 +17,10 @@ MINUTE: Final = 60
 TIERS: Final = (MINUTE, 900, 3600, 86_400)
 """Seconds of a bucket, the finest first; each is a multiple of the one before. UTC, so that a day is a day."""
 
+_DAY: Final = 86_400.0
+KEPT: Final = (2 * _DAY, 30 * _DAY, 365 * _DAY, 5 * 365 * _DAY)
+"""For how many seconds the buckets of each of `TIERS` are kept."""
+
 
 class RollupKey(NamedTuple):
     """What is summed up together. `bucket`: its beginning, seconds since 1970."""
@@ -27,7 +31,7 @@ class RollupKey(NamedTuple):
     endpoint: str
     client: str
     outcome: str
-    """One of `request_row.OUTCOME_CLASSES`."""
+    """As the request's; what it counts as: `request_row.outcome_class`."""
 
     def within(self, tier: int) -> RollupKey:
         """The bucket of a coarser tier in which this one lies."""
@@ -43,6 +47,7 @@ class Rollup:
     cold: int = 0
     prompt_tokens: int = 0
     output_tokens: int = 0
+    total: float = 0.0
     slot: float = 0.0
     load: float = 0.0
     wait: float = 0.0
@@ -61,6 +66,7 @@ class Rollup:
         self.cold += row.cold
         self.prompt_tokens += row.prompt_tokens or 0
         self.output_tokens += row.output_tokens or 0
+        self.total += row.total
         self.slot += row.slot
         self.load += row.load or 0.0
         self.wait += row.queue
@@ -81,9 +87,21 @@ class Rollup:
         for name in SKETCHES:
             getattr(self, name).merge(getattr(other, name))
 
+    def percentile(self, share: float) -> float | None:
+        """The total time that `share` (0 to 1) of the requests do not exceed, never beyond what was seen; seconds.
 
+        None under `FEWEST` requests: it would be the time of one of them.
+        """
+        if self.totals.count < FEWEST:
+            return None
+        found = self.totals.percentile(share)
+        return None if found is None else min(max(found, self.shortest), self.longest)
+
+
+FEWEST: Final = 20
+"""Requests from which on a percentile is told."""
 COUNTS: Final = ("requests", "attempts", "cold", "prompt_tokens", "output_tokens")
-SECONDS: Final = ("slot", "load", "wait", "wasted")
+SECONDS: Final = ("total", "slot", "load", "wait", "wasted")
 SUMS: Final = (*COUNTS, *SECONDS)
 SKETCHES: Final = ("totals", "first_tokens", "waits")
 
@@ -93,7 +111,7 @@ Rollups = dict[RollupKey, Rollup]
 def key_of(number: int, row: RequestRow) -> RollupKey:
     """The minute, and what else the request is summed up by. `number`: of the row."""
     bucket = int(ended_at(number)) // MINUTE * MINUTE
-    return RollupKey(bucket, row.server, row.model, row.endpoint, row.client, row.outcome_class)
+    return RollupKey(bucket, row.server, row.model, row.endpoint, row.client, row.outcome)
 
 
 def add_rows(rollups: Rollups, rows: Iterable[tuple[int, RequestRow]]) -> set[RollupKey]:

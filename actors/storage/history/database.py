@@ -25,7 +25,7 @@ from actors.storage.history.names import MOST, Names
 from actors.storage.history.rollup_table import RollupTable
 from actors.storage.history.schema import ATTEMPTS, KINDS, META, REQUESTS, ROLLUPS, TABLES, VERSION
 from fleet.history.request_row import RequestRow, RowNumbers, first_number
-from fleet.history.rollups import TIERS, Rollups
+from fleet.history.rollups import KEPT, TIERS, Rollups
 
 log = logging.getLogger("fleet.history")
 
@@ -49,7 +49,7 @@ class Retention:
 
     rows_seconds: float = 7 * DAY
     file_bytes: int = 1 << 30
-    rollups_seconds: tuple[float, ...] = (2 * DAY, 30 * DAY, 365 * DAY, 5 * 365 * DAY)
+    rollups_seconds: tuple[float, ...] = KEPT
     """For each of `TIERS`."""
 
 
@@ -121,9 +121,10 @@ class HistoryDatabase:
     def prune(self, keep: Retention, now: float) -> bool:
         """Take out a slice of what is kept too long; whether there is more. Raises SQLAlchemyError, StoreLost."""
         self.file.check()
-        with self._transaction() as (connection, _):
+        with self._transaction() as (connection, opened):
             for tier, seconds in zip(TIERS, keep.rollups_seconds, strict=True):
-                connection.execute(delete(ROLLUPS).where(ROLLUPS.c.tier == tier, ROLLUPS.c.bucket < int(now - seconds)))
+                limit = min(int(now - seconds), opened.rollups.contained(tier))
+                connection.execute(delete(ROLLUPS).where(ROLLUPS.c.tier == tier, ROLLUPS.c.bucket < limit))
             too_large = self._size(connection) > keep.file_bytes
             limit = 1 << 62 if too_large else first_number(now - keep.rows_seconds)
             oldest = select(REQUESTS.c.id).where(REQUESTS.c.id < limit).order_by(REQUESTS.c.id).limit(SLICE)

@@ -16,11 +16,10 @@ from sqlalchemy import Connection, bindparam, delete, insert, select
 from actors.storage.history.names import Names
 from actors.storage.history.schema import KINDS, META, ROLLUP_KEY, ROLLUPS
 from fleet.history.exponential_sketch import ExponentialSketch
-from fleet.history.request_row import OUTCOME_CLASSES, RequestRow, ended_at
+from fleet.history.request_row import RequestRow, ended_at
 from fleet.history.rollups import MINUTE, SKETCHES, SUMS, TIERS, Rollup, RollupKey, Rollups, add_rows, merge_into
 
 _ONE = delete(ROLLUPS).where(*(ROLLUPS.c[name] == bindparam(f"a_{name}") for name in ROLLUP_KEY))
-_NAMED = KINDS[:4]
 
 
 class RollupTable:
@@ -50,6 +49,10 @@ class RollupTable:
         wanted = select(ROLLUPS).where(ROLLUPS.c.tier == tier, ROLLUPS.c.bucket >= since, ROLLUPS.c.bucket < until)
         return dict(self._of(row._mapping) for row in connection.execute(wanted))
 
+    def contained(self, tier: int) -> int:
+        """Up to when the next coarser tier holds what this one has, so that it may go; seconds since 1970."""
+        return self.rolled.get(dict(pairwise(TIERS)).get(tier, 0), 1 << 62)
+
     def _roll(self, connection: Connection, fine: int, coarse: int, until: int) -> None:
         """Add what is over of the finer tier to the coarser one."""
         since = self.rolled[coarse]
@@ -78,8 +81,7 @@ class RollupTable:
         return {
             "tier": tier,
             "bucket": key.bucket,
-            **{kind: self._names.number(connection, kind, getattr(key, kind)) for kind in _NAMED},
-            "outcome": OUTCOME_CLASSES.index(key.outcome),
+            **{kind: self._names.number(connection, kind, getattr(key, kind)) for kind in KINDS},
             **{name: getattr(rollup, name) for name in SUMS},
             "shortest": rollup.shortest,
             "longest": rollup.longest,
@@ -87,8 +89,8 @@ class RollupTable:
         }
 
     def _of(self, row: Mapping[Any, Any]) -> tuple[RollupKey, Rollup]:
-        named = {kind: self._names.name(row[kind]) for kind in _NAMED}
-        key = RollupKey(row["bucket"], outcome=OUTCOME_CLASSES[row["outcome"]], **named)
+        named = {kind: self._names.name(row[kind]) for kind in KINDS}
+        key = RollupKey(row["bucket"], **named)
         rollup = Rollup(**{name: row[name] for name in (*SUMS, "shortest", "longest")})
         for name in SKETCHES:
             setattr(rollup, name, ExponentialSketch.decode(row[name]))

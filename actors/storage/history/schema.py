@@ -9,11 +9,23 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Double, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
 
 from fleet.history.rollups import COUNTS, SECONDS, SKETCHES
 
-VERSION: Final = 1
+VERSION: Final = 2
 TABLES: Final = MetaData()
 _ID: Final = BigInteger().with_variant(Integer(), "sqlite")  # there only INTEGER is the row's own number
 
@@ -57,6 +69,7 @@ REQUESTS: Final = Table(
     Column("options", Text),
     Column("tries", SmallInteger, nullable=False),
     Index("requests_by_name", "request"),
+    Index("requests_by_trace", "trace", sqlite_where=text("trace IS NOT NULL")),
     Index("requests_by_server", "server", "id"),
 )
 
@@ -73,8 +86,7 @@ ATTEMPTS: Final = Table(
     sqlite_with_rowid=False,
 )
 
-ROLLUP_KEY: Final = ("tier", "bucket", "server", "model", "endpoint", "client", "outcome")
-"""`outcome` is the place in `request_row.OUTCOME_CLASSES`."""
+ROLLUP_KEY: Final = ("tier", "bucket", *KINDS)
 ROLLUPS: Final = Table(
     "rollups",
     TABLES,

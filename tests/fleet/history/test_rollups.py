@@ -30,7 +30,7 @@ def numbered(many: list[tuple[float, RequestRow]]) -> list[tuple[int, RequestRow
 
 def test_a_request_belongs_to_the_minute_in_which_it_ended() -> None:
     (number, _) = numbered([(119.9, ROW)])[0]
-    assert key_of(number, ROW) == RollupKey(60, "a", "tiny:latest", "/api/chat", "key:alice", "answered")
+    assert key_of(number, ROW) == RollupKey(60, "a", "tiny:latest", "/api/chat", "key:alice", "completed")
 
 
 def test_what_is_summed_up() -> None:
@@ -61,6 +61,15 @@ def test_coarser_sums_are_those_of_the_rows(many: list[tuple[float, RequestRow]]
         assert whole.longest == max((each.total for _, each in many), default=0.0)
         assert whole.load == pytest.approx(sum(each.load or 0.0 for _, each in many))
         fine = coarse
+
+
+def test_a_percentile_is_told_of_enough_requests_and_never_beyond_what_was_seen() -> None:
+    rollup = Rollup()
+    for _ in range(19):
+        rollup.add(row(total=1.01))
+    assert rollup.percentile(0.5) is None
+    rollup.add(row(total=1.01))
+    assert [rollup.percentile(share) for share in (0.0, 0.5, 1.0)] == [1.01, 1.01, 1.01]
 
 
 def test_merging_leaves_no_figure_out() -> None:

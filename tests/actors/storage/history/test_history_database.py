@@ -193,6 +193,17 @@ def test_rows_go_by_age_in_slices_and_sums_stay(database: HistoryDatabase, path:
     assert not database.rollups(TIERS[0], 0, int(START) + 3600)
 
 
+def test_sums_stay_until_coarser_ones_contain_them(database: HistoryDatabase) -> None:
+    """They are rolled up by what is written later, and nothing may be: then a day off would cost the last minute."""
+    database.write(many(3))
+    later = START + 30 * 86_400.0
+    while database.prune(Retention(), later):
+        pass
+    assert sum(rollup.requests for rollup in database.rollups(TIERS[0], 0, 1 << 40).values()) == 3
+    database.write([(later, row())])
+    assert sum(rollup.requests for rollup in database.rollups(TIERS[-1], 0, 1 << 40).values()) == 3
+
+
 def test_rows_go_when_the_file_is_too_large(database: HistoryDatabase, path: Path) -> None:
     database.write(many(3 * SLICE, step=0.01))
     stored(path, "pragma wal_checkpoint(truncate)")
