@@ -63,7 +63,7 @@ from fleet.scheduling.server_state import Order, Row
 from fleet.security.rate_limit import Limiter
 
 if TYPE_CHECKING:
-    from actors.storage.history.recorder import HistoryRecorder
+    from actors.storage.history.queries import History
 
 
 class System:
@@ -82,7 +82,7 @@ class System:
         journal: Journal,
         tracer: Tracer | None = None,
         listeners: Sequence[Listener] = (),
-        history: HistoryRecorder | None = None,
+        history: History | None = None,
     ) -> None:
         self.started = trio.current_time()
         self.clock = clock
@@ -120,8 +120,8 @@ class System:
         if tracer is not None:
             yield partial(tracer.note, self.servers)
         if self.history is not None:
-            self.config_ref.follow(self.history.follow)
-            yield self.history.note
+            self.config_ref.follow(self.history.recorder.follow)
+            yield self.history.recorder.note
 
     def _request_context(self, begin_trace: Callable[[Call], Trace] | None) -> RequestContext:
         return RequestContext(
@@ -307,7 +307,7 @@ class System:
             if (writer := self.journal.writer) is not None:
                 nursery.start_soon(keep_up, "store", writer.run)
             if self.history is not None:
-                nursery.start_soon(keep_up, "history", self.history.run)
+                nursery.start_soon(keep_up, "history", self.history.recorder.run)
             task_status.started()
 
     async def watch(self) -> None:
@@ -332,7 +332,7 @@ async def open_system(
     clock: Clock | None = None,
     tracer: Tracer | None = None,
     listeners: Sequence[Listener] = (),
-    history: HistoryRecorder | None = None,
+    history: History | None = None,
 ) -> AsyncIterator[System]:
     """Build the tree and run it while the block is open. Leaving the block revokes what is still open.
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from actors.observability.host.sampler import HostWatch
     from actors.observability.watched_fleet import WatchedFleet
     from actors.state.servers import ServerCell
-    from actors.storage.history.recorder import HistoryRecorder
+    from actors.storage.history.queries import History
     from fleet.observability.host_sample import HostSample
 
 
@@ -61,7 +61,7 @@ class MetricSources(Protocol):
     def feed(self) -> Audience: ...
 
     @property
-    def history(self) -> HistoryRecorder | None: ...
+    def history(self) -> History | None: ...
 
 
 def snapshot(sources: MetricSources, version: str, python: str, counts: ModelCounts | None = None) -> list[Family]:
@@ -202,7 +202,8 @@ def _fleet(exposed: Exposed, sources: MetricSources) -> None:
     store = fleet.journal.standing.state
     exposed.value("fleet_store_up", None if store == "off" else store == "ok")
     exposed.value("fleet_store_dropped_total", fleet.journal.dropped_lines + fleet.journal.dropped_changes)
-    if (history := sources.history) is not None:
+    if sources.history is not None:
+        history = sources.history.recorder
         exposed.value("fleet_request_history_up", history.standing.state == "ok")
         exposed.value("fleet_request_history_rows_total", history.counts.written)
         exposed.value("fleet_request_history_dropped_total", history.counts.dropped)

@@ -144,6 +144,18 @@ class PoisonousRequest(FleetError):
     final = True
 
 
+class HistoryOff(FleetError):
+    """Nothing is kept of finished requests, so nothing can be told of them."""
+
+    status, code, reason = 503, "SERVICE_UNAVAILABLE", "HISTORY_OFF"
+
+
+class HistoryUnavailable(FleetError):
+    """The history cannot be read now, or not within the time that a question may take."""
+
+    status, code, reason = 503, "SERVICE_UNAVAILABLE", "HISTORY_UNAVAILABLE"
+
+
 class ShuttingDown(FleetError):
     """The fleet is draining before it stops."""
 

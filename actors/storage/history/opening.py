@@ -12,15 +12,15 @@ from actors.storage.database_file import StoreFile
 from actors.storage.store_location import history_path
 
 if TYPE_CHECKING:
-    from actors.storage.history.recorder import HistoryRecorder
+    from actors.storage.history.queries import History
     from fleet.config import Config
 
 log = logging.getLogger("fleet.serve")
 
 
 @asynccontextmanager
-async def recording(config: Config, source: str, clock: Clock) -> AsyncIterator[HistoryRecorder | None]:
-    """The history's actor for `open_system`, if there is to be one; what waits is written when the block ends.
+async def recording(config: Config, source: str, clock: Clock) -> AsyncIterator[History | None]:
+    """The history for `open_system`, if there is to be one; what waits is written when the block ends.
 
     The file is opened by the actor itself, with its first batch: whatever is wrong with it, the fleet runs.
     """
@@ -28,12 +28,16 @@ async def recording(config: Config, source: str, clock: Clock) -> AsyncIterator[
         yield None
         return
     from actors.storage.history.database import HistoryDatabase  # takes a while, and not everybody keeps anything
+    from actors.storage.history.queries import History, HistoryQueries
+    from actors.storage.history.reader import HistoryReader
     from actors.storage.history.recorder import HistoryRecorder
 
     file = StoreFile(history_path(config, source), clock.wall)
     recorder = HistoryRecorder(HistoryDatabase(file), clock, config, str(file.path))
     log.info("finished requests are kept in %s", file.path)
+    queries = HistoryQueries(recorder, HistoryReader(file.path))
     try:
-        yield recorder
+        yield History(recorder, queries)
     finally:
         await recorder.finish()
+        await queries.close()

@@ -200,6 +200,8 @@ class HistoryRecorder:
         """
         until = self._written + self.counts.waiting
         with trio.move_on_after(CATCH_UP_WITHIN):
+            if self._prune_at <= self._clock.now() and self.standing.state == "ok":
+                await self._attempt()  # the first one makes the file
             while self._written < until and self.counts.waiting and self.standing.state == "ok":
                 if not await self._attempt():
                     return

@@ -13,7 +13,7 @@ import trio
 
 from actors.observability.tracing import Tracer
 from actors.state.request_log import Listener
-from actors.storage.history.recorder import HistoryRecorder
+from actors.storage.history.queries import History
 from actors.storage.journal import Journal
 from actors.system import System, open_system
 from actors.upstream.control_client import OllamaClient
@@ -93,7 +93,7 @@ async def open_fleet(
     journal: Journal | None = None,
     tracer: Tracer | None = None,
     listeners: Sequence[Listener] = (),
-    history: HistoryRecorder | None = None,
+    history: History | None = None,
     **config: Any,
 ) -> AsyncIterator[Fleet]:
     """A fleet over in-memory servers, probed once. `config` holds sections, as in the YAML file."""

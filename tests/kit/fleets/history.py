@@ -9,8 +9,10 @@ import trio
 
 from actors.kit.clock import Clock
 from actors.storage.history.database import Retention
+from actors.storage.history.queries import History, HistoryQueries
 from actors.storage.history.recorder import HistoryRecorder, InThread
 from fleet.config import Config
+from fleet.history.questions import RowsPage, RowsQuestion, SumsGroup, SumsQuestion
 from fleet.history.request_row import RequestRow
 
 
@@ -20,7 +22,7 @@ class FakeHistory:
     def __init__(self) -> None:
         self.secret = b"x" * 32
         self.moved_aside = ""
-        self.rows: list[RequestRow] = []
+        self.kept: list[RequestRow] = []
         self.batches: list[int] = []
         self.pruned: list[tuple[Retention, float]] = []
         self.slices = 0
@@ -35,8 +37,14 @@ class FakeHistory:
 
     def write(self, rows: Sequence[tuple[float, RequestRow]]) -> None:
         self._check()
-        self.rows += [row for _, row in rows]
+        self.kept += [row for _, row in rows]
         self.batches.append(len(rows))
+
+    def sums(self, wanted: SumsQuestion) -> list[SumsGroup]:
+        raise NotImplementedError
+
+    def rows(self, wanted: RowsQuestion) -> RowsPage:
+        raise NotImplementedError
 
     def prune(self, keep: Retention, now: float) -> bool:
         self._check()
@@ -55,6 +63,11 @@ class FakeHistory:
     def _check(self) -> None:
         if self.trouble is not None:
             raise self.trouble
+
+
+def history_of(recorder: HistoryRecorder) -> History:
+    """A history that nobody can read."""
+    return History(recorder, HistoryQueries(recorder, FakeHistory()))
 
 
 def recorder_of(fake: FakeHistory, in_thread: InThread | None = None, **section: object) -> HistoryRecorder:

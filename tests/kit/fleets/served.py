@@ -14,7 +14,7 @@ import httpx
 import trio
 
 from actors.observability.tracing import Tracer
-from actors.storage.history.recorder import HistoryRecorder
+from actors.storage.history.queries import History
 from actors.system import System, open_system
 from fleet.common.ids import ServerId
 from fleet.config import Config
@@ -122,7 +122,7 @@ async def served(
     profile: Profile = QUICK,
     slots: int = 4,
     tracer: Tracer | None = None,
-    history: HistoryRecorder | None = None,
+    history: History | None = None,
     **config: Any,
 ) -> AsyncIterator[Served]:
     """A running product with one simulated server per name, probed once."""

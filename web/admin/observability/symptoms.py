@@ -160,7 +160,7 @@ def _memory(system: System, named: bool) -> Iterator[Symptom]:
         text = f"{recorder.dropped} requests were left out of the statistics"
         yield Symptom("records_dropped", text, epoch(recorder.dropped_since or recorder.dropped_at))
     if system.history is not None:
-        yield from _history(system.history.standing, system.clock.wall(), named)
+        yield from _history(system.history.recorder.standing, system.clock.wall(), named)
 
 
 def _history(standing: HistoryStatus, now: float, named: bool) -> Iterator[Symptom]:

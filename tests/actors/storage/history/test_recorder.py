@@ -18,17 +18,17 @@ from actors.storage.history.recorder import AT_ONCE, MOST_RETRY, PAUSE, PRUNE_EV
 from fleet.config import Config
 from tests.actors.storage.history.test_finished_requests import record
 from tests.kit.fleets.fleet import Client, chat, open_fleet
-from tests.kit.fleets.history import FakeHistory, recorder_of
+from tests.kit.fleets.history import FakeHistory, history_of, recorder_of
 
 
 async def test_requests_are_written_together_once_a_second(autojump_clock: MockClock) -> None:
     fake = FakeHistory()
     history = recorder_of(fake)
-    async with open_fleet("a", history=history) as fleet:
+    async with open_fleet("a", history=history_of(history)) as fleet:
         for _ in range(5):
             await fleet.system.exchange(chat(), Client())
         await trio.sleep(3 * PAUSE)
-        assert [row.server for row in fake.rows] == ["a"] * 5
+        assert [row.server for row in fake.kept] == ["a"] * 5
         assert len(fake.batches) <= 2
         assert (history.counts.written, history.counts.waiting, history.counts.dropped) == (5, 0, 0)
         fleet.assert_nothing_left()
@@ -37,10 +37,10 @@ async def test_requests_are_written_together_once_a_second(autojump_clock: MockC
 async def test_what_was_noted_last_is_written_at_the_end(autojump_clock: MockClock) -> None:
     fake = FakeHistory()
     history = recorder_of(fake)
-    async with open_fleet("a", history=history) as fleet:
+    async with open_fleet("a", history=history_of(history)) as fleet:
         await fleet.system.exchange(chat(), Client())
     await history.finish()
-    assert (len(fake.rows), fake.closed) == (1, 1)
+    assert (len(fake.kept), fake.closed) == (1, 1)
 
 
 @pytest.mark.parametrize("trouble", ["disk full", "hangs", "in use"])
@@ -52,7 +52,7 @@ async def test_history_cannot_be_written(autojump_clock: MockClock, trouble: str
         fake.slow = float("inf")
     else:
         fake.trouble = OSError("disk full") if trouble == "disk full" else StoreUnusable("in use by another process")
-    async with open_fleet("a", history=history) as fleet:
+    async with open_fleet("a", history=history_of(history)) as fleet:
         await fleet.system.exchange(chat(), Client())
         await trio.sleep(60.0)
         degraded = history.standing.state, history.standing.why != ""
@@ -63,7 +63,7 @@ async def test_history_cannot_be_written(autojump_clock: MockClock, trouble: str
         fake.trouble, fake.slow = None, 0.0
         await trio.sleep(WRITE_WITHIN + MOST_RETRY + 2 * PAUSE)
         assert history.standing.state == "ok"
-        assert (len(fake.rows), history.counts.waiting) == (2, 0)
+        assert (len(fake.kept), history.counts.waiting) == (2, 0)
 
 
 async def test_what_has_no_room_is_counted(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ async def test_a_write_that_was_given_up_is_not_done_twice(autojump_clock: MockC
         await trio.sleep(30.0)
         fake.slow = 0.0
         await trio.sleep(MOST_RETRY)
-        assert (len(fake.rows), history.counts.written, history.counts.waiting) == (1, 1, 0)
+        assert (len(fake.kept), history.counts.written, history.counts.waiting) == (1, 1, 0)
         nursery.cancel_scope.cancel()
 
 
@@ -114,7 +114,7 @@ async def test_a_file_that_is_gone_or_damaged_is_opened_anew(autojump_clock: Moc
         await trio.sleep(2 * PAUSE)
         fake.trouble, fake.moved_aside = None, "/data/history.db.corrupt-1"
         await trio.sleep(MOST_RETRY)
-        assert (fake.opened, fake.closed, len(fake.rows)) == (2, 1, 2)
+        assert (fake.opened, fake.closed, len(fake.kept)) == (2, 1, 2)
         assert history.standing.moved_aside == "/data/history.db.corrupt-1"
         assert history.standing.moved_at is not None
         nursery.cancel_scope.cancel()
@@ -128,7 +128,7 @@ async def test_a_batch_that_cannot_be_written_keeps_no_other_back(
     fake = FakeHistory()
     history = recorder_of(fake)
     fake.trouble = trouble
-    async with open_fleet("a", history=history) as fleet:
+    async with open_fleet("a", history=history_of(history)) as fleet:
         await fleet.system.exchange(chat(), Client())
         await trio.sleep(1.5 * PAUSE)
         fake.trouble = None

@@ -22,7 +22,7 @@ from fleet.scheduling.server_state import Admin, Health, Order
 from fleet.simulator import Profile
 from tests.kit.clients.admin import ROOT, ask, checked
 from tests.kit.clients.lanes import both_lanes
-from tests.kit.fleets.history import FakeHistory, recorder_of
+from tests.kit.fleets.history import FakeHistory, history_of, recorder_of
 from tests.kit.fleets.served import Served, served
 from tests.kit.suite.pace import soonest
 from tests.web.fake_system import FakeSystem
@@ -181,7 +181,7 @@ async def test_a_store_that_cannot_write_is_a_reason() -> None:
 
 async def test_a_history_that_cannot_be_written_and_one_that_was_set_aside_are_reasons() -> None:
     history = recorder_of(FakeHistory())
-    async with served("a", history=history) as here:
+    async with served("a", history=history_of(history)) as here:
         standing = history.standing
         standing.state, standing.why, standing.since = "degraded", "disk full", time.time() - 60
         standing.moved_aside, standing.moved_at = "/data/history.db.corrupt-1", time.time() - 30
