@@ -41,6 +41,7 @@ from actors.servers.model_lookup import InventoryLookup
 from actors.servers.server_context import ServerContext
 from actors.servers.server_tree import cut
 from actors.state.config_ref import ConfigRef
+from actors.state.estimate_memory import EstimateMemory
 from actors.state.lease import LeaseContext
 from actors.state.messages import SetAdmin, Withdrawn
 from actors.state.queries import FleetQueries
@@ -108,6 +109,7 @@ class System:
         self._requests = self._request_context(None if tracer is None else tracer.begin)
         self.membership = Membership(self._server_context(), backends, nursery)
         self.persisted_state = PersistedState(clock, scheduler, servers, self.breakers, journal)
+        self._estimate_memory = EstimateMemory(clock, scheduler.expectations, servers, journal)
         self.jobs = JobBoard(JobContext(ref, clock, servers, self.statistics.load_times), journal)
         for follower in (self.breakers.follow, servers.follow, scheduler.follow):
             ref.follow(follower)
@@ -304,8 +306,10 @@ class System:
             await nursery.start(self.jobs.run)
             self.membership.start()
             self.persisted_state.restore()
+            self._estimate_memory.restore()
             if (writer := self.journal.writer) is not None:
                 nursery.start_soon(keep_up, "store", writer.run)
+                nursery.start_soon(keep_up, "estimates", self._estimate_memory.run)
             if self.history is not None:
                 nursery.start_soon(keep_up, "history", self.history.recorder.run)
             task_status.started()

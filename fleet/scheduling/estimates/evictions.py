@@ -26,6 +26,7 @@ from typing import Final
 from fleet.common.ids import ModelName, ServerId
 from fleet.common.lru_table import LruTable
 from fleet.scheduling.estimates.averages.bounds import faded, sane
+from fleet.scheduling.estimates.averages.plain_rows import rows_of
 
 HORIZON: Final = 120.0
 """Seconds within which a request for the victim counts as a loss."""
@@ -173,24 +174,25 @@ class Evictions:
         rate = self._asked.get(asked)
         return rate.per_second(now) if rate is not None else 0.0
 
-    def to_plain(self) -> list[list[object]]:
-        """Rows of server, bytes and number seen together, and the edges (null: unknown)."""
-        return [
-            [server, room.most_bytes, room.most_models, _known(room.edge_bytes), _known(room.edge_models)]
+    def to_plain(self, now: float, most: int) -> list[list[object]]:
+        """Rows of server, and bytes and number seen together with their edges (null: unknown). They do not fade."""
+        rows: list[list[object]] = [
+            [server, [room.most_bytes, room.most_models, _known(room.edge_bytes), _known(room.edge_models)]]
             for server, room in self._rooms.items()
         ]
+        return rows[-most:]
 
-    def load_plain(self, data: object) -> None:
+    def load_plain(self, data: object, now: float) -> None:
         """Add what `to_plain` gave; absurd rows are left out."""
-        for row in data if isinstance(data, list) else ():
-            if not isinstance(row, list) or len(row) != 5 or not isinstance(row[0], str):
+        for (server,), plain in rows_of(data, 1, _SERVERS):
+            if not isinstance(plain, list) or len(plain) != 4:
                 continue
-            bytes_, models = sane(row[1], 0.0, _MOST_BYTES), sane(row[2], 0.0, 1000.0)
+            bytes_, models = sane(plain[0], 0.0, _MOST_BYTES), sane(plain[1], 0.0, 1000.0)
             if bytes_ is None or models is None:
                 continue
-            edges = [sane(value, least, inf) for value, least in ((row[3], bytes_), (row[4], models))]
+            edges = [sane(value, least, inf) for value, least in ((plain[2], bytes_), (plain[3], models))]
             room = _Room((), bytes_, int(models), *(inf if edge is None else edge for edge in edges))
-            self._rooms.put(ServerId(row[0]), room)
+            self._rooms.put(ServerId(server), room)
 
     def _need(self, model: ModelName, file_size: float | None) -> float:
         return self._sizes.get(model) or (file_size or 0.0) * _OVERHEAD

@@ -152,12 +152,11 @@ class LoadSeconds:
 
     def to_plain(self, now: float, most: int) -> list[list[object]]:
         """Rows of server, model and samples by tier."""
-        rows: list[list[object]] = [
+        return [
             [*pair, [*(ring.to_plain(now) for ring in known.tiers), now - known.seen]]
-            for pair, known in self._pairs.items()
+            for pair, known in list(self._pairs.items())[-most:]
             if known.seen > -math.inf
         ]
-        return rows[-most:]
 
     def load_plain(self, data: object, now: float) -> None:
         """Add what `to_plain` gave; absurd rows are left out."""

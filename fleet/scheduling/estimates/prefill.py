@@ -91,11 +91,10 @@ class PrefillSpeed:
 
     def to_plain(self, now: float, most: int) -> list[list[object]]:
         """Rows of server, model and samples by bin."""
-        rows: list[list[object]] = [
+        return [
             [*pair, [[] if ring is None else ring.to_plain(now) for ring in rings]]
-            for pair, rings in self._pairs.items()
+            for pair, rings in list(self._pairs.items())[-most:]
         ]
-        return rows[-most:]
 
     def load_plain(self, data: object, now: float) -> None:
         """Add what `to_plain` gave; absurd rows are left out."""

@@ -84,8 +84,7 @@ class Trust:
 
     def to_plain(self, now: float, most: int) -> list[list[object]]:
         """Rows of server, model and bias: errors are measured anew after a restart."""
-        rows: list[list[object]] = [[*pair, accuracy.bias.to_plain(now)] for pair, accuracy in self._pairs.items()]
-        return rows[-most:]
+        return [[*pair, accuracy.bias.to_plain(now)] for pair, accuracy in list(self._pairs.items())[-most:]]
 
     def load_plain(self, data: object, now: float) -> None:
         """Add what `to_plain` gave; absurd rows are left out."""

@@ -75,6 +75,8 @@ class Estimates:
         self.failures = FailureCost()
         self.affinity = AffinityTable()
         self.accuracy = {term: Accuracy() for term in TERMS}
+        self.lessons = 0
+        """How many requests have taught something; what has not grown since is on disk already."""
         self._runners: LruTable[tuple[ServerId, ModelName], RunnerFigures] = LruTable(_PAIRS)
         self._servers: LruTable[ServerId, ServerLeases] = LruTable(_SERVERS)
         self._leases: LruTable[int, OpenRequest] = LruTable(_LEASES)
@@ -205,6 +207,7 @@ class Estimates:
         if well:
             self.failures.learn(runner.pair, now)
         if well and told is not None:
+            self.lessons += 1
             self._note_runner(lease, told, now)
             if now >= runner.teaches_at:
                 runner.teaches_at = now + TEACHES

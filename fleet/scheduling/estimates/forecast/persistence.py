@@ -1,29 +1,36 @@
-"""What was learned as plain data and back: it survives a restart of the fleet, and fades for the time in between.
+"""What was learned as rows of plain data and back: it survives a restart of the fleet, and fades for the time between.
 
-The shape: `{"version": 1, "<estimator>": rows}`, each row names and what is known of them, the latest last. Bounded:
-some hundred rows of each kind, about a megabyte. Clients, prompts, failures and slots are not kept.
+A row is names, then what is known of them; the latest stands last. Bounded: some hundred rows and 256 thousand
+characters of names for each estimator, about a megabyte in all. Clients, prompts, failures and slots are not kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Final, Protocol
 
+from fleet.common.ids import ModelName, ServerId
+from fleet.scheduling.estimates.evictions import Evictions
 from fleet.scheduling.estimates.forecast.estimates import Estimates
 
-VERSION: Final = 1
-_MOST: Final = {
-    "prompt_tokens": 1024,
-    "answer_tokens": 1024,
-    "service": 256,
-    "loads": 1024,
-    "prefill": 256,
-    "decode": 256,
-    "hits": 1024,
-    "trust": 1024,
+Wanted = Callable[[ServerId | None, ModelName | None], bool]
+"""Whether what is known of a server, a model or a pair is to be kept; None: the row names none."""
+
+_KEPT: Final = {
+    "prompt_tokens": (1024, "m"),
+    "answer_tokens": (1024, "m"),
+    "service": (256, "m"),
+    "loads": (1024, "sm"),
+    "prefill": (256, "sm"),
+    "decode": (256, "sm"),
+    "hits": (1024, "s"),
+    "trust": (1024, "sm"),
+    "evictions": (1024, "s"),
 }
-"""Estimators by their names in `Estimates`, and how many rows of each are kept."""
-LONGEST_AWAY: Final = 30 * 86400.0
+"""Estimators by name, how many rows of each are kept, and what those begin with: a server, a model."""
+ESTIMATORS: Final = tuple(_KEPT)
+_MOST_NAMES: Final = 256 << 10
+"""Characters of all names in the rows of one estimator: they are the servers' to invent."""
 
 
 class _Keeper(Protocol):
@@ -32,28 +39,43 @@ class _Keeper(Protocol):
     def load_plain(self, data: object, now: float) -> None: ...
 
 
-def snapshot(estimates: Estimates, now: float) -> dict[str, object]:
-    """Everything that is worth keeping, in numbers, strings and lists; nothing in it is shared."""
-    plain: dict[str, object] = {"version": VERSION}
-    for name, most in _MOST.items():
-        plain[name] = _keeper(estimates, name).to_plain(now, most)
-    return plain
+class LearnedRows:
+    """The rows of each estimator, by its name in `ESTIMATORS`; nothing in them is shared.
 
-
-def restore(data: object, now: float, away: float = 0.0) -> Estimates:
-    """Estimates that know what `snapshot` saw, `away` seconds ago; never raises.
-
-    What is absurd, or of another version, is left out: the file may have been written by anybody.
+    Only what is `wanted` is given and taken. Both raise KeyError for other names.
     """
-    estimates = Estimates()
-    if not isinstance(data, Mapping) or data.get("version") != VERSION:
-        return estimates
-    then = now - min(max(away, 0.0), LONGEST_AWAY) if away == away else now  # a NaN is no time
-    for name in _MOST:
-        _keeper(estimates, name).load_plain(data.get(name), then)
-    return estimates
+
+    def __init__(self, estimates: Estimates, evictions: Evictions) -> None:
+        self._keepers: dict[str, _Keeper] = {
+            name: evictions if name == "evictions" else getattr(estimates, name) for name in ESTIMATORS
+        }
+
+    def snapshot(self, name: str, now: float, wanted: Wanted) -> list[list[object]]:
+        """Everything that is worth keeping, in numbers, strings and lists."""
+        most, kinds = _KEPT[name]
+        rows: list[list[object]] = []
+        room = _MOST_NAMES
+        for row in reversed(self._keepers[name].to_plain(now, most)):
+            room -= sum(len(str(each)) for each in row[: len(kinds)])
+            if room < 0:
+                break
+            if _asked_for(row, kinds, wanted):
+                rows.append(row)
+        return rows[::-1]
+
+    def restore(self, name: str, rows: list[object], then: float, wanted: Wanted) -> None:
+        """Learn what `snapshot` saw at `then`, which may lie before the caller's clock began.
+
+        What is absurd is left out: the file may have been written by anybody.
+        """
+        most, kinds = _KEPT[name]
+        known = [row for row in rows[-most:] if isinstance(row, list) and _asked_for(row, kinds, wanted)]
+        self._keepers[name].load_plain(known, then)
 
 
-def _keeper(estimates: Estimates, name: str) -> _Keeper:
-    keeper: _Keeper = getattr(estimates, name)
-    return keeper
+def _asked_for(row: list[object], kinds: str, wanted: Wanted) -> bool:
+    names = {kind: name for kind, name in zip(kinds, row, strict=False) if isinstance(name, str)}
+    if len(names) < len(kinds):
+        return False
+    server, model = names.get("s"), names.get("m")
+    return wanted(ServerId(server) if server else None, ModelName(model) if model else None)

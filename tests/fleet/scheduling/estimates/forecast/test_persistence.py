@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.common.ids import ModelName, Pair, ServerId
+from fleet.scheduling.estimates.evictions import Evictions
 from fleet.scheduling.estimates.forecast.estimates import Estimates
-from fleet.scheduling.estimates.forecast.persistence import restore, snapshot
+from fleet.scheduling.estimates.forecast.persistence import ESTIMATORS, LearnedRows, Wanted
 from tests.fleet.scheduling.estimates.forecast.servers import ASKER, KnownServer, SimulatedFleet
-from tests.fleet.scheduling.estimates.pairs import JUNK, A
+from tests.fleet.scheduling.estimates.pairs import JUNK, A, B
+
+
+def everything(server: ServerId | None, model: ModelName | None) -> bool:
+    return True
+
+
+def snapshot(estimates: Estimates, now: float, wanted: Wanted = everything) -> dict[str, list[list[object]]]:
+    rows = LearnedRows(estimates, Evictions())
+    return {name: rows.snapshot(name, now, wanted) for name in ESTIMATORS}
+
+
+def restore(data: Mapping[str, list[list[object]]], then: float, wanted: Wanted = everything) -> Estimates:
+    estimates = Estimates()
+    rows = LearnedRows(estimates, Evictions())
+    for name, known in data.items():
+        rows.restore(name, list[object](known), then, wanted)
+    return estimates
 
 
 def predicted(estimates: Estimates, now: float) -> float:
@@ -38,33 +57,59 @@ def test_what_was_learned_fades_for_the_time_in_between() -> None:
     data = snapshot(fleet.estimates, fleet.now)
     fresh = predicted(Estimates(), 0.0)
     assert predicted(restore(data, 0.0), 0.0) > 4 * fresh
-    assert predicted(restore(data, 0.0, away=86400.0), 0.0) < 1.7 * fresh
+    assert predicted(restore(data, -86400.0), 0.0) < 1.7 * fresh
 
 
-def test_the_data_is_bounded_however_many_pairs_there_are() -> None:
+def taught_of(many: int, name: str = "") -> Estimates:
     estimates = Estimates()
-    for at in range(3000):
-        pair = Pair(ServerId(f"s{at}"), ModelName(f"m{at}"))
+    for at in range(many):
+        pair = Pair(ServerId(f"s{at}{name}"), ModelName(f"m{at}{name}"))
         for _ in range(2):
             estimates.prefill.learn(pair, 10**9, 1, 1000, 1.0, 0.0)
             estimates.decode.learn(pair, 10**9, 0.0, 100, 1.0, 0.0)
             estimates.service.learn(pair, 3.0, 0.0)
             estimates.trust.learn(pair, 1.0, 1.1, 0.0)
-    data = snapshot(estimates, 0.0)
+    return estimates
+
+
+def test_the_data_is_bounded_however_many_pairs_there_are() -> None:
+    data = snapshot(taught_of(3000), 0.0)
     assert len(json.dumps(data)) < 2_000_000
     assert restore(data, 0.0).trust.of(Pair(ServerId("s2999"), ModelName("m2999"))) is not None  # the latest are kept
 
 
-@pytest.mark.parametrize("data", [None, 3, [], {}, {"version": 2}, {"version": "1"}])
-def test_what_is_no_snapshot_is_as_good_as_none(data: object) -> None:
-    assert predicted(restore(data, 0.0), 0.0) == predicted(Estimates(), 0.0)
+def test_the_data_is_bounded_however_long_names_are() -> None:
+    data = snapshot(taught_of(1000, "x" * 1000), 0.0)
+    assert max(len(json.dumps(rows)) for rows in data.values()) < 1_000_000
+    assert str(data["trust"][-1][0]).startswith("s999x")
 
 
-@pytest.mark.parametrize("junk", JUNK)
-@pytest.mark.parametrize("away", [0.0, -5.0, math.inf, math.nan])
-def test_junk_in_a_snapshot_is_left_out(junk: object, away: float) -> None:
-    names = [name for name in snapshot(Estimates(), 0.0) if name != "version"]
-    estimates = restore({"version": 1, **dict.fromkeys(names, junk)}, 0.0, away)
+def test_what_nobody_wants_is_neither_kept_nor_learned_again() -> None:
+    estimates = Estimates()
+    for pair in (Pair(A, ModelName("m")), Pair(B, ModelName("m")), Pair(A, ModelName("n"))):
+        estimates.trust.learn(pair, 1.0, 1.5, 0.0)
+        estimates.service.learn(pair, 1.0, 0.0)
+
+    def wanted(server: ServerId | None, model: ModelName | None) -> bool:
+        return server in (None, A) and model in (None, "m")
+
+    kept = snapshot(estimates, 0.0, wanted)
+    assert [row[:2] for row in kept["trust"]] == [[A, "m"]]
+    assert [row[0] for row in kept["service"]] == ["m", ""]
+    again = restore(snapshot(estimates, 0.0), 0.0, wanted)
+    assert again.trust.of(Pair(A, ModelName("m"))) is not None
+    assert again.trust.of(Pair(B, ModelName("m"))) is None
+
+
+def test_other_names_are_nobodys() -> None:
+    with pytest.raises(KeyError):
+        restore({"failures": []}, 0.0)
+
+
+@pytest.mark.parametrize("junk", [junk for junk in JUNK if isinstance(junk, list)])
+@pytest.mark.parametrize("then", [0.0, -1e9, -math.inf])
+def test_junk_in_a_snapshot_is_left_out(junk: list[list[object]], then: float) -> None:
+    estimates = restore(dict.fromkeys(ESTIMATORS, junk), then)
     assert 0.0 < predicted(estimates, 0.0) < 100.0
 
 
@@ -73,10 +118,8 @@ _list = st.lists(_scalar | st.lists(_scalar | st.lists(_scalar, max_size=3), max
 _row = st.sampled_from([["m:latest"], ["a", "m:latest"], ["a"], []]).flatmap(
     lambda names: _list.map(lambda known: [*names, known])
 )
-_NAMES = [name for name in snapshot(Estimates(), 0.0) if name != "version"]
 
 
-@given(st.dictionaries(st.sampled_from(_NAMES), st.lists(_row, max_size=3), max_size=3))
-def test_hostile_data_never_makes_predictions_absurd(data: dict[str, object]) -> None:
-    estimates = restore({**data, "version": 1}, 0.0)
-    assert 0.0 <= predicted(estimates, 0.0) < 1e8
+@given(st.dictionaries(st.sampled_from(ESTIMATORS), st.lists(_row, max_size=3), max_size=3))
+def test_hostile_data_never_makes_predictions_absurd(data: dict[str, list[list[object]]]) -> None:
+    assert 0.0 <= predicted(restore(data, 0.0), 0.0) < 1e8
