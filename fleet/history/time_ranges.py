@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from fleet.history.rollups import MINUTE, TIERS
+from fleet.history.rollups import KEPT, MINUTE, TIERS
 
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 LONGEST: Final = 5 * 366 * 86_400
@@ -43,21 +43,34 @@ def length_of(text: str) -> int:
     return seconds
 
 
-def aligned(since: float, until: float, now: float, kept: Sequence[float]) -> TimeSpan:
-    """The range in whole buckets of the finest tier that is still there at its beginning, so a little longer.
-
-    `kept`: for each tier, for how many seconds it is kept.
-    """
-    tier = next((tier for tier, seconds in zip(TIERS, kept, strict=True) if since >= now - seconds), TIERS[-1])
+def aligned(since: float, until: float, now: float) -> TimeSpan:
+    """The range in whole buckets of the finest tier that is still there at its beginning, so a little longer."""
+    tier = finest_tier(since, now)
     return TimeSpan(int(since // tier * tier), int(-(-until // MINUTE) * MINUTE))
 
 
-def cover(span: TimeSpan, rolled: Mapping[int, int], coarsest: int = TIERS[-1]) -> list[TierPart]:
+STEPS: Final = (60, 300, 900, 3600, 21_600, 86_400, 604_800)
+"""Seconds between the points of a figure over time, if nobody wants others."""
+
+
+def step_for(span: TimeSpan, now: float, most: int) -> int:
+    """The shortest of `STEPS` that makes `most` points or fewer of a range, and whose buckets are still there."""
+    finest = finest_tier(span.since, now)
+    fitting = [step for step in STEPS if step % finest == 0 and span.seconds <= step * most]
+    return fitting[0] if fitting else STEPS[-1]
+
+
+def finest_tier(since: float, now: float) -> int:
+    """The tier with the shortest buckets that are still there at that moment."""
+    return next((tier for tier, seconds in zip(TIERS, KEPT, strict=True) if since >= now - seconds), TIERS[-1])
+
+
+def cover(span: TimeSpan, rolled: Mapping[int, int], step: int = TIERS[-1]) -> list[TierPart]:
     """Buckets that make up the range: coarse ones in its middle, fine ones at its ends.
 
-    `rolled`: up to when each tier but the finest contains the finer one. `coarsest`: the largest buckets wanted.
+    `rolled`: up to when each tier but the finest contains the finer one. `step`: none of them may lie in two of these.
     """
-    fitting = [tier for tier in TIERS if tier <= coarsest]
+    fitting = [tier for tier in TIERS if step % tier == 0]
     parts: list[TierPart] = []
     _cover(span, rolled, fitting, parts)
     return sorted(parts, key=lambda part: part.since)

@@ -24,7 +24,7 @@ from actors.storage.history.statements import HOUR, Numbers
 from fleet.history.exponential_sketch import Damaged, ExponentialSketch
 from fleet.history.questions import RowsPage, RowsQuestion, SumsGroup, SumsQuestion
 from fleet.history.request_row import AttemptRow, RequestRow, first_number, outcome_class
-from fleet.history.rollups import Rollup
+from fleet.history.rollups import TIERS, Rollup
 from fleet.history.time_ranges import TierPart, cover
 
 WITHIN: Final = 2.0
@@ -64,7 +64,7 @@ class HistoryReader:
                 return []
             found: dict[tuple[int, tuple[int, ...]], Rollup] = {}
             width = len(wanted.by)
-            for part in cover(wanted.span, self._marks(connection), wanted.step or 1 << 40):
+            for part in cover(wanted.span, self._marks(connection), wanted.step or TIERS[-1]):
                 for row in connection.execute(statements.sums(part, wanted, numbers)):
                     bucket, names, sums = statements.group_of(row, width)
                     found.setdefault((bucket, names), Rollup()).merge(sums)

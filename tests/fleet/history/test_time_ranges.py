@@ -5,10 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.history.rollups import TIERS
-from fleet.history.time_ranges import TierPart, TimeSpan, aligned, cover, length_of
+from fleet.history.time_ranges import TierPart, TimeSpan, aligned, cover, length_of, step_for
 
 DAY = 86_400
-KEPT = (2.0 * DAY, 30.0 * DAY, 365.0 * DAY, 1825.0 * DAY)
 
 
 @pytest.mark.parametrize(
@@ -31,10 +30,29 @@ def test_what_is_no_length_is_refused(text: str) -> None:
 )
 def test_a_range_begins_where_there_are_buckets(ago: int, tier: int) -> None:
     now = 20_000 * DAY + 12_345.6
-    span = aligned(now - ago, now, now, KEPT)
+    span = aligned(now - ago, now, now)
     assert span.since % tier == 0
     assert 0 <= now - ago - span.since < tier
     assert (span.until % 60, 0 <= span.until - now < 60) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("since", "seconds", "step"),
+    [
+        (0, 3600, 60),
+        (0, DAY, 900),
+        (0, 7 * DAY, 3600),
+        (0, 30 * DAY, 21_600),
+        (3 * DAY, 3600, 900),
+        (40 * DAY, 60, 3600),
+    ],
+)
+def test_points_are_few_and_of_buckets_that_are_there(since: int, seconds: int, step: int) -> None:
+    now = 1_000.0 * DAY
+    begin = int(now) - since - seconds if since == 0 else int(now) - since
+    found = step_for(TimeSpan(begin, begin + seconds), now, 200)
+    assert (found >= step, found % 60) == (True, 0)
+    assert seconds <= found * 200
 
 
 def test_the_middle_is_made_of_coarse_buckets_and_the_ends_of_fine_ones() -> None:
@@ -50,20 +68,20 @@ def test_the_middle_is_made_of_coarse_buckets_and_the_ends_of_fine_ones() -> Non
     since=st.integers(0, 5000),
     length=st.integers(0, 9000),
     marks=st.tuples(*[st.integers(0, 12_000)] * 3),
-    coarsest=st.sampled_from(TIERS),
+    step=st.sampled_from((*TIERS, 300, 5400)),
 )
 def test_a_range_is_covered_once_by_whole_buckets_that_are_there(
-    since: int, length: int, marks: tuple[int, int, int], coarsest: int
+    since: int, length: int, marks: tuple[int, int, int], step: int
 ) -> None:
     minutes, quarters, hours = sorted(marks, reverse=True)
     rolled = {900: minutes * 60, 3600: quarters * 60 // 900 * 900, DAY: hours * 60 // 3600 * 3600}
     span = TimeSpan(since * 60, (since + length) * 60)
-    parts = cover(span, rolled, coarsest)
+    parts = cover(span, rolled, step)
     at = span.since
     for part in parts:
         assert part.since == at < part.until
         assert part.since % part.tier == part.until % part.tier == 0
-        assert part.tier <= coarsest
+        assert step % part.tier == 0
         assert part.tier == 60 or part.until <= rolled[part.tier]
         at = part.until
     assert at == span.until
