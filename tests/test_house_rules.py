@@ -262,10 +262,11 @@ KNOWS = {
     "actors/storage/history": "kit state storage",
     "actors/upstream": "",
     "web": "admin admin/kit asgi edge http live monitoring ollama_api process security",
-    "web/admin": "admin/breakers admin/config admin/kit admin/models admin/observability admin/requests admin/servers "
-    "asgi http monitoring ollama_api security",
+    "web/admin": "admin/breakers admin/config admin/history admin/kit admin/models admin/observability admin/requests "
+    "admin/servers asgi http monitoring ollama_api security",
     "web/admin/breakers": "admin/kit http",
     "web/admin/config": "admin/kit http",
+    "web/admin/history": "admin/kit",
     "web/admin/kit": "asgi http monitoring ollama_api process security",
     "web/admin/models": "admin/kit asgi http ollama_api",
     "web/admin/observability": "admin/kit admin/models asgi http monitoring process security",
@@ -295,6 +296,7 @@ ASKS = {
     "web/admin": "",
     "web/admin/breakers": "actors/kit actors/state",
     "web/admin/config": "actors/config",
+    "web/admin/history": "actors actors/storage/history",
     "web/admin/kit": "actors actors/config",
     "web/admin/models": "actors actors/jobs actors/state",
     "web/admin/observability": "actors actors/config actors/state actors/storage actors/storage/history",

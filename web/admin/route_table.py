@@ -9,6 +9,8 @@ from typing import Final
 from web.admin import aliases, docs_page, login
 from web.admin.breakers import breakers, orders, recovery_log
 from web.admin.config import config
+from web.admin.history import analytics, request_stats
+from web.admin.history import requests as past_requests
 from web.admin.kit.routes import Route, RouteGroup
 from web.admin.models import advice, jobs, models, status, unload, warm_up
 from web.admin.observability import (
@@ -50,6 +52,9 @@ TOPICS: Final[tuple[RouteGroup, ...]] = (
     metrics.topic,
     pair_metrics.topic,
     stats.topic,
+    past_requests.topic,
+    request_stats.topic,
+    analytics.topic,
     prometheus.topic,
     aliases.topic,
     alerts.topic,

@@ -13,7 +13,7 @@ from fleet.config.schema.types import Id, Says, Secret, Section, Whole
 from fleet.config.schema.urls import LONGEST_URL, clean_url, normalise_url
 
 MOST_SERVERS = 1000
-RESERVED_IDS: Final = frozenset(("add", "model", "prometheus", "recent", "recovery-tests", "server", "stats"))
+RESERVED_IDS: Final = frozenset(("add", "model", "prometheus", "recent", "recovery-tests", "search", "server", "stats"))
 """Words that stand in routes of the admin API where others have a server's id: such a server could not be reached."""
 
 

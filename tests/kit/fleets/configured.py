@@ -13,6 +13,7 @@ import trio
 
 from actors.config.settings import Settings
 from actors.config.sources import Origin, Reading
+from actors.storage.history.queries import History
 from actors.system import System, open_system
 from fleet.common.ids import ServerId
 from fleet.config import load
@@ -62,6 +63,7 @@ async def configured(
     seed: int = 1,
     models: str = MODELS,
     profile: Profile = QUICK,
+    history: History | None = None,
 ) -> AsyncIterator[Configured]:
     """`text` is the file without its servers and ports; `{a}` in it is the URL of server `a`."""
     async with AsyncExitStack() as stack:
@@ -72,7 +74,7 @@ async def configured(
         environment = dict(env or {})
         loaded = load(text, environment, {}, source=name)
         origin = Origin(path, name, environment, {}, Reading(name, text, loaded))
-        system = await stack.enter_async_context(open_system(loaded.config, seed=seed))
+        system = await stack.enter_async_context(open_system(loaded.config, seed=seed, history=history))
         settings = Settings(system, origin)
         inner = stack.enter_context(private_socket())
         nursery = await stack.enter_async_context(trio.open_nursery())

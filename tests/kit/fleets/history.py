@@ -1,14 +1,17 @@
-"""A history without a disk: the real actor over a list, which can be made to fail or to be slow."""
+"""Histories: one in a file, and one without a disk, the real actor over a list that can be made to fail."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import trio
 
 from actors.kit.clock import Clock
 from actors.storage.history.database import Retention
+from actors.storage.history.opening import recording
 from actors.storage.history.queries import History, HistoryQueries
 from actors.storage.history.recorder import HistoryRecorder, InThread
 from fleet.config import Config
@@ -63,6 +66,15 @@ class FakeHistory:
     def _check(self) -> None:
         if self.trouble is not None:
             raise self.trouble
+
+
+@asynccontextmanager
+async def history_in(directory: Path) -> AsyncIterator[History]:
+    """A real one, in a file of this directory."""
+    config = Config.model_validate({"history": {"url": f"sqlite:///{directory / 'history.db'}"}})
+    async with recording(config, "", Clock()) as history:
+        assert history is not None
+        yield history
 
 
 def history_of(recorder: HistoryRecorder) -> History:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +12,28 @@ from trio.testing import MockClock
 
 from actors.kit.clock import Clock
 from actors.storage.history.opening import recording
-from actors.storage.history.queries import History, HistoryQueries
+from actors.storage.history.queries import HistoryQueries
 from actors.storage.history.reader import UnreadableHistory
 from fleet.common.errors import HistoryUnavailable
 from fleet.config import Config
 from fleet.history.questions import RowsPage, RowsQuestion, SumsGroup, SumsQuestion
 from fleet.history.time_ranges import TimeSpan
 from tests.actors.storage.history.test_finished_requests import record
-from tests.kit.fleets.history import FakeHistory, recorder_of
+from tests.kit.fleets.history import FakeHistory, history_in, recorder_of
 
 ALL = RowsQuestion(since=0.0, until=1e10, limit=100)
 
 
-@asynccontextmanager
-async def opened(directory: Path) -> AsyncIterator[History]:
-    config = Config.model_validate({"history": {"url": f"sqlite:///{directory / 'h.db'}"}})
-    async with recording(config, "", Clock()) as history:
-        assert history is not None
-        yield history
-
-
 async def test_what_was_noted_is_in_the_next_answer_and_in_that_of_the_next_process(tmp_path: Path) -> None:
     with trio.fail_after(60):
-        async with opened(tmp_path) as history:
+        async with history_in(tmp_path) as history:
             assert (await history.queries.rows(ALL)).rows == []
             history.recorder.note([record(request_id=str(number), began=0.0) for number in range(3)])
             assert [row.request for _, row in (await history.queries.rows(ALL)).rows] == ["2", "1", "0"]
             (group,) = await history.queries.sums(SumsQuestion(span=TimeSpan(0, 1 << 33)))
             assert group.sums.requests == 3
             history.recorder.note([record(request_id="late")])
-        async with opened(tmp_path) as history:
+        async with history_in(tmp_path) as history:
             assert len((await history.queries.rows(ALL)).rows) == 4
 
 

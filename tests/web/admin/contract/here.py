@@ -21,6 +21,7 @@ from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.simulator import Profile
 from tests.kit.clients.admin import ROOT, checked
 from tests.kit.fleets.configured import configured
+from tests.kit.fleets.history import history_in
 from tests.kit.fleets.served import Served
 from web.process.log_buffer import LogRing
 
@@ -130,5 +131,9 @@ def row(route: str, path: str, body: object = None, setup: Setup | None = None) 
 async def running(directory: Path, url: str = "proxy") -> AsyncIterator[Here]:
     """The product with two servers and a file."""
     (directory / "config.yml").unlink(missing_ok=True)
-    async with configured(directory, "a", "b", models=MODELS, profile=STEADY, text=FILE) as fleet:
+    (directory / "history.db").unlink(missing_ok=True)
+    async with (
+        history_in(directory) as history,
+        configured(directory, "a", "b", models=MODELS, profile=STEADY, text=FILE, history=history) as fleet,
+    ):
         yield Here(fleet, fleet.url if url == "proxy" else fleet.orchestrator_url)

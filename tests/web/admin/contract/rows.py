@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.web.admin.contract import breakers, figures, models, recoveries, servers, settings
+from tests.web.admin.contract import breakers, figures, history, models, recoveries, servers, settings
 from tests.web.admin.contract.here import ROWS
 
-__all__ = ["ROWS", "breakers", "figures", "models", "recoveries", "servers", "settings"]
+__all__ = ["ROWS", "breakers", "figures", "history", "models", "recoveries", "servers", "settings"]

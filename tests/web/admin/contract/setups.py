@@ -17,6 +17,11 @@ async def failed(here: Here) -> None:
     await here.fail()
 
 
+async def mixed(here: Here) -> None:
+    await here.talk(3)
+    await here.fail()
+
+
 async def half_open(here: Here) -> None:
     await loaded(here)
     for server in "ab":
