@@ -34,6 +34,7 @@ from fleet.models.load_times import LoadTimes
 from fleet.models.runner_options import Demand
 from fleet.observability.metrics.registry import MetricsRegistry
 from fleet.scheduling.bans import Bans
+from fleet.scheduling.choice.expected_completion import ExpectedCompletion
 from fleet.scheduling.rates import RetryBudget
 from fleet.scheduling.scheduler.decisions import SchedulerMemory
 
@@ -65,13 +66,14 @@ class _Gates:
             cell.state.gates[pair.model] = gate
 
 
-def make_scheduler(config: Config, journal: Journal) -> SchedulerState:
-    """What outlives the dispatcher; bans are kept in the journal."""
+def make_scheduler(config: Config, journal: Journal, metrics: MetricsRegistry) -> SchedulerState:
+    """What outlives the dispatcher; bans are kept in the journal, and what predictions were worth is counted."""
     return SchedulerState(
         Mailbox[DispatcherMail]("dispatcher"),
         SchedulerMemory.fresh(rules_of(config)),
         RetryBudget(config.retry.budget_ratio, config.retry.budget_floor),
         Bans(changed=partial(touch_ban, journal)),
+        expectations=ExpectedCompletion(metrics.predicted),
     )
 
 

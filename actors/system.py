@@ -93,13 +93,13 @@ class System:
         self.limiters: Mapping[str, Limiter] = defaultdict(Limiter)
         """What clients have left of their rate limits, by listener."""
         self.servers = servers = Servers()
-        self.scheduler = scheduler = make_scheduler(config, journal)
         self.missing_routes = MissingRoutes()
         self.history = history
         """What is kept of finished requests; None: nothing is."""
         self._poison = PoisonTable(secrets.token_bytes(32))
         self._counts, self.live_requests = Counts(), LiveRequests()
         self.statistics = make_statistics(ref, clock, servers, journal, (*self._watching(tracer), *listeners))
+        self.scheduler = scheduler = make_scheduler(config, journal, self.statistics.metrics)
         self.recovery_log = RecoveryLog(told=partial(note_move, self.statistics.metrics))
         self.breakers = make_breakers(ref, clock, servers, scheduler.mailbox, self.recovery_log, journal)
         self.model_lookup = InventoryLookup(servers, clock.now)

@@ -19,6 +19,14 @@ from fleet.common.ids import ModelName, RequestId, ServerId
 from fleet.scheduling.estimates.forecast.terms import RequestProfile
 
 
+class Hope(NamedTuple):
+    """What a ticket hoped for when it entered its line: the server, and the parts of its price there."""
+
+    at: float
+    server: ServerId
+    parts: tuple[float, ...]
+
+
 @dataclass(slots=True, eq=False)
 class Ticket:
     """A request for one slot. Settled exactly once: by a grant, a refusal, or its own withdrawal.
@@ -42,6 +50,8 @@ class Ticket:
     """Which of the sets of runner options that are asked for: only a policy that plans tells them apart."""
     back: bool = False
     alone: bool = False
+    hope: Hope | None = None
+    """None: it never waited, saw no server that could serve it, or its policy does not plan."""
 
     @property
     def terms(self) -> TicketTerms:

@@ -33,7 +33,7 @@ def rows() -> list[Row]:
         Row(8, (SizedPanel(12, _in_flight()), SizedPanel(12, _used())), "Use"),
         Row(8, (SizedPanel(12, _share()), SizedPanel(12, _tokens()))),
         Row(8, (SizedPanel(12, _memory()), SizedPanel(12, _models()))),
-        Row(8, (SizedPanel(12, _first_token()), SizedPanel(12, _probes())), "Speed"),
+        Row(8, (SizedPanel(8, _first_token()), SizedPanel(8, _probes()), SizedPanel(8, _predictions())), "Speed"),
         Row(8, (SizedPanel(12, _errors()), SizedPanel(12, _stalls())), "Errors"),
         Row(8, (SizedPanel(12, _loads()), SizedPanel(12, _breakers()))),
         Row(
@@ -119,6 +119,12 @@ def _first_token() -> Json:
 def _probes() -> Json:
     text = "Duration of the last health probe that it answered. It rises before a server fails."
     return timeseries("Probe latency", text, "s", [Query(_per_server("fleet_server_probe_seconds"), _NAME)])
+
+
+def _predictions() -> Json:
+    text = "What came over what was predicted, the median of all servers; 1 is right. Only of a policy that predicts."
+    query = Query(quantile(0.5, "fleet_prediction_error_ratio", by="term"), "{{term}}")
+    return timeseries("Predictions", text, "none", [query])
 
 
 def _errors() -> Json:

@@ -38,6 +38,7 @@ SERVER_FIRST_TOKEN_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 INTER_TOKEN_BUCKETS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 WAIT_BUCKETS: Final = (0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 LOAD_BUCKETS: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+PREDICTION_BUCKETS: Final = (0.1, 0.25, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0, 10.0)
 
 METRICS: Final = (
     # ---- the monitoring stack's reference
@@ -116,6 +117,13 @@ METRICS: Final = (
     _metric("counter", "fleet_model_reloads_total", "server model", "Loads of a model that was in memory already."),
     _metric("counter", "fleet_model_evictions_total", "server model", "Times it went out of memory."),
     _metric("histogram", "fleet_model_load_seconds", "model", "Load times that requests waited for."),
+    # ---- predictions, of a policy that makes them
+    _metric(
+        "histogram",
+        "fleet_prediction_error_ratio",
+        "term",
+        "Seconds that came over seconds that were predicted, 1 is right: wait, load, prefill, decode, done.",
+    ),
     # ---- breakers
     _metric("gauge", "fleet_breakers", "state", "Breakers that remember something: closed, half_open, open."),
     _metric("gauge", "fleet_breaker_state", "server model", "0 closed, 1 half open, 2 open; absent: closed."),
@@ -154,6 +162,7 @@ BUCKETS: Final = {
     "fleet_inter_token_seconds": INTER_TOKEN_BUCKETS,
     "fleet_queue_wait_seconds": WAIT_BUCKETS,
     "fleet_model_load_seconds": LOAD_BUCKETS,
+    "fleet_prediction_error_ratio": PREDICTION_BUCKETS,
 }
 """The upper bounds of every histogram, but for the last, which is infinite."""
 

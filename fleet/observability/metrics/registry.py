@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeVar
 
 from fleet.breakers.failure_classes import LEFT, REJECTED, STALLED
 from fleet.models.load_times import COLD
-from fleet.observability.metrics.definitions import OTHER
+from fleet.observability.metrics.definitions import OTHER, PREDICTION_BUCKETS
 from fleet.observability.metrics.instruments import Histogram, MinuteRate, Table
 from fleet.observability.metrics.key_usage import KeyMeter
 from fleet.observability.metrics.label_values import outcome_word, status_word
@@ -99,6 +99,8 @@ class MetricsRegistry:
         self.failovers: defaultdict[str, int] = defaultdict(int, dict.fromkeys(_USUAL, 0))
         self.rejected: dict[str, int] = dict.fromkeys(REJECTED.values(), 0)
         self.limits: dict[str, int] = dict.fromkeys(LIMITED, 0)
+        self.predictions: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(PREDICTION_BUCKETS))
+        """By term, of which there are five."""
         self._now = self._at = self._since = 0.0
         self._waiting: list[RequestBatch[MeteredRequest]] = []
         self._number = 0
@@ -171,6 +173,10 @@ class MetricsRegistry:
         if listener not in self.limits and len(self.limits) >= MOST_LISTENERS:
             listener = OTHER
         self.limits[listener] = self.limits.get(listener, 0) + 1
+
+    def predicted(self, term: str, ratio: float) -> None:
+        """Of a term of a prediction so much has come, in times of what was predicted."""
+        self.predictions[term].observe((ratio,))
 
     def moved(self, server: str, model: str, to: str, now: float) -> None:
         """A breaker changed its state."""

@@ -64,6 +64,8 @@ def count(exposed: Exposed, meter: MetricsRegistry) -> None:
     _keys(exposed, list(meter.keys.series.items()))
     exposed.points("fleet_failovers_total", (((cause,), number) for cause, number in meter.failovers.items()))
     exposed.points("fleet_queue_rejected_total", (((why,), number) for why, number in meter.rejected.items()))
+    ratios = (((term,), ratio.shown()) for term, ratio in meter.predictions.items())
+    exposed.spreads("fleet_prediction_error_ratio", ratios)
     exposed.points("fleet_rate_limited_total", (((name,), number) for name, number in meter.limits.items()))
 
 

@@ -24,6 +24,7 @@ from fleet.scheduling.choice.loaded_runners import NO_WISH, Claim, LoadedRunners
 from fleet.scheduling.choice.rents import Rents
 from fleet.scheduling.estimates.evictions import HORIZON, MOST_HARM, Evictions, Resident
 from fleet.scheduling.estimates.forecast.estimates import Estimates
+from fleet.scheduling.estimates.forecast.prediction_errors import RatioTold
 from fleet.scheduling.estimates.forecast.terms import AnswerTold, Outcome, RequestProfile
 from fleet.scheduling.estimates.load import CACHED
 from fleet.scheduling.server_state import ServerState
@@ -56,8 +57,9 @@ class ExpectedCompletion:
     load = _PARTS.index("load")
     harm = _PARTS.index("harm")
 
-    def __init__(self) -> None:
-        self.estimates = Estimates()
+    def __init__(self, told: RatioTold | None = None) -> None:
+        """`told` hears of what predictions were worth."""
+        self.estimates = Estimates(told)
         self.evictions = Evictions()
         self.rents = Rents()
         self.homes = Homes()
@@ -138,6 +140,8 @@ class ExpectedCompletion:
     def sent(self, ticket: Ticket, number: int, server: ServerState, now: float) -> None:
         """A ticket was granted this server, under this number of its lease."""
         view, profile = self._view(server, now), self._profile(ticket, now)
+        if ticket.hope is not None:
+            self.estimates.errors.note("wait", -ticket.hope.parts[self.wait], now - ticket.hope.at, now)
         terms = self.estimates.predict(profile, view, now)
         if terms.load > 0.0 and not self._joins(view, profile, now):
             view.loads(ticket.model, profile.options, view.leaving(ticket.model, profile.options))

@@ -31,7 +31,7 @@ from fleet.scheduling.choice.balancing import Prices, Scored
 from fleet.scheduling.choice.intents import NOBODY, Ahead, Intent, Intents
 from fleet.scheduling.server_index import ServerIndex
 from fleet.scheduling.server_state import ServerState
-from fleet.scheduling.wait_queue import Entry, Queue, Ticket, TicketLine
+from fleet.scheduling.wait_queue import Entry, Hope, Queue, Ticket, TicketLine
 
 _SOONEST: Final = 0.05
 _LATEST: Final = 30.0
@@ -96,7 +96,10 @@ class Planned:
         self._now = now
         self._prices.entered(ticket, now)
         entry = self._queue.entry(ticket)
-        self._hope(entry, self._plan(entry, now), now)
+        scored = self._plan(entry, now)
+        if scored:
+            ticket.hope = Hope(now, scored[0][0].id, tuple(scored[0][1]))
+        self._hope(entry, scored, now)
 
     def left(self, ticket: Ticket) -> None:
         self._intents.drop(ticket)

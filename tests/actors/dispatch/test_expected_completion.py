@@ -148,6 +148,21 @@ async def test_what_happens_teaches(autojump_clock: MockClock) -> None:
         assert 20 < estimates.answer_tokens.tokens(asker, trio.current_time()) < 200
 
 
+async def test_what_predictions_were_worth_is_counted_by_term(autojump_clock: MockClock) -> None:
+    async with open_fleet(("a", SLOW_LOAD), slots=1, **PLANS) as fleet:
+        await warm(fleet, "a")
+        for _ in range(10):
+            await fleet.system.exchange(chat(tokens=60), Client())
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(fleet.system.exchange, chat(tokens=60), Client())
+        shown = {term: ratio.shown() for term, ratio in fleet.system.statistics.metrics.predictions.items()}
+        assert shown["decode"][0][-1] >= 10
+        counts, total, _ = shown["wait"]
+        assert counts[-1] == 3, "three of four waited for the slot"
+        assert total / counts[-1] == pytest.approx(1.0, abs=0.5)
+
+
 async def test_a_policy_that_plans_can_be_chosen_and_left_while_requests_wait(autojump_clock: MockClock) -> None:
     async with open_fleet(("a", SLOW_LOAD), slots=1) as fleet:
         await warm(fleet, "a")

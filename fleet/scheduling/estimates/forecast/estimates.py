@@ -25,6 +25,7 @@ from fleet.scheduling.estimates.answer_tokens import AnswerTokens, Asker
 from fleet.scheduling.estimates.cache_hits import CacheHits
 from fleet.scheduling.estimates.decode import DecodeSpeed
 from fleet.scheduling.estimates.failure_cost import FailureCost
+from fleet.scheduling.estimates.forecast.prediction_errors import PredictionErrors, RatioTold
 from fleet.scheduling.estimates.forecast.runner_figures import (
     FRESH,
     OpenRequest,
@@ -33,7 +34,6 @@ from fleet.scheduling.estimates.forecast.runner_figures import (
     seconds_left,
 )
 from fleet.scheduling.estimates.forecast.terms import (
-    TERMS,
     AnswerTold,
     Footing,
     Outcome,
@@ -45,7 +45,7 @@ from fleet.scheduling.estimates.load import CACHED, DISK, REAL, LoadSeconds
 from fleet.scheduling.estimates.prefill import PrefillSpeed, batch_bin
 from fleet.scheduling.estimates.prompt_tokens import PromptTokens
 from fleet.scheduling.estimates.runner_slots import RunnerSlots, ServiceTold
-from fleet.scheduling.estimates.trust import Accuracy, Trust
+from fleet.scheduling.estimates.trust import Trust
 from fleet.scheduling.estimates.wait import SERVICE, ServiceTimes, wait_seconds
 
 PATIENCE: Final = 3.0
@@ -63,7 +63,8 @@ _LEASES: Final = 65_536
 class Estimates:
     """All estimators, each open to be read. Bounded memory: 16,384 pairs, 65,536 leases, and what each may hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: RatioTold | None = None) -> None:
+        """`told` hears of what predictions were worth."""
         self.prompt_tokens = PromptTokens()
         self.answer_tokens = AnswerTokens()
         self.service = ServiceTimes()
@@ -74,7 +75,7 @@ class Estimates:
         self.trust = Trust()
         self.failures = FailureCost()
         self.affinity = AffinityTable()
-        self.accuracy = {term: Accuracy() for term in TERMS}
+        self.errors = PredictionErrors(told)
         self.lessons = 0
         """How many requests have taught something; what has not grown since is on disk already."""
         self._runners: LruTable[tuple[ServerId, ModelName], RunnerFigures] = LruTable(_PAIRS)
@@ -253,11 +254,10 @@ class Estimates:
         self.decode.learn(pair, size, max(0.0, beside), told.output_tokens, took, now)
         predicted = terms.load + terms.prefill + terms.decode
         self.trust.learn(pair, predicted, now - lease.sent, now)
-        seen = (("load", terms.load, loading), ("prefill", terms.prefill, told.prompt_seconds or 0.0))
-        for term, expected, actual in (*seen, ("decode", terms.decode, told.output_seconds or 0.0)):
-            if expected > 0.0 and actual > 0.0:
-                self.accuracy[term].learn(expected, actual, now)
-        self.accuracy["done"].learn(predicted, now - lease.sent, now)
+        seen = (("load", terms.load, loading), ("prefill", terms.prefill, told.prompt_seconds))
+        came = (*seen, ("decode", terms.decode, told.output_seconds), ("done", predicted, now - lease.sent))
+        for term, expected, actual in came:
+            self.errors.note(term, expected * terms.footing.trust, actual, now)
 
     def _learn_prompt(self, lease: OpenRequest, told: AnswerTold, now: float) -> None:
         """Speed and tokens from prompts that were surely not cached; of others, whether they were."""

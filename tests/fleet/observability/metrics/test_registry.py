@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fleet.breakers.outcomes import ClientLeft, Completed, End, Failed, Incomplete, Refused, Revoked, StreamError, kind
 from fleet.common.errors import BackendBroke, IdleTimeout, Phase
-from fleet.observability.metrics.definitions import BY_NAME, OTHER
+from fleet.observability.metrics.definitions import BY_NAME, OTHER, PREDICTION_BUCKETS
 from fleet.observability.metrics.label_values import outcome_word, status_word
 from fleet.observability.metrics.registry import BETWEEN_SWEEPS, LIMITED, MOST_LISTENERS, MetricsRegistry
 from fleet.observability.metrics.snapshot import Exposed, count
@@ -299,6 +299,21 @@ def test_a_histogram_counts_each_value_in_every_bucket_that_holds_it(values: lis
     for low, bound, example in zip([-1.0, *bounds], bounds, examples, strict=False):
         held = [value for value in values if low < value <= bound]
         assert (example.value if example else None) == (held[-1] if held else None)
+
+
+def test_predictions_are_counted_by_term() -> None:
+    meter = MetricsRegistry()
+    meter.predicted("load", 1.05)
+    meter.predicted("load", 3.0)
+    meter.predicted("wait", 0.01)
+    exposed = Exposed()
+    count(exposed, meter)
+    family = next(each for each in exposed.in_order() if each.metric.name == "fleet_prediction_error_ratio")
+    counts = {labels: buckets[0] for labels, buckets in family.spreads}
+    assert counts[("load",)][PREDICTION_BUCKETS.index(1.0)] == 0
+    assert counts[("load",)][PREDICTION_BUCKETS.index(1.1)] == 1
+    assert counts[("load",)][-1] == 2
+    assert counts[("wait",)][0] == 1
 
 
 def test_every_name_that_is_exposed_is_in_the_table() -> None:

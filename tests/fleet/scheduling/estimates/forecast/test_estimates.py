@@ -35,7 +35,7 @@ def test_predictions_converge_to_the_truth_of_each_server() -> None:
         assert terms.decode == pytest.approx(decode, rel=0.15)
         assert terms.done == pytest.approx(prefill + decode, rel=0.15)
         assert terms.footing.reliable
-    error = fleet.estimates.accuracy["done"].error(fleet.now)
+    error = fleet.estimates.errors.accuracy["done"].error(fleet.now)
     assert error is not None
     assert error < 0.2
 
