@@ -17,8 +17,6 @@ IMPURE = {"trio", "httpx", "quart", "quart_trio", "hypercorn", "socket", "time",
 BACKEND_IO = {"httpx": {"actors/observability/alert_webhook.py"}}
 CLOCK_READERS = {
     "actors/kit/clock.py": "the one place",
-    "web/http/units.py": "moments as the admin API writes them",
-    "web/process/stale_directories.py": "times of files, before there is a fleet",
     "web/process/watchdog_child.py": "a process of its own, which loads nothing",
     "web/security/request_gate.py": "dice for the ids of requests, which no fleet owns",
     "web/simulator/engine/host.py": "another machine's clock and dice",

@@ -27,7 +27,7 @@ from actors.config.file_watch import Watch
 from actors.config.settings import Settings
 from actors.config.sources import Origin
 from actors.config.tls import secured
-from actors.kit.clock import Clock
+from actors.kit.clock import Clock, process_clock
 from actors.kit.supervisor import keep_up
 from actors.observability.tracing import tracing
 from actors.storage.history.opening import recording
@@ -103,7 +103,7 @@ async def serve(
     """
     tls = secured(config)
     closing = trio.Event()
-    with private_socket() if inner is None else nullcontext(inner) as behind:
+    with private_socket(system.clock.wall()) if inner is None else nullcontext(inner) as behind:
         listeners = list(bound) if bound is not None else bind_all(config)
         async with trio.open_nursery() as watching:
             watching.start_soon(system.watch)
@@ -210,7 +210,10 @@ def run(
     be read again and saved.
     """
     secured(config)
-    with private_socket() as inner, watchdog(_most(config.drain_timeout) + KILLED_AFTER) as outside:
+    with (
+        private_socket(process_clock().wall()) as inner,
+        watchdog(_most(config.drain_timeout) + KILLED_AFTER) as outside,
+    ):
         doors = _Doors(bind_all(config), inner, outside, origin)
         _rarely_collect()
         return trio.run(_main, config, doors, hangup.bearing(say), source, setting or Setting())

@@ -12,6 +12,8 @@ from typing import Final
 
 import trio
 
+from fleet.common.times import ClockReading
+
 stopwatch: Final = time.perf_counter
 """Seconds of real time, for who measures work: they go by where `Clock.now` is virtual, too."""
 
@@ -40,6 +42,10 @@ class Clock:
     def nanoseconds(self) -> tuple[int, int]:
         """`now` and `wall` in whole nanoseconds, for who counts in those."""
         return int(self.now() * 1e9), int(self.wall() * 1e9)
+
+    def reading(self) -> ClockReading:
+        """Both, once: for an answer in which many moments stand."""
+        return ClockReading(self.now(), self.wall())
 
     def epoch(self, moment: float) -> float:
         """Seconds since 1970 of a moment on our clock, for what is kept or shown."""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import formatdate
 from typing import overload
@@ -50,6 +51,38 @@ def compact(epoch: float) -> str:
 def http_date(epoch: float) -> str:
     """As HTTP has it: Tue, 01 Dec 2026 02:03:04 GMT."""
     return formatdate(int(epoch), usegmt=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ClockReading:
+    """Both clocks, read once for one answer: what is said twice in it is then the same to the millisecond.
+
+    `now` is on the clock that never runs back, `wall` the time of day at that moment; seconds. Moments below are on the
+    former, and None stays None.
+    """
+
+    now: float
+    wall: float
+
+    @overload
+    def epoch(self, moment: float) -> float: ...
+    @overload
+    def epoch(self, moment: float | None) -> float | None: ...
+    def epoch(self, moment: float | None) -> float | None:
+        """Seconds since 1970."""
+        return None if moment is None else self.wall - (self.now - moment)
+
+    @overload
+    def epoch_ms(self, moment: float) -> int: ...
+    @overload
+    def epoch_ms(self, moment: float | None) -> int | None: ...
+    def epoch_ms(self, moment: float | None) -> int | None:
+        """Milliseconds since 1970."""
+        return milliseconds(self.epoch(moment))
+
+    def iso(self, moment: float) -> str:
+        """As `iso` writes it."""
+        return iso(self.epoch(moment))
 
 
 def _written(epoch: float, to: str) -> str:

@@ -290,7 +290,7 @@ async def fleet(system: FakeSystem) -> AsyncIterator[Served]:
     """The front end over a fake system, on a real socket: the edge before the app, or the app alone."""
     house = AppContext.of(system.handle, TOPICS)
     app = create_app(system.handle, house)
-    with private_socket() as inner:
+    with private_socket(time.time()) as inner:
         async with served(app, [inner.bound], UNIX + inner.path, arriving=inner.arriving) as behind:
             if current() == QUART:
                 yield behind

@@ -1,13 +1,11 @@
-"""What the admin views share: units, and names of states."""
+"""What the admin views share: whose turn it is, and how a server is."""
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Final, overload
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from fleet.common.times import iso, milliseconds
 from fleet.scheduling.server_state import Health
 
 if TYPE_CHECKING:
@@ -22,29 +20,6 @@ async def take_turns(number: int) -> None:
     """Let requests go first, now and then: to be awaited after each of many entries of an answer, `number` rising."""
     if number % _TURN == _TURN - 1:
         await trio.lowlevel.checkpoint()
-
-
-@overload
-def epoch(moment: float) -> float: ...
-@overload
-def epoch(moment: float | None) -> float | None: ...
-def epoch(moment: float | None) -> float | None:
-    """Seconds since 1970 of a moment on Trio's clock."""
-    return None if moment is None else time.time() - (trio.current_time() - moment)
-
-
-@overload
-def epoch_ms(moment: float) -> int: ...
-@overload
-def epoch_ms(moment: float | None) -> int | None: ...
-def epoch_ms(moment: float | None) -> int | None:
-    """Milliseconds since 1970 of a moment on Trio's clock."""
-    return milliseconds(epoch(moment))
-
-
-def now_iso() -> str:
-    """The time of day."""
-    return iso(time.time())
 
 
 def is_healthy(cell: ServerCell) -> bool:

@@ -77,12 +77,12 @@ class Inner:
 
 
 @contextmanager
-def private_socket() -> Iterator[Inner]:
+def private_socket(now: float) -> Iterator[Inner]:
     """A listening Unix socket in a fresh private directory; both are gone afterwards. Raises NoPlace.
 
-    What fleets that were killed have left where it lies is removed first.
+    What fleets that were killed have left where it lies is removed first. `now`: the time of day.
     """
-    directory, path, sock = _opened()
+    directory, path, sock = _opened(now)
     inner = Inner(path, Bound((sock,), "localhost", 0, "the private socket"))
     try:
         yield inner
@@ -91,10 +91,10 @@ def private_socket() -> Iterator[Inner]:
         directory.remove()
 
 
-def _opened() -> tuple[PrivateDirectory, str, socket.socket]:
+def _opened(now: float) -> tuple[PrivateDirectory, str, socket.socket]:
     why = ""
     for place in _PLACES:
-        stale_directories.sweep(place)
+        stale_directories.sweep(place, now)
         try:
             return _listening(place)
         except OSError as error:

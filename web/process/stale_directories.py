@@ -14,7 +14,6 @@ import shutil
 import socket
 import stat
 import tempfile
-import time
 from itertools import islice
 from typing import Final
 
@@ -53,25 +52,28 @@ class PrivateDirectory:
             self._lock = -1
 
 
-def sweep(place: str | None) -> int:
-    """Remove what dead fleets of this user have left in a folder; how many that were. Raises nothing."""
+def sweep(place: str | None, now: float) -> int:
+    """Remove what dead fleets of this user have left in a folder; how many that were. Raises nothing.
+
+    `now` is the time of day, as files have it.
+    """
     gone = 0
     with contextlib.suppress(OSError), os.scandir(place or tempfile.gettempdir()) as entries:
         for entry in islice(entries, _MOST):
             if _NAME.fullmatch(entry.name):
                 with contextlib.suppress(OSError):
-                    gone += _remove_dead(entry.path)
+                    gone += _remove_dead(entry.path, now)
     return gone
 
 
-def _remove_dead(path: str) -> bool:
+def _remove_dead(path: str, now: float) -> bool:
     """By the directory's descriptor alone: whoever swaps the path for a link gains nothing."""
     where = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         seen = os.fstat(where)
         contents = set(os.listdir(where))
         mine = seen.st_uid == os.geteuid() and stat.S_IMODE(seen.st_mode) == 0o700
-        if not (mine and contents <= _CONTENTS and _is_dead(where, path, contents, seen)):
+        if not (mine and contents <= _CONTENTS and _is_dead(where, path, contents, now - seen.st_mtime)):
             return False
         for name in contents:
             os.unlink(name, dir_fd=where)
@@ -83,9 +85,9 @@ def _remove_dead(path: str) -> bool:
         os.close(where)
 
 
-def _is_dead(where: int, path: str, contents: set[str], seen: os.stat_result) -> bool:
+def _is_dead(where: int, path: str, contents: set[str], age: float) -> bool:
     if _LOCK not in contents:
-        return time.time() - seen.st_mtime > _YOUNG and not (SOCKET in contents and _answers(path))
+        return age > _YOUNG and not (SOCKET in contents and _answers(path))
     lock = os.open(_LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=where)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -89,7 +90,7 @@ async def edge_without_app(answer: bytes | None, **config: Any) -> AsyncIterator
     """An edge whose app says only this, or, with None, is not there at all."""
     system = FakeSystem(**config)
     app = create_app(system.handle)
-    with private_socket() as inner:
+    with private_socket(time.time()) as inner:
         cleaned(inner.path)
         edge = Edge(system.handle, RequestGate(system.handle), inner, app.config[TERMS_KEY], None)
         bound = bind("127.0.0.1", 0, "test")
@@ -140,7 +141,7 @@ def test_a_temporary_directory_that_cannot_hold_a_socket_is_not_used(
     if folder != "missing":
         (tmp_path / folder).mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / folder))
-    with private_socket() as inner:
+    with private_socket(time.time()) as inner:
         assert inner.path.startswith("/tmp/fleet-")
         assert os.stat(os.path.dirname(inner.path)).st_mode & 0o777 == 0o700
     assert not os.path.exists(os.path.dirname(inner.path))

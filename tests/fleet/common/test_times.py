@@ -46,3 +46,14 @@ def test_no_format_runs_ahead_of_the_clock_but_the_rounded_one(epoch: float) -> 
 
 def test_what_is_not_known_stays_so() -> None:
     assert (times.iso(None), times.milliseconds(None)) == (None, None)
+
+
+@given(st.floats(0, 1e6), st.floats(1e9, 4e9), st.floats(-1e6, 1e6))
+def test_a_reading_says_a_moment_twice_alike(now: float, wall: float, moment: float) -> None:
+    at = times.ClockReading(now, wall)
+    assert at.epoch(now) == wall
+    assert at.epoch(moment) == pytest.approx(wall + moment - now)
+    assert at.epoch_ms(moment) == times.milliseconds(at.epoch(moment))
+    assert at.iso(moment) == times.iso(at.epoch(moment))
+    assert at.epoch(None) is None
+    assert at.epoch_ms(None) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -76,7 +77,7 @@ async def configured(
         origin = Origin(path, name, environment, {}, Reading(name, text, loaded))
         system = await stack.enter_async_context(open_system(loaded.config, seed=seed, history=history))
         settings = Settings(system, origin)
-        inner = stack.enter_context(private_socket())
+        inner = stack.enter_context(private_socket(time.time()))
         nursery = await stack.enter_async_context(trio.open_nursery())
         context = AppContext(system, settings, LogRing.installed(), TOPICS)
         serving = partial(serve, loaded.config, system=system, stop=trio.Event(), inner=inner, context=context)

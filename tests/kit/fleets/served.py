@@ -5,6 +5,7 @@ Its URLs are those of the lane that the test has chosen (`tests.kit.clients.lane
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -102,7 +103,7 @@ class Served:
 @asynccontextmanager
 async def front_end(config: Config, system: System, sims: dict[str, TcpSim]) -> AsyncIterator[Served]:
     """The front end of a running system, with both its lanes."""
-    with private_socket() as inner:
+    with private_socket(time.time()) as inner:
         async with trio.open_nursery() as nursery:
             stop = trio.Event()
             urls = await nursery.start(partial(serve, config, system=system, stop=stop, inner=inner))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -53,7 +54,7 @@ def app_of(system: FakeSystem) -> Quart:
 
 @asynccontextmanager
 async def guarded(app: Quart) -> AsyncIterator[Served]:
-    with private_socket() as inner:
+    with private_socket(time.time()) as inner:
         async with served(app, [inner.bound], UNIX + inner.path, arriving=inner.arriving) as server:
             yield server
 

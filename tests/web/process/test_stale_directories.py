@@ -19,7 +19,7 @@ from web.process.stale_directories import PrivateDirectory, sweep
 _HOLD = """
 import time
 from web.process.private_listener import private_socket
-with private_socket() as inner:
+with private_socket(time.time()) as inner:
     print(inner.path, flush=True)
     time.sleep(99)
 """
@@ -34,7 +34,7 @@ def test_a_killed_fleet_is_swept_up_and_a_live_one_is_not(tmp_path: Path, monkey
         holding[0].send_signal(signal.SIGKILL)
         holding[0].wait()
         assert os.path.exists(places[0])
-        with private_socket() as inner:
+        with private_socket(time.time()) as inner:
             assert not os.path.exists(os.path.dirname(places[0]))
             assert os.path.exists(places[1])
             assert os.path.dirname(inner.path).startswith(str(tmp_path))
@@ -44,7 +44,7 @@ def test_a_killed_fleet_is_swept_up_and_a_live_one_is_not(tmp_path: Path, monkey
             process.wait()
             if process.stdout:
                 process.stdout.close()
-    assert sweep(str(tmp_path)) == 1
+    assert sweep(str(tmp_path), time.time()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -74,9 +74,9 @@ def test_nothing_else_is_touched(tmp_path: Path) -> None:
     linked.mkdir(0o700)
     (linked / "lock").symlink_to(precious / "lock")
     before = sorted(path.name for path in tmp_path.rglob("*"))
-    assert sweep(str(tmp_path)) == 0
+    assert sweep(str(tmp_path), time.time()) == 0
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
-    assert sweep(str(tmp_path / "nowhere")) == 0
+    assert sweep(str(tmp_path / "nowhere"), time.time()) == 0
 
 
 def test_directories_without_a_lock_go_when_they_are_old_and_nobody_listens(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_directories_without_a_lock_go_when_they_are_old_and_nobody_listens(tmp_
         there.listen()
         for each in (empty, dead, live):
             old(each)
-        assert sweep(str(tmp_path)) == 2
+        assert sweep(str(tmp_path), time.time()) == 2
         assert [path.name for path in tmp_path.iterdir()] == [live.name]
 
 
@@ -98,7 +98,7 @@ def test_a_directory_is_held_from_its_first_moment(tmp_path: Path) -> None:
     made = PrivateDirectory(str(tmp_path))
     with open(Path(made.path) / "lock") as lock, pytest.raises(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    assert sweep(str(tmp_path)) == 0
+    assert sweep(str(tmp_path), time.time()) == 0
     made.remove()
     made.remove()
     assert list(tmp_path.iterdir()) == []

@@ -21,7 +21,7 @@ from web.admin.breakers.views import (
 )
 from web.admin.kit.answers import EPOCH_MS, ISO, Answer, JsonObject
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.http.units import epoch_ms, take_turns
+from web.http.units import take_turns
 
 if TYPE_CHECKING:
     from actors.state.servers import ServerCell
@@ -101,13 +101,13 @@ class PairPath(NamedTuple):
     seed=True,
 )
 async def all_breakers(asked: AdminRequest) -> BreakersAnswer:
-    system = asked.system
+    system, at = asked.system, asked.reading()
     shown = []
     for number, pair in enumerate(system.breakers.pairs()):
         if (view := system.breakers.get(pair)) is not None:
             cell = system.servers.get(pair.server)
             state = None if cell is None else cell.state
-            shown.append(views.listed(UpperListedBreakerJson, view, system.config, state))
+            shown.append(views.listed(UpperListedBreakerJson, view, at, system.config, state))
         await take_turns(number)
     return BreakersAnswer(circuit_breakers=shown)
 
@@ -120,12 +120,12 @@ async def all_breakers(asked: AdminRequest) -> BreakersAnswer:
 async def of_server(asked: AdminRequest, server: str) -> ServerBreakersAnswer:
     cell = asked.system.cell(ServerId(server))
     found = [view_of(asked, PairPath(cell, pair)) for pair in pairs_of(cell)]
-    config = asked.system.config
+    config, at = asked.system.config, asked.reading()
     return ServerBreakersAnswer(
         server_id=server,
-        stats=views.summary(found, cell.state.added),
+        stats=views.summary(found, cell.state.added, at),
         count=len(found),
-        circuit_breakers=[views.listed(ListedBreakerJson, view, config, cell.state) for view in found],
+        circuit_breakers=[views.listed(ListedBreakerJson, view, at, config, cell.state) for view in found],
     )
 
 
@@ -136,14 +136,14 @@ async def of_server(asked: AdminRequest, server: str) -> ServerBreakersAnswer:
 )
 async def of_pair(asked: AdminRequest, server: str, model: str) -> PairAnswer:
     asking = asking_of(asked, server, model)
-    view = view_of(asked, asking)
-    stats = views.stats(BreakerStatsJson, view)
+    view, at = view_of(asked, asking), asked.reading()
+    stats = views.stats(BreakerStatsJson, view, at)
     breaker = PairBreakerJson(
         server_id=server,
         model=view.pair.model,
         state=stats.state,
         failure_count=stats.failure_count,
-        last_failure=epoch_ms(view.last_failure),
+        last_failure=at.epoch_ms(view.last_failure),
         since=stats.since,
         why=stats.why,
         next=stats.next,
@@ -157,7 +157,7 @@ async def of_pair(asked: AdminRequest, server: str, model: str) -> PairAnswer:
         server_id=server,
         model=view.pair.model,
         stats=stats,
-        lb_score=views.pair_score(asked.system.config, asking.cell.state, view.pair.model),
+        lb_score=views.pair_score(asked.system.config, asking.cell.state, view.pair.model, at.now),
     )
 
 
@@ -168,7 +168,7 @@ async def of_pair(asked: AdminRequest, server: str, model: str) -> PairAnswer:
 )
 async def of_model(asked: AdminRequest, server: str, model: str) -> ModelBreakerAnswer:
     view = view_of(asked, asking_of(asked, server, model))
-    shown = views.named(ModelBreakerJson, view, error_rate_percent=round(100 * view.error_rate, 2))
+    shown = views.named(ModelBreakerJson, view, asked.reading(), error_rate_percent=round(100 * view.error_rate, 2))
     return ModelBreakerAnswer(server_id=server, model=view.pair.model, circuit_breaker=shown)
 
 

@@ -175,13 +175,14 @@ async def reset_server(asked: AdminRequest, server: str) -> AllResetAnswer:
     before = [view_of(asked, asking) for asking in every]
     after = await _reset(asked, [asking.pair for asking in every])
     asked.note.change(before=_counted(before), after=_counted([view_of(asked, asking) for asking in every]))
+    at = asked.reading()
     tested = [PairPath(cell, view.pair) for view in before if view.active_tests]
     return AllResetAnswer(
         message=f"{len(after)} breakers of server {server} are reset",
         server_id=server,
         count=len(after),
-        previous_state=views.summary(before, 0.0).state,
-        current_state=views.summary(after, 0.0).state,
+        previous_state=views.summary(before, 0.0, at).state,
+        current_state=views.summary(after, 0.0, at).state,
         test_cancelled=any(not view_of(asked, asking).active_tests for asking in tested),
     )
 
@@ -240,7 +241,7 @@ async def _forced(asked: AdminRequest, server: str, model: str, state: BreakerSt
     (view,) = await _force_all(asked, [asking.pair], state)
     asked.note.change(before=_kept(before), after=_kept(view))
     message = f"the breaker of {asking.pair.model} on {server} is {state.value} until it is reset"
-    return ForcedAnswer(message=message, circuit_breaker=views.named(NamedBreakerJson, view))
+    return ForcedAnswer(message=message, circuit_breaker=views.named(NamedBreakerJson, view, asked.reading()))
 
 
 async def _all_forced(asked: AdminRequest, server: str, state: BreakerState) -> AllForcedAnswer:
@@ -251,12 +252,13 @@ async def _all_forced(asked: AdminRequest, server: str, state: BreakerState) -> 
     before = [view_of(asked, PairPath(cell, pair)) for pair in pairs]
     after = await _force_all(asked, pairs, state) if pairs else []
     asked.note.change(before=_counted(before), after=_counted(after))
+    at = asked.reading()
     return AllForcedAnswer(
         message=f"{len(after)} breakers of server {server} are {state.value} until they are reset",
         server_id=server,
         count=len(after),
         skipped=len(pairs) - len(after),
-        circuit_breakers=[views.named(NamedBreakerJson, view) for view in after],
+        circuit_breakers=[views.named(NamedBreakerJson, view, at) for view in after],
     )
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Final
 
-import trio
-
 from fleet.breakers import recovery_reports
 from fleet.breakers.gate import GateState
 from fleet.breakers.recovery_log import Results
 from fleet.breakers.recovery_reports import DAY, HOUR, Pattern, Trend
 from fleet.common.ids import ServerId
 from fleet.common.model_names import canonical
+from fleet.common.times import ClockReading, milliseconds
 from web.admin.breakers.recovery_views import (
     TYPES,
     FailureJson,
@@ -29,7 +28,6 @@ from web.admin.breakers.recovery_views import (
 from web.admin.kit.answers import EPOCH_MS, MS, SHARE, Answer, JsonObject, MessageAnswer
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.http.units import epoch_ms
 
 if TYPE_CHECKING:
     from actors.state.servers import ServerCell
@@ -189,20 +187,20 @@ class BreakerTestsAnswer(Answer, kw_only=True):
     seed=True,
 )
 async def summary(asked: AdminRequest) -> RecoveriesAnswer:
-    now, window = trio.current_time(), asked.query["windowMs"] / 1000
+    at, window = asked.reading(), asked.query["windowMs"] / 1000
     pages = {server: _page(asked, server) for server in asked.system.servers}
-    seen = recovery_reports.summarise(pages, now, window)
+    seen = recovery_reports.summarise(pages, at.now, window)
     return RecoveriesAnswer(
         total_servers=seen.servers,
         servers_with_failures=seen.failing,
         servers_with_persistent_failures=seen.persistent,
         total_recovery_attempts=seen.attempts,
         total_failures=seen.failures,
-        recent_failures=recovery_reports.failures_since(pages.values(), now - min(window, HOUR)),
+        recent_failures=recovery_reports.failures_since(pages.values(), at.now - min(window, HOUR)),
         overall_failure_rate=round(seen.failures / seen.attempts, 4) if seen.attempts else 0.0,
         top_failing_servers=[FailingJson(server_id=server, failure_count=count) for server, count in seen.top],
         common_error_types=dict(seen.types),
-        time_range=TimeRangeJson(start=epoch_ms(now - window), end=epoch_ms(now)),
+        time_range=TimeRangeJson(start=at.epoch_ms(at.now - window), end=at.epoch_ms(at.now)),
         complete=seen.complete,
     )
 
@@ -213,9 +211,9 @@ async def summary(asked: AdminRequest) -> RecoveriesAnswer:
     seed=True,
 )
 async def stats_of_all(asked: AdminRequest) -> AllRecoveryStatsAnswer:
-    servers = list(asked.system.servers)
-    shown = [_stats(RecoveryStatsJson, asked, server) for server in servers]
-    brief = [short(server, _page(asked, server)) for server in servers]
+    servers, at = list(asked.system.servers), asked.reading()
+    shown = [_stats(RecoveryStatsJson, asked, server, at) for server in servers]
+    brief = [short(server, _page(asked, server), at) for server in servers]
     return AllRecoveryStatsAnswer(count=len(shown), servers=shown, stats=brief)
 
 
@@ -226,8 +224,9 @@ async def stats_of_all(asked: AdminRequest) -> AllRecoveryStatsAnswer:
     seed=True,
 )
 async def recent(asked: AdminRequest) -> RecentFailuresAnswer:
+    at = asked.reading()
     pages = [_page(asked, server) for server in asked.system.servers]
-    shown = [failure(each) for each in recovery_reports.latest(pages, asked.query["limit"])]
+    shown = [failure(each, at) for each in recovery_reports.latest(pages, asked.query["limit"])]
     return RecentFailuresAnswer(count=len(shown), records=shown)
 
 
@@ -237,7 +236,7 @@ async def recent(asked: AdminRequest) -> RecentFailuresAnswer:
     seed=True,
 )
 async def stats_of_one(asked: AdminRequest, server: str) -> RecoveryStatsAnswer:
-    return _stats(RecoveryStatsAnswer, asked, _known(asked, server).state.id)
+    return _stats(RecoveryStatsAnswer, asked, _known(asked, server).state.id, asked.reading())
 
 
 @topic.get(
@@ -247,9 +246,10 @@ async def stats_of_one(asked: AdminRequest, server: str) -> RecoveryStatsAnswer:
     seed=True,
 )
 async def history(asked: AdminRequest, server: str) -> FailureHistoryAnswer:
+    at = asked.reading()
     limit, offset = asked.query["limit"], asked.query["offset"]
     failures = list(_page(asked, _known(asked, server).state.id).failures)
-    shown = [failure(each) for each in failures[offset : offset + limit]]
+    shown = [failure(each, at) for each in failures[offset : offset + limit]]
     return FailureHistoryAnswer(
         server_id=server, count=len(shown), total=len(failures), limit=limit, offset=offset, history=shown
     )
@@ -263,7 +263,7 @@ async def history(asked: AdminRequest, server: str) -> FailureHistoryAnswer:
 )
 async def analysis(asked: AdminRequest, server: str) -> AnalysisAnswer:
     page = _page(asked, _known(asked, server).state.id)
-    seen = recovery_reports.analyse(page, trio.current_time(), asked.query["windowMs"] / 1000)
+    seen = recovery_reports.analyse(page, asked.reading().now, asked.query["windowMs"] / 1000)
     return AnalysisAnswer(
         window_ms=asked.query["windowMs"],
         server_id=server,
@@ -307,10 +307,10 @@ async def impact(asked: AdminRequest, server: str) -> ImpactAnswer:
     seed=True,
 )
 async def transitions(asked: AdminRequest, server: str) -> TransitionsAnswer:
-    model = asked.query["model"]
+    at, model = asked.reading(), asked.query["model"]
     moves = reversed(_page(asked, _known(asked, server).state.id).moves)
     wanted = [move for move in moves if model is None or move.pair.model == canonical(model)]
-    shown = [transition(move) for move in wanted[: asked.query["limit"]]]
+    shown = [transition(move, at) for move in wanted[: asked.query["limit"]]]
     return TransitionsAnswer(server_id=server, model=model, count=len(shown), transitions=shown)
 
 
@@ -350,7 +350,7 @@ async def recovery_tests(asked: AdminRequest) -> RecoveryTestsAnswer:
         average_duration=round(1000 * total.seconds / total.ended, 1) if total.ended else 0.0,
     )
     shares = {server: round(results.passed / results.ended, 4) for server, results in each.items() if results.ended}
-    now = epoch_ms(trio.current_time())
+    now = milliseconds(asked.system.clock.wall())
     return RecoveryTestsAnswer(timestamp=now, aggregate=aggregate, recovery_probabilities=shares)
 
 
@@ -361,10 +361,11 @@ async def recovery_tests(asked: AdminRequest) -> RecoveryTestsAnswer:
 async def recovery_tests_of(asked: AdminRequest, breaker: str) -> BreakerTestsAnswer:
     server, _, model = breaker.partition(":")
     found = recovery_reports.tests_of(_page(asked, ServerId(server)), canonical(model) if model else None)
-    shown = [test(each) for each in found]
+    at = asked.reading()
+    shown = [test(each, at) for each in found]
     passed = sum(each.success for each in shown)
     return BreakerTestsAnswer(
-        timestamp=epoch_ms(trio.current_time()),
+        timestamp=milliseconds(at.wall),
         breaker_name=breaker,
         metrics=shown,
         recovery_probability=round(passed / len(shown), 4) if shown else -1.0,
@@ -381,5 +382,5 @@ def _page(asked: AdminRequest, server: ServerId) -> ServerLog:
     return asked.system.recovery_log.page(server)
 
 
-def _stats(kind: type[Stats], asked: AdminRequest, server: ServerId) -> Stats:
-    return stats(kind, server, _page(asked, server), trio.current_time())
+def _stats(kind: type[Stats], asked: AdminRequest, server: ServerId, at: ClockReading) -> Stats:
+    return stats(kind, server, _page(asked, server), at)

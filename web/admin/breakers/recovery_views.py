@@ -8,9 +8,8 @@ from fleet.breakers.recovery_log import LONGEST_ERROR, RecoveryAttempt, Recovery
 from fleet.breakers.recovery_reports import DAY, Pattern, pattern_of
 from fleet.breakers.values import BreakerState
 from fleet.common.ids import ServerId
-from fleet.common.times import milliseconds
+from fleet.common.times import ClockReading, milliseconds
 from web.admin.kit.answers import EPOCH_MS, MS, SHARE, JsonObject
-from web.http.units import epoch_ms
 
 TYPES = Annotated[dict[str, int], "failures by type"]
 _NEVER = Annotated[int, "milliseconds since 1970; 0: never"]
@@ -102,7 +101,7 @@ class TransitionJson(JsonObject, kw_only=True):
 Stats = TypeVar("Stats", bound=RecoveryStatsJson)
 
 
-def stats(kind: type[Stats], server: ServerId, page: ServerLog, now: float) -> Stats:
+def stats(kind: type[Stats], server: ServerId, page: ServerLog, at: ClockReading) -> Stats:
     """The statistics of one server, as `kind`."""
     return kind(
         server_id=server,
@@ -110,37 +109,37 @@ def stats(kind: type[Stats], server: ServerId, page: ServerLog, now: float) -> S
         successful_recoveries=page.succeeded,
         failed_recoveries=page.failed,
         current_consecutive_failures=page.in_a_row,
-        last_recovery_attempt=epoch_ms(page.tried_at) or 0,
+        last_recovery_attempt=at.epoch_ms(page.tried_at) or 0,
         failure_rate=round(page.failure_rate, 4),
         average_time_between_failures=round(1000 * page.mean_gap, 1),
-        pattern=pattern_of(page, now - DAY),
+        pattern=pattern_of(page, at.now - DAY),
         circuit_breaker_impact=ImpactJson(
             total_transitions=page.moved,
             open_state_contributions=page.opened,
-            last_transition=epoch_ms(page.moved_at),
+            last_transition=at.epoch_ms(page.moved_at),
             last_open_reason=page.open_reason,
         ),
         last_failure_reason=page.last_error,
-        first_recorded_failure=epoch_ms(page.first_failure),
-        last_successful_recovery=epoch_ms(page.last_success),
+        first_recorded_failure=at.epoch_ms(page.first_failure),
+        last_successful_recovery=at.epoch_ms(page.last_success),
     )
 
 
-def short(server: ServerId, page: ServerLog) -> ShortStatsJson:
+def short(server: ServerId, page: ServerLog, at: ClockReading) -> ShortStatsJson:
     """The same in the words of the reference's dashboard."""
     return ShortStatsJson(
         server_id=server,
         failure_count=page.failed,
-        last_failure=epoch_ms(page.last_failure) or 0,
+        last_failure=at.epoch_ms(page.last_failure) or 0,
         recovery_attempts=page.tried,
         successful_recoveries=page.succeeded,
     )
 
 
-def failure(attempt: RecoveryAttempt) -> FailureJson:
+def failure(attempt: RecoveryAttempt, at: ClockReading) -> FailureJson:
     """One failed attempt."""
     return FailureJson(
-        timestamp=epoch_ms(attempt.at),
+        timestamp=at.epoch_ms(attempt.at),
         server_id=attempt.server,
         model=attempt.model or None,
         error=attempt.error,
@@ -153,23 +152,23 @@ def failure(attempt: RecoveryAttempt) -> FailureJson:
     )
 
 
-def test(attempt: RecoveryAttempt) -> RecoveryTestJson:
+def test(attempt: RecoveryAttempt, at: ClockReading) -> RecoveryTestJson:
     """One recovery test that came to a result."""
     return RecoveryTestJson(
         test_id=f"{attempt.server}-{attempt.number}",
         breaker_name=f"{attempt.server}:{attempt.model}",
         model=attempt.model,
-        end_time=epoch_ms(attempt.at),
+        end_time=at.epoch_ms(attempt.at),
         success=attempt.ok,
         timeout=attempt.type == "timeout",
         error=attempt.error or None,
     )
 
 
-def transition(move: RecoveryTransition) -> TransitionJson:
+def transition(move: RecoveryTransition, at: ClockReading) -> TransitionJson:
     """One change of a breaker."""
     return TransitionJson(
-        timestamp=epoch_ms(move.at),
+        timestamp=at.epoch_ms(move.at),
         server_id=move.pair.server,
         model=move.pair.model,
         previous_state=move.came_from,

@@ -6,19 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeVar
 
-import trio
 from msgspec import field
 
 from fleet.breakers.failure_classes import FailureKind, class_of
 from fleet.breakers.values import BreakerState, BreakerView
 from fleet.common.ids import ModelName
-from fleet.common.times import iso
+from fleet.common.times import ClockReading
 from fleet.config import Config, Weights
 from fleet.scheduling.choice.balancing import Weighted
 from fleet.scheduling.server_state import ServerState
 from web.admin.kit.answers import ISO, SHARE, JsonObject
 from web.admin.kit.schemas import OneOf
-from web.http.units import epoch, epoch_ms
 
 LOWER = Annotated[str, OneOf(tuple(state.value for state in BreakerState))]
 UPPER = Annotated[str, OneOf(tuple(state.value.upper() for state in BreakerState))]
@@ -144,9 +142,9 @@ Listed = TypeVar("Listed", bound=ListedBreakerJson)
 Named = TypeVar("Named", bound=NamedBreakerJson)
 
 
-def stats(kind: type[Stats], view: BreakerView, **about: Any) -> Stats:
+def stats(kind: type[Stats], view: BreakerView, at: ClockReading, **about: Any) -> Stats:
     """One breaker as `kind`, whose further fields are `about`."""
-    since = iso(epoch(view.since))
+    since = at.iso(view.since)
     upper = issubclass(kind, UpperListedBreakerJson | NamedBreakerJson)
     return kind(
         state=view.state.value.upper() if upper else view.state.value,
@@ -154,14 +152,14 @@ def stats(kind: type[Stats], view: BreakerView, **about: Any) -> Stats:
         success_count=view.success_count,
         total_request_count=view.total_request_count,
         blocked_request_count=view.blocked_request_count,
-        last_failure=epoch_ms(view.last_failure) or 0,
-        last_success=epoch_ms(view.last_success) or 0,
-        next_retry_at=epoch_ms(view.next_retry_at) or 0,
+        last_failure=at.epoch_ms(view.last_failure) or 0,
+        last_success=at.epoch_ms(view.last_success) or 0,
+        next_retry_at=at.epoch_ms(view.next_retry_at) or 0,
         error_rate=view.error_rate,
         error_counts=_counts(view),
         error_kinds=view.error_counts,
         consecutive_successes=view.consecutive_successes,
-        half_open_started_at=epoch_ms(view.half_open_started_at) or 0,
+        half_open_started_at=at.epoch_ms(view.half_open_started_at) or 0,
         half_open_attempts=view.half_open_attempts,
         consecutive_failed_recoveries=view.consecutive_failed_recoveries,
         active_tests_in_progress=view.active_tests,
@@ -176,19 +174,21 @@ def stats(kind: type[Stats], view: BreakerView, **about: Any) -> Stats:
     )
 
 
-def listed(kind: type[Listed], view: BreakerView, config: Config, state: ServerState | None) -> Listed:
+def listed(
+    kind: type[Listed], view: BreakerView, at: ClockReading, config: Config, state: ServerState | None
+) -> Listed:
     """One breaker in a list; `state` is that of its server."""
-    server, score = view.pair.server, _score(config, state, view.pair.model)
+    server, score = view.pair.server, _score(config, state, view.pair.model, at.now)
     shown = None
     if score is not None:
         total, parts = score
         shown = ListScoreJson(total_score=total, **{f"{part}_score": value for part, value in parts.items()})
-    return stats(kind, view, server_id=server, server_id_only=server, model=view.pair.model, lb_score=shown)
+    return stats(kind, view, at, server_id=server, server_id_only=server, model=view.pair.model, lb_score=shown)
 
 
-def named(kind: type[Named], view: BreakerView, **more: Any) -> Named:
+def named(kind: type[Named], view: BreakerView, at: ClockReading, **more: Any) -> Named:
     """One breaker by itself."""
-    return stats(kind, view, name=key(view), server_id=view.pair.server, model=view.pair.model, **more)
+    return stats(kind, view, at, name=key(view), server_id=view.pair.server, model=view.pair.model, **more)
 
 
 def key(view: BreakerView) -> str:
@@ -196,20 +196,20 @@ def key(view: BreakerView) -> str:
     return f"{view.pair.server}:{view.pair.model}"
 
 
-def pair_score(config: Config, state: ServerState, model: ModelName) -> ScoreJson | None:
+def pair_score(config: Config, state: ServerState, model: ModelName, now: float) -> ScoreJson | None:
     """The score that the pair would have in a choice made now; None as `_score` says."""
-    score = _score(config, state, model)
+    score = _score(config, state, model, now)
     return None if score is None else ScoreJson(total=score[0], components=ScorePartsJson(**score[1]))
 
 
-def summary(views: Sequence[BreakerView], added: float) -> BreakerStatsJson:
+def summary(views: Sequence[BreakerView], added: float, at: ClockReading) -> BreakerStatsJson:
     """All breakers of a server as one: its state is the best of theirs, for where any is closed, traffic flows.
 
     Counts are sums, times the latest, the error rate the highest, the next retry the soonest. `added`: our clock.
     """
     best = min((view.state for view in views), key=_RANK.index, default=BreakerState.CLOSED)
     moved = [view for view in views if view.state is not BreakerState.CLOSED]
-    shown = [stats(BreakerStatsJson, view) for view in views]
+    shown = [stats(BreakerStatsJson, view, at) for view in views]
     newest = max(views, key=lambda view: view.last_failure or 0.0, default=None)
     soonest = min(moved, key=lambda view: view.next_retry_at or float("inf"), default=None)
     step = "nothing to wait for" if soonest is None else f"{soonest.pair.model}: {soonest.next_step}"
@@ -221,7 +221,7 @@ def summary(views: Sequence[BreakerView], added: float) -> BreakerStatsJson:
         error_counts=_counts(*views),
         error_kinds=_added(views),
         last_failure_reason=(newest.last_failure_kind or None) if newest else None,
-        since=iso(epoch(max((view.since for view in moved), default=added))),
+        since=at.iso(max((view.since for view in moved), default=added)),
         why=_told(views),
         next=step,
         next_step=step,
@@ -274,7 +274,9 @@ _DRAWERS: Final = {
 _EVEN: Final = Weighted(Weights(**dict.fromkeys(Weighted.parts, 1.0)))
 
 
-def _score(config: Config, state: ServerState | None, model: ModelName) -> tuple[float, dict[str, float]] | None:
+def _score(
+    config: Config, state: ServerState | None, model: ModelName, now: float
+) -> tuple[float, dict[str, float]] | None:
     """Total and parts, 0 to 100, by the scoring that routes requests.
 
     None: another policy is in effect, or the server does not list the model.
@@ -282,6 +284,6 @@ def _score(config: Config, state: ServerState | None, model: ModelName) -> tuple
     if state is None or config.load_balancer.policy != Weighted.name or model not in state.models:
         return None
     weights = [float(getattr(config.load_balancer.weights, part)) for part in Weighted.parts]
-    parts = _EVEN.score(state, model, trio.current_time())
+    parts = _EVEN.score(state, model, now)
     total = sum(weight * part for weight, part in zip(weights, parts, strict=True)) / sum(weights)
     return round(100 * total, 2), {name: round(100 * part, 2) for name, part in zip(_SCORES, parts, strict=True)}

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from quart import Blueprint, Response
 
 from actors.system import System
+from fleet.common.times import ClockReading
 from fleet.security.roles import Identity, Role
 from web.admin.kit.answers import answer_of
 from web.admin.kit.json_body import json_object
@@ -50,6 +51,10 @@ class AdminRequest:
     def system(self) -> System:
         """The running fleet."""
         return self.context.system
+
+    def reading(self) -> ClockReading:
+        """Both clocks: to be read once for an answer, when it is written."""
+        return self.context.system.clock.reading()
 
     @property
     def note(self) -> Note:

@@ -10,7 +10,7 @@ import trio
 from actors.jobs.job import Job
 from fleet.common.errors import Conflict
 from fleet.common.ids import ServerId
-from fleet.common.times import milliseconds
+from fleet.common.times import ClockReading, milliseconds
 from fleet.models.jobs import JobKind, JobState
 from fleet.protocol.call import Downstream
 from web.admin.kit.answers import BYTES, EPOCH_MS, MS, Answer, JsonObject
@@ -18,7 +18,6 @@ from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.asgi.quart_connection import Relay
 from web.http import responses
-from web.http.units import epoch_ms
 
 LINE_EVERY: Final = 0.25
 """Seconds between two lines of a followed job, at least."""
@@ -96,7 +95,8 @@ async def jobs(asked: AdminRequest) -> JobsAnswer:
     server = None if query["server"] is None else ServerId(query["server"])
     found = asked.system.jobs.of(kind, server, query["model"])
     found = [job for job in found if query["state"] in (None, job.state.value)]
-    shown = [describe(job) for job in found[: query["limit"]]]
+    at = asked.reading()
+    shown = [describe(job, at) for job in found[: query["limit"]]]
     return JobsAnswer(count=len(shown), total=len(found), jobs=shown)
 
 
@@ -107,7 +107,9 @@ async def jobs(asked: AdminRequest) -> JobsAnswer:
 )
 async def one(asked: AdminRequest, job: str) -> JobAnswer | Relay:
     found = asked.system.jobs.get(job)
-    return following(found) if asked.query["stream"] else JobAnswer(job=describe(found))
+    return (
+        following(found, asked.reading()) if asked.query["stream"] else JobAnswer(job=describe(found, asked.reading()))
+    )
 
 
 @topic.delete(
@@ -121,10 +123,10 @@ async def cancel(asked: AdminRequest, job: str) -> JobAnswer:
     asked.note.about(job=found.id, server=found.server, model=found.model)
     if found.state is not JobState.CANCELLED:
         raise Conflict(f"job '{found.id}' has ended already: {found.state.value}")
-    return JobAnswer(job=describe(found))
+    return JobAnswer(job=describe(found, asked.reading()))
 
 
-def describe(job: Job) -> JobJson:
+def describe(job: Job, at: ClockReading) -> JobJson:
     """One job as the API shows it."""
     progress = job.progress
     return JobJson(
@@ -133,9 +135,9 @@ def describe(job: Job) -> JobJson:
         server_id=job.server,
         model=job.model,
         state=job.state,
-        created_at=epoch_ms(job.created),
-        started_at=epoch_ms(job.started),
-        ended_at=epoch_ms(job.ended),
+        created_at=at.epoch_ms(job.created),
+        started_at=at.epoch_ms(job.started),
+        ended_at=at.epoch_ms(job.ended),
         by=job.by,
         priority=job.priority,
         progress=ProgressJson(
@@ -152,21 +154,20 @@ def describe(job: Job) -> JobJson:
     )
 
 
-def following(job: Job) -> Relay:
+def following(job: Job, at: ClockReading) -> Relay:
     """A response that tells how a job goes on, line by line, until it ends. The client leaving ends nothing else."""
-    return Relay(partial(_follow, job))
+    return Relay(partial(_follow, job, at))
 
 
-async def _follow(job: Job, down: Downstream) -> None:
+async def _follow(job: Job, at: ClockReading, down: Downstream) -> None:
     await down.start(200, _NDJSON)
-    told, at = None, 0.0
+    told, told_at = None, 0.0
     while True:
         last = job.state.ended or job.adrift
-        # Only what moves: times of day are worked out anew for every line, and would differ by rounding.
         now, state = trio.current_time(), (job.state, job.detail, job.progress.completed, job.progress.total)
-        if state != told or now - at >= QUIET:
-            await down.write(responses.encoded(describe(job)) + b"\n")
-            told, at = state, now
+        if state != told or now - told_at >= QUIET:
+            await down.write(responses.encoded(describe(job, at)) + b"\n")
+            told, told_at = state, now
         if last:
             break
         await job.wait(LINE_EVERY)

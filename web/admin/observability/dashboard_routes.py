@@ -13,7 +13,6 @@ from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.asgi.quart_request import scope
 from web.http import responses
-from web.http.units import now_iso
 from web.http.version import own_version
 from web.monitoring import wall_display
 from web.monitoring.status_page import Doors, View, page
@@ -50,7 +49,7 @@ async def status(asked: AdminRequest) -> DashboardStatusAnswer:
         version=own_version(),
         uptime_seconds=int(system.uptime),
         connected_clients=clients,
-        last_update=(iso(system.feed.updated) if clients else None) or now_iso(),
+        last_update=iso((system.feed.updated if clients else None) or system.clock.wall()),
         ai_status_enabled=bool(text.enabled and text.model),
         monitoring_active=system.monitor.verdict.code != "starting",
     )

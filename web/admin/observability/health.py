@@ -16,7 +16,7 @@ from web.admin.observability.health_summary import VERDICT, verdict_of
 from web.admin.observability.symptoms import HealthWord, Symptom, symptoms, word_of
 from web.asgi.quart_request import scope
 from web.http import responses
-from web.http.units import is_healthy, now_iso
+from web.http.units import is_healthy
 from web.http.version import own_version
 from web.security import api_key_auth
 
@@ -145,7 +145,7 @@ async def for_people(asked: AdminRequest) -> PublicHealthAnswer:
         verdict=verdict_of(system, named=trusted),
         reasons=[_shown(each) for each in found],
         uptime=round(system.uptime, 3),
-        timestamp=now_iso(),
+        timestamp=iso(system.clock.wall()),
         orchestrator=overview(system, breakers_by_name(system) if trusted else UNSET),
     )
 

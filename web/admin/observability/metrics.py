@@ -16,7 +16,7 @@ import trio
 from msgspec import field
 
 from fleet.common.ids import ANY_MODEL, Pair, ServerId
-from fleet.common.times import milliseconds
+from fleet.common.times import ClockReading, milliseconds
 from fleet.observability.statistics.aggregates import Sums
 from fleet.scheduling import server_words
 from web.admin.kit.answers import EPOCH_MS, SHARE, Answer, JsonObject
@@ -25,7 +25,7 @@ from web.admin.kit.schemas import OneOf
 from web.admin.observability import window_figures
 from web.admin.observability.pair_metrics import RANGE, PairFiguresJson, range_of, shown, windows_of
 from web.admin.observability.window_figures import LIFETIME, MILLIS, rounded
-from web.http.units import epoch_ms, is_healthy
+from web.http.units import is_healthy
 
 if TYPE_CHECKING:
     from actors.state.servers import ServerCell
@@ -100,13 +100,14 @@ async def metrics(asked: AdminRequest) -> MetricsAnswer:
     system, span = asked.system, range_of(asked.query["timeRange"])
     await system.statistics.request_log.catch_up()
     start, sums = system.statistics.totals.window(span)
-    found = await gathered(system, span)
+    at = asked.reading()
+    found = await gathered(system, span, at)
     waiting = system.queries.queue_view(0).by_model
     cells = {server: cell for server, cell in system.servers.items() if server in found}
     return MetricsAnswer(
-        timestamp=milliseconds(system.clock.wall()),
+        timestamp=milliseconds(at.wall),
         time_range=asked.query["timeRange"],
-        start_time=epoch_ms(start),
+        start_time=at.epoch_ms(start),
         fleet=_fleet(system, start, sums),
         lifetime=window_figures.lifetime(system),
         servers=[_server(cell, found[server].sums) for server, cell in cells.items()],
@@ -114,22 +115,22 @@ async def metrics(asked: AdminRequest) -> MetricsAnswer:
     )
 
 
-async def gathered(system: System, span: float) -> dict[ServerId, _Server]:
+async def gathered(system: System, span: float, at: ClockReading) -> dict[ServerId, _Server]:
     """The figures of all servers, pair by pair; others run in between."""
     found = {server: _Server() for server in system.servers}
     for pair in list(system.statistics.totals.book.pairs):
         if pair.server in found:
-            _add_pair(system, pair, span, found[pair.server])
+            _add_pair(system, pair, span, at, found[pair.server])
             await trio.lowlevel.checkpoint()
     return found
 
 
-def _add_pair(system: System, pair: Pair, span: float, server: _Server) -> None:
+def _add_pair(system: System, pair: Pair, span: float, at: ClockReading, server: _Server) -> None:
     """Requests without a model are only in the server's sums: the name of nothing is no name."""
     windows = windows_of(system, pair, span)
     server.sums.merge(windows[span][1])
     if pair.model != ANY_MODEL:
-        server.models[pair.model] = shown(system, pair, windows, span)
+        server.models[pair.model] = shown(system, pair, windows, span, at)
 
 
 def _fleet(system: System, start: float, sums: Sums) -> FleetMetricsJson:

@@ -14,6 +14,7 @@ from quart import Response
 from actors.state.queue_views import QueueView
 from actors.system import System
 from fleet.common.errors import BadRequest
+from fleet.common.times import iso
 from fleet.observability.host_sample import HostSample
 from fleet.observability.statistics.time_windows import span_of
 from fleet.scheduling.server_state import Admin, Health
@@ -36,7 +37,6 @@ from web.admin.observability.summary import (
 from web.admin.observability.symptoms import HealthWord, symptoms, word_of
 from web.asgi.quart_request import scope
 from web.http import responses
-from web.http.units import now_iso
 from web.http.version import own_version
 from web.security import api_key_auth
 
@@ -133,7 +133,7 @@ async def health(asked: AdminRequest) -> Response:
     word = word_of(found)
     body = MonitoringHealthAnswer(
         status=word,
-        timestamp=now_iso(),
+        timestamp=iso(system.clock.wall()),
         version=own_version(),
         verdict=verdict_of(system, named=api_key_auth.is_trusted(scope(), system)),
         services=ServicesJson(

@@ -11,7 +11,7 @@ from actors.system import System
 from fleet.common.errors import BadRequest, ModelNotFound
 from fleet.common.ids import ANY_MODEL, Pair, ServerId
 from fleet.common.model_names import canonical
-from fleet.common.times import milliseconds
+from fleet.common.times import ClockReading, milliseconds
 from fleet.observability.statistics.aggregates import Sums
 from fleet.observability.statistics.time_windows import span_of
 from web.admin.kit.answers import EPOCH_MS, SHARE, Answer, JsonObject
@@ -91,12 +91,12 @@ def windows_of(system: System, pair: Pair, span: float) -> Windows:
     return dict(zip(spans, system.statistics.totals.windows(spans, pair), strict=True))
 
 
-def shown(system: System, pair: Pair, windows: Windows, span: float) -> PairFiguresJson:
+def shown(system: System, pair: Pair, windows: Windows, span: float, at: ClockReading) -> PairFiguresJson:
     """The pair; its figures without a window of their own are those of `span`."""
     start, sums = windows[span]
     derived = window_figures.derived(system, start, sums)
     return PairFiguresJson(
-        windows=window_figures.windows(system, windows),
+        windows=window_figures.windows(at, windows),
         percentiles=window_figures.percentiles(sums),
         success_rate=derived.success_rate,
         throughput=derived.throughput,
@@ -129,7 +129,7 @@ async def of_pair(asked: AdminRequest, server: str, model: str) -> PairMetricsAn
     start, sums = windows[span]
     found = PairDetailJson(
         realtime=_realtime(system, pair),
-        historical=window_figures.windows(system, windows),
+        historical=window_figures.windows(asked.reading(), windows),
         percentiles=window_figures.percentiles(sums),
         derived=window_figures.derived(system, start, sums),
         lifetime=window_figures.lifetime(system, pair),

@@ -14,7 +14,6 @@ from fleet.observability.host_sample import HostSample
 from web.admin.kit.answers import ISO, SECONDS, SHARE
 from web.admin.models.figures import MINUTE, ModelFigures, by_model
 from web.admin.observability.window_figures import rounded
-from web.http.units import epoch, now_iso
 
 if TYPE_CHECKING:
     from actors.system import System
@@ -86,11 +85,12 @@ async def summarised(system: System, text: str, span: float) -> SummaryAnswer:
     await system.statistics.request_log.catch_up()
     models = await by_model(system, span)
     start, sums = system.statistics.totals.window(span)
+    at = system.clock.reading()
     began, minute = system.statistics.totals.window(MINUTE)
-    seen = max(system.clock.now() - began, 1.0)
+    seen = max(at.now - began, 1.0)
     return SummaryAnswer(
-        timestamp=now_iso(),
-        window=SpanJson(span=text, since=iso(epoch(start))),
+        timestamp=iso(at.wall),
+        window=SpanJson(span=text, since=at.iso(start)),
         summary=_fleet(system, sums, minute.output / seen),
         system=_machine(system.host.latest or NOTHING),
         models={model: _model(models[model], seen) for model in sorted(models)},

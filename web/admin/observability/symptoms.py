@@ -8,14 +8,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import quote
 
-import trio
-
 from actors.config.settings import Settings
 from actors.state.request_log import LATELY
 from actors.system import System
+from fleet.common.times import ClockReading
 from fleet.observability.health_summary.summary import Level
 from fleet.scheduling.server_state import Admin, Health, ServerState
-from web.http.units import epoch
 
 if TYPE_CHECKING:
     from actors.storage.history.recorder import HistoryStatus
@@ -59,12 +57,13 @@ class Symptom:
 
 def symptoms(system: System, settings: Settings, *, named: bool) -> list[Symptom]:
     """All of them, the worst first. Without `named` no server, no file and no backend's words are in the texts."""
+    at = system.clock.reading()
     found = [
-        *_closed(system),
-        *_servers(system, named),
+        *_closed(system, at),
+        *_servers(system, named, at),
         *_unwelcome(system, named),
         *_queue(system),
-        *_memory(system, named),
+        *_memory(system, named, at),
     ]
     found += _aside(system, named)
     if (trouble := settings.trouble) is not None:
@@ -83,14 +82,14 @@ def word_of(found: Sequence[Symptom]) -> HealthWord:
     return "degraded" if codes else "healthy"
 
 
-def _closed(system: System) -> Iterator[Symptom]:
+def _closed(system: System, at: ClockReading) -> Iterator[Symptom]:
     if system.draining:
         yield Symptom(DRAINING, "the fleet is shutting down and takes no new requests", _said(system, "draining"))
     states = [cell.state for cell in system.servers.values()]
     if not states:
         yield Symptom(DOWN, "the fleet has no servers")
     elif not any(state.usable for state in states):
-        since = _said(system, "no_server") or epoch(max(map(_began, states)))
+        since = _said(system, "no_server") or at.epoch(max(map(_began, states)))
         yield Symptom(DOWN, f"none of the {len(states)} servers can be used", since)
 
 
@@ -105,17 +104,17 @@ def _began(state: ServerState) -> float:
     return max(state.since, state.admin_since)
 
 
-def _servers(system: System, named: bool) -> Iterator[Symptom]:
+def _servers(system: System, named: bool, at: ClockReading) -> Iterator[Symptom]:
     """Servers that should work and do not. Those that the operator took out of service are no trouble."""
     states = [cell.state for cell in system.servers.values()]
     ill = [state for state in states if state.health is not Health.HEALTHY and state.admin is Admin.ACTIVE]
     for state in ill[: MOST if named else 0]:
         why = state.why.removeprefix(f"{state.id}: ")
-        yield Symptom(_code(state), f"server '{state.id}' is not healthy: {why}", epoch(_began(state)))
+        yield Symptom(_code(state), f"server '{state.id}' is not healthy: {why}", at.epoch(_began(state)))
     left = len(ill) - MOST if named else len(ill)
     if left > 0:
         what = f"{left} more" if named else f"{left} of the {len(states)}"
-        yield Symptom("server_unhealthy", f"{what} servers are not healthy", epoch(min(map(_began, ill))))
+        yield Symptom("server_unhealthy", f"{what} servers are not healthy", at.epoch(min(map(_began, ill))))
 
 
 def _unwelcome(system: System, named: bool) -> Iterator[Symptom]:
@@ -151,16 +150,16 @@ def _verdict(system: System, named: bool) -> Iterator[Symptom]:
         yield Symptom(verdict.code, verdict.headline if named else verdict.plain, verdict.since)
 
 
-def _memory(system: System, named: bool) -> Iterator[Symptom]:
+def _memory(system: System, named: bool, at: ClockReading) -> Iterator[Symptom]:
     store, recorder = system.journal.view(), system.statistics.request_log
     if store.state == "degraded":
         text = f"what changes is not kept on disk: {store.why}" if named else "what changes is not kept on disk"
         yield Symptom("store_degraded", text, store.since)
-    if recorder.dropped_at is not None and trio.current_time() - recorder.dropped_at < LATELY:
+    if recorder.dropped_at is not None and at.now - recorder.dropped_at < LATELY:
         text = f"{recorder.dropped} requests were left out of the statistics"
-        yield Symptom("records_dropped", text, epoch(recorder.dropped_since or recorder.dropped_at))
+        yield Symptom("records_dropped", text, at.epoch(recorder.dropped_since or recorder.dropped_at))
     if system.history is not None:
-        yield from _history(system.history.recorder.standing, system.clock.wall(), named)
+        yield from _history(system.history.recorder.standing, at.wall, named)
 
 
 def _history(standing: HistoryStatus, now: float, named: bool) -> Iterator[Symptom]:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from msgspec import field
 
-from fleet.common.times import milliseconds
+from fleet.common.times import ClockReading, milliseconds
 from web.admin.kit.answers import EPOCH_MS, MS, SHARE, JsonObject
-from web.http.units import epoch_ms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,15 +107,15 @@ def rounded(number: float) -> float:
     return round(number, 4)
 
 
-def windows(system: System, found: Mapping[float, tuple[float, Sums]]) -> WindowsJson:
+def windows(at: ClockReading, found: Mapping[float, tuple[float, Sums]]) -> WindowsJson:
     """The reference's windows; `found` has, by seconds, where each begins on Trio's clock, and its sums."""
-    return WindowsJson(*(_window(system, *found[each]) for each in SPANS))
+    return WindowsJson(*(_window(at, *found[each]) for each in SPANS))
 
 
-def _window(system: System, start: float, sums: Sums) -> WindowJson:
+def _window(at: ClockReading, start: float, sums: Sums) -> WindowJson:
     return WindowJson(
-        start_time=epoch_ms(start),
-        end_time=epoch_ms(system.clock.now()),
+        start_time=at.epoch_ms(start),
+        end_time=at.epoch_ms(at.now),
         count=sums.count,
         latency_sum=round(sums.latency),
         latency_squared_sum=round(sums.squared),

@@ -9,13 +9,13 @@ import trio
 
 from actors.state.lease import WaitingFor
 from fleet.common.errors import NotFound
-from fleet.common.times import milliseconds
+from fleet.common.times import ClockReading, milliseconds
 from fleet.security.roles import ANONYMOUS
 from web.admin.kit.answers import EPOCH_MS, Answer, JsonObject
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.requests.queue import BY, CancelledAnswer, OfModelJson, by_model
-from web.http.units import epoch_ms, is_healthy
+from web.http.units import is_healthy
 
 if TYPE_CHECKING:
     from actors.state.lease import Lease
@@ -76,13 +76,13 @@ class InFlightAnswer(Answer, kw_only=True):
     seed=True,
 )
 async def in_flight(asked: AdminRequest) -> InFlightAnswer:
-    system, left = asked.system, asked.query["limit"]
+    system, left, at = asked.system, asked.query["limit"], asked.reading()
     shown = []
     for cell in list(system.servers.values()):
         if cell.leases:
             leases = list(islice(cell.leases.values(), left))
             left -= len(leases)
-            shown.append(_server(system, cell, leases))
+            shown.append(_server(system, cell, leases, at))
             await trio.lowlevel.checkpoint()  # a server holds up to a thousand; requests go first
     return InFlightAnswer(total=sum(each.total for each in shown), in_flight=shown)
 
@@ -100,8 +100,8 @@ async def cancel(asked: AdminRequest, request: str) -> CancelledAnswer:
     return CancelledAnswer(id=request, cancelled=count)
 
 
-def _server(system: System, cell: ServerCell, leases: list[Lease]) -> BusyServerJson:
-    requests = [_request(system, lease) for lease in leases]
+def _server(system: System, cell: ServerCell, leases: list[Lease], at: ClockReading) -> BusyServerJson:
+    requests = [_request(system, lease, at) for lease in leases]
     return BusyServerJson(
         server_id=cell.state.id,
         server_url=cell.state.spec.url,
@@ -113,16 +113,16 @@ def _server(system: System, cell: ServerCell, leases: list[Lease]) -> BusyServer
     )
 
 
-def _request(system: System, lease: Lease) -> RunningJson:
+def _request(system: System, lease: Lease, at: ClockReading) -> RunningJson:
     call, stats = lease.call, lease.stats
-    silent = max(0.0, system.clock.now() - lease.beat)
+    silent = max(0.0, at.now - lease.beat)
     return RunningJson(
         id=call.request_id,
         server_id=lease.pair.server,
         model=call.asked_model or lease.pair.model,
-        start_time=epoch_ms(lease.started),
-        first_byte_time=epoch_ms(lease.first_byte),
-        last_chunk_time=epoch_ms(lease.beat) if lease.chunks else None,
+        start_time=at.epoch_ms(lease.started),
+        first_byte_time=at.epoch_ms(lease.first_byte),
+        last_chunk_time=at.epoch_ms(lease.beat) if lease.chunks else None,
         chunk_count=lease.chunks,
         has_received_first_chunk=lease.first_byte is not None,
         is_stalled=lease.streaming and silent >= _limit(system, lease) / 2,

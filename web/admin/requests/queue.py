@@ -13,7 +13,7 @@ from fleet.security.roles import ANONYMOUS
 from web.admin.kit.answers import EPOCH_MS, ISO, MS, Answer, JsonObject
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.http.units import epoch, take_turns
+from web.http.units import take_turns
 
 if TYPE_CHECKING:
     from actors.state.queue_views import QueueItem, QueueView
@@ -192,7 +192,7 @@ def _state(system: System, view: QueueView) -> PauseAnswer:
     word = "paused" if view.paused else "resumed"
     return PauseAnswer(
         paused=view.paused,
-        since=iso(view.since or epoch(system.started)),
+        since=iso(view.since or system.clock.epoch(system.started)),
         why=f"{word} by {view.by or 'the fleet'}" if view.since else "running since the start",
         next="nobody gets a server until it is resumed" if view.paused else "served as slots become free",
         by=view.by or None,

@@ -11,13 +11,13 @@ from actors.kit.reply import heard
 from fleet.common.errors import BadRequest, ServerNotFound
 from fleet.common.ids import ANY_MODEL, ModelName, Pair, ServerId
 from fleet.common.model_names import canonical
-from fleet.common.times import iso
+from fleet.common.times import ClockReading
 from fleet.config.schema.types import Section, Unit, Whole
 from fleet.scheduling.bans import BanKind
 from web.admin.kit.answers import EPOCH_MS, ISO, Answer, JsonObject
 from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
-from web.http.units import epoch, epoch_ms, take_turns
+from web.http.units import take_turns
 
 if TYPE_CHECKING:
     from fleet.scheduling.bans import Ban
@@ -83,11 +83,11 @@ class NewBan(Section):
     seed=True,
 )
 async def bans(asked: AdminRequest) -> BansAnswer:
-    system, kind = asked.system, _kind(asked)
-    found = [ban for ban in system.scheduler.bans.list(system.clock.now()) if kind in (None, ban.kind)]
+    system, kind, at = asked.system, _kind(asked), asked.reading()
+    found = [ban for ban in system.scheduler.bans.list(at.now) if kind in (None, ban.kind)]
     shown = []
     for number, ban in enumerate(found[: asked.query["limit"]]):
-        shown.append(describe(ban))
+        shown.append(describe(ban, at))
         await take_turns(number)
     return BansAnswer(count=len(found), bans=shown)
 
@@ -109,7 +109,7 @@ async def add(asked: AdminRequest) -> BanAnswer:
     until = math.inf if body.duration_ms is None else asked.system.clock.now() + body.duration_ms / 1000
     reason = body.reason or "banned by an operator"
     ban = await heard(asked.system.orders.ban(pair, reason, until, asked.by.name))
-    return BanAnswer(ban=describe(ban))
+    return BanAnswer(ban=describe(ban, asked.reading()))
 
 
 @topic.delete("/bans", "Lift everything.", action="lift all bans", query=(_WHICH,), fails=(503,), seed=True)
@@ -169,7 +169,7 @@ async def remove(asked: AdminRequest, server: str, model: str) -> LiftedAnswer:
     )
 
 
-def describe(ban: Ban) -> BanJson:
+def describe(ban: Ban, at: ClockReading) -> BanJson:
     """One of them, as the API shows it."""
     for_good = ban.expires_at == math.inf
     return BanJson(
@@ -178,11 +178,11 @@ def describe(ban: Ban) -> BanJson:
         key=f"{ban.pair.server}:{ban.pair.model}",
         type=ban.kind,
         reason=ban.reason,
-        banned_at=epoch_ms(ban.banned_at),
-        expires_at=None if for_good else epoch_ms(ban.expires_at),
-        since=iso(epoch(ban.banned_at)),
+        banned_at=at.epoch_ms(ban.banned_at),
+        expires_at=None if for_good else at.epoch_ms(ban.expires_at),
+        since=at.iso(ban.banned_at),
         why=ban.reason,
-        next="holds until it is lifted" if for_good else f"ends by itself at {iso(epoch(ban.expires_at))}",
+        next="holds until it is lifted" if for_good else f"ends by itself at {at.iso(ban.expires_at)}",
         by=ban.by or None,
     )
 

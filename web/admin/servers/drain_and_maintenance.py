@@ -9,13 +9,11 @@ from pydantic import Field
 
 from fleet.common.errors import BadRequest, Conflict
 from fleet.common.ids import ServerId
-from fleet.common.times import iso
 from fleet.config.schema.types import Section, Whole
 from fleet.scheduling.server_state import Admin, Order
 from web.admin.kit.answers import ISO, MessageAnswer
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.servers.views import AdminJson, admin_of
-from web.http.units import epoch
 
 topic = RouteGroup("standing", "What the operator says of a server.")
 
@@ -83,7 +81,7 @@ async def drain(asked: AdminRequest, server: str) -> DrainAnswer:
         message=f"server '{server}' is {cell.state.admin.value}",
         server_id=server,
         in_flight_requests=len(cell.leases),
-        estimated_completion=iso(epoch(by)) if cell.state.admin is Admin.DRAINING else None,
+        estimated_completion=asked.reading().iso(by) if cell.state.admin is Admin.DRAINING else None,
         state=state,
     )
 
@@ -118,7 +116,7 @@ async def maintenance(asked: AdminRequest, server: str) -> MaintenanceAnswer:
     elif asked.system.cell(ServerId(server)).state.admin is Admin.MAINTENANCE:
         state = await _ordered(asked, server, Order.ACTIVATE, given.reason or "maintenance ended by the operator")
     else:
-        state = admin_of(asked.system.config, asked.system.cell(ServerId(server)))
+        state = admin_of(asked.system.config, asked.system.cell(ServerId(server)), asked.reading())
     word = "is in maintenance" if given.enabled else "is not in maintenance"
     return MaintenanceAnswer(
         message=f"server '{server}' {word}",
@@ -145,6 +143,6 @@ async def _ordered(asked: AdminRequest, server: str, order: Order, why: str, unt
     asked.note.about(server=server)
     before = asked.system.cell(ServerId(server)).state.admin.value
     await asked.system.ordered(ServerId(server), order, why, asked.by.name, until)
-    state = admin_of(asked.system.config, asked.system.cell(ServerId(server)))
+    state = admin_of(asked.system.config, asked.system.cell(ServerId(server)), asked.reading())
     asked.note.change(before={"state": before}, after={"state": state.state.value, "why": state.why})
     return state

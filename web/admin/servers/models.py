@@ -19,7 +19,7 @@ from web.admin.kit.parameters import Param
 from web.admin.kit.routes import AdminRequest, RouteGroup
 from web.admin.models.jobs import FOLLOW, JobJson, describe, following
 from web.http import responses
-from web.http.units import epoch_ms, is_healthy
+from web.http.units import is_healthy
 
 if TYPE_CHECKING:
     from actors.jobs.job import Job
@@ -110,7 +110,7 @@ async def models(asked: AdminRequest, server: str) -> HeldModelsAnswer:
         server_id=state.id,
         server_url=state.spec.url,
         healthy=is_healthy(cell),
-        healthy_since=epoch_ms(state.since),
+        healthy_since=asked.reading().epoch_ms(state.since),
         models=[_held(row, state.resident.get(name)) for name, row in state.models.items()],
     )
 
@@ -126,7 +126,7 @@ async def models(asked: AdminRequest, server: str) -> HeldModelsAnswer:
 )
 async def pull(asked: AdminRequest, server: str) -> WorkAnswer | Response:
     job = _start(asked, JobKind.PULL, server, asked.body.model, _options(asked.body))
-    return await _unfinished(asked, job) or _done(WorkAnswer, job, "pulled", details=DetailsJson())
+    return await _unfinished(asked, job) or _done(WorkAnswer, asked, job, "pulled", details=DetailsJson())
 
 
 @topic.post(
@@ -150,7 +150,7 @@ async def copy(asked: AdminRequest, server: str) -> CopyAnswer | Response:
     if (goes_on := await _unfinished(asked, job)) is not None:
         return goes_on
     same = _same(canonical(model), target, origin)
-    return _done(CopyAnswer, job, "copied", source_server_id=source, same_digest=same)
+    return _done(CopyAnswer, asked, job, "copied", source_server_id=source, same_digest=same)
 
 
 @topic.delete(
@@ -163,7 +163,7 @@ async def copy(asked: AdminRequest, server: str) -> CopyAnswer | Response:
 )
 async def delete(asked: AdminRequest, server: str, model: str) -> WorkAnswer | Response:
     job = _start(asked, JobKind.DELETE, server, model)
-    return await _unfinished(asked, job) or _done(WorkAnswer, job, "deleted")
+    return await _unfinished(asked, job) or _done(WorkAnswer, asked, job, "deleted")
 
 
 # ---- jobs and their answers
@@ -183,10 +183,10 @@ def _start(asked: AdminRequest, kind: JobKind, server: str, model: str, options:
 async def _unfinished(asked: AdminRequest, job: Job) -> Response | None:
     """The answer for who follows it, or does not wait for its end; None: it is done. Raises what it failed of."""
     if asked.query["stream"]:
-        return following(job)
+        return following(job, asked.reading())
     patience = asked.system.config.total_timeout if asked.query["wait"] else 0.0
     if not await job.wait(patience):
-        return responses.typed(_told(WorkAnswer, job, f"job '{job.id}' goes on"), 202)
+        return responses.typed(_told(WorkAnswer, asked, job, f"job '{job.id}' goes on"), 202)
     if job.state is not JobState.DONE:
         failure = _failure(job)
         failure.fields = {"jobId": job.id}
@@ -194,12 +194,19 @@ async def _unfinished(asked: AdminRequest, job: Job) -> Response | None:
     return None
 
 
-def _done(kind: type[Work], job: Job, done: str, **more: Any) -> Work:
-    return _told(kind, job, f"Model '{job.model}' {done} successfully", **more)
+def _done(kind: type[Work], asked: AdminRequest, job: Job, done: str, **more: Any) -> Work:
+    return _told(kind, asked, job, f"Model '{job.model}' {done} successfully", **more)
 
 
-def _told(kind: type[Work], job: Job, message: str, **more: Any) -> Work:
-    return kind(server_id=job.server, model=job.model, job_id=job.id, message=message, job=describe(job), **more)
+def _told(kind: type[Work], asked: AdminRequest, job: Job, message: str, **more: Any) -> Work:
+    return kind(
+        server_id=job.server,
+        model=job.model,
+        job_id=job.id,
+        message=message,
+        job=describe(job, asked.reading()),
+        **more,
+    )
 
 
 def _failure(job: Job) -> FleetError:

@@ -108,10 +108,10 @@ class ServerPatch(Section):
     seed=True,
 )
 async def all_servers(asked: AdminRequest) -> ServersAnswer:
-    system = asked.system
+    system, at = asked.system, asked.reading()
     shown = []
     for number, cell in enumerate(list(system.servers.values())):
-        shown.append(describe(system.config, cell))
+        shown.append(describe(system.config, cell, at))
         await take_turns(number)
     aside = [AsideJson(id=server, why=why) for (_, server), why in system.journal.aside.items()]
     return ServersAnswer(count=len(shown), servers=shown, set_aside=aside)
@@ -119,7 +119,7 @@ async def all_servers(asked: AdminRequest) -> ServersAnswer:
 
 @topic.get("/servers/<server>", "One server.")
 async def one_server(asked: AdminRequest, server: str) -> ServerAnswer:
-    return ServerAnswer(server=describe(asked.system.config, asked.system.cell(ServerId(server))))
+    return ServerAnswer(server=describe(asked.system.config, asked.system.cell(ServerId(server)), asked.reading()))
 
 
 @topic.post(
@@ -143,7 +143,7 @@ async def add(asked: AdminRequest) -> AddedAnswer:
     cell = system.add_server(spec)
     await system.probe(spec.id, FIRST_PROBE)
     return AddedAnswer(
-        server=describe(system.config, cell),
+        server=describe(system.config, cell, asked.reading()),
         id=spec.id,
         url=spec.url,
         max_concurrency=spec.max_concurrency,
@@ -203,7 +203,7 @@ async def change(asked: AdminRequest, server: str) -> ChangedAnswer:
     return ChangedAnswer(
         id=after.id,
         max_concurrency=after.max_concurrency,
-        server=describe(system.config, cell),
+        server=describe(system.config, cell, asked.reading()),
         changed=[ServerPatch.model_fields[name].alias or name for name in changed],
         ignored=ignored,
         hints=_hints(after),

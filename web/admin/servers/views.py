@@ -6,16 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import trio
 from msgspec import UNSET, UnsetType
 
-from fleet.common.times import iso, milliseconds
+from fleet.common.times import ClockReading, milliseconds
 from fleet.protocol.typed_fields import name_of
 from fleet.scheduling import server_words
 from fleet.scheduling.server_state import Admin, Health
 from web.admin.kit.answers import EPOCH_MS, ISO, MS, JsonObject
 from web.admin.kit.schemas import OneOf
-from web.http.units import epoch, epoch_ms, is_healthy
+from web.http.units import is_healthy
 
 if TYPE_CHECKING:
     from actors.state.servers import ServerCell
@@ -78,11 +77,11 @@ class ServerJson(JsonObject, kw_only=True):
     api_key: str | UnsetType = UNSET
 
 
-def describe(config: Config, cell: ServerCell) -> ServerJson:
+def describe(config: Config, cell: ServerCell, at: ClockReading) -> ServerJson:
     """The server, as the API shows it."""
     state, spec = cell.state, cell.state.spec
     names = [name_of(row) or name for name, row in state.models.items()]
-    health, admin = health_of(config, state), admin_of(config, cell)
+    health, admin = health_of(config, state, at), admin_of(config, cell, at)
     decisive = health if state.admin is Admin.ACTIVE else admin
     reached = is_healthy(cell)
     return ServerJson(
@@ -113,7 +112,7 @@ def describe(config: Config, cell: ServerCell) -> ServerJson:
     )
 
 
-def health_of(config: Config, state: ServerState) -> HealthJson:
+def health_of(config: Config, state: ServerState, at: ClockReading) -> HealthJson:
     """What the probes say."""
     health = config.health
     step = {
@@ -123,33 +122,33 @@ def health_of(config: Config, state: ServerState) -> HealthJson:
     }[state.health]
     if state.health is Health.HEALTHY and state.failed_rounds:
         step = f"unhealthy after {health.failures - state.failed_rounds} more failed probes"
-    return HealthJson(state=state.health, since=iso(epoch(state.since)), why=state.why, next=step)
+    return HealthJson(state=state.health, since=at.iso(state.since), why=state.why, next=step)
 
 
-def admin_of(config: Config, cell: ServerCell) -> AdminJson:
+def admin_of(config: Config, cell: ServerCell, at: ClockReading) -> AdminJson:
     """What the operator says."""
     state = cell.state
     return AdminJson(
         state=state.admin,
-        since=iso(epoch(state.admin_since or state.added)),
+        since=at.iso(state.admin_since or state.added),
         why=state.admin_why,
-        next=_next(config, cell),
+        next=_next(config, cell, at),
         by=state.by or None,
-        until=None if state.until == math.inf else epoch_ms(state.until),
+        until=None if state.until == math.inf else at.epoch_ms(state.until),
     )
 
 
-def _next(config: Config, cell: ServerCell) -> str:
+def _next(config: Config, cell: ServerCell, at: ClockReading) -> str:
     state = cell.state
     match state.admin:
         case Admin.ACTIVE:
             return "takes requests whenever it is healthy"
         case Admin.DRAINING:
-            left = max(0.0, state.admin_since + config.drain_timeout - trio.current_time())
+            left = max(0.0, state.admin_since + config.drain_timeout - at.now)
             return f"drained when {len(cell.leases)} open requests have ended, at the latest in {left:.0f} s"
         case Admin.DRAINED:
             return "takes no requests until it is undrained"
         case Admin.MAINTENANCE if state.until < math.inf:
-            return f"active again at {iso(epoch(state.until))}"
+            return f"active again at {at.iso(state.until)}"
         case _:
             return "takes no requests until the maintenance is ended"

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import socket
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -162,7 +163,7 @@ async def test_what_was_limited_by_the_system_at_the_start_follows_too(monkeypat
     bound = bind("127.0.0.1", 0, "test")
     system = FakeSystem()
     try:
-        with private_socket() as inner:
+        with private_socket(time.time()) as inner:
             terms = BodyTerms()
             edge = Edge(system.handle, RequestGate(system.handle), inner, terms, None, most=100)
             app = SimpleNamespace(config={TERMS_KEY: terms, "MAX_CONTENT_LENGTH": 1})

@@ -287,7 +287,7 @@ async def test_a_thousand_pairs_are_shown_and_others_run_between_each_two() -> N
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
-            found = await gathered(here.system, HOUR)
+            found = await gathered(here.system, HOUR, here.system.clock.reading())
             nursery.cancel_scope.cancel()
         assert turns >= 900
         assert len(found[ServerId("a")].models) == 1_000
