@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import trio
@@ -21,7 +19,6 @@ from web.asgi.quart_connection import TERMS_KEY
 from web.edge.acceptor import Edge
 from web.process import log_format
 from web.process.bind import DEAD_PEER, Bound
-from web.process.file_limits import most_clients
 
 log = logging.getLogger("fleet.serve")
 
@@ -38,17 +35,12 @@ def follower(apps: Sequence[Any], edge: Edge, listeners: Sequence[Bound]) -> Fol
     """What to call when the configuration has changed. It holds for what comes next: bodies, requests, connections."""
 
     def follow(before: Config, config: Config) -> None:
-        edge.terms.budget.limit = config.limits.buffered_bytes
-        terms = replace(edge.terms, idle=config.timeouts.body_idle, total=config.total_timeout)
-        edge.terms = terms
+        edge.follow(before, config)
         for app in apps:
             app.config["MAX_CONTENT_LENGTH"] = config.limits.body_bytes
-            app.config[TERMS_KEY] = terms
-        edge.follow(config)
+            app.config[TERMS_KEY] = edge.terms
         if config.logging != before.logging:
             log_format.adjust(config.logging.level, config.logging.format)
-        if edge.most != math.inf and config.limits.connections != before.limits.connections:
-            edge.most = most_clients(config)
         if patience(config) != patience(before):
             for bound in listeners:
                 bound.give_up_after(patience(config))
@@ -71,7 +63,7 @@ async def renew_all(context: AppContext) -> None:
 async def renew_certificate(edge: Edge, system: System, threads: disk.FileThreads) -> None:
     """For connections that come from here on. Files that cannot be used change nothing."""
     try:
-        edge.tls = await threads.do(secured, system.config)
+        edge.renew_certificate(await threads.do(secured, system.config))
         log.info("the certificate was read anew")
     except (TlsUnusable, DiskTimeout) as error:
         log.error("the certificate stays as it was: %s", error)

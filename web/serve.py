@@ -137,11 +137,14 @@ async def _listen(
         done = trio.Event()
         await nursery.start(partial(_serve_app, context.system, config, Faces(apps), inner, done))
         edge = Edge(context.system, context.gate, inner, app.config[TERMS_KEY], tls, most)
-        context.system.config_ref.follow(follower(list(apps.values()), edge, listeners))
+        unfollow = context.system.config_ref.follow(follower(list(apps.values()), edge, listeners))
         if tls is not None:
             threads = FileThreads("reading the certificate")
             context.settings.renew_also(partial(renew_certificate, edge, context.system, threads))
-        await serve_edge(listeners, edge, stop=closing, drain_timeout=_LAST_WORDS, task_status=task_status)
+        try:
+            await serve_edge(listeners, edge, stop=closing, drain_timeout=_LAST_WORDS, task_status=task_status)
+        finally:
+            unfollow()
         done.set()
 
 

@@ -36,19 +36,23 @@ class Watch:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._on = settings.system.config.reload.watch
+        self._on = False
         self._told = False
         self._scope = trio.CancelScope()
-        settings.system.config_ref.follow(self._turn)
 
     async def run(self) -> None:
         """Until cancelled, which takes 0.3 s at the most. Returns at once if the fleet was started without a file."""
-        while self._settings.watchable:
-            with trio.CancelScope() as self._scope:
-                while self._on:
-                    if not await self._follow():
-                        await trio.sleep(_AGAIN)
-                await trio.sleep_forever()
+        ref = self._settings.system.config_ref
+        unfollow, self._on = ref.follow(self._turn), ref.current.reload.watch
+        try:
+            while self._settings.watchable:
+                with trio.CancelScope() as self._scope:
+                    while self._on:
+                        if not await self._follow():
+                            await trio.sleep(_AGAIN)
+                    await trio.sleep_forever()
+        finally:
+            unfollow()
 
     def _turn(self, before: Config, config: Config) -> None:
         if config.reload.watch != self._on:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from fleet.config import Config, ServerSpec
 
@@ -55,9 +56,13 @@ class ConfigRef:
         self.reloads = Reloads()
         self._followers: list[Follower] = []
 
-    def follow(self, follower: Follower) -> None:
-        """Tell somebody of every change that comes, in its turn. It must not fail."""
+    def follow(self, follower: Follower) -> Callable[[], None]:
+        """Tell somebody of every change that comes, in its turn. It must not fail.
+
+        Returns the undoing of that, for who ends before the fleet does; once.
+        """
         self._followers.append(follower)
+        return partial(self._followers.remove, follower)
 
     def put(self, config: Config) -> None:
         """This is in effect now."""
@@ -69,5 +74,5 @@ class ConfigRef:
 
     def tell(self, before: Config) -> None:
         """Tell all who follow that what was `before` is in effect no more."""
-        for follower in self._followers:
+        for follower in tuple(self._followers):
             follower(before, self.current)

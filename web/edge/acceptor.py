@@ -7,6 +7,7 @@ import math
 import socket
 import ssl
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import trio
@@ -23,6 +24,7 @@ from web.edge.response_writer import DateLine
 from web.http.body_limits import BodyTerms
 from web.http.ports import Face
 from web.process.bind import Bound
+from web.process.file_limits import most_clients
 from web.process.private_listener import Inner
 from web.process.resource_shortage import PAUSE, Shortage, is_shortage
 from web.security.request_gate import RequestGate
@@ -70,10 +72,18 @@ class Edge:
     def config(self) -> Config:
         return self._system.config
 
-    def follow(self, config: Config) -> None:
+    def follow(self, before: Config, config: Config) -> None:
         """Go on by another configuration, as far as it is not asked for each time."""
+        self.terms.budget.limit = config.limits.buffered_bytes
+        self.terms = replace(self.terms, idle=config.timeouts.body_idle, total=config.total_timeout)
+        if self.most != math.inf and config.limits.connections != before.limits.connections:
+            self.most = most_clients(config)
         self.heads.allow(config.limits.headers)
         self.proxies = TrustedProxies(config.server.trusted_proxies)
+
+    def renew_certificate(self, tls: ssl.SSLContext | None) -> None:
+        """For connections that come from here on."""
+        self.tls = tls
 
     @property
     def draining(self) -> bool:

@@ -239,7 +239,8 @@ async def test_certificates_and_keys_that_hang_do_not_hold_up_a_hangup(
     def hang(*_: object) -> Any:
         back.wait(60.0)
 
-    edge = SimpleNamespace(tls=None)
+    renewed: list[object] = []
+    edge = SimpleNamespace(renew_certificate=renewed.append)
     keys = tmp_path / "keys.jsonl"
     keys.write_text("")
     async with configured(tmp_path, "a", text=f"security: {{keys_file: {keys}}}\n") as here:
@@ -257,4 +258,4 @@ async def test_certificates_and_keys_that_hang_do_not_hold_up_a_hangup(
             assert others.borrowed_tokens == 0
         finally:
             back.set()
-        assert edge.tls is None
+        assert renewed == []

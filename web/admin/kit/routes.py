@@ -154,10 +154,10 @@ def _handler(entry: Route, context: AppContext) -> Callable[..., Awaitable[Respo
 
 async def _run(entry: Route, context: AppContext, note: Note | None, **path: Any) -> Response:
     by = api_key_auth.visitor(scope(), context.system)
-    asked = AdminRequest(context, by, query_of(entry.query), None, note)
+    query, body = query_of(entry.query), None
     if entry.body is not None and entry.reads:
-        asked.body = _clean(body_of(entry.body, await json_object()), context)
-    answer = await entry.view(asked, **path)
+        body = _clean(body_of(entry.body, await json_object()), context)
+    answer = await entry.view(AdminRequest(context, by, query, body, note), **path)
     if isinstance(answer, Response):
         return answer
     return responses.typed(answer) if isinstance(answer, Struct) else responses.json(answer)

@@ -159,7 +159,7 @@ async def test_the_shape_of_errors_and_the_names_of_the_host() -> None:
 
 
 async def test_what_was_limited_by_the_system_at_the_start_follows_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web.app_reload.most_clients", lambda config: min(config.limits.connections, 500))
+    monkeypatch.setattr("web.edge.acceptor.most_clients", lambda config: min(config.limits.connections, 500))
     bound = bind("127.0.0.1", 0, "test")
     system = FakeSystem()
     try:
@@ -176,7 +176,8 @@ async def test_what_was_limited_by_the_system_at_the_start_follows_too(monkeypat
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 options = {sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) for sock in bound.sockets}
                 assert options == {130_000}
-            edge.most = math.inf
+            edge = Edge(system.handle, RequestGate(system.handle), inner, terms, None)
+            follow = follower([app], edge, [bound])
             follow(more, Config.model_validate({"limits": {"connections": 200}}))
             assert edge.most == math.inf  # nobody has counted descriptors here
             assert patience(Config()) == 90.0
