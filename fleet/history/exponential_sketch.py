@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 ERROR: Final = 2.0 ** (1 / 16) - 1.0
@@ -110,19 +110,30 @@ class ExponentialSketch:
     def decode(cls, data: bytes) -> ExponentialSketch:
         """The sketch that was encoded so; no bytes are an empty one. Raises Damaged."""
         made = cls()
+        made.merge_encoded(data)
+        return made
+
+    def merge_encoded(self, data: bytes) -> None:
+        """Add all that another has counted, which was encoded. Raises Damaged; then what was added is not known.
+
+        Sums of a month are thousands of these, so it is written to be quick.
+        """
         if len(data) > MOST_BYTES:
             raise Damaged("a sketch is shorter than that")
-        numbers = list(_numbers(data))
+        numbers = _numbers(data)
         if not numbers:
-            return made
-        made.nothing = numbers[0]
-        place = _LOWEST - 1
-        for gap, count in _pairs(numbers):
+            return
+        if len(numbers) % 2 == 0:
+            raise Damaged("a bin has no count")
+        self.nothing += numbers[0]
+        place, counts = _LOWEST - 1, self._counts
+        for gap, count in zip(numbers[1::2], numbers[2::2], strict=True):
             place += gap
-            if gap < 1 or count < 1 or place > 20 * PER_DOUBLING:
+            if gap < 1 or count < 1:
                 raise Damaged("its bins are out of order")
-            made._counts[place] = count
-        return made
+            counts[place] = counts.get(place, 0) + count
+        if place > 20 * PER_DOUBLING:
+            raise Damaged("its bins are out of order")
 
     @classmethod
     def merged(cls, many: Iterable[ExponentialSketch]) -> ExponentialSketch:
@@ -140,24 +151,22 @@ def _put(out: bytearray, number: int) -> None:
     out.append(number)
 
 
-def _numbers(data: bytes) -> Iterator[int]:
+def _numbers(data: bytes) -> Sequence[int]:
+    if data.isascii():
+        return data  # each of them is below 128, and a byte of its own
+    numbers: list[int] = []
     number = shift = 0
     for byte in data:
-        number |= (byte & 0x7F) << shift
-        if byte & 0x80:
-            shift += 7
-            if shift > 63:
-                raise Damaged("a number is too long")
+        if byte < 0x80:
+            numbers.append(number | byte << shift)
+            number = shift = 0
             continue
-        if number > _MOST_COUNT:
-            raise Damaged("a number is too large")
-        yield number
-        number = shift = 0
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if shift > 63:
+            raise Damaged("a number is too long")
     if shift:
         raise Damaged("it ends within a number")
-
-
-def _pairs(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    if len(numbers) % 2 == 0:
-        raise Damaged("a bin has no count")
-    return zip(numbers[1::2], numbers[2::2], strict=True)
+    if max(numbers) > _MOST_COUNT:
+        raise Damaged("a number is too large")
+    return numbers

@@ -20,6 +20,8 @@ TIERS: Final = (MINUTE, 900, 3600, 86_400)
 _DAY: Final = 86_400.0
 KEPT: Final = (2 * _DAY, 30 * _DAY, 365 * _DAY, 5 * 365 * _DAY)
 """For how many seconds the buckets of each of `TIERS` are kept."""
+ALL: Final = ""
+"""Stands for all endpoints, or all clients, in a sum that does not tell them apart: no name is empty."""
 
 
 class RollupKey(NamedTuple):
@@ -36,6 +38,10 @@ class RollupKey(NamedTuple):
     def within(self, tier: int) -> RollupKey:
         """The bucket of a coarser tier in which this one lies."""
         return self._replace(bucket=self.bucket // tier * tier)
+
+    def summary(self, tier: int) -> RollupKey:
+        """The same for all endpoints and clients together, of which there are many, and who seldom matter."""
+        return RollupKey(self.bucket // tier * tier, self.server, self.model, ALL, ALL, self.outcome)
 
 
 @dataclass(slots=True, eq=True)
@@ -127,11 +133,13 @@ def add_rows(rollups: Rollups, rows: Iterable[tuple[int, RequestRow]]) -> set[Ro
     return changed
 
 
-def merge_into(coarse: Rollups, fine: Mapping[RollupKey, Rollup], tier: int) -> set[RollupKey]:
-    """Add finer sums to those of a tier; returns the keys that have changed."""
+def merge_into(
+    coarse: Rollups, fine: Mapping[RollupKey, Rollup], tier: int, *, summary: bool = False
+) -> set[RollupKey]:
+    """Add finer sums to those of a tier, or to its summaries; returns the keys that have changed."""
     changed: set[RollupKey] = set()
     for key, rollup in fine.items():
-        wide = key.within(tier)
+        wide = key.summary(tier) if summary else key.within(tier)
         coarse.setdefault(wide, Rollup()).merge(rollup)
         changed.add(wide)
     return changed

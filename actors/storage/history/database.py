@@ -124,7 +124,7 @@ class HistoryDatabase:
         with self._transaction() as (connection, opened):
             for tier, seconds in zip(TIERS, keep.rollups_seconds, strict=True):
                 limit = min(int(now - seconds), opened.rollups.contained(tier))
-                connection.execute(delete(ROLLUPS).where(ROLLUPS.c.tier == tier, ROLLUPS.c.bucket < limit))
+                connection.execute(delete(ROLLUPS).where(ROLLUPS.c.tier.in_((tier, -tier)), ROLLUPS.c.bucket < limit))
             too_large = self._size(connection) > keep.file_bytes
             limit = 1 << 62 if too_large else first_number(now - keep.rows_seconds)
             oldest = select(REQUESTS.c.id).where(REQUESTS.c.id < limit).order_by(REQUESTS.c.id).limit(SLICE)

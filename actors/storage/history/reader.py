@@ -187,7 +187,7 @@ class HistoryReader:
             sums = found.setdefault((row[0], tuple(row[1 : 1 + width])), Rollup())
             for name, data in zip(wanted.sketches, row[1 + width :], strict=True):
                 sketch: ExponentialSketch = getattr(sums, name)
-                sketch.merge(ExponentialSketch.decode(data))
+                sketch.merge_encoded(data)
 
     # ---- requests
 

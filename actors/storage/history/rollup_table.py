@@ -45,7 +45,10 @@ class RollupTable:
             self._roll(connection, fine, coarse, int(ended_at(newest)) // fine * fine)
 
     def read(self, connection: Connection, tier: int, since: int, until: int) -> Rollups:
-        """The sums of a tier whose bucket begins then: `until` is not part of it. Raises SQLAlchemyError."""
+        """The sums of a tier whose bucket begins then: `until` is not part of it. Raises SQLAlchemyError.
+
+        A tier below zero: its summaries, which are of all endpoints and clients together.
+        """
         wanted = select(ROLLUPS).where(ROLLUPS.c.tier == tier, ROLLUPS.c.bucket >= since, ROLLUPS.c.bucket < until)
         return dict(self._of(row._mapping) for row in connection.execute(wanted))
 
@@ -59,16 +62,24 @@ class RollupTable:
         if until <= since:
             return
         over = self.read(connection, fine, since, until)
-        if over:
-            first = min(key.bucket for key in over) // coarse * coarse
-            sums = self.read(connection, coarse, first, until)
-            changed = merge_into(sums, over, coarse)
-            self._write(connection, coarse, {key: sums[key] for key in changed})
+        self._merge(connection, over, coarse, until, summary=False)
+        if fine != MINUTE:
+            over = self.read(connection, -fine, since, until)
+        self._merge(connection, over, coarse, until, summary=True)
         self.rolled[coarse] = until
         connection.execute(delete(META).where(META.c.name == f"rolled {coarse}"))
         connection.execute(insert(META).values(name=f"rolled {coarse}", number=until))
         if fine == MINUTE:
             self._minutes = {key: rollup for key, rollup in self._minutes.items() if key.bucket >= until}
+
+    def _merge(self, connection: Connection, over: Rollups, coarse: int, until: int, *, summary: bool) -> None:
+        if not over:
+            return
+        tier = -coarse if summary else coarse
+        first = min(key.bucket for key in over) // coarse * coarse
+        sums = self.read(connection, tier, first, until)
+        changed = merge_into(sums, over, coarse, summary=summary)
+        self._write(connection, tier, {key: sums[key] for key in changed})
 
     def _write(self, connection: Connection, tier: int, rollups: Mapping[RollupKey, Rollup]) -> None:
         if not rollups:

@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from fleet.history.rollups import COUNTS, SECONDS, SKETCHES
 
-VERSION: Final = 2
+VERSION: Final = 3
 TABLES: Final = MetaData()
 _ID: Final = BigInteger().with_variant(Integer(), "sqlite")  # there only INTEGER is the row's own number
 
@@ -87,6 +87,7 @@ ATTEMPTS: Final = Table(
 )
 
 ROLLUP_KEY: Final = ("tier", "bucket", *KINDS)
+"""`tier`: seconds of a bucket; below zero: a summary of such a bucket, of all endpoints and clients together."""
 ROLLUPS: Final = Table(
     "rollups",
     TABLES,

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Integer, Select, and_, cast, func, or_, se
 from actors.storage.history.schema import ATTEMPTS, META, NAMES, REQUESTS, ROLLUPS
 from fleet.history.questions import RowsQuestion, SumsQuestion
 from fleet.history.request_row import COLD
-from fleet.history.rollups import SUMS, Rollup
+from fleet.history.rollups import MINUTE, SUMS, Rollup
 from fleet.history.time_ranges import TierPart
 
 Numbers = Mapping[str, Sequence[int]]
@@ -34,18 +34,24 @@ def sums(part: TierPart, wanted: SumsQuestion, numbers: Numbers) -> Select[Any]:
     keys = _keys(part, wanted)
     added = [func.sum(_COLUMNS[name]).label(name) for name in SUMS]
     ends = [func.min(_COLUMNS.shortest).label("shortest"), func.max(_COLUMNS.longest).label("longest")]
-    return select(*keys, *added, *ends).where(*_within(part), *_of(ROLLUPS.c, numbers)).group_by(*keys)
+    return (
+        select(*keys, *added, *ends)
+        .where(*_within(part, (*wanted.by, *numbers)), *_of(ROLLUPS.c, numbers))
+        .group_by(*keys)
+    )
 
 
 def sketches(part: TierPart, wanted: SumsQuestion, numbers: Numbers) -> Select[Any]:
     """Of one part of the range: bucket and names, and the sketches that are wanted, to be merged."""
     columns = [_COLUMNS[name] for name in wanted.sketches]
-    return select(*_keys(part, wanted), *columns).where(*_within(part), *_of(ROLLUPS.c, numbers))
+    return select(*_keys(part, wanted), *columns).where(
+        *_within(part, (*wanted.by, *numbers)), *_of(ROLLUPS.c, numbers)
+    )
 
 
 def hours_with(part: TierPart, wanted: RowsQuestion, numbers: Numbers) -> Select[Any]:
     """The hours in which there are requests like these: their sums tell, without a look at any request."""
-    conditions = [*_within(part), *_of(ROLLUPS.c, numbers)]
+    conditions = [*_within(part, tuple(numbers)), *_of(ROLLUPS.c, numbers)]
     if wanted.longer is not None:
         conditions.append(_COLUMNS.longest > wanted.longer)
     if wanted.cold is not None:
@@ -95,8 +101,14 @@ def _keys(part: TierPart, wanted: SumsQuestion) -> list[ColumnElement[Any]]:
     return [bucket.label("at"), *[_COLUMNS[kind] for kind in wanted.by]]
 
 
-def _within(part: TierPart) -> list[ColumnElement[bool]]:
-    return [_COLUMNS.tier == part.tier, _COLUMNS.bucket >= part.since, _COLUMNS.bucket < part.until]
+def _within(part: TierPart, kinds: Sequence[str]) -> list[ColumnElement[bool]]:
+    """Buckets of the part: their summaries, if these tell apart all kinds of names that matter."""
+    summaries = part.tier != MINUTE and not {"endpoint", "client"} & set(kinds)
+    return [
+        _COLUMNS.tier == (-part.tier if summaries else part.tier),
+        _COLUMNS.bucket >= part.since,
+        _COLUMNS.bucket < part.until,
+    ]
 
 
 def _of(table: Any, numbers: Numbers) -> list[ColumnElement[bool]]:

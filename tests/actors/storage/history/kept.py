@@ -44,20 +44,22 @@ def found_in(path: Path) -> dict[str, Any]:
         sums = database.rollups(MINUTE, 0, 1 << 40) == _sums(rows, MINUTE)
         for tier in TIERS[1:]:
             over = [each for each in rows if ended_at(each[0]) < marks.get(f"rolled {tier}", 0)]
-            sums = sums and _counts(database.rollups(tier, 0, 1 << 40)) == _counts(_sums(over, tier))
+            for summary in (False, True):
+                kept = database.rollups(-tier if summary else tier, 0, 1 << 40)
+                sums = sums and _counts(kept) == _counts(_sums(over, tier, summary=summary))
     finally:
         database.close()
     whole = [each.request for _, each in rows] == [str(number) for number in range(len(rows))]
     return {"rows": len(rows), "whole": whole, "sums": sums, "aside": bool(database.moved_aside)}
 
 
-def _sums(rows: list[tuple[int, Any]], tier: int) -> Rollups:
+def _sums(rows: list[tuple[int, Any]], tier: int, *, summary: bool = False) -> Rollups:
     fine: Rollups = {}
     add_rows(fine, rows)
     if tier == MINUTE:
         return fine
     coarse: Rollups = {}
-    merge_into(coarse, fine, tier)
+    merge_into(coarse, fine, tier, summary=summary)
     return coarse
 
 
