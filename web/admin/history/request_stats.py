@@ -17,7 +17,7 @@ from web.admin.kit.routes import AdminRequest, RouteGroup
 
 topic = RouteGroup("request_stats", "Figures of finished requests.")
 
-POINTS: Final = 200
+POINTS: Final = 100
 """Points over time, if nobody says how far apart."""
 MOST_POINTS: Final = 3_000
 
@@ -158,7 +158,7 @@ def _parts(found: Iterable[tuple[tuple[str, ...], RequestFigures]]) -> dict[str,
         past.ENDPOINT,
         past.HOURS,
         *past.ranges(None),
-        Param("interval_minutes", int, None, "How far apart points are; some 200 of them otherwise.", 1, 10_080),
+        Param("interval_minutes", int, None, "How far apart points are; some 100 of them otherwise.", 1, 10_080),
     ),
 )
 async def request_timeline(asked: AdminRequest) -> TimelineAnswer:

@@ -144,3 +144,28 @@ async def _(here: Here, found: Any) -> None:
     minutes = await here.ask("GET", "/analytics/request-timeline?hours=1&intervalMinutes=1&serverId=a")
     assert (minutes["serverId"], minutes["intervalMinutes"]) == ("a", 1)
     await here.ask("GET", "/analytics/request-timeline?hours=80&intervalMinutes=1", status=400)
+
+
+@row("GET /api/orchestrator/analytics/trends/:metric", "/analytics/trends/latency", setup=talked)
+async def _(here: Here, found: Any) -> None:
+    assert (found["metric"], found["timeRange"]) == ("latency", "24h")
+    shown = found["analysis"]
+    assert (shown["direction"], shown["slope"], shown["confidence"]) == ("stable", None, None), "of one quarter at most"
+    assert (shown["unit"], shown["intervalMinutes"]) == ("milliseconds", 15)
+    for metric in ("errors", "throughput", "tokens", "wait", "load"):
+        await here.ask("GET", f"/analytics/trends/{metric}?timeRange=1h&serverId=a")
+    bogus = await here.ask("GET", "/analytics/trends/bogus", status=400)
+    assert bogus["error"].startswith("Invalid metric. Must be one of: latency, errors, throughput")
+
+
+@row("GET /api/orchestrator/analytics/capacity", "/analytics/capacity", setup=talked)
+async def _(here: Here, found: Any) -> None:
+    now = found["current"]
+    assert (now["totalCapacity"], now["usedCapacity"], now["availableCapacity"], now["queueDepth"]) == (8, 0, 8, 0)
+    assert now["saturation"] == now["saturationLevel"] == 0
+    assert found["forecast"]["nextHour"]["confidence"] in (0, 0.25), "there is one past hour, or none"
+    assert found["forecast"]["bottleneckServer"] in ("a", "b")
+    assert sum(found["trends"]["requestsPerHour"]) == 3
+    assert all(at % 3_600_000 == 0 for at in found["trends"]["timestamps"])
+    assert 0 < sum(found["trends"]["saturationLevels"]) < 0.01
+    assert found["recommendations"] == []
