@@ -17,6 +17,7 @@ from fleet.scheduling.bans import BanKind
 from fleet.scheduling.choice.loaded_runners import wish_of
 from fleet.scheduling.cooldown import FAST
 from fleet.scheduling.estimates.forecast.terms import Outcome
+from fleet.scheduling.scheduler.decisions import AttemptEnd
 from fleet.scheduling.server_state import Admin
 
 if TYPE_CHECKING:
@@ -217,6 +218,8 @@ class Lease:
             outcome = "well" if signal is Signal.SUCCESS else "failed"
         elif isinstance(end, Refused) and end.busy:
             outcome = "busy"
+        began = None if self.first_byte is None else self.first_byte - self.started
+        self.grant.decision.ended(AttemptEnd(outcome, began, self.ended - self.started, self.stats))
         expectations = self._context.scheduler.expectations
         expectations.ended(self.number, self.stats, self.ended, outcome)
         if is_death(end):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from actors.kit.clock import Clock
 from actors.state.config_ref import ConfigRef
+from actors.state.decision_views import DecisionView, decision_views
 from actors.state.queue_views import MOST_ITEMS, QueueView, queue_view
 from actors.state.scheduler_state import SchedulerState
 from actors.state.servers import Servers
 from fleet.common.errors import NoServer
-from fleet.common.ids import ModelName, ServerId
+from fleet.common.ids import ModelName, RequestId, ServerId
 from fleet.models.merged_catalog import ServerCatalog
 from fleet.scheduling.server_state import Health, ServerState
 
@@ -81,6 +84,12 @@ class FleetQueries:
     def queue_view(self, most: int = MOST_ITEMS) -> QueueView:
         """The queue as it is now, with at most so many of those who wait by name."""
         return queue_view(self._config.current, self._clock, self._scheduler, most)
+
+    def decisions(
+        self, *, server: ServerId | None = None, model: ModelName | None = None, request: RequestId | None = None
+    ) -> Iterator[DecisionView]:
+        """The last decisions, the newest first; only those of a server, a model or a request."""
+        return decision_views(self._clock, self._scheduler, server=server, model=model, request=request)
 
     def _states(self) -> list[ServerState]:
         return [cell.state for cell in self._servers.values()]

@@ -24,7 +24,7 @@ from web.admin.observability import (
     prometheus,
     stats,
 )
-from web.admin.requests import in_flight, queue
+from web.admin.requests import in_flight, queue, routing
 from web.admin.servers import bans, drain_and_maintenance, manual_probe, servers
 from web.admin.servers import models as server_models
 from web.http.ports import Face
@@ -45,6 +45,7 @@ TOPICS: Final[tuple[RouteGroup, ...]] = (
     bans.topic,
     queue.topic,
     in_flight.topic,
+    routing.topic,
     config.topic,
     health.topic,
     health.probes,

@@ -30,7 +30,7 @@ from fleet.scheduling.estimates.load import CACHED
 from fleet.scheduling.server_state import ServerState
 from fleet.scheduling.wait_queue import Ticket, TicketKind
 
-_PARTS: Final = ("wait", "load", "prefill", "decode", "harm", "risk", "bonus")
+_PARTS: Final = ("wait", "load", "prefill", "decode", "eviction", "failure", "bonus")
 _SERVERS: Final = 1024
 """Servers that are remembered; more are those that have been removed."""
 _MODELS: Final = 4096
@@ -48,6 +48,12 @@ _LONGEST: Final = 60.0
 """Seconds for which a claim holds: so many times the wait that was expected, and some more, at most."""
 
 
+def seconds_of(parts: Parts) -> dict[str, float]:
+    """What a price consists of, by name: costs in seconds, the whole of the decoding; `bonus` is what is taken off."""
+    costs = {name: 0.0 - part for name, part in zip(_PARTS, parts, strict=True)}
+    return costs | {"decode": costs["decode"] / _DECODE, "bonus": 0.0 - costs["bonus"]}
+
+
 class ExpectedCompletion:
     """Prices for the planned choice, and what has to be told so that they stay true."""
 
@@ -55,7 +61,7 @@ class ExpectedCompletion:
     parts = _PARTS
     wait = _PARTS.index("wait")
     load = _PARTS.index("load")
-    harm = _PARTS.index("harm")
+    harm = _PARTS.index("eviction")
 
     def __init__(self, told: RatioTold | None = None) -> None:
         """`told` hears of what predictions were worth."""

@@ -9,9 +9,21 @@ from dataclasses import dataclass, field
 from fleet.breakers.gate import Gate
 from fleet.common.ids import ModelName, RequestId, ServerId
 from fleet.scheduling.choice.balancing import Parts, Scored
+from fleet.scheduling.estimates.forecast.terms import AnswerTold, Outcome
 from fleet.scheduling.rates import ServiceRate
 from fleet.scheduling.server_state import ServerState
 from fleet.scheduling.slots import Slots
+from fleet.scheduling.wait_queue import Hope
+
+
+@dataclass(slots=True, eq=False)
+class AttemptEnd:
+    """What came of a decision. Seconds since the grant; `told`: what the answer said of itself."""
+
+    outcome: Outcome
+    first_byte: float | None
+    total: float
+    told: AnswerTold | None
 
 
 @dataclass(slots=True, eq=False)
@@ -19,8 +31,8 @@ class Decision:
     """Why a request went where it went, as it was found; put into words only when somebody asks.
 
     `scored`: the ready servers looked at, the chosen one first, with the parts of their scores. One that was alone was
-    compared with nobody, so it has no parts. Nobody changes a decision or a grant after it was made (they are not
-    frozen, because that would triple the cost of making one).
+    compared with nobody, so it has no parts. `hope`: what it had waited for. Nobody changes a decision or a grant after
+    it was made (they are not frozen, because that would triple the cost of making one), but to say what came of it.
     """
 
     at: float
@@ -29,6 +41,15 @@ class Decision:
     policy: str
     waited: float
     scored: Sequence[Scored]
+    parts: Sequence[str] = ()
+    """The names of the parts."""
+    hope: Hope | None = None
+    end: AttemptEnd | None = None
+    """None while it is open, and of policies that do not plan."""
+
+    def ended(self, end: AttemptEnd) -> None:
+        """The attempt is over."""
+        self.end = end
 
     @property
     def chosen(self) -> ServerId:

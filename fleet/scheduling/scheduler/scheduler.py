@@ -237,7 +237,8 @@ class Scheduler:
             if ticket.alone:
                 server.reserve(model, now + ALONE)
                 self.index.note_holds(server)
-        decision = Decision(now, ticket.request_id, model, self.policy.name, waited, scored)
+        policy = self.policy
+        decision = Decision(now, ticket.request_id, model, policy.name, waited, scored, policy.parts, ticket.hope)
         memory.decisions.append(decision)
         return Grant(number, server, model, gate, decision)
 
