@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import partial
@@ -61,7 +60,6 @@ from fleet.observability.tracing.trace_context import Trace
 from fleet.protocol.call import Call, Downstream
 from fleet.protocol.missing_endpoints import MissingRoutes
 from fleet.scheduling.server_state import Order, Row
-from fleet.security.rate_limit import Limiter
 
 if TYPE_CHECKING:
     from actors.storage.history.queries import History
@@ -90,8 +88,6 @@ class System:
         self.journal = journal
         self.config_ref = ref = ConfigRef(config)
         self.keys = ApiKeys()
-        self.limiters: Mapping[str, Limiter] = defaultdict(Limiter)
-        """What clients have left of their rate limits, by listener."""
         self.servers = servers = Servers()
         self.missing_routes = MissingRoutes()
         self.history = history

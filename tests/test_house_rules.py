@@ -268,7 +268,7 @@ KNOWS = {
     "actors": "breakers dispatch jobs kit observability observability/dashboard observability/host "
     "requests security servers state storage storage/history upstream",
     "actors/breakers": "kit state upstream",
-    "actors/config": ". security state",
+    "actors/config": "kit security servers state",
     "actors/dispatch": "state",
     "actors/jobs": "dispatch kit requests state storage",
     "actors/kit": "",

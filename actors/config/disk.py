@@ -76,7 +76,7 @@ class Turns:
         with trio.move_on_after(PATIENCE):
             await self._lock.acquire()
             return
-        raise DiskTimeout(f"others have kept the configuration busy for {PATIENCE:g} s", details=_WHY)
+        raise DiskTimeout(f"others have kept the configuration busy for {PATIENCE:g} s", details="try again")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

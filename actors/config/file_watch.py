@@ -42,7 +42,7 @@ class Watch:
 
     async def run(self) -> None:
         """Until cancelled, which takes 0.3 s at the most. Returns at once if the fleet was started without a file."""
-        ref = self._settings.system.config_ref
+        ref = self._settings.config_ref
         unfollow, self._on = ref.follow(self._turn), ref.current.reload.watch
         try:
             while self._settings.watchable:

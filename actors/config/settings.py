@@ -11,13 +11,13 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
 from actors.config import backend_url_check, config_file, reconfigure
 from actors.config.disk import FileThreads, Permit, Turns
-from actors.config.settings_view import SettingsView
+from actors.config.settings_view import Reconfigurable, SettingsView
 from actors.config.sources import LONGEST_LINE, ConfigTrouble, Origin, Outcome, Reading, SavedConfig, check
 from actors.security.api_keys import ApiKeys
 from fleet.common.errors import BadRequest, Conflict, DiskTimeout, FleetError, NotFound
@@ -30,15 +30,14 @@ from fleet.config.loading.sourced_value import SourcedValue
 from fleet.config.schema.access import has_admin
 from fleet.config.schema.receivers import receivers, rules
 
-if TYPE_CHECKING:
-    from actors.system import System
-
 log = logging.getLogger("fleet.config")
 
 _SETTLE: Final = 0.2
 """Seconds for which the file must stay as it is before it is believed."""
 _LOOKS: Final = 20
 _TRIES: Final = 5
+_NAMING_FILES: Final = ("security", "server")
+"""Sections that name files besides that of the configuration."""
 
 Plan = Callable[[], tuple[Loaded, SourcedValue]]
 """Makes a configuration out of values that nobody changes, so that a worker thread may do it."""
@@ -58,7 +57,7 @@ Check = Callable[[Config, Config], Awaitable[None]]
 #
 # The lock does not keep servers from coming and going: they do so in one turn, by other routes, and must not wait for a
 # disk. A plan that was checked in a worker thread may therefore be about a fleet that is no more. `_planned` sees that
-# (`system.config` is another object) and plans anew; from there to the end of `_settle` nothing may be awaited.
+# (`fleet.config` is another object) and plans anew; from there to the end of `_settle` nothing may be awaited.
 #
 # Writing has a thread of its own, one. A save that was given up may still be under way in its thread, which keeps the
 # only place until it ends, so it cannot land on top of a later one; nor alone, hours later, since it has to ask its
@@ -74,8 +73,8 @@ class Settings(SettingsView):
     (`ConfigRef.follow`) is told in the turn of the change.
     """
 
-    def __init__(self, system: System, origin: Origin | None = None) -> None:
-        super().__init__(system, origin)
+    def __init__(self, fleet: Reconfigurable, origin: Origin | None = None) -> None:
+        super().__init__(fleet, origin)
         self.trouble: ConfigTrouble | None = None
         self._renewals: list[Callable[[], Awaitable[None]]] = []
         self._lock = trio.Lock()
@@ -100,8 +99,14 @@ class Settings(SettingsView):
 
     async def change(self, mapping: Mapping[str, object], *, dry: bool) -> Outcome:
         """Let `mapping`, which is partial, take effect. Raises `ConfigError` with every problem, DiskTimeout."""
+        planning = partial(self._amending, mapping)
+        if not mapping.keys().isdisjoint(_NAMING_FILES):
+            # Before it is our turn: a mount that hangs is then heard of here, and keeps nobody else waiting.
+            running = self._fleet.config
+            new, _ = await self._plans.do(_checked, planning(), running, tuple(self._fleet.membership.own_urls))
+            await self._check_files(new.config, running)
         async with self._turn:
-            new, layer = await self._planned(partial(self._amending, mapping), self._asked_for)
+            new, layer = await self._planned(planning, self._asked_for)
             return self._settle(new, self._below, over(self._layer, layer), dry=dry)
 
     async def reload(self, asked: str | None, *, dry: bool) -> Outcome:
@@ -170,7 +175,7 @@ class Settings(SettingsView):
             if mine:
                 self._base = self._at_rest = reading
                 self._layer = only(self._layer, set(overridden))  # the rest is in the file now
-                self.system.membership.follow(self.system.config.servers, base=reading.loaded.config.servers)
+                self._fleet.membership.follow(self._fleet.config.servers, base=reading.loaded.config.servers)
                 self._recovered()
             log.info("configuration saved to %s", source)
             return SavedConfig(path, overridden, left_out)
@@ -212,7 +217,7 @@ class Settings(SettingsView):
         if mine and not dry:
             self._at_rest = reading
             self._recovered()
-            self.system.config_ref.reloads.succeed(self.system.clock.wall())
+            self.config_ref.reloads.succeed(self._fleet.clock.wall())
         return outcome
 
     def _amending(self, mapping: Mapping[str, object]) -> Plan:
@@ -225,7 +230,7 @@ class Settings(SettingsView):
         return plan
 
     def _following(self, loaded: Loaded, source: str) -> Plan:
-        servers = self.system.membership.effective(loaded.config.servers)
+        servers = self._fleet.membership.effective(loaded.config.servers)
 
         def plan() -> tuple[Loaded, SourcedValue]:
             return overlaid(loaded, servers_layer(loaded, servers), [], source=source), SourcedValue({}, SOURCE)
@@ -234,7 +239,7 @@ class Settings(SettingsView):
 
     async def _asked_for(self, new: Config, running: Config) -> None:
         """What only requests are held to. Raises `ConfigError`."""
-        keys = self.system.keys
+        keys = self._fleet.keys
         if _has_admin(running, keys) and not _has_admin(held(new, running), keys):
             what = "would leave no admin, so that nobody could change it back; the file may say so"
             raise ConfigError([Problem("security", what, SOURCE)])
@@ -255,12 +260,12 @@ class Settings(SettingsView):
         anew if servers have come or gone meanwhile. Raises `ConfigError`, Conflict.
         """
         for _ in range(_TRIES):
-            running, own_urls = self.system.config, tuple(self.system.membership.own_urls)
+            running, own_urls = self._fleet.config, tuple(self._fleet.membership.own_urls)
             found = await self._plans.do(_checked, planning(), running, own_urls)
             await self._check_files(found[0].config, running)
             if also is not None:
                 await also(found[0].config, running)
-            if self.system.config is running:
+            if self._fleet.config is running:
                 return found
         raise Conflict("servers keep coming and going", details="try again")
 
@@ -273,18 +278,18 @@ class Settings(SettingsView):
             await self._certificates.do(config_file.check_tls, new.server.tls)
         file = new.security.keys_file
         if file not in ("", running.security.keys_file, self.config.security.keys_file):
-            await self._key_files.do(self.system.keys.stored, file)
+            await self._key_files.do(self._fleet.keys.stored, file)
 
     def _settle(self, new: Loaded, below: Reading, layer: SourcedValue, *, dry: bool) -> Outcome:
         """Unless it is `dry`, let the outcome take effect, in one turn."""
-        system, before = self.system, self.config
+        before = self.config
         changes = diff(before, new.config)
         if dry:
-            late = awaiting_restart(new.config, system.config)
+            late = awaiting_restart(new.config, self._fleet.config)
             return Outcome(new.config, changes, late, dry=True)
         base = None if below is self._base else below.loaded.config.servers
         self._base, self._layer, self._wanted = below, layer, new.config
-        reconfigure.apply(system, new.config, base)
+        reconfigure.apply(self.config_ref, self._fleet.membership, new.config, base)
         if changes:
             paths = ", ".join(change.path for change in changes)
             log.info("configuration changed: %s", paths[:LONGEST_LINE])
@@ -312,12 +317,12 @@ class Settings(SettingsView):
 
     def _trouble(self, error: FleetError, text: str | None) -> None:
         problems = error.problems if isinstance(error, ConfigError) else [Problem("file", error.message, self.source)]
-        since = self.system.clock.wall() if self.trouble is None else self.trouble.since
+        since = self._fleet.clock.wall() if self.trouble is None else self.trouble.since
         told = self.trouble
         passing = isinstance(error, DiskTimeout | Conflict)  # the same text may be fine at the next look
         self.trouble, self._refused = ConfigTrouble(since, tuple(problems)), None if passing else text
         again = told is not None and told.problems == self.trouble.problems
-        self.system.config_ref.reloads.fail(since, self.trouble.text, again=again)
+        self.config_ref.reloads.fail(since, self.trouble.text, again=again)
         if not again:
             log.warning("the configuration file cannot be used, so nothing is changed: %s", self.trouble.text)
 
@@ -325,7 +330,7 @@ class Settings(SettingsView):
         if self.trouble is not None:
             log.info("the configuration file can be used again")
         self.trouble = self._refused = None
-        self.system.config_ref.reloads.recover()
+        self.config_ref.reloads.recover()
 
 
 def _has_admin(config: Config, keys: ApiKeys) -> bool:

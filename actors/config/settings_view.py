@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from actors.config import config_file
 from actors.config.sources import Origin, Reading, whole
+from actors.kit.clock import Clock
+from actors.security.api_keys import ApiKeys
+from actors.servers.membership import Membership
+from actors.state.config_ref import ConfigRef
 from fleet.common.errors import BadRequest
 from fleet.config import Config
 from fleet.config.live.diff import SOURCE, diff
 from fleet.config.live.restart_keys import awaiting_restart
 from fleet.config.loading.sourced_value import SourcedValue
 
-if TYPE_CHECKING:
-    from actors.system import System
+
+class Reconfigurable(Protocol):
+    """What the settings use of a fleet. Its members are made once, but for the configuration in effect."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def config_ref(self) -> ConfigRef: ...
+
+    @property
+    def membership(self) -> Membership: ...
+
+    @property
+    def keys(self) -> ApiKeys: ...
+
+    @property
+    def clock(self) -> Clock: ...
 
 
 class SettingsView:
     """The layers, and what can be asked about them. Without an `origin` there is no file, and never will be."""
 
-    def __init__(self, system: System, origin: Origin | None = None) -> None:
-        self.system = system
+    def __init__(self, fleet: Reconfigurable, origin: Origin | None = None) -> None:
+        self._fleet = fleet
+        self.config_ref = fleet.config_ref
         self._origin = origin
         self._layer = SourcedValue({}, SOURCE)
         """What the admin API has changed, servers apart."""
@@ -32,7 +53,7 @@ class SettingsView:
     @property
     def config(self) -> Config:
         """What is wanted: in effect, apart from the keys that wait for a restart."""
-        running = self.system.config
+        running = self._fleet.config
         return running if self._wanted is None else self._wanted.model_copy(update={"servers": running.servers})
 
     @property
@@ -53,7 +74,7 @@ class SettingsView:
     @property
     def late(self) -> list[str]:
         """The keys that wait for a restart."""
-        return awaiting_restart(self.config, self.system.config)
+        return awaiting_restart(self.config, self._fleet.config)
 
     @property
     def unsaved(self) -> list[str]:
@@ -79,8 +100,8 @@ class SettingsView:
     def _below(self) -> Reading:
         """The layers below ours; without a file those are what the system was opened with."""
         if self._base is None:
-            self._base = whole(self.system.config)
-            self._wanted = self.system.config
+            self._base = whole(self._fleet.config)
+            self._wanted = self._fleet.config
         return self._base
 
     def _place(self, asked: str | None) -> tuple[Origin, Path]:
@@ -89,5 +110,5 @@ class SettingsView:
             raise BadRequest("No configuration file specified", details="the fleet was started without a file")
         if asked is None:
             return origin, origin.path.resolve()
-        directory = self.system.config.reload.directory
+        directory = self._fleet.config.reload.directory
         return origin, config_file.allowed(asked, Path(directory) if directory else origin.path.parent)

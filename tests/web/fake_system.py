@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -28,7 +27,6 @@ from fleet.models.merged_catalog import ServerCatalog
 from fleet.observability.health_summary.summary import HealthSummary, Level
 from fleet.protocol.call import Call, Downstream, Headers
 from fleet.scheduling.server_state import Health, ServerState
-from fleet.security.rate_limit import Limiter
 from tests.kit.clients.lanes import QUART, UNIX, current
 from tests.kit.suite.unlimited import unlimited
 from tests.web.edge.raw import Served, running, served
@@ -151,7 +149,6 @@ class FakeSystem:
         self.journal = Journal()
         self.history = None
         self.statistics = RequestStatistics(RequestLog(), Totals(trio.current_time, time.time, Journal()))
-        self.limiters = defaultdict[str, Limiter](Limiter)
         self.clock = Clock(now=trio.current_time)
         for name in servers:
             self.join(ServerSpec(id=ServerId(name), url=f"http://{name}.internal:11434"), models)

@@ -35,7 +35,7 @@ class Guard:
         """Only where people log in: browsers send a cookie to every port of a machine."""
         self._system = system
         self._doorman = gate
-        self._turnstiles = {face: rate_limits.Turnstile(system, face) for face in Face}
+        self._rate_limiters = {face: rate_limits.RateLimiter(system, gate, face) for face in Face}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -81,9 +81,9 @@ class Guard:
         if rate is None or not judged.ours or not rate_limits.counts(face, scope["method"], scope["path"]):
             return judged, fields
         client = (scope.get("client") or ("",))[0]
-        verdict = self._turnstiles[face].count(rate, judged.key, client)
+        verdict = self._rate_limiters[face].count(rate, judged.key, client)
         if not verdict.allowed:
-            judged = judged.instead(self._turnstiles[face].refusal(verdict, judged.key or client))
+            judged = judged.instead(self._rate_limiters[face].refusal(verdict, judged.key or client))
         return judged, (*fields, *rate_limits.fields_of(verdict))
 
     def _judged(self, scope: Any, method: str) -> GateDecision:

@@ -17,7 +17,7 @@ from web.http.ports import Face
 from web.monitoring.http_counts import unread
 from web.ollama_api.inference_call import Hints, hints_of, work_of
 from web.security import api_key_auth
-from web.security.rate_limits import Turnstile, generates, lines_of, rate_of
+from web.security.rate_limits import RateLimiter, generates, lines_of, rate_of
 from web.security.request_gate import GateDecision, RequestGate, new_request_id
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class HotLane:
     def __init__(self, system: System, gate: RequestGate) -> None:
         self._system = system
         self._doorman = gate
-        self._turnstile = Turnstile(system, Face.PROXY)
+        self._rate_limiter = RateLimiter(system, gate, Face.PROXY)
 
     def prepared(self, head: RequestHead) -> Prepared | None:
         """What to do about a request of this head, or None if it is not a hot one."""
@@ -99,10 +99,10 @@ class HotLane:
         request_id = known.request_id or new_request_id()
         down.fields = judged.decision.fields
         if known.rate is not None and face is Face.PROXY:
-            verdict = self._turnstile.count(known.rate, judged.key, client)
+            verdict = self._rate_limiter.count(known.rate, judged.key, client)
             down.lines = lines_of(verdict)
             if not verdict.allowed:
-                judged = judged.instead(self._turnstile.refusal(verdict, judged.key or client))
+                judged = judged.instead(self._rate_limiter.refusal(verdict, judged.key or client))
         if judged.refused:
             self._system.statistics.metrics.called("POST", hints.endpoint.path, judged.status, 0.0)
             await self._ready(down, request_id, judged).answer(down)

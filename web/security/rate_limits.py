@@ -1,7 +1,7 @@
 """Rate limits: what counts on which port, who a client is, and what an answer says about it; the same in both lanes.
 
 A client is the key it has shown, if that is a valid one, else its address; of IPv6 the /64, because that is what one
-subscriber has. Budgets live in the system, so that both lanes take from the same.
+subscriber has. Budgets live in the gate, so that both lanes take from the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fleet.protocol.call import Headers
 from fleet.protocol.endpoints import ENDPOINTS, PINNABLE, Endpoint, EndpointKind
 from fleet.security.rate_limit import SECOND, Rate, RateVerdict, per_minute
 from web.http.ports import Face
-from web.security.request_gate import Guarded
+from web.security.request_gate import Guarded, RequestGate
 
 log = logging.getLogger(__name__)
 
@@ -82,24 +82,24 @@ def address_of(client: str) -> Hashable:
         return client
 
 
-class Turnstile:
+class RateLimiter:
     """Counts the requests that come in by one face."""
 
-    __slots__ = ("_face", "_listener", "_quiet_until", "_system")
+    __slots__ = ("_budgets", "_face", "_listener", "_quiet_until", "_system")
 
-    def __init__(self, system: Guarded, face: Face) -> None:
+    def __init__(self, system: Guarded, gate: RequestGate, face: Face) -> None:
         self._system = system
+        self._budgets = gate.limiter(face)
         self._face = face
         self._listener = face.value
         self._quiet_until = 0
 
     def count(self, rate: Rate, key: str, client: str) -> RateVerdict:
         """Count one request. `key` is the name of the valid one it has shown, or empty; `client` its address."""
-        limiter = self._system.limiters[self._listener]
         now, wall = self._system.clock.nanoseconds()
         if key:
-            return limiter.keys.ask(key, rate, now, wall)
-        return limiter.addresses.ask(address_of(client), rate, now, wall)
+            return self._budgets.keys.ask(key, rate, now, wall)
+        return self._budgets.addresses.ask(address_of(client), rate, now, wall)
 
     def refusal(self, verdict: RateVerdict, who: str) -> RateLimited:
         """The error for a request that was one too many. `who` (a key's name or an address) is for the log."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -34,9 +33,6 @@ class Guarded(Keyed, Protocol):
 
     @property
     def statistics(self) -> RequestStatistics: ...
-
-    @property
-    def limiters(self) -> Mapping[str, Limiter]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +87,11 @@ class RequestGate:
         self._system = system
         self._own_name = socket.gethostname().lower()
         self._origins = cross_origin.RefusedOrigins()
+        self._limiters = {face: Limiter() for face in Face}
+
+    def limiter(self, face: Face) -> Limiter:
+        """What clients have left of their rate limits on a face: both lanes take from the same."""
+        return self._limiters[face]
 
     def judge(
         self, method: str, path: str, host: str | None, headers: Headers, face: Face = Face.PROXY

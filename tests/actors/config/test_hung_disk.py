@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,12 +18,13 @@ from trio.testing import wait_all_tasks_blocked
 
 from actors.config import config_file, disk
 from actors.security.key_file import KeyFile
-from fleet.common.errors import DiskTimeout
+from fleet.common.errors import BadRequest, DiskTimeout
 from fleet.config import Loaded, load
 from tests.kit.clients.admin import ask
 from tests.kit.fleets.configured import Configured, configured
 from web.app_reload import renew_all, renew_certificate
 
+TLS = {"certificate": "/c.pem", "key": "/k.pem"}
 QUEUE = "queue: {max_size: 5}\n"
 
 
@@ -227,6 +229,37 @@ async def test_files_that_hang_keep_up_nobody_who_does_not_name_them(
             assert here.system.config.queue.max_size == 7
         finally:
             back.set()
+
+
+@pytest.mark.parametrize("section", [{"security": {"keys_file": "/keys.jsonl"}}, {"server": {"tls": TLS}}])
+async def test_a_change_that_names_a_file_that_hangs_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: dict[str, Any]
+) -> None:
+    """Nobody had a turn for as long as its file could not be read: ten seconds."""
+    back, reached = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> Any:
+        reached.set()
+        back.wait(60.0)
+        raise BadRequest("there is nothing")
+
+    monkeypatch.setattr(config_file, "check_tls", hang)
+    monkeypatch.setattr(KeyFile, "look", hang)
+    monkeypatch.setattr(disk, "PATIENCE", 50.0)
+
+    async def name_it(here: Configured) -> None:
+        with suppress(BadRequest):
+            await here.settings.change(section, dry=True)
+
+    async with configured(tmp_path, "a", text=QUEUE) as here, trio.open_nursery() as nursery:
+        try:
+            nursery.start_soon(name_it, here)
+            assert await trio.to_thread.run_sync(reached.wait, 30.0)
+            with trio.fail_after(30):
+                await change(here, 7)
+        finally:
+            back.set()
+        assert here.system.config.queue.max_size == 7
 
 
 async def test_certificates_and_keys_that_hang_do_not_hold_up_a_hangup(

@@ -27,7 +27,7 @@ def having(config: Config, **changes: Any) -> Config:
 
 
 def change(fleet: Fleet, **changes: Any) -> Config:
-    return apply(fleet.system, having(fleet.system.config, **changes))
+    return apply(fleet.system.config_ref, fleet.system.membership, having(fleet.system.config, **changes))
 
 
 async def busy(fleet: Fleet, nursery: trio.Nursery, count: int, **call: Any) -> list[Client]:
@@ -227,7 +227,12 @@ async def test_servers_join_and_leave_while_streams_go_on(autojump_clock: MockCl
         (client,) = await busy(fleet, nursery, 1, tokens=500, pinned="a")
         await client.first.wait()
         b = next(spec for spec in fleet.system.config.servers if spec.id == "b")
-        apply(fleet.system, fleet.system.config.model_copy(update={"servers": (b,)}), base=(b,))
+        apply(
+            fleet.system.config_ref,
+            fleet.system.membership,
+            fleet.system.config.model_copy(update={"servers": (b,)}),
+            base=(b,),
+        )
         assert [spec.id for spec in fleet.system.config.servers] == ["b"]
         await trio.sleep(1.0)
         assert fleet.cell("a").state.admin is Admin.DRAINING

@@ -16,7 +16,9 @@ from actors.config.reconfigure import apply
 from actors.observability.ai_status import AiStatus, StatusWriter
 from actors.observability.ai_status_model import StatusModel, place
 from actors.state.messages import OURSELVES, PauseQueue
+from actors.system import System
 from fleet.common.ids import ModelName, ServerId
+from fleet.config.schema.observability import AiStatusSection
 from fleet.observability.alerting.facts import NO_TRAFFIC
 from fleet.observability.health_summary.status_text import LONGEST
 from fleet.observability.health_summary.summary import HealthSummary, Level
@@ -204,17 +206,16 @@ async def test_it_takes_the_runner_that_is_there(autojump_clock: MockClock) -> N
         call.runner = {"num_ctx": 8192}
         await desk.fleet.system.exchange(call, Client())
         await desk.fleet.until_healthy()
-        apply(desk.fleet.system, desk.fleet.system.config.model_copy(update={"ai_status": _status(enabled=True)}))
+        _switch(desk.fleet.system, enabled=True)
         await trio.sleep(30)
         assert desk.latest.source == "model"
         assert desk.asked()[0].json()["options"]["num_ctx"] == 8192
         assert desk.fleet["a"].host.server.loads_begun == 1
 
 
-def _status(*, enabled: bool) -> Any:
-    from fleet.config.schema.observability import AiStatusSection
-
-    return AiStatusSection(enabled=enabled, model="tiny")
+def _switch(system: System, *, enabled: bool) -> None:
+    section = AiStatusSection(enabled=enabled, model="tiny")
+    apply(system.config_ref, system.membership, system.config.model_copy(update={"ai_status": section}))
 
 
 async def test_it_loses_against_any_user(autojump_clock: MockClock) -> None:
@@ -339,10 +340,10 @@ async def test_an_endless_answer_is_not_taken(autojump_clock: MockClock) -> None
 async def test_settings_act_at_once(autojump_clock: MockClock) -> None:
     async with writing(status={}) as desk:
         system = desk.fleet.system
-        apply(system, system.config.model_copy(update={"ai_status": _status(enabled=True)}))
+        _switch(system, enabled=True)
         sources = [desk.latest.source]
         for enabled in (True, False):
-            apply(system, system.config.model_copy(update={"ai_status": _status(enabled=enabled)}))
+            _switch(system, enabled=enabled)
             await trio.sleep(8)
             sources.append(desk.latest.source)
         assert sources == ["rules", "model", "rules"]
@@ -360,7 +361,7 @@ async def test_a_text_about_what_is_no_longer_so_is_not_waited_for(autojump_cloc
         await trio.sleep(12)
         assert desk.fleet.system.in_flight == 1, "asked anew"
         system = desk.fleet.system
-        apply(system, system.config.model_copy(update={"ai_status": _status(enabled=False)}))
+        _switch(system, enabled=False)
         await trio.sleep(0.5)
         desk.fleet.assert_nothing_left()
 

@@ -153,7 +153,8 @@ class Storm:
             {"monitoring": {"max_queue_size": self.dice.choice([3, 1000, 1000])}},
             {"load_balancer": {"candidates": self.dice.choice([1, 16])}},
         ]
-        apply(self.system, having(self.system.config, **self.dice.choice(changes)))
+        system = self.system
+        apply(system.config_ref, system.membership, having(system.config, **self.dice.choice(changes)))
 
     async def administer(self) -> None:
         server = self.dice.choice(SERVERS)
