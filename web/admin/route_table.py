@@ -9,7 +9,7 @@ from typing import Final
 from web.admin import aliases, docs_page, login
 from web.admin.breakers import breakers, orders, recovery_log
 from web.admin.config import config
-from web.admin.history import analytics, capacity, request_stats, trends, usage
+from web.admin.history import analytics, capacity, decisions, request_stats, trends, usage
 from web.admin.history import requests as past_requests
 from web.admin.kit.routes import Route, RouteGroup
 from web.admin.models import advice, jobs, models, status, unload, warm_up
@@ -59,6 +59,7 @@ TOPICS: Final[tuple[RouteGroup, ...]] = (
     trends.topic,
     capacity.topic,
     usage.topic,
+    decisions.topic,
     prometheus.topic,
     aliases.topic,
     alerts.topic,

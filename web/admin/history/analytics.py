@@ -158,8 +158,8 @@ class ServerPerformanceJson(JsonObject, kw_only=True):
     throughput: Annotated[float, "requests per second over the whole range"]
     utilization: Annotated[float | None, "share of its present slots that requests held; null: not in the fleet"]
     score: Annotated[
-        int | None,
-        "0 to 100: the share of requests without errors, times the median of all servers' latencies by its own if that "
+        float | None,
+        "0 to 1: the share of requests without errors, times the median of all servers' latencies by its own if that "
         "is longer; null without requests",
     ]
 
@@ -205,11 +205,11 @@ async def server_performance(asked: AdminRequest) -> ServerPerformanceAnswer:
     return ServerPerformanceAnswer(time_range=within.text, range=within.shown, servers=servers, count=len(servers))
 
 
-def _score(each: RequestFigures, usual: float) -> int | None:
+def _score(each: RequestFigures, usual: float) -> float | None:
     if not each.requests:
         return None
     swift = min(1.0, usual / each.average) if each.average else 1.0
-    return round(100.0 * (1.0 - each.error_rate) * swift)
+    return round((1.0 - each.error_rate) * swift, 2)
 
 
 class RecentErrorJson(JsonObject, kw_only=True):

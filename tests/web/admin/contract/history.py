@@ -50,7 +50,7 @@ async def _(here: Here, found: Any) -> None:
     for each in (a, b):
         assert each["throughput"] == pytest.approx(each["requests"] / 3600, abs=1e-4)
         assert 0 <= each["utilization"] < 0.01
-        assert each["score"] is None or 0 <= each["score"] <= 100
+        assert each["score"] is None or 0 <= each["score"] <= 1
     assert a["errorRate"] * a["requests"] == pytest.approx(3, abs=0.01)
 
 
@@ -169,3 +169,91 @@ async def _(here: Here, found: Any) -> None:
     assert all(at % 3_600_000 == 0 for at in found["trends"]["timestamps"])
     assert 0 < sum(found["trends"]["saturationLevels"]) < 0.01
     assert found["recommendations"] == []
+
+
+PARTS = {
+    "cooling",
+    "latency",
+    "success_rate",
+    "load",
+    "capacity",
+    "circuit_breaker",
+    "residency",
+    "throughput",
+    "priority",
+}
+
+
+@row("GET /api/orchestrator/analytics/decisions", "/analytics/decisions?limit=2", setup=mixed)
+async def _(here: Here, found: Any) -> None:
+    assert (found["count"], len(found["events"])) == (2, 2)
+    newest = found["events"][0]
+    assert (newest["model"], newest["selectedServerId"], newest["algorithm"]) == (DEEP, "a", "weighted")
+    here.lately(newest["timestamp"])
+    found = await here.ask("GET", "/analytics/decisions?model=llama3:8b")
+    assert found["count"] == 3
+    one = found["events"][0]
+    assert one["selectionReason"] == "load_balancer"
+    assert {each["serverId"] for each in one["candidates"]} == {"a", "b"}
+    assert one["candidates"][0]["serverId"] == one["selectedServerId"]
+    for each in one["candidates"]:
+        assert each["breakdown"].keys() == PARTS
+        assert each["totalScore"] == pytest.approx(sum(each["breakdown"].values()), abs=0.1)
+        assert 0 <= each["totalScore"] <= 100
+    assert one["margin"] >= 0
+    assert (await here.ask("GET", "/analytics/decisions?serverId=nobody"))["events"] == []
+
+
+@row(
+    "GET /api/orchestrator/analytics/decisions/trends/:serverId/:model",
+    "/analytics/decisions/trends/a/llama3:8b",
+    setup=talked,
+)
+async def _(here: Here, found: Any) -> None:
+    trend = found["trend"]
+    assert (found["serverId"], found["model"], found["hours"], found["remembered"]) == ("a", "llama3:8b", 24, 3)
+    assert len(trend["timestamps"]) == len(trend["scores"]) == len(trend["latencyScores"]) == len(trend["loadScores"])
+    assert trend["timestamps"] == sorted(trend["timestamps"])
+    assert 1 <= trend["avgPosition"] <= 2
+    other = await here.ask("GET", "/analytics/decisions/trends/b/llama3:8b")
+    assert trend["selectionCount"] + other["trend"]["selectionCount"] == 3
+    unknown = (await here.ask("GET", "/analytics/decisions/trends/nobody/me/deep"))["trend"]
+    assert (unknown["timestamps"], unknown["scores"], unknown["selectionCount"]) == ([], [], 0)
+
+
+@row("GET /api/orchestrator/analytics/selection-stats", "/analytics/selection-stats", setup=mixed)
+async def _(here: Here, found: Any) -> None:
+    assert (found["hours"], found["remembered"]) == (24, 6)
+    assert sum(each["totalSelections"] for each in found["stats"]) == 6
+    a = next(each for each in found["stats"] if each["serverId"] == "a")
+    assert a["byModel"][DEEP] == 3
+    compared = [each["avgScore"] for each in found["stats"] if each["avgScore"] is not None]
+    assert all(0 <= score <= 100 for score in compared)
+    assert compared
+
+
+@row("GET /api/orchestrator/analytics/algorithms", "/analytics/algorithms", setup=talked)
+async def _(here: Here, found: Any) -> None:
+    assert (found["hours"], found["algorithms"]) == (24, {"weighted": {"count": 3, "percentage": 100}})
+    assert (await here.ask("GET", "/analytics/algorithms?model=nobody"))["algorithms"] == {}
+
+
+@row("GET /api/orchestrator/analytics/score-timeline", "/analytics/score-timeline", setup=talked)
+async def _(here: Here, found: Any) -> None:
+    assert (found["hours"], found["intervalMinutes"]) == (24, 15)
+    assert found["dataPoints"]
+    for point in found["dataPoints"]:
+        assert point["timestamp"] % 900_000 == 0
+        assert 0 <= point["minScore"] <= point["avgScore"] <= point["maxScore"] <= 100
+        assert point["serverCount"] == 2
+
+
+@row("GET /api/orchestrator/analytics/metrics-impact", "/analytics/metrics-impact", setup=talked)
+async def _(here: Here, found: Any) -> None:
+    assert (found["hours"], found["impact"].keys()) == (24, PARTS)
+    for name, each in found["impact"].items():
+        assert (each["compared"], each["correlation"]) == (3, None), "of six candidates"
+        assert 0 <= each["changed"] <= 3
+        assert (each["weight"] is None) == (name == "cooling")
+    weights = [each["weight"] for each in found["impact"].values() if each["weight"] is not None]
+    assert sum(weights) == pytest.approx(1, abs=0.01)
