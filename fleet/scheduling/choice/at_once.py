@@ -153,7 +153,8 @@ class AtOnce:
             elif model in server.cooling and server.spare_ready(model):
                 first = queue.best(model, server.id, first, index.needs_spares)
             if queue.alone and server.ready_alone(model):
-                first = queue.best(model, server.id, first, alone=True)
+                needed = index.needs_spares if model in server.cooling else None
+                first = queue.best(model, server.id, first, needed, alone=True)
         return first
 
 

@@ -234,12 +234,11 @@ class Planned:
     def _ready(self, server: ServerState, ticket: Ticket) -> bool:
         if ticket.pinned:
             return server.ready_pinned(ticket.model)
-        if ticket.alone:
-            return server.ready_alone(ticket.model)
-        model = ticket.model
+        model, alone = ticket.model, ticket.alone
         if model not in server.cooling or server.ready(model):
-            return server.ready(model)
-        return server.spare_ready(model) and self._index.needs_spares(model, ticket.excluded)
+            return server.ready_alone(model) if alone else server.ready(model)
+        ready = server.ready_alone(model) if alone else server.spare_ready(model)
+        return ready and self._index.needs_spares(model, ticket.excluded)
 
     def _hope(self, entry: Entry, scored: list[Scored], now: float) -> None:
         """Stay in line, with the cheapest server in mind; who sees none is asked again when the servers change."""

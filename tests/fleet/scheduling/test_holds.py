@@ -14,7 +14,7 @@ from fleet.scheduling.choice.intents import NOBODY
 from fleet.scheduling.scheduler.decisions import Grant, SchedulerLimits
 from fleet.scheduling.scheduler.scheduler import Scheduler
 from fleet.scheduling.wait_queue import Ticket
-from tests.fleet.builders import make_board, make_server, make_ticket
+from tests.fleet.builders import make_board, make_server, make_ticket, release
 
 M = ModelName("m:latest")
 
@@ -209,3 +209,20 @@ def test_a_server_remembers_the_deaths_of_so_many_models_at_the_most() -> None:
         assert server.counts_death(ModelName(f"invented-{number}:latest"), float(number * 10))
     assert len(server.died) == 64
     assert not server.counts_death(ModelName("invented-499:latest"), 4990.5)
+
+
+@pytest.mark.parametrize("policy", [None, ExpectedCompletion()], ids=["at once", "planned"])
+def test_one_who_has_to_be_alone_does_not_go_to_a_server_that_is_passed_over_while_another_can_serve(
+    policy: ExpectedCompletion | None,
+) -> None:
+    good, cool = make_server("good", "m", slots=2), make_server("cool", "m", slots=2)
+    cool.barred, cool.cooling = {M}, {M}
+    board = make_board(good, cool, policy=policy)
+    running = board.submit(make_ticket(), 0.0)
+    assert running is not None
+    lonely = make_ticket()
+    lonely.alone = True
+    assert board.submit(lonely, 0.0) is None
+    assert list(board.serve(cool, 0.0)) == []
+    release(board, running, 1.0)
+    assert [(who, grant.server) for who, grant in board.serve(good, 1.0)] == [(lonely, good)]
