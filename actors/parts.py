@@ -43,7 +43,7 @@ class TcpBackends:
     """Real backends."""
 
     def pool(self, spec: ServerSpec, on_connect: Callable[[], None]) -> Pool:
-        clock, most = trio.lowlevel.current_clock().current_time, max(64, spec.max_concurrency)
+        clock, most = trio.lowlevel.current_clock().current_time, 64 if spec.learns else max(64, spec.cap)
         return Pool(BackendAddress.parse(spec.url), max_idle=most, clock=clock, on_connect=on_connect)
 
     def client(self, spec: ServerSpec, on_connect: Callable[[], None]) -> OllamaClient:

@@ -197,7 +197,6 @@ RECORDS = {
     "job": "written by the board and by the task that does it",
     "lane": "a rate group, as the feed keeps it",
     "lease": "written by the exchange that holds it",
-    "ledger": "slots: how many there are",
     "_logger": "of the library",
     "memory": "what outlives the dispatcher",
     "metrics": "limits that follow the configuration",

@@ -9,12 +9,16 @@ from fleet.scheduling.choice.loaded_runners import wish_of
 from fleet.scheduling.estimates.affinity.prompt_links import IMAGE, image_bytes
 
 
-def announce(scheduler: SchedulerState, ticket: PendingTicket, now: float) -> None:
-    """Give the ticket its profile. Who asks is a key's name, else an address."""
+def announce(scheduler: SchedulerState, ticket: PendingTicket, now: float, *, thoroughly: bool = True) -> None:
+    """Give the ticket its profile. Who asks is a key's name, else an address.
+
+    `thoroughly`: with what of its prompt may be cached somewhere, which takes some microseconds to find out.
+    """
     call = ticket.call
     if call is None or not ticket.runs:
         return
-    parts = prompt_parts(call.body, call.headers) if isinstance(call.body, bytes) else PromptParts()
+    legible = thoroughly and isinstance(call.body, bytes)
+    parts = prompt_parts(call.body, call.headers) if legible and isinstance(call.body, bytes) else PromptParts()
     links, model = scheduler.prompt_links, ticket.model
     size = sum(len(each) - (image_bytes(each) if len(each) > IMAGE else 0) for each in parts.fields.values())
     if not parts.fields:

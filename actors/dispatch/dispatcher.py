@@ -240,6 +240,8 @@ class Dispatcher:
             raise
         ticket.grant(lease)
         self._scheduler.tickets.pop(ticket.number, None)
+        if grant.server.learns and ticket.profile is None:
+            announce(self._scheduler, ticket, now, thoroughly=False)
         if ticket.profile is not None and ticket.runs:  # last: should it fail, nobody waits for what we have in hand
             self._scheduler.expectations.sent(ticket, grant.number, grant.server, now)
             lease.expect()

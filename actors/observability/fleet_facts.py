@@ -18,6 +18,7 @@ from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.observability.alerting.facts import (
     NO_TRAFFIC,
     BreakerFact,
+    CapFact,
     Facts,
     FleetTrouble,
     ModelFact,
@@ -90,8 +91,17 @@ class Look:
             dropped=self._dropped(now),
             aside=self._aside(now),
             host=self._host.latest,
+            caps=tuple(self._caps(states)),
             probe_failures=fleet.config.current.health.failures,
         )
+
+    def _caps(self, states: Iterable[ServerState]) -> Iterable[CapFact]:
+        """Of servers with a number of their own, those that were seen to serve another."""
+        for state in states:
+            if state.usable and not state.learns:
+                serves = self._fleet.scheduler.expectations.serves_at_once(state)
+                if serves is not None and serves != state.spec.cap:
+                    yield CapFact(state.id, state.spec.cap, serves)
 
     def _wanted(self) -> Counter[ModelName]:
         """Which models they wait for; of a very long line, its beginning."""
@@ -102,7 +112,7 @@ class Look:
         fleet, memory = self._fleet, self._fleet.scheduler.memory
         first = islice(fleet.scheduler.tickets.values(), MOST_TICKETS)
         model = wanted.most_common(1)[0][0] if wanted else ModelName("")
-        having = [state.ledger for state in states if state.usable and model in state.models] if model else []
+        having = [state for state in states if state.usable and model in state.models] if model else []
         return QueueFact(
             waiting=len(fleet.scheduler.tickets),
             capacity=fleet.config.current.queue_size,
@@ -111,8 +121,8 @@ class Look:
             paused_since=memory.paused_since,
             paused_by=memory.paused_by,
             model=model,
-            taken=sum(ledger.in_use for ledger in having),
-            slots=int(sum(ledger.capacity for ledger in having)),
+            taken=sum(state.in_use for state in having),
+            slots=int(sum(state.capacity for state in having)),
         )
 
     def _unservable(

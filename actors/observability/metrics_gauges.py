@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from actors.observability.metrics_feed import STATE_WORDS
@@ -75,6 +76,7 @@ def snapshot(sources: MetricSources, version: str, python: str, counts: ModelCou
     _requests(exposed, sources)
     _queue(exposed, sources)
     _servers(exposed, cells, sources.watched_fleet.clock.now())
+    _runners(exposed, sources, cells)
     _models(exposed, sources, counts or ModelCounts.of(cell.state for cell in cells))
     _breakers(exposed, sources)
     _fleet(exposed, sources)
@@ -121,13 +123,24 @@ def _servers(exposed: Exposed, cells: Iterable[ServerCell], now: float) -> None:
     exposed.points("fleet_server_in_service", [(key, state.admin is Admin.ACTIVE) for key, _, state in named])
     draining = [(key, now - state.admin_since) for key, _, state in named if state.admin is Admin.DRAINING]
     exposed.points("fleet_server_drain_seconds", draining)
-    exposed.points("fleet_server_slots", [(key, state.spec.max_concurrency) for key, _, state in named])
+    exposed.points("fleet_server_slots", [(key, int(state.capacity)) for key, _, state in named])
     exposed.points("fleet_server_in_flight", [(key, len(cell.leases)) for key, cell, _ in named])
     probed = [(key, state.last_response) for key, _, state in named if state.last_response is not None]
     exposed.points("fleet_server_probe_seconds", probed)
     exposed.points("fleet_server_models", [(key, len(state.models)) for key, _, state in named])
     exposed.points("fleet_server_resident_models", [(key, len(state.resident)) for key, _, state in named])
     exposed.points("fleet_server_vram_used_bytes", [(key, state.vram) for key, _, state in named])
+
+
+def _runners(exposed: Exposed, sources: MetricSources, cells: Iterable[ServerCell]) -> None:
+    """What was learned of those in memory; only so many pairs are shown."""
+    fleet = sources.watched_fleet
+    learned = (
+        ((str(cell.state.id), str(model)), slots)
+        for cell in cells
+        for model, slots in fleet.scheduler.expectations.learned_slots(cell.state).items()
+    )
+    exposed.points("fleet_runner_slots", list(islice(learned, fleet.config.current.metrics.pairs)))
 
 
 @dataclass(slots=True)

@@ -246,8 +246,7 @@ class Membership:
     def _alter(self, cell: ServerCell, spec: ServerSpec, way: Way) -> None:
         """In one turn. Another URL is another machine: nothing that we know of the old one counts for it."""
         state, old = cell.state, cell.state.spec
-        state.spec = spec
-        state.ledger.capacity = spec.max_concurrency
+        state.follow(spec)
         if (old.url, old.api_key) != (spec.url, spec.api_key):
             self._nursery.start_soon(_end_later, cell.client)
             cell.client = way[1]

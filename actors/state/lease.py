@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from actors.state.messages import BanPair, LeaseClosed, LiftBans, SlotFreed, Welcome
+from actors.state.messages import BanPair, GateMoved, LeaseClosed, LiftBans, SlotFreed, Welcome
 from fleet.breakers.failure_classes import classify
 from fleet.breakers.outcomes import ClientLeft, End, Refused, Signal, is_death, kind
 from fleet.common.ids import Pair, RequestId
@@ -138,6 +138,7 @@ class Lease:
     def expect(self) -> None:
         """The expectations were told of this attempt, and shall hear of its first byte and its end."""
         self.expected = True
+        self._show_limit()
 
     def speak(self, now: float) -> None:
         """The first byte of an answer came."""
@@ -145,6 +146,7 @@ class Lease:
         if self.expected and self.call.stream:
             expectations = self._context.scheduler.expectations
             expectations.spoke(self.number, self.cell.state, self.pair.model, wish_of(self.call.runner), now)
+            self._show_limit()
 
     @property
     def request_id(self) -> RequestId:
@@ -226,6 +228,13 @@ class Lease:
             expectations.unloaded(self.cell.state, self.pair.model, self.ended)
         if outcome == "well" and not self.call.stream:
             expectations.runs(self.cell.state, self.pair.model, wish_of(self.call.runner), self.ended)
+        self._show_limit()
+
+    def _show_limit(self) -> None:
+        """Where that bounds what a runner gets, say how many it takes by now; who waits may go if that is more."""
+        state, scheduler = self.cell.state, self._context.scheduler
+        if state.learns and scheduler.expectations.show_limit(state, self.pair.model) and scheduler.tickets:
+            scheduler.mailbox.cast(GateMoved(self.pair))
 
     def settle(self, signal: Signal) -> None:
         """Give the breaker and the scoring what they should learn of a lease that was closed `owing`, once.

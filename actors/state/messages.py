@@ -61,7 +61,10 @@ class ServerGone:
 
 @dataclass(frozen=True, slots=True)
 class GateMoved:
-    """A breaker changed its verdict. From: breaker registry. Bound: one per transition."""
+    """A breaker changed its verdict, or a runner takes more than was known. From: breaker registry, leases.
+
+    Bound: one per transition, and one per request that shows it.
+    """
 
     pair: Pair
 

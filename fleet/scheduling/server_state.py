@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from fleet.breakers.gate import Gate, GateState
 from fleet.breakers.holds import Hold
 from fleet.common.ids import ANY_MODEL, ModelName, ServerId
+from fleet.scheduling.estimates.runner_slots import UNSEEN
 from fleet.scheduling.moving_average import PairStats
 from fleet.scheduling.slots import Slots
 
@@ -68,6 +69,7 @@ _MOST_BYTES: Final = 2**60
 """More than any server has: a sum of such sizes stays exact for every reader."""
 _MOST_HOLDS: Final = 64
 """Models of which a server's refusals, and its runners' deaths, are remembered."""
+_MOST_LIMITS: Final = 4096
 _ONE_DEATH: Final = 1.0
 """Seconds within which those who were there when a runner died hear of it."""
 _HEALTHY: Final = Health.HEALTHY  # a module's name is found faster than an enum's member
@@ -118,11 +120,29 @@ class ServerState:
     """Why requests of the fleet are refused although probes are answered; empty if they are not."""
     stats: dict[ModelName, PairStats] = field(default_factory=dict)
     ledger: Slots = field(init=False)
+    learns: bool = field(init=False)
+    """Whether what its runners are seen to serve at once bounds what they get."""
+    limits: dict[ModelName, int] = field(default_factory=dict)
+    """How many that is, where it has been seen; written by who learns it."""
     last_granted: int = 0
 
     def __post_init__(self) -> None:
         self.id = self.spec.id
-        self.ledger = Slots(self.spec.max_concurrency)
+        self.ledger = Slots(self.spec.cap)
+        self.learns = self.spec.learns
+
+    def follow(self, spec: ServerSpec) -> None:
+        """The operator describes it anew."""
+        self.spec, self.learns = spec, spec.learns
+        self.ledger.capacity = spec.cap
+
+    @property
+    def capacity(self) -> float:
+        """How many requests it serves at once: as it was told, or as its runners were seen to, those in memory now."""
+        if not self.learns:
+            return self.ledger.capacity
+        runners = {*self.resident, *self.ledger.models()}
+        return max(self.ledger.in_use, sum(self.limits.get(model, UNSEEN) for model in runners), UNSEEN)
 
     @property
     def in_use(self) -> int:
@@ -181,7 +201,7 @@ class ServerState:
             return False
         if model != ANY_MODEL and (model not in self.models or model in self.barred):
             return False
-        if self.holds and not self.open_to(model):
+        if (self.holds or self.learns) and not self.open_to(model):
             return False
         return not self.gates or (gate := self.gates.get(model)) is None or gate.admits
 
@@ -190,7 +210,9 @@ class ServerState:
         return self.usable and self.ledger.free >= 1 and self.open_to(model)
 
     def open_to(self, model: ModelName) -> bool:
-        """Whether one more request for the model would not be more than the server has just said to take."""
+        """Whether one more request for the model is not more than the server has just said, or is seen, to take."""
+        if self.learns and self.ledger.of_model(model) >= self.limits.get(model, UNSEEN):
+            return False
         hold = self.holds.get(model)
         return hold is None or hold.admits(self.ledger.of_model(model))
 
@@ -232,6 +254,13 @@ class ServerState:
         if hold is not None:
             hold.reserved = False
 
+    def show_limit(self, model: ModelName, limit: int) -> bool:
+        """Note how many the model's runner takes; True if that is more than before."""
+        before = self.limits.get(model, UNSEEN)
+        if model in self.limits or len(self.limits) < _MOST_LIMITS:
+            self.limits[model] = limit
+        return limit > before
+
     def _hold_of(self, model: ModelName) -> Hold:
         hold = self.holds.get(model)
         if hold is None:
@@ -271,7 +300,7 @@ class ServerState:
         """Forget what the probes said: this is another machine now."""
         self.health, self.since, self.why = Health.UNKNOWN, now, why
         self.seen, self.failed_rounds, self.version, self.last_response = False, 0, None, None
-        self.models, self.resident, self.stats, self.holds, self.died = {}, {}, {}, {}, {}
+        self.models, self.resident, self.stats, self.holds, self.died, self.limits = {}, {}, {}, {}, {}, {}
         self.unwelcome = ""
 
     def judge(self, health: Health, now: float, why: str) -> bool:

@@ -26,6 +26,7 @@ from fleet.config import Config, ServerSpec
 from fleet.models.merged_catalog import ServerCatalog
 from fleet.observability.health_summary.summary import HealthSummary, Level
 from fleet.protocol.call import Call, Downstream, Headers
+from fleet.scheduling.choice.expected_completion import ExpectedCompletion
 from fleet.scheduling.server_state import Health, ServerState
 from tests.kit.clients.lanes import QUART, UNIX, current
 from tests.kit.suite.unlimited import unlimited
@@ -139,6 +140,7 @@ class FakeSystem:
         self.clients: dict[str, FakeClient] = {}
         self.servers: dict[ServerId, Any] = {}
         self.breakers = SimpleNamespace(describe=lambda now=None: [], states=list)
+        self.scheduler = SimpleNamespace(expectations=ExpectedCompletion())
         self.monitor = SimpleNamespace(verdict=QUIET)
         self.host = SimpleNamespace(latest=None)
         self.status_writer = SimpleNamespace(latest=None)

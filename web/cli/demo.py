@@ -53,7 +53,7 @@ class _Demo(Setting):
             for seed, (name, profile) in enumerate(SERVERS.items()):
                 host = make_host(MODELS, profile, id=name, seed=seed)
                 port = await nursery.start(serve_sim, host, 0)
-                servers.append({"id": name, "url": f"http://127.0.0.1:{port}", "max_concurrency": profile.slots})
+                servers.append({"id": name, "url": f"http://127.0.0.1:{port}", "max_concurrency": "auto"})
             store = {**config.store.model_dump(), "enabled": config.store.enabled and bool(config.store.url)}
             history = {**config.history.model_dump(), "enabled": config.history.enabled and bool(config.history.url)}
             changes = {

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PlainValidator, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 from fleet.common.ids import ServerId
 from fleet.config.schema.problems import Conflicts
@@ -29,15 +30,49 @@ Url = Annotated[str, Field(max_length=LONGEST_URL), AfterValidator(clean_url), S
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
 
 
+MOST_AT_ONCE: Final = 1024
+AUTO: Final = "auto"
+_CAP: Final = TypeAdapter[int](Annotated[Whole, Field(ge=1, le=MOST_AT_ONCE)])
+
+
+def _cap(value: object) -> object:
+    if isinstance(value, str) and value.strip().lower() == AUTO:
+        return AUTO
+    try:
+        return _CAP.validate_python(value)
+    except ValidationError as error:
+        raise PydanticCustomError("cap_expected", "is no whole number from 1 to 1024, nor auto") from error
+
+
+MaxConcurrency = Annotated[
+    int | Literal["auto"],
+    PlainValidator(_cap, json_schema_input_type=Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] | Literal["auto"]),
+    Says(f"a whole number from 1 to {MOST_AT_ONCE}, or auto"),
+]
+"""How many requests a server may have at one time; `auto`: as many as its runners are seen to serve at once."""
+
+
 class ServerSpec(Section):
     """An Ollama server of the fleet."""
 
     id: FreeId = Field(description="Name of the server, unique in the fleet.")
     url: Url = Field(description="Base URL of the server; http or https, a path is allowed.")
-    max_concurrency: Whole = Field(4, ge=1, le=1024, description="Requests at one time.")
+    max_concurrency: MaxConcurrency = Field(
+        4, description="Requests at one time; auto: as many as its runners are seen to serve at once."
+    )
     priority: Whole = Field(1, ge=-100, le=100, description="Higher is preferred.")
     tags: tuple[Tag, ...] = Field((), max_length=64, description="Free words to filter by.")
     api_key: Secret | None = Field(None, description="Sent to the server as a bearer token, or env:NAME.")
+
+    @property
+    def cap(self) -> int:
+        """The most requests that it may have at one time, whatever is learned."""
+        return MOST_AT_ONCE if self.max_concurrency == AUTO else self.max_concurrency
+
+    @property
+    def learns(self) -> bool:
+        """Whether what its runners are seen to serve at once bounds what they get."""
+        return self.max_concurrency == AUTO
 
     @property
     def plain_key(self) -> str:

@@ -26,6 +26,14 @@ class ServerFact(NamedTuple):
     rounds: int = 0
 
 
+class CapFact(NamedTuple):
+    """A server whose number of requests at one time (`cap`) is not what it was seen to serve at once (`serves`)."""
+
+    server: str
+    cap: int
+    serves: int
+
+
 class QueueFact(NamedTuple):
     """The waiting lines. `oldest` is since when the oldest request waits; `model` what most of them want.
 
@@ -155,6 +163,8 @@ class Facts:
     aside: FleetTrouble | None = None
     """Servers that were kept and cannot be used."""
     host: HostSample | None = None
+    caps: tuple[CapFact, ...] = ()
+    """Servers that serve another number of requests at once than an operator has said."""
     probe_failures: int = 3
     """Failed probes in a row after which a server is down."""
 

@@ -72,7 +72,7 @@ def row(
         "since": stands.since,
         "next": stands.next,
         "inflight": state.in_use,
-        "slots": state.spec.max_concurrency,
+        "slots": int(state.capacity),
         "queue": sum(number for model, number in waiting.items() if model in state.models),
         "tps": round(figures.tokens / span, 1) if figures.count else None,
         "ttft": rounded(figures.first_byte(0.5)),

@@ -252,6 +252,18 @@ def _planned(seen: SummaryInput) -> Iterator[Said]:
     yield Level.PLANNED, "planned", text, text, min(server.since for server in out), _servers(out)
 
 
+def _misjudged(seen: SummaryInput) -> Iterator[Said]:
+    """All is well, but a number that an operator has chosen is not what the server does."""
+    if caps := seen.facts.caps:
+        first = caps[0]
+        more = f", and {len(caps) - 1} more" if len(caps) > 1 else ""
+        serves = say.plural(first.serves, "request")
+        headline = f"{first.server} serves {serves} at once, its max_concurrency is {first.cap}{more}: auto follows"
+        plain = f"max_concurrency of {say.plural(len(caps), 'server')} is not what they serve at once"
+        subjects = tuple(f"server:{each.server}" for each in caps[:MOST_SUBJECTS])
+        yield Level.OK, "slots_misjudged", headline, plain, None, subjects
+
+
 def _well(seen: SummaryInput) -> Iterator[Said]:
     traffic, number = seen.facts.traffic, len(seen.facts.servers)
     who = f"All {number} servers healthy" if number > 1 else "The server is healthy"
@@ -279,6 +291,7 @@ SENTENCES: Final[tuple[Sentence, ...]] = (
     _dropped,
     _unprobed,
     _planned,
+    _misjudged,
     _well,
 )
 """The worst first; the last one always has something to say."""

@@ -104,6 +104,7 @@ METRICS: Final = (
     _metric("gauge", "fleet_server_in_service", "server", "1 unless the operator took it out: drain, maintenance."),
     _metric("gauge", "fleet_server_drain_seconds", "server", "For how long it has been draining; only while it does."),
     _metric("gauge", "fleet_server_slots", "server", "Requests it may get at one time."),
+    _metric("gauge", "fleet_runner_slots", "server model", "Requests that its runner was seen to serve at one time."),
     _metric("gauge", "fleet_server_in_flight", "server", "Requests it works on."),
     _metric("gauge", "fleet_server_probe_seconds", "server", "Duration of the last probe that was answered."),
     _metric("gauge", "fleet_server_models", "server", "Models installed."),

@@ -133,7 +133,7 @@ class Weighted:
                 first_byte = stats.first_byte.towards(0.0, now)
                 speed = stats.speed.towards(_TYPICAL_SPEED, now)
         ledger = server.ledger
-        total = ledger.capacity
+        total = server.capacity if server.learns else ledger.capacity
         free = total - len(ledger.numbers)
         if free < 0:
             free = 0
@@ -172,7 +172,8 @@ class LeastConnections:
     parts = ("idle_share",)
 
     def score(self, server: ServerState, model: ModelName, now: float) -> Parts:
-        return (server.ledger.free / server.ledger.capacity,)
+        capacity = server.capacity
+        return (max(capacity - server.ledger.in_use, 0) / capacity,)
 
 
 class FastestResponse:
@@ -187,7 +188,7 @@ class FastestResponse:
         seen = server.last_response or 0.0
         if stats is not None:
             seen = stats.first_byte.towards(seen, now)
-        busy = 1.0 + server.ledger.in_use / server.ledger.capacity
+        busy = 1.0 + server.ledger.in_use / server.capacity
         warm = model in server.resident or _loading(server, model)
         cold = 0.0 if warm else _TYPICAL_FIRST_BYTE
         return (0.0 - (seen * busy + cold),)

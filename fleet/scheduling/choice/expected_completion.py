@@ -86,6 +86,8 @@ class ExpectedCompletion:
         view, profile = self._view(server, now), self._profile(ticket, now)
         beside = sum(self.estimates.takes(server.id, model, many) for model, many in ahead.others)
         terms = self.estimates.predict(profile, view, now, ahead.alike, beside)
+        if server.learns:  # or it would be ready by what was seen some time ago
+            self.show_limit(server, ticket.model)
         trust, wait = terms.footing.trust, terms.wait
         harm = self._harm(view, profile, now) if terms.load > 0.0 else 0.0
         if server.holds and (hold := server.holds.get(ticket.model)) is not None:
@@ -107,6 +109,27 @@ class ExpectedCompletion:
         view, profile = self._view(server, now), self._profile(ticket, now)
         lost = (self._victim(view, victim, profile) for victim in view.leaving(ticket.model, profile.options))
         return all(elsewhere or self.evictions.rate(asked, now) * HORIZON < _SELDOM for asked, elsewhere in lost)
+
+    def show_limit(self, server: ServerState, model: ModelName) -> bool:
+        """Write down with the server how many requests the model's runner takes; True if more than before."""
+        return server.show_limit(model, self.estimates.limit(Pair(server.id, model)))
+
+    def learned_slots(self, server: ServerState) -> dict[ModelName, int]:
+        """How many requests each runner in memory was seen to serve at once; those that were not seen are left out."""
+        runners = {*server.resident, *server.ledger.models()}
+        found = {model: self.estimates.slots(Pair(server.id, model)) for model in runners}
+        return {model: slots.learned for model, slots in sorted(found.items()) if slots is not None}
+
+    def serves_at_once(self, server: ServerState) -> int | None:
+        """How many requests the server serves at once with as many models as were seen in memory together.
+
+        None as long as that is not settled for each runner in memory.
+        """
+        slots = [self.estimates.slots(Pair(server.id, model)) for model in server.resident]
+        settled = [each.known for each in slots if each is not None and each.known is not None]
+        if not settled or len(settled) < len(slots):
+            return None
+        return round(sum(settled) * max(1.0, self.evictions.most_models(server.id) / len(settled)))
 
     def claim(self, ticket: Ticket, server: ServerState, wait: float, now: float) -> None:
         """The ticket has earned what it costs to be served there, and waits for it that long.

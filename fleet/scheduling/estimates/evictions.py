@@ -130,6 +130,11 @@ class Evictions:
             room.meet_edge(sum(each.size for each in before) + came + comes)
         room.grow()
 
+    def most_models(self, server: ServerId) -> int:
+        """How many models were seen loaded there together, at the most."""
+        room = self._rooms.get(server)
+        return 0 if room is None else room.most_models
+
     def forget(self, server: ServerId) -> None:
         """The server is another machine now, or gone."""
         self._rooms.pop(server, None)

@@ -24,6 +24,8 @@ from typing import Final
 
 from fleet.scheduling.estimates.averages.decaying_mean import DecayingMean
 
+UNSEEN: Final = 2
+"""Requests for a runner that has not been seen at work: one, and one to see whether it serves two."""
 WAITED: Final = 0.25
 COINCIDES: Final = 0.3
 PROBE_AGAIN: Final = 60.0
@@ -76,6 +78,11 @@ class RunnerSlots:
         self._failed_probes = 0
         self._probe_at = math.inf if self._alone else -math.inf
         self._served.clear()
+
+    @property
+    def learned(self) -> int:
+        """How many it serves at once, as far as that was seen."""
+        return self._base
 
     @property
     def open(self) -> int:

@@ -88,7 +88,7 @@ class Fleet:
 async def open_fleet(
     *servers: str | tuple[str, Profile],
     models: str = "m:latest:1GB,n:latest:1GB",
-    slots: int = 4,
+    slots: int | str = 4,
     seed: int = 1,
     journal: Journal | None = None,
     tracer: Tracer | None = None,

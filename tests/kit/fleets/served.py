@@ -121,7 +121,7 @@ async def served(
     *servers: str,
     models: str = MODELS,
     profile: Profile = QUICK,
-    slots: int = 4,
+    slots: int | str = 4,
     tracer: Tracer | None = None,
     history: History | None = None,
     **config: Any,

@@ -97,7 +97,7 @@ PROBLEMS = [
     # what was sent, what the error says
     ({"maxConcurrncy": 2}, ["maxConcurrncy: unknown key; did you mean max_concurrency?"]),
     ({"typ": "ollama"}, ["typ: unknown key"]),
-    ({"max_concurrency": 0}, ["maxConcurrency: must be a whole number from 1 to 1024, not 0"]),
+    ({"max_concurrency": 0}, ["maxConcurrency: must be a whole number from 1 to 1024, or auto, not 0"]),
     ({"maxConcurrency": 1, "max_concurrency": 2}, ["maxConcurrency: is given twice"]),
     ({"priority": "x", "tags": "gpu"}, ["priority: must be", "tags: must be"]),
     ({"url": "ftp://x"}, ["url: "]),

@@ -163,4 +163,4 @@ def _rank(cell: ServerCell) -> tuple[Any, ...]:
 
 
 def _places(cells: list[ServerCell]) -> list[Place]:
-    return [Place(cell.state.id, cell.state.ledger.capacity) for cell in cells]
+    return [Place(cell.state.id, cell.state.capacity) for cell in cells]

@@ -150,7 +150,7 @@ def _fleet(system: System, start: float, sums: Sums) -> FleetMetricsJson:
 
 
 def _server(cell: ServerCell, sums: Sums) -> ServerFiguresJson:
-    capacity = cell.state.ledger.capacity
+    capacity = cell.state.capacity
     return ServerFiguresJson(
         id=cell.state.id,
         status=server_words.word_of(cell.state, server_words.API),

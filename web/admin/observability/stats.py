@@ -64,7 +64,7 @@ async def stats(asked: AdminRequest) -> StatsAnswer:
         open_circuit_breakers=seen.open_circuit_breakers,
         circuit_breakers=health.breakers_by_name(system),
         usable_servers=len(usable),
-        capacity=int(sum(state.ledger.capacity for state in usable)),
+        capacity=int(sum(state.capacity for state in usable)),
         queued_requests=queue.waiting,
         queue_paused=queue.paused,
         total_requests=total.requests,

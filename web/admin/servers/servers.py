@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field, SecretStr
 from pydantic.alias_generators import to_camel
@@ -13,7 +13,7 @@ from fleet.common.ids import ServerId
 from fleet.config import ConfigError, ServerSpec, normalise_url, parse_server
 from fleet.config.live.diff import is_redacted
 from fleet.config.loading.ignored_keys import known_server
-from fleet.config.schema.servers import Tag, Url
+from fleet.config.schema.servers import MaxConcurrency, Tag, Url
 from fleet.config.schema.types import Secret, Section, Whole
 from fleet.config.schema.urls import hint
 from fleet.security.roles import Role
@@ -62,7 +62,7 @@ class AddedAnswer(Answer, kw_only=True):
     server: ServerJson
     id: str
     url: str
-    max_concurrency: int
+    max_concurrency: int | Literal["auto"]
     ignored: IGNORED
     hints: HINTS
 
@@ -77,7 +77,7 @@ class ChangedAnswer(Answer, kw_only=True):
     """The server after a change, and the names of what is different."""
 
     id: str
-    max_concurrency: int
+    max_concurrency: int | Literal["auto"]
     server: ServerJson
     changed: list[str]
     ignored: IGNORED
@@ -96,7 +96,7 @@ class ServerPatch(Section):
     """What may be changed of a server; what is absent stays."""
 
     url: Url | None = Field(None, description="Another base URL; open requests end on the old one.")
-    max_concurrency: Annotated[Whole, Field(ge=1, le=1024)] | None = Field(None, description="Requests at one time.")
+    max_concurrency: MaxConcurrency | None = Field(None, description="Requests at one time, or auto.")
     priority: Annotated[Whole, Field(ge=-100, le=100)] | None = Field(None, description="Higher is preferred.")
     tags: Annotated[tuple[Tag, ...], Field(max_length=64)] | None = Field(None, description="Free words.")
     api_key: Secret | None = Field(None, description="Sent to the server as a bearer token; null removes it.")
@@ -111,7 +111,7 @@ async def all_servers(asked: AdminRequest) -> ServersAnswer:
     system, at = asked.system, asked.reading()
     shown = []
     for number, cell in enumerate(list(system.servers.values())):
-        shown.append(describe(system.config, cell, at))
+        shown.append(describe(system.config, system.scheduler.expectations, cell, at))
         await take_turns(number)
     aside = [AsideJson(id=server, why=why) for (_, server), why in system.journal.aside.items()]
     return ServersAnswer(count=len(shown), servers=shown, set_aside=aside)
@@ -119,7 +119,9 @@ async def all_servers(asked: AdminRequest) -> ServersAnswer:
 
 @topic.get("/servers/<server>", "One server.")
 async def one_server(asked: AdminRequest, server: str) -> ServerAnswer:
-    return ServerAnswer(server=describe(asked.system.config, asked.system.cell(ServerId(server)), asked.reading()))
+    system = asked.system
+    cell = system.cell(ServerId(server))
+    return ServerAnswer(server=describe(system.config, system.scheduler.expectations, cell, asked.reading()))
 
 
 @topic.post(
@@ -143,7 +145,7 @@ async def add(asked: AdminRequest) -> AddedAnswer:
     cell = system.add_server(spec)
     await system.probe(spec.id, FIRST_PROBE)
     return AddedAnswer(
-        server=describe(system.config, cell, asked.reading()),
+        server=describe(system.config, system.scheduler.expectations, cell, asked.reading()),
         id=spec.id,
         url=spec.url,
         max_concurrency=spec.max_concurrency,
@@ -203,7 +205,7 @@ async def change(asked: AdminRequest, server: str) -> ChangedAnswer:
     return ChangedAnswer(
         id=after.id,
         max_concurrency=after.max_concurrency,
-        server=describe(system.config, cell, asked.reading()),
+        server=describe(system.config, system.scheduler.expectations, cell, asked.reading()),
         changed=[ServerPatch.model_fields[name].alias or name for name in changed],
         ignored=ignored,
         hints=_hints(after),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from msgspec import UNSET, UnsetType
 
@@ -19,6 +19,7 @@ from web.http.units import is_healthy
 if TYPE_CHECKING:
     from actors.state.servers import ServerCell
     from fleet.config import Config
+    from fleet.scheduling.choice.expected_completion import ExpectedCompletion
     from fleet.scheduling.server_state import ServerState
 
 REDACTED: Final = "***REDACTED***"
@@ -47,12 +48,18 @@ class AdminJson(JsonObject, kw_only=True):
 
 
 class ServerJson(JsonObject, kw_only=True):
-    """One server; never its key."""
+    """One server; never its key.
+
+    `slots`: requests at one time that it is held to serve now; `learned_slots`: how many the runner of each model was
+    seen to serve at once, as far as it was seen.
+    """
 
     id: str
     url: str
     type: str = "ollama"
-    max_concurrency: int
+    max_concurrency: int | Literal["auto"]
+    slots: int
+    learned_slots: dict[str, int]
     priority: int
     tags: Sequence[str]
     status: Annotated[str, OneOf(tuple(each.value for each in STATUSES))]
@@ -77,7 +84,7 @@ class ServerJson(JsonObject, kw_only=True):
     api_key: str | UnsetType = UNSET
 
 
-def describe(config: Config, cell: ServerCell, at: ClockReading) -> ServerJson:
+def describe(config: Config, expectations: ExpectedCompletion, cell: ServerCell, at: ClockReading) -> ServerJson:
     """The server, as the API shows it."""
     state, spec = cell.state, cell.state.spec
     names = [name_of(row) or name for name, row in state.models.items()]
@@ -88,6 +95,8 @@ def describe(config: Config, cell: ServerCell, at: ClockReading) -> ServerJson:
         id=spec.id,
         url=spec.url,
         max_concurrency=spec.max_concurrency,
+        slots=int(state.capacity),
+        learned_slots={str(model): slots for model, slots in expectations.learned_slots(state).items()},
         priority=spec.priority,
         tags=spec.tags,
         status=server_words.word_of(state, server_words.API),

@@ -44,7 +44,7 @@ from fleet.scheduling.estimates.forecast.terms import (
 from fleet.scheduling.estimates.load import CACHED, DISK, REAL, LoadSeconds
 from fleet.scheduling.estimates.prefill import PrefillSpeed, batch_bin
 from fleet.scheduling.estimates.prompt_tokens import PromptTokens
-from fleet.scheduling.estimates.runner_slots import RunnerSlots, ServiceTold
+from fleet.scheduling.estimates.runner_slots import UNSEEN, RunnerSlots, ServiceTold
 from fleet.scheduling.estimates.trust import Trust
 from fleet.scheduling.estimates.wait import SERVICE, ServiceTimes, wait_seconds
 
@@ -146,6 +146,11 @@ class Estimates:
         """How many slots of the server so many who wait for a model can take now: as many as its runner has free."""
         runner = self._runners.get((server, model)) if model is not None else None
         return many if runner is None else min(many, max(0, runner.limit - len(runner.leases)))
+
+    def limit(self, pair: Pair) -> int:
+        """How many requests its runner takes now, a probe included."""
+        runner = self._runners.get(pair)
+        return UNSEEN if runner is None else runner.limit
 
     def slots(self, pair: Pair) -> RunnerSlots | None:
         """What is known of a runner's slots; None if it was never used."""

@@ -20,7 +20,7 @@ RENEW = (
 
 def test_the_shipped_file_is_the_defaults_and_one_local_server() -> None:
     config = load(SHIPPED, {}, {}, source="config.yml").config
-    local = ServerSpec.model_validate({"id": "local", "url": "http://127.0.0.1:11434"})
+    local = ServerSpec.model_validate({"id": "local", "url": "http://127.0.0.1:11434", "max_concurrency": "auto"})
     assert config == Config(servers=(local,))
     assert unsafe_listener(config) is None
 

@@ -98,7 +98,7 @@ def test_a_request_cannot_read_our_environment() -> None:
 
 
 def test_numbers_too_long_to_print_are_not_printed() -> None:
-    with pytest.raises(ConfigError, match=r"1 to 1024, not such a number"):
+    with pytest.raises(ConfigError, match=r"1 to 1024, or auto, not such a number"):
         parse_server({"id": "a", "url": "http://x", "max_concurrency": 10**5000})
 
 

@@ -14,6 +14,7 @@ from fleet.config.schema.observability import AlertsSection
 from fleet.observability.alerting.alert import Alert
 from fleet.observability.alerting.facts import (
     BreakerFact,
+    CapFact,
     Culprit,
     Facts,
     FirstTokenTimes,
@@ -129,6 +130,11 @@ ROWS: list[tuple[SummaryInput, str, str]] = [
         seen("ok", "ok", traffic=Traffic(per_second=41.2, first=FirstTokenTimes(9, 0.92))),
         "healthy",
         "● All 2 servers healthy, 41 req/s, TTFT p95 920 ms",
+    ),
+    (
+        seen("ok", "ok", caps=(CapFact("gpu-1", 8, 2), CapFact("gpu-2", 1, 4))),
+        "slots_misjudged",
+        "● gpu-1 serves 2 requests at once, its max_concurrency is 8, and 1 more: auto follows",
     ),
     (seen("ok"), "healthy", "● The server is healthy, no requests in the last minute"),
 ]
