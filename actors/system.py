@@ -295,9 +295,9 @@ class System:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.breakers.run)
             steady = RestartPolicy(restarts=20, within=60.0)
-            nursery.start_soon(keep_up, "recorder", self.statistics.request_log.run)
-            nursery.start_soon(keep_up, "tally", self.statistics.totals.run)
-            nursery.start_soon(keep_up, "lookout", self.model_lookup.run)
+            nursery.start_soon(keep_up, "request log", self.statistics.request_log.run)
+            nursery.start_soon(keep_up, "totals", self.statistics.totals.run)
+            nursery.start_soon(keep_up, "model lookup", self.model_lookup.run)
             nursery.start_soon(partial(supervise, "dispatcher", self._run_dispatcher, steady))
             await nursery.start(self.jobs.run)
             self.membership.start()
@@ -315,7 +315,7 @@ class System:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_up, "host", self.host.run)
             nursery.start_soon(keep_up, "monitor", self.monitor.run)
-            nursery.start_soon(keep_up, "scribe", self.status_writer.run)
+            nursery.start_soon(keep_up, "AI status", self.status_writer.run)
             nursery.start_soon(keep_up, "feed", self.feed.run)
 
     async def _run_dispatcher(self) -> None:

@@ -79,7 +79,7 @@ class Watch:
                 async for changed in changes:
                     # The first time in any case: something may have changed before we watched.
                     if changed or trio.current_time() >= look_at:
-                        await self._settings.look()
+                        await self._settings.check_file()
                         look_at = trio.current_time() + _AGAIN if self._settings.unread else math.inf
                     if self._told:
                         log.info("the configuration file is watched again")

@@ -141,7 +141,7 @@ class Settings(SettingsView):
         for renewal in self._renewals:
             await renewal()
 
-    async def look(self) -> None:
+    async def check_file(self) -> None:
         """See whether the file has changed by itself, and follow it. Never raises: what is wrong becomes `trouble`."""
         async with self._lock:
             text = None

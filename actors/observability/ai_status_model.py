@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fleet.observability.health_summary.summary import HealthSummary
     from fleet.scheduling.server_state import ServerState
 
-log = logging.getLogger("fleet.scribe")
+log = logging.getLogger("fleet.ai_status")
 
 _PATH: Final = "/api/generate"
 _TOKENS: Final = 120

@@ -58,8 +58,8 @@ class Monitor:
         self.alerts = Alerts(f"a-{self._run}", silences=silences)
         self.webhook = Webhook(fleet.config, fleet.clock)
         self.verdict = HealthSummary(Level.UNKNOWN, STARTING, "the fleet has just started", "just started", began)
-        self.alerts.note(_told)
-        self.alerts.note(self.webhook.note)
+        self.alerts.subscribe(_told)
+        self.alerts.subscribe(self.webhook.enqueue)
         self._restore()
 
     async def run(self) -> None:
@@ -70,14 +70,14 @@ class Monitor:
                 if self._fleet.clock.now() >= self._due:
                     self._due = self._fleet.clock.now() + THOROUGH
                     await self._look.thorough()
-                self.look()
+                self.evaluate()
                 await trio.sleep(SOON if self.verdict.code == STARTING else INTERVAL)
 
-    def look(self) -> Facts:
+    def evaluate(self) -> Facts:
         """One look: alerts first, for the verdict names what fires."""
         facts, settings = self._look.quick(), self._fleet.config.current.alerts
-        self.alerts.look(facts, settings)
-        self.verdict = self._judge.look(SummaryInput(facts, settings, self.alerts.firing))
+        self.alerts.evaluate(facts, settings)
+        self.verdict = self._judge.judge(SummaryInput(facts, settings, self.alerts.firing))
         return facts
 
     def opened(self, pair: Pair) -> float | None:

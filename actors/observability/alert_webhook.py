@@ -72,7 +72,7 @@ class Webhook:
         """How many wait."""
         return len(self._waiting)
 
-    def note(self, alert: Alert) -> None:
+    def enqueue(self, alert: Alert) -> None:
         """An alert has changed: send it, if it is one to send."""
         settings = self._config.current.alerts.webhook
         if not settings.url.get_secret_value() or (event := self._told.event(alert, settings.severity)) is None:

@@ -367,7 +367,7 @@ class Exchange:
         passage, now = self._passage, self._now()
         lease = passage.lease if passage else None
         first = lease.first_byte - self._enqueued if lease is not None and lease.first_byte is not None else None
-        self._context.request_log.note(
+        self._context.request_log.append(
             RequestRecord(
                 request_id=self._call.request_id,
                 endpoint=self._call.endpoint,

@@ -52,7 +52,7 @@ class ApiKeys:
         known = self._files.get(path)
         if known is None:
             known = KeyFile(path)
-            known.take(known.look())
+            known.take(known.read())
             known = self._files.setdefault(path, known)  # another thread may have been here
         return known.keys
 
@@ -89,6 +89,6 @@ class ApiKeys:
         """Look at one file now. Cancelled: nothing has changed."""
         file = self._files.get(path) or KeyFile(path)
         threads = self._threads.setdefault(path, trio.CapacityLimiter(_THREADS))
-        found = await trio.to_thread.run_sync(file.look, abandon_on_cancel=True, limiter=threads)
+        found = await trio.to_thread.run_sync(file.read, abandon_on_cancel=True, limiter=threads)
         if self._files.setdefault(path, file) is file and file.take(found):
             self.changes += 1

@@ -47,7 +47,7 @@ class KeyFile:
         self._seen: Stamp | None = None
         self._told = ""
 
-    def look(self) -> _Look | None:
+    def read(self) -> _Look | None:
         """See whether the file has changed, and read it if so. Blocks on the disk; changes nothing."""
         try:
             stamp = _stamp(os.stat(self.path))

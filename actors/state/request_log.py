@@ -60,7 +60,7 @@ class RequestLog:
         """The last requests of clients, oldest first, as far as they are digested; the others are still to be told."""
         return self._recent
 
-    def note(self, record: RequestRecord) -> None:
+    def append(self, record: RequestRecord) -> None:
         """Hand over one record; dropped and counted when the recorder is behind."""
         if self._backlog.offer(record) is not None:
             self.dropped += 1

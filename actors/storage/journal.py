@@ -150,7 +150,7 @@ class Journal:
             self.touched[kind, key] = self._changes
         self.woken.unpark_all()
 
-    def note(self, line: Document) -> None:
+    def audit(self, line: Document) -> None:
         """Append a line to the audit log; it gets a number of its own as `id`."""
         numbered = {**line, "id": self._next_line}
         self._next_line += 1

@@ -73,7 +73,7 @@ class Note:
         told = {key: value for key, value in extra.items() if value != ""}
         self._log.info("%s %s", self._action, outcome, extra=told)
         if not self._harmless:
-            self._system.journal.note(self._line(outcome, status, reason))
+            self._system.journal.audit(self._line(outcome, status, reason))
 
     async def kept(self) -> bool:
         """Wait until the change and its line are on disk, for `KEPT_WITHIN` seconds at most; whether they are."""

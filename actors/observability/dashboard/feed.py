@@ -59,7 +59,7 @@ class Feed:
         self._number = 0
         self._last = -math.inf
         """When the last regular tick was."""
-        sources.monitor.alerts.note(self._on_alert)
+        sources.monitor.alerts.subscribe(self._on_alert)
 
     # ---- for the transports
 
@@ -78,7 +78,7 @@ class Feed:
         """How many watch, by transport."""
         return {**dict.fromkeys(TRANSPORTS, 0), **Counter(viewer.transport for viewer in self._viewers)}
 
-    async def look(self) -> FleetSnapshot:
+    async def snapshot(self) -> FleetSnapshot:
         """The state of now, or of a moment ago, for somebody who does not stay."""
         try:
             return await self._collector.collect()

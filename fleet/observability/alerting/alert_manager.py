@@ -87,7 +87,7 @@ class Alerts:
             return None
         return list(self._ring)[len(self._ring) - (self.seq - seq) :]
 
-    def note(self, listener: Listener) -> None:
+    def subscribe(self, listener: Listener) -> None:
         """Have a listener called with each alert that fires, ends, is acknowledged or silenced; it must not fail."""
         self._listeners.append(listener)
 
@@ -97,7 +97,7 @@ class Alerts:
 
     # ---- once a second
 
-    def look(self, facts: Facts, settings: AlertsSection) -> None:
+    def evaluate(self, facts: Facts, settings: AlertsSection) -> None:
         """Hold every rule against the facts. Switched off, nothing holds, and what fires ends at once."""
         if self.history.maxlen != settings.history:
             self.history = deque(self.history, maxlen=settings.history)

@@ -86,7 +86,7 @@ class Judge:
         self._since: float | None = None
         self._epoch = 0.0
 
-    def look(self, seen: SummaryInput) -> HealthSummary:
+    def judge(self, seen: SummaryInput) -> HealthSummary:
         """The verdict after another look."""
         found = self._watched(list(_all(seen)), seen.facts.now)
         present = self._present

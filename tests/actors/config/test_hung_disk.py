@@ -61,11 +61,11 @@ async def test_a_reload_a_save_and_a_look_end_in_time(tmp_path: Path, mount: Mou
                 said = await ask(here, "POST", path, {}, status=503)
                 assert "within" in said["error"]
                 assert "mount" in said["details"]
-            await here.settings.look()
+            await here.settings.check_file()
         assert here.settings.unread
         mount.back.set()
         with trio.fail_after(30):
-            await here.settings.look()
+            await here.settings.check_file()
         assert here.settings.trouble is None
 
 
@@ -84,11 +84,11 @@ async def test_a_text_whose_check_took_too_long_is_looked_at_again(
         monkeypatch.setattr("actors.config.settings.load", slow)
         here.rewrite(here.path.read_text().replace("max_size: 5", "max_size: 6"))
         with trio.fail_after(30):
-            await here.settings.look()
+            await here.settings.check_file()
         assert here.settings.unread
         back.set()
         monkeypatch.setattr(disk, "PATIENCE", 30.0)
-        await here.settings.look()
+        await here.settings.check_file()
         assert here.settings.trouble is None
         assert here.system.config.queue.max_size == 6
 
@@ -96,7 +96,7 @@ async def test_a_text_whose_check_took_too_long_is_looked_at_again(
 async def test_a_change_that_needs_no_file_waits_for_nobody_s_disk(tmp_path: Path, mount: Mount) -> None:
     async with configured(tmp_path, "a", text=QUEUE) as here, trio.open_nursery() as nursery:
         for _ in range(6):
-            nursery.start_soon(here.settings.look)
+            nursery.start_soon(here.settings.check_file)
         await wait_all_tasks_blocked()  # the first reads, the others wait for their turn
         with trio.fail_after(30):
             while True:
@@ -176,7 +176,7 @@ async def test_a_save_that_was_given_up_does_not_land_later(tmp_path: Path, monk
         await settled(flush, tmp_path)
         assert here.path.read_text() == before
         monkeypatch.setattr(disk, "PATIENCE", 30.0)
-        await here.settings.look()
+        await here.settings.check_file()
         assert here.system.config.queue.max_size == 7
         await here.settings.save(None)
         assert "max_size: 7" in here.path.read_text()
@@ -216,7 +216,7 @@ async def test_files_that_hang_keep_up_nobody_who_does_not_name_them(
         back.wait(60.0)
 
     monkeypatch.setattr(config_file, "check_tls", hang)
-    monkeypatch.setattr(KeyFile, "look", hang)
+    monkeypatch.setattr(KeyFile, "read", hang)
     monkeypatch.setattr(disk, "PATIENCE", 0.2)
     async with configured(tmp_path, "a", text=QUEUE) as here:
         try:
@@ -244,7 +244,7 @@ async def test_a_change_that_names_a_file_that_hangs_keeps_nobody_waiting(
         raise BadRequest("there is nothing")
 
     monkeypatch.setattr(config_file, "check_tls", hang)
-    monkeypatch.setattr(KeyFile, "look", hang)
+    monkeypatch.setattr(KeyFile, "read", hang)
     monkeypatch.setattr(disk, "PATIENCE", 50.0)
 
     async def name_it(here: Configured) -> None:
@@ -278,7 +278,7 @@ async def test_certificates_and_keys_that_hang_do_not_hold_up_a_hangup(
     keys.write_text("")
     async with configured(tmp_path, "a", text=f"security: {{keys_file: {keys}}}\n") as here:
         monkeypatch.setattr(disk, "PATIENCE", 0.2)
-        monkeypatch.setattr(KeyFile, "look", hang)
+        monkeypatch.setattr(KeyFile, "read", hang)
         monkeypatch.setattr("web.app_reload.secured", hang)
         threads = disk.FileThreads("reading the certificate")
         here.settings.renew_also(partial(renew_certificate, cast(Any, edge), here.system, threads))

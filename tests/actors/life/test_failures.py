@@ -229,7 +229,7 @@ async def test_recorder_lags_or_crashes(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, expected_errors: list[str]
 ) -> None:
     """The data path never waits for history; what overflows is counted as dropped."""
-    expected_errors.append("actor recorder crashed")
+    expected_errors.append("actor request log crashed")
     async with open_fleet("a") as fleet:
         recorder = fleet.system.statistics.request_log
         original = recorder.digest
@@ -249,7 +249,7 @@ async def test_recorder_lags_or_crashes(
         assert recorder.seen == 2
         record = recent(recorder)[0]
         for _ in range(5000):
-            recorder.note(record)
+            recorder.append(record)
         assert recorder.dropped > 0
 
 

@@ -187,7 +187,7 @@ async def test_one_poisonous_ticket_crashed_the_dispatcher_for_ever(
 async def test_a_recorder_that_always_crashed_took_the_fleet_down(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, expected_errors: list[str]
 ) -> None:
-    expected_errors += ["actor recorder crashed", "actor recorder is given up"]
+    expected_errors += ["actor request log crashed", "actor request log is given up"]
     async with open_fleet("a") as fleet:
         recorder = fleet.system.statistics.request_log
         original = recorder.digest

@@ -44,7 +44,7 @@ class Judge:
 
 
 class Desk:
-    """A fleet whose scribe writes."""
+    """A fleet whose status writer writes."""
 
     def __init__(self, fleet: Fleet, judge: Judge) -> None:
         self.fleet = fleet
@@ -150,14 +150,14 @@ async def test_figures(autojump_clock: MockClock) -> None:
         for _ in range(6):
             await desk.fleet.system.exchange(chat(), Client())
         desk.fleet.system.statistics.request_log.flush()
-        desk.fleet.system.monitor.look()
+        desk.fleet.system.monitor.evaluate()
         figures = desk.fleet.system.status_writer.figures()
         assert figures.rate == pytest.approx(6 / trio.current_time(), rel=0.5)
         assert figures.tokens == pytest.approx(5 * figures.rate)
         assert figures.first_token is not None
         assert 1.9 < figures.first_token < 2.3, "the first one loaded the model"
         await trio.sleep(400)
-        desk.fleet.system.monitor.look()
+        desk.fleet.system.monitor.evaluate()
         assert desk.fleet.system.status_writer.figures().first_token is None
 
 
@@ -249,7 +249,7 @@ async def test_it_gives_way_when_somebody_comes(autojump_clock: MockClock, caplo
         assert trio.current_time() - began < 2.0, "the status would have taken 12"
         assert desk.asked()[0].client_left
         assert desk.latest.source == "rules"
-        assert not [line for line in caplog.records if line.name == "fleet.scribe"]
+        assert not [line for line in caplog.records if line.name == "fleet.ai_status"]
         desk.fleet.assert_nothing_left()
 
 
@@ -294,7 +294,7 @@ async def test_a_model_that_fails_leaves_it_to_the_rules(
 
 
 def _said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [line.getMessage() for line in caplog.records if line.name == "fleet.scribe"]
+    return [line.getMessage() for line in caplog.records if line.name == "fleet.ai_status"]
 
 
 @pytest.mark.parametrize("model", ["missing", "::", "a b"])

@@ -145,11 +145,11 @@ async def test_an_open_breaker_that_is_forced_or_released_is_told_so(autojump_cl
         for _ in range(3):
             fleet.system.breakers.record(PAIR, Signal.FAILURE, "refused_500")
         await trio.sleep(2)
-        (before,) = fleet.system.monitor.look().breakers
+        (before,) = fleet.system.monitor.evaluate().breakers
         assert fleet.system.breakers.force(PAIR, BreakerState.OPEN, "ana") is not None
         await wait_all_tasks_blocked()
         await trio.sleep(THOROUGH + 1)
-        (after,) = fleet.system.monitor.look().breakers
+        (after,) = fleet.system.monitor.evaluate().breakers
         assert (before.forced, after.forced) == (False, True)
         assert before.since == after.since
 
@@ -165,7 +165,7 @@ async def test_a_model_that_is_asked_for_and_has_no_route_is_named(autojump_cloc
             "model_unservable",
             "m:latest cannot be served: its 2 servers are down, out of service or behind a breaker",
         )
-        facts = fleet.system.monitor.look()
+        facts = fleet.system.monitor.evaluate()
         assert {fact.pair.server for fact in facts.breakers} == {"a", "b"}
         assert all(facts.now - fact.since < 10 for fact in facts.breakers)
         await trio.sleep(60)
@@ -208,10 +208,10 @@ async def test_records_are_dropped_since_the_first_of_a_run_was(autojump_clock: 
         began = trio.current_time()
         for _ in range(4):
             for _ in range(5000):  # too many, in one turn
-                recorder.note(one)
+                recorder.append(one)
             recorder.flush()
             await trio.sleep(400)
-        facts = fleet.system.monitor.look()
+        facts = fleet.system.monitor.evaluate()
         assert facts.dropped is not None
         assert facts.dropped.since == began
 
@@ -239,7 +239,7 @@ async def test_pause_reload_store_host_and_dropped_records_are_seen(autojump_clo
         cell.journal.standing.state, cell.journal.standing.why = "degraded", "disk full"
         cell.statistics.request_log.dropped, cell.statistics.request_log.dropped_at = 7, trio.current_time()
         fleet.system.host.latest = HostSample(EPOCH, cpu_percent=99.0)
-        facts = fleet.system.monitor.look()
+        facts = fleet.system.monitor.evaluate()
         assert (facts.queue.paused, facts.queue.paused_by) == (True, "ana")
         assert facts.reload is not None
         assert facts.reload.since == pytest.approx(0.0)
@@ -252,7 +252,7 @@ async def test_pause_reload_store_host_and_dropped_records_are_seen(autojump_clo
         await trio.sleep(3)
         assert verdict(fleet)[0] == "queue_paused"
         await trio.sleep(700)
-        assert fleet.system.monitor.look().dropped is None
+        assert fleet.system.monitor.evaluate().dropped is None
         named = {rule for rule, _ in firing(fleet)}
         assert named == {"FleetConfigReloadFailed", "FleetStoreDegraded"}
 
@@ -313,10 +313,10 @@ async def test_a_monitor_that_crashes_goes_on_with_its_alerts(
         fleet["b"].kill()
         await trio.sleep(HOLD + 60)
         (before,) = monitor.alerts.firing
-        judging = monitor._judge.look
-        monkeypatch.setattr(monitor._judge, "look", lambda seen: 1 / 0)
+        judging = monitor._judge.judge
+        monkeypatch.setattr(monitor._judge, "judge", lambda seen: 1 / 0)
         await trio.sleep(1.5)
-        monkeypatch.setattr(monitor._judge, "look", judging)
+        monkeypatch.setattr(monitor._judge, "judge", judging)
         await trio.sleep(60)
         (after,) = monitor.alerts.firing
         assert (after.id, after.seq) == (before.id, before.seq)
@@ -352,5 +352,5 @@ async def test_a_look_at_twice_the_models_takes_twice_the_time(autojump_clock: M
             monitor = looks[count] = fleet.system.monitor
             for n in range(count):
                 monitor._look.counts.asked[ModelName(f"m{n}:latest")] = trio.current_time()
-        growth = grown(Case("pairs", 20, looks.__getitem__, lambda monitor: monitor.look()))
+        growth = grown(Case("pairs", 20, looks.__getitem__, lambda monitor: monitor.evaluate()))
     assert growth.ratio <= MOST, growth

@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def looked(file: KeyFile) -> bool:
-    return file.take(file.look())
+    return file.take(file.read())
 
 
 def test_a_file_is_read_again_when_it_has_changed_and_not_otherwise(
@@ -214,7 +214,7 @@ async def test_a_disk_that_hangs_leaves_the_fleet_with_the_keys_it_has(
     system = running(path)
     assert known(system, "secret of a") == "a"
     hang = threading.Event()
-    monkeypatch.setattr(KeyFile, "look", lambda self: cast(None, hang.wait(5)))
+    monkeypatch.setattr(KeyFile, "read", lambda self: cast(None, hang.wait(5)))
     with trio.move_on_after(0.05):
         await system.keys.refresh(str(path))
     hang.set()

@@ -175,7 +175,7 @@ async def test_a_fleet_that_shuts_down_says_so_to_who_waited_for_a_look(autojump
 async def test_a_crash_of_the_lookout_strands_nobody(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, expected_errors: list[str]
 ) -> None:
-    expected_errors.append("actor lookout crashed")
+    expected_errors.append("actor model lookup crashed")
     async with open_fleet("a", health=RARE) as fleet:
         await trio.sleep(5.0)
         pull(fleet, "a")

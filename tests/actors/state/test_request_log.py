@@ -45,9 +45,9 @@ async def test_a_listener_that_fails_costs_the_others_nothing(expected_errors: l
     expected_errors.append("is lost to")
     heard = list[str]()
     recorder = RequestLog([failing, lambda batch: heard.extend(each.request_id for each in batch)])
-    recorder.note(record("one"))
+    recorder.append(record("one"))
     recorder.flush()
-    recorder.note(record("two"))
+    recorder.append(record("two"))
     await recorder.catch_up()
     assert heard == ["one", "two"]
     assert (recorder.seen, recorder.failures) == (2, 2)
@@ -59,7 +59,7 @@ async def test_a_listener_that_fails_is_named_once_and_counted_each_time(
     expected_errors.append("is lost to")
     recorder = RequestLog([failing, failing_too])
     for _ in range(5):
-        recorder.note(record())
+        recorder.append(record())
         recorder.flush()
     lines = [line for line in caplog.records if line.levelno >= logging.ERROR]
     assert len(lines) == 2
@@ -71,16 +71,16 @@ async def test_what_listeners_missed_is_a_metric(autojump_clock: MockClock, expe
     expected_errors.append("is lost to")
     async with open_fleet("a", listeners=[failing]) as fleet:
         assert figures(fleet.system)["fleet_history_failures_total",] == 0
-        fleet.system.statistics.request_log.note(record())
+        fleet.system.statistics.request_log.append(record())
         assert figures(fleet.system)["fleet_history_failures_total",] == 1
 
 
 async def test_all_who_listen_are_handed_one_batch_that_is_grouped_already() -> None:
     heard = list[RequestBatch[RequestRecord]]()
     recorder = RequestLog([heard.append, heard.append])
-    recorder.note(record("one"))
-    recorder.note(record("two", client=OURSELVES))
-    recorder.note(record("three"))
+    recorder.append(record("one"))
+    recorder.append(record("two", client=OURSELVES))
+    recorder.append(record("three"))
     recorder.flush()
     assert heard[0] is heard[1]
     assert [[each.request_id for each in group.requests] for group in heard[0].groups] == [["one", "three"]]
@@ -111,7 +111,7 @@ async def scrape(fleet: Fleet) -> None:
 
 
 async def feed(fleet: Fleet) -> None:
-    await fleet.system.feed.look()
+    await fleet.system.feed.snapshot()
 
 
 async def thorough(fleet: Fleet) -> None:
@@ -130,7 +130,7 @@ async def test_who_looks_at_figures_digests_one_batch_in_a_turn(autojump_clock: 
     async with open_fleet("a", listeners=[turns.note]) as fleet, trio.open_nursery() as nursery:
         nursery.start_soon(turns.run)
         for _ in range(4096):
-            fleet.system.statistics.request_log.note(record())
+            fleet.system.statistics.request_log.append(record())
         await look(fleet)
         assert turns.all == 4096
         assert turns.longest <= MOST
@@ -142,7 +142,7 @@ async def test_many_who_look_at_once_share_the_batches(autojump_clock: MockClock
     async with open_fleet("a", listeners=[turns.note]) as fleet, trio.open_nursery() as nursery:
         nursery.start_soon(turns.run)
         for _ in range(2000):
-            fleet.system.statistics.request_log.note(record())
+            fleet.system.statistics.request_log.append(record())
         async with trio.open_nursery() as looking:
             for _ in range(10):
                 looking.start_soon(catch_up, fleet)
@@ -154,7 +154,7 @@ async def test_many_who_look_at_once_share_the_batches(autojump_clock: MockClock
 async def test_who_catches_up_and_is_cancelled_loses_nothing_and_holds_up_nobody() -> None:
     recorder = RequestLog()
     for _ in range(300):
-        recorder.note(record())
+        recorder.append(record())
     with trio.CancelScope() as scope:
         scope.cancel()
         await recorder.catch_up()
@@ -168,8 +168,8 @@ async def test_who_begins_to_listen_misses_nothing_that_was_not_digested() -> No
     live = LiveRequests()
     recorder = RequestLog([live.note])
     for number in range(200):
-        recorder.note(record(str(number)))
-    recorder.note(record("ours", OURSELVES))
+        recorder.append(record(str(number)))
+    recorder.append(record("ours", OURSELVES))
     figures = live.begun(recorder, 0.0)
     with suppress(trio.TooSlowError), trio.fail_after(5):
         await recorder.catch_up()

@@ -42,7 +42,7 @@ async def main(path: Path) -> None:
                 newest += 1
                 numbers[str(newest % THINGS)] = newest
                 journal.touch("thing", str(newest % THINGS))
-                journal.note({"n": newest})
+                journal.audit({"n": newest})
             if await journal.kept(5.0):
                 say(str(newest))
 

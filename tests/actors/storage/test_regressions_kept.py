@@ -76,12 +76,12 @@ async def test_the_record_handed_to_the_resting_recorder_was_missing_and_came_la
     recorder = RequestLog()
     nursery.start_soon(recorder.run)
     await wait_all_tasks_blocked()
-    recorder.note(record("1"))
+    recorder.append(record("1"))
     assert names(recorder) == ["1"]
-    recorder.note(record("2"))
+    recorder.append(record("2"))
     assert names(recorder) == ["1", "2"]
     await trio.sleep(1.0)
-    recorder.note(record("3"))
+    recorder.append(record("3"))
     await trio.sleep(1.0)
     assert [entry.request_id for entry in recorder._recent] == ["1", "2", "3"]
 

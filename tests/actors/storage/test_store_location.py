@@ -50,7 +50,7 @@ def test_a_url_names_a_path_and_nothing_else(url: str, path: str) -> None:
 async def test_a_fleet_goes_on_where_it_was(tmp_path: Path) -> None:
     settings = config(url=f"sqlite:///{tmp_path}/state/fleet.db")
     async with keeping(settings, "", time.time) as journal, open_system(settings, journal=journal) as system:
-        system.journal.note({"what": "a line"})
+        system.journal.audit({"what": "a line"})
         system.scheduler.memory.paused, system.scheduler.memory.paused_since = True, trio.current_time()
         system.journal.touch("queue", "paused")
     async with keeping(settings, "", time.time) as journal, open_system(settings, journal=journal) as system:

@@ -74,7 +74,7 @@ async def test_without_a_store_nothing_piles_up_and_nobody_waits(autojump_clock:
 async def test_without_a_store_the_last_thousand_audit_lines_are_there(autojump_clock: MockClock) -> None:
     journal = Journal()
     for number in range(1500):
-        journal.note({"what": number})
+        journal.audit({"what": number})
     newest = await journal.history(3)
     assert [line["what"] for line in newest] == [1499, 1498, 1497]
     older = await journal.history(10_000, before=newest[-1]["id"])
@@ -110,7 +110,7 @@ async def test_batches_are_bounded_and_leave_a_pause_between_them(autojump_clock
     for number in range(5 * MOST_DOCUMENTS):
         bench.change(str(number), number)
     for number in range(3 * MOST_LINES):
-        bench.journal.note({"number": number})
+        bench.journal.audit({"number": number})
     assert await bench.journal.kept(10.0)
     assert [len(batch.documents) for batch in bench.disk.batches] == [MOST_DOCUMENTS] * 5
     assert [len(batch.lines) for batch in bench.disk.batches] == [MOST_LINES] * 3 + [0] * 2
@@ -167,7 +167,7 @@ async def test_failing_writes_are_kept_in_memory_and_told_once(
     caplog.set_level("INFO", "fleet.store")
     bench.disk.trouble = OSError("no space left on device")
     bench.change("a", 1)
-    bench.journal.note({"what": "a"})
+    bench.journal.audit({"what": "a"})
     assert not await bench.journal.kept(60.0)
     assert trio.current_time() < 1.0, "the answer is known as soon as the write has failed"
     began = trio.current_time()
@@ -221,10 +221,10 @@ async def test_a_write_that_hangs_counts_as_failed(autojump_clock: MockClock, be
 
 async def test_too_many_lines_drop_the_oldest_and_say_so(autojump_clock: MockClock, bench: Bench) -> None:
     bench.disk.trouble = OSError("full")
-    bench.journal.note({"number": -1})
+    bench.journal.audit({"number": -1})
     await trio.sleep(0.1)
     for number in range(journals.MOST_LINES + 50):
-        bench.journal.note({"number": number})
+        bench.journal.audit({"number": number})
     await trio.sleep(100.0)
     assert bench.journal.view().dropped_lines == 51
     assert bench.journal.pending == journals.MOST_LINES
@@ -274,7 +274,7 @@ async def test_a_crash_of_the_actor_loses_nothing(
     expected_errors.append("actor store crashed")
     bench.disk.trouble = RuntimeError("injected")
     bench.change("a", 1)
-    bench.journal.note({"what": "a"})
+    bench.journal.audit({"what": "a"})
     await trio.sleep(0.005)
     assert bench.journal.view().state == "degraded"
     bench.disk.trouble = None
@@ -345,9 +345,9 @@ async def test_an_audit_line_is_not_lost_for_what_is_in_it(
 ) -> None:
     expected_errors.append("kind 'audit' cannot be kept")
     for after in ("small", {1}, "x" * 100_000, "\ud800"):
-        bench.journal.note({"what": "config", "at": 5.0, "after": after})
-    bench.journal.note({"\ud800": 1})
-    bench.journal.note({"what": "the last"})
+        bench.journal.audit({"what": "config", "at": 5.0, "after": after})
+    bench.journal.audit({"\ud800": 1})
+    bench.journal.audit({"what": "the last"})
     await trio.sleep(1.0)
     found = [(number, line.get("what"), line.get("after")) for number, line in bench.disk.audit.items()]
     odd = [(2, "config", None), (3, "config", None), (4, "config", None)]
@@ -383,7 +383,7 @@ async def test_history_joins_memory_and_store(autojump_clock: MockClock, nursery
     journal, store = journal_on(disk)
     nursery.start_soon(store.run)
     for number in range(5):
-        journal.note({"what": f"new {number}"})
+        journal.audit({"what": f"new {number}"})
     found = await journal.history(10)
     assert [line["what"] for line in found[:6]] == ["new 4", "new 3", "new 2", "new 1", "new 0", "old 20"]
     assert [line["id"] for line in found] == list(range(25, 15, -1))
@@ -393,11 +393,11 @@ async def test_history_joins_memory_and_store(autojump_clock: MockClock, nursery
 
 async def test_history_has_every_line_once_however_many_wait(autojump_clock: MockClock, bench: Bench) -> None:
     for number in range(2 * RECENT):
-        bench.journal.note({"number": number})
+        bench.journal.audit({"number": number})
     assert await bench.journal.kept(30.0)
     bench.disk.trouble = OSError("full")
     for number in range(2 * RECENT, 5 * RECENT):
-        bench.journal.note({"number": number})
+        bench.journal.audit({"number": number})
     await trio.sleep(1.0)
     before, numbers = None, []
     for _ in range(4):
@@ -412,7 +412,7 @@ async def test_history_has_every_line_once_however_many_wait(autojump_clock: Moc
 
 @pytest.mark.parametrize("trouble", ["fails", "hangs"])
 async def test_history_falls_back_to_memory(autojump_clock: MockClock, bench: Bench, trouble: str) -> None:
-    bench.journal.note({"what": 1})
+    bench.journal.audit({"what": 1})
     assert await bench.journal.kept(1.0)
     if trouble == "fails":
         bench.disk.trouble = OSError("gone")
@@ -457,7 +457,7 @@ async def test_a_cancelled_write_is_repeated_by_the_last_flush(autojump_clock: M
     bench = Bench()
     bench.disk.slow = 1.0
     bench.change("a", 1)
-    bench.journal.note({"what": 1})
+    bench.journal.audit({"what": 1})
     with trio.move_on_after(0.5):
         await bench.store.run()
     assert bench.on_disk == {}
@@ -483,7 +483,7 @@ async def test_kept_never_lies(autojump_clock: MockClock, monkeypatch: pytest.Mo
                     bench.forget(key)
                 else:
                     bench.change(key, bench.things.get(key, 0) + 1)
-                bench.journal.note({"key": key})
+                bench.journal.audit({"key": key})
             then, line = dict(bench.things), bench.journal._next_line - 1
             changes = dict(versions)
             if await bench.journal.kept(dice.choice([0.1, 2.0])):

@@ -47,7 +47,7 @@ async def test_store_is_down(autojump_clock: MockClock, trouble: str) -> None:
         else:
             disk.slow = float("inf")
         ban(fleet, "first")
-        journal.note({"what": "a ban"})
+        journal.audit({"what": "a ban"})
         await trio.sleep(30.0)
         view = journal.view()
         assert view.state == "degraded"
@@ -218,7 +218,7 @@ async def test_without_a_usable_place_the_fleet_serves(tmp_path: Path, caplog: p
     assert store is None
     async with open_fleet(("a", SWIFT), journal=journal) as fleet:
         ban(fleet, "forgotten at the end")
-        journal.note({"what": "a ban"})
+        journal.audit({"what": "a ban"})
         await fleet.system.exchange(chat(), client := Client())
         assert client.complete
         view = journal.view()

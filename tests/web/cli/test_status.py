@@ -91,7 +91,7 @@ async def test_the_ports_that_answer_in_other_words_are_asked_too_and_the_verdic
         with trio.fail_after(60):
             while here.system.monitor.verdict.level is not Level.OK:
                 await trio.sleep(0.02)
-                here.system.monitor.look()
+                here.system.monitor.evaluate()
         good, said = await status(configured(ports[0], ports[1], dashboard=ports[2], metrics=ports[3]))
     assert good
     assert [line.split()[0] for line in said[:4]] == ["proxy", "orchestrator", "dashboard", "metrics"]

@@ -25,7 +25,7 @@ async def until(fleet: Served, condition: Any) -> Any:
     """Looks again and again, as the monitor does."""
     with trio.fail_after(60):
         while not (found := condition()):
-            fleet.system.monitor.look()
+            fleet.system.monitor.evaluate()
             await trio.sleep(0.02)
     return found
 
@@ -58,7 +58,7 @@ async def test_page_feed_metrics_verdict_ai_status_and_alert_say_the_same_number
         assert metrics["fleet_first_token_p95_seconds"] == pytest.approx(first.p95)
         assert metrics["fleet_first_token_p50_seconds"] == pytest.approx(first.p50)
 
-        told = (await system.feed.look()).fleet
+        told = (await system.feed.snapshot()).fleet
         assert (told["ttft_p50"], told["ttft_p95"]) == (round(first.p50, 3), round(first.p95, 3))
         tile = re.search(r"<dt>TTFT p95</dt><dd>([^<]*)</dd>", await page(fleet))
         assert tile is not None
@@ -83,6 +83,6 @@ async def test_of_no_streams_nobody_says_a_number() -> None:
     async with served("a") as fleet:
         await until(fleet, lambda: fleet.system.monitor.verdict.code == "healthy")
         assert "fleet_first_token_p95_seconds" not in await scraped(fleet.metrics_url)
-        assert (await fleet.system.feed.look()).fleet["ttft_p95"] is None
+        assert (await fleet.system.feed.snapshot()).fleet["ttft_p95"] is None
         assert fleet.system.status_writer.figures().first_token is None
         assert "TTFT" not in fleet.system.monitor.verdict.headline

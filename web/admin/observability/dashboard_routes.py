@@ -112,7 +112,7 @@ async def _view(asked: AdminRequest, doors: Doors, *, named: bool) -> View:
     known: dict[str, Any] = {}
     if named:
         known = {
-            "state": await system.feed.look(),
+            "state": await system.feed.snapshot(),
             "alerts": system.monitor.alerts.firing,
             "text": system.status_writer.latest,
             "urls": system.membership.own_urls,

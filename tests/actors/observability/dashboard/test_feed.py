@@ -132,7 +132,7 @@ async def test_a_request_that_ran_is_in_the_figures(autojump_clock: object) -> N
             await here.system.exchange(chat("m", tokens=50), Client())
         await here.system.probe(ServerId("a"), 5.0)
         await trio.sleep(0.2)
-        here.system.monitor.look()
+        here.system.monitor.evaluate()
         watcher = here.watch()
         await trio.sleep(0.1)
         shown = watcher.of("metrics_update")[0]

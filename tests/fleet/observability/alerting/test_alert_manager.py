@@ -32,7 +32,7 @@ class Bench:
         self.found: list[Finding] = []
         self.alerts = Alerts("a", (rule,), {rule.name: self._condition})
         self.told: list[Alert] = []
-        self.alerts.note(self.told.append)
+        self.alerts.subscribe(self.told.append)
         self.settings = SETTINGS
 
     def _condition(self, facts: Facts, settings: AlertsSection) -> Iterator[Finding]:
@@ -45,7 +45,7 @@ class Bench:
     def look(self, seconds: float = 0.0) -> None:
         """So much later, one look."""
         self.now += seconds
-        self.alerts.look(Facts(now=self.now, at=self.at), self.settings)
+        self.alerts.evaluate(Facts(now=self.now, at=self.at), self.settings)
 
     def fire(self, *servers: str) -> None:
         """Let servers be down for as long as it takes."""
@@ -333,7 +333,7 @@ def test_the_worst_come_first_then_the_oldest() -> None:
         return lambda facts, settings: iter([Finding((), name, since=times[name])])
 
     alerts = Alerts("a", rules, {rule.name: condition(rule.name) for rule in rules})
-    alerts.look(Facts(now=10_000.0, at=EPOCH), SETTINGS)
+    alerts.evaluate(Facts(now=10_000.0, at=EPOCH), SETTINGS)
     assert [alert.rule for alert in alerts.firing] == ["FleetNoServers", "FleetServerDown", "FleetDrainStuck"]
 
 
@@ -342,7 +342,7 @@ def test_an_alert_never_flaps_faster_than_its_hysteresis(pattern: list[bool]) ->
     """Looks come once in ten seconds, and the condition holds or not as it likes."""
     bench, step = Bench(), 10.0
     moments: list[tuple[float, str]] = []
-    bench.alerts.note(lambda alert: moments.append((bench.now, alert.state)))
+    bench.alerts.subscribe(lambda alert: moments.append((bench.now, alert.state)))
     for holds in pattern:
         bench.find(*(("gpu-1",) if holds else ()))
         bench.look(step)

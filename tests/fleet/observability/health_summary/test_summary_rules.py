@@ -142,7 +142,7 @@ ROWS: list[tuple[SummaryInput, str, str]] = [
 
 @pytest.mark.parametrize(("what", "code", "line"), ROWS, ids=[f"{n}-{row[1]}" for n, row in enumerate(ROWS)])
 def test_the_first_sentence_that_matches_is_said(what: SummaryInput, code: str, line: str) -> None:
-    verdict = Judge().look(what)
+    verdict = Judge().judge(what)
     assert (verdict.code, verdict.line) == (code, line)
     assert verdict.plain
     assert verdict.since <= EPOCH
@@ -158,16 +158,16 @@ def test_an_alert_that_is_told_elsewhere_or_silenced_or_small_is_not_in_the_line
 
 
 def test_since_is_when_the_condition_began() -> None:
-    assert Judge().look(seen("ok", "down")).since == EPOCH - 100
-    assert Judge().look(seen("ok", firing=(alert("FleetDiskFull"),))).since == EPOCH - 50
-    assert Judge().look(seen("ok", queue=WAITING)).since == EPOCH - 2, "who waits 12 s has waited 10 s for 2 s"
+    assert Judge().judge(seen("ok", "down")).since == EPOCH - 100
+    assert Judge().judge(seen("ok", firing=(alert("FleetDiskFull"),))).since == EPOCH - 50
+    assert Judge().judge(seen("ok", queue=WAITING)).since == EPOCH - 2, "who waits 12 s has waited 10 s for 2 s"
 
 
 def after(judge: Judge, *looks: SummaryInput) -> HealthSummary:
     """The verdict after looks, one per second."""
     for n, look in enumerate(looks):
         moved = replace(look.facts, now=look.facts.now + n, at=EPOCH + n)
-        verdict = judge.look(look._replace(facts=moved))
+        verdict = judge.judge(look._replace(facts=moved))
     return verdict
 
 
@@ -254,13 +254,13 @@ def test_of_a_fault_that_fails_all_one_good_answer_is_the_end() -> None:
 
 
 def test_errors_say_where_the_server_and_the_model() -> None:
-    assert Judge().look(seen("ok", traffic=BAD)).subjects == ("server:gpu-042", "model:m:7b")
+    assert Judge().judge(seen("ok", traffic=BAD)).subjects == ("server:gpu-042", "model:m:7b")
     whole = replace(BAD, culprit=Culprit("", "refused_500", 8, "m:7b"))
-    verdict = Judge().look(seen("ok", traffic=whole))
+    verdict = Judge().judge(seen("ok", traffic=whole))
     assert verdict.headline.endswith(", mostly m:7b answers 500")
     assert verdict.subjects == ("model:m:7b",)
     nobodys = replace(BAD, culprit=Culprit("", "no_server", 8, "m:7b"))
-    assert Judge().look(seen("ok", traffic=nobodys)).headline.endswith("because no server can take them (m:7b)")
+    assert Judge().judge(seen("ok", traffic=nobodys)).headline.endswith("because no server can take them (m:7b)")
 
 
 def test_the_proxys_own_cpu_is_a_note_and_no_degradation() -> None:
@@ -273,18 +273,18 @@ def test_the_proxys_own_cpu_is_a_note_and_no_degradation() -> None:
 def test_since_does_not_tremble_with_the_clocks() -> None:
     judge = Judge()
     looks = [Facts(now=NOW + n, at=EPOCH + n + n * 1e-5, servers=facts("ok", "down").servers) for n in range(5)]
-    assert {judge.look(SummaryInput(each, SETTINGS, ())).since for each in looks} == {EPOCH - 100}
+    assert {judge.judge(SummaryInput(each, SETTINGS, ())).since for each in looks} == {EPOCH - 100}
 
 
 def test_subjects_are_what_it_is_about() -> None:
-    assert Judge().look(seen("ok", "down")).subjects == ("server:gpu-1",)
-    assert Judge().look(seen("ok", unservable=UNSERVABLE)).subjects == ("model:m:7b",)
-    assert Judge().look(seen("ok", breakers=(BreakerFact(PAIR, NOW),))).subjects == ("breaker:gpu-9/m:7b",)
+    assert Judge().judge(seen("ok", "down")).subjects == ("server:gpu-1",)
+    assert Judge().judge(seen("ok", unservable=UNSERVABLE)).subjects == ("model:m:7b",)
+    assert Judge().judge(seen("ok", breakers=(BreakerFact(PAIR, NOW),))).subjects == ("breaker:gpu-9/m:7b",)
 
 
 def test_names_from_outside_cannot_break_the_line() -> None:
     model = "m\n\x1b[31m" + "x" * 1000
-    verdict = Judge().look(seen("ok", unservable=(ModelFact(model, 1, 1),)))
+    verdict = Judge().judge(seen("ok", unservable=(ModelFact(model, 1, 1),)))
     assert len(verdict.headline) <= 240
     assert verdict.headline.isprintable()
 
@@ -293,7 +293,7 @@ def run(judge: Judge, *codes: str) -> list[str]:
     """One look per second at a fleet in these states."""
     looks = {"well": ("ok",), "planned": ("ok", "maintenance"), "warn": ("ok", "down"), "crit": ("down",)}
     return [
-        judge.look(SummaryInput(facts(*looks[code], now=NOW + n), SETTINGS, ())).level.value
+        judge.judge(SummaryInput(facts(*looks[code], now=NOW + n), SETTINGS, ())).level.value
         for n, code in enumerate(codes)
     ]
 
@@ -309,7 +309,7 @@ def test_one_bad_look_and_one_good_look_change_nothing() -> None:
 
 def test_what_follows_the_start_is_said_at_once() -> None:
     judge = Judge()
-    assert [judge.look(seen(state)).code for state in ("unknown", "ok", "unknown")] == [
+    assert [judge.judge(seen(state)).code for state in ("unknown", "ok", "unknown")] == [
         "starting",
         "healthy",
         "healthy",
@@ -323,15 +323,15 @@ def test_what_follows_the_start_is_said_at_once() -> None:
 )
 def test_a_start_is_neither_worse_nor_longer_than_it_is(states: tuple[tuple[str, ...], ...]) -> None:
     judge = Judge()
-    found = [judge.look(seen(*each)) for each in states]
+    found = [judge.judge(seen(*each)) for each in states]
     assert Level.CRIT not in [each.level for each in found]
     assert found[-1].code == "healthy"
 
 
 def test_a_shutdown_is_said_at_once_whatever_is_wrong() -> None:
     judge = Judge()
-    judge.look(seen("down"))
-    assert judge.look(seen("down", draining=True)).code == "draining"
+    judge.judge(seen("down"))
+    assert judge.judge(seen("down", draining=True)).code == "draining"
 
 
 def test_bad_looks_of_two_kinds_count_together() -> None:
@@ -340,14 +340,14 @@ def test_bad_looks_of_two_kinds_count_together() -> None:
 
 def test_what_is_said_of_the_same_thing_follows_at_once() -> None:
     judge = Judge()
-    judge.look(seen("ok", "down"))
-    assert judge.look(seen("ok", "down", "down")).headline.startswith("2 servers down")
+    judge.judge(seen("ok", "down"))
+    assert judge.judge(seen("ok", "down", "down")).headline.startswith("2 servers down")
 
 
 def test_one_trouble_of_the_same_weight_replaces_another_in_the_end() -> None:
     judge, store = Judge(), FleetTrouble(NOW - 8, "")
-    judge.look(seen("ok", reload=FleetTrouble(NOW, "")))
-    found = [judge.look(seen("ok", store=store)).code for _ in range(IMPROVE)]
+    judge.judge(seen("ok", reload=FleetTrouble(NOW, "")))
+    found = [judge.judge(seen("ok", store=store)).code for _ in range(IMPROVE)]
     assert found == ["config_reload_failed"] * (IMPROVE - 1) + ["store_degraded"]
 
 
@@ -355,7 +355,7 @@ def test_since_of_what_has_no_beginning_is_when_it_was_first_found() -> None:
     judge = Judge()
     for n in range(5):
         look = replace(facts("ok", now=NOW + n, traffic=BAD if n else Traffic()), at=EPOCH + n)
-        verdict = judge.look(SummaryInput(look, SETTINGS, ()))
+        verdict = judge.judge(SummaryInput(look, SETTINGS, ()))
     assert verdict.code == "errors"
     assert verdict.since == EPOCH + 1  # the second look, though it was not said before the third
 

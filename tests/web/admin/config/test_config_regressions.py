@@ -103,7 +103,7 @@ async def test_the_event_loop_read_a_file_of_keys_that_was_named_by_a_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readers: list[int] = []
-    real = key_file.KeyFile.look
+    real = key_file.KeyFile.read
 
     def look(self: key_file.KeyFile) -> Any:
         readers.append(threading.get_ident())
@@ -112,7 +112,7 @@ async def test_the_event_loop_read_a_file_of_keys_that_was_named_by_a_request(
     path = tmp_path / "keys.jsonl"
     path.write_text(written([StoredKey("me", Role.ADMIN, digest_of("an-admin-key"))]))
     async with configured(tmp_path, "a") as here:
-        monkeypatch.setattr(key_file.KeyFile, "look", look)
+        monkeypatch.setattr(key_file.KeyFile, "read", look)
         await ask(here, "PATCH", "/config/security", {"keysFile": str(path)})
         await ask(here, "GET", "/config", headers={"x-api-key": "an-admin-key"})
         assert readers

@@ -46,7 +46,7 @@ async def until(here: Served, condition: Any, within: float = 60.0) -> Any:
     """Look again and again, until the REST API says so."""
     with trio.fail_after(within):
         while not (found := condition(await ask(here, "GET", "/alerts"))):
-            here.system.monitor.look()
+            here.system.monitor.evaluate()
             await trio.sleep(0.02)
     return found
 
@@ -100,7 +100,7 @@ async def test_an_alert_is_acknowledged_by_name_and_that_is_audited() -> None:
         await here.system.probe(ServerId("b"), 5.0)
         with trio.fail_after(60):
             while not here.system.monitor.alerts.firing:
-                here.system.monitor.look()
+                here.system.monitor.evaluate()
                 await trio.sleep(0.02)
         name = here.system.monitor.alerts.firing[0].id
         acked = await ask(here, "POST", f"/alerts/{name}/ack", headers=key("operator"))
@@ -235,7 +235,7 @@ async def test_a_test_alert_says_whether_there_is_a_webhook() -> None:
 @both_lanes
 async def test_the_verdict_names_nobody_to_those_who_may_not_know() -> None:
     async with served("a", security=KEYS) as here:
-        here.system.monitor.look = lambda: None  # type: ignore[method-assign, assignment, return-value]
+        here.system.monitor.evaluate = lambda: None  # type: ignore[method-assign, assignment, return-value]
         here.system.monitor.verdict = NAMED
         async with here.client() as client:
             stranger = checked("GET", "/health", await client.get("/health"))

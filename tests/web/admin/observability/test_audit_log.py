@@ -269,7 +269,7 @@ async def test_the_log_is_read_page_by_page_newest_first() -> None:
 
 async def test_a_line_of_another_version_is_shown_as_far_as_it_goes() -> None:
     system = FakeSystem()
-    system.journal.note({"at": 1_700_000_000.0, "action": "reload"})
+    system.journal.audit({"at": 1_700_000_000.0, "action": "reload"})
     async with fleet(system) as server:
         status, body = await read(server)
     assert status == 200

@@ -213,7 +213,7 @@ async def test_a_recorder_that_is_behind_says_when_it_dropped_something() -> Non
             "r", "/api/chat", "m:latest", "", "a", "completed", 200, 1, 0.0, None, 1.0, 1, 0, 0, False
         )
         for _ in range(5_000):  # in one turn: the recorder cannot empty its backlog
-            recorder.note(record)
+            recorder.append(record)
         assert recorder.dropped == 5_000 - 4_096
         assert recorder.dropped_at == pytest.approx(trio.current_time(), abs=5)
 

@@ -302,7 +302,7 @@ async def test_names_and_urls_are_for_those_who_may_see_them() -> None:
         await port.fleet.sims["gpu-042"].kill()
         while "gpu-042" not in port.fleet.system.monitor.verdict.headline:
             await trio.sleep(0.02)
-            port.fleet.system.monitor.look()
+            port.fleet.system.monitor.evaluate()
         stranger = await port.ask("/health")
         guest = await port.ask("/health", **{"x-api-key": "guest-key-of-mine"})
         owner = await port.ask("/health", authorization="Bearer a-key-of-mine")
