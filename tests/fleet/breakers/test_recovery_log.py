@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fleet.breakers.recovery_log import (
     ERROR_TYPES,
@@ -17,7 +14,6 @@ from fleet.breakers.recovery_log import (
     Failure,
     RecoveryLog,
     ServerLog,
-    Source,
     clean,
     error_type,
 )
@@ -33,16 +29,13 @@ from fleet.breakers.recovery_reports import (
     since,
     summarise,
 )
-from fleet.breakers.values import BreakerState, Why
+from fleet.breakers.values import Why
 from fleet.common.ids import ANY_MODEL, ModelName, Pair, ServerId
+from tests.fleet.breakers.recoveries import CLOSED, HALF, OPEN, PROBE, S1, S2, TEST, TRIAL, TYPES, A
 
-S1, S2 = ServerId("s1"), ServerId("s2:11434")
 ITSELF = Pair(S1, ANY_MODEL)
-A = Pair(S1, ModelName("hf.co/bartowski/llama-3:q4"))
 B = Pair(S1, ModelName("qwen3:4b"))
 DEAD = Failure("connection_refused", "nobody listens")
-PROBE, TEST, TRIAL = Source.HEALTH_CHECK, Source.RECOVERY_TEST, Source.TRIAL
-CLOSED, OPEN, HALF = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 
 
 def probes(text: str, start: float = 0.0, gap: float = 1.0) -> ServerLog:
@@ -51,24 +44,6 @@ def probes(text: str, start: float = 0.0, gap: float = 1.0) -> ServerLog:
     for n, letter in enumerate(text):
         book.attempt(ITSELF, PROBE, start + n * gap, failure=None if letter == "o" else DEAD)
     return book.page(S1)
-
-
-TYPES = [
-    ("connect_timeout", "timeout"),
-    ("first_byte_timeout", "timeout"),
-    ("idle_timeout", "timeout"),
-    ("connection_refused", "connection_refused"),
-    ("backend_unreachable", "network_error"),
-    ("backend_broke", "network_error"),
-    ("bad_answer", "server_error"),
-    ("refused_500", "server_error"),
-    ("refused_503", "server_error"),
-    ("refused_429", "rate_limited"),
-    ("stream_error", "server_error"),
-    ("refused_404", "unknown"),
-    ("", "unknown"),
-    ("connection refused", "unknown"),  # English is not read
-]
 
 
 @pytest.mark.parametrize(("kind", "expected"), TYPES)
@@ -359,79 +334,3 @@ def test_rings_are_bounded_and_totals_go_on() -> None:
     assert page.attempts[0].number == 2 * MOST_ATTEMPTS + 1
     assert page.lost_at == page.attempts[0].at - 1.0
     assert len({id(attempt.error) for attempt in page.attempts}) == 1  # one text for the whole run
-
-
-# ---- any story
-
-Event = tuple[str, str, float, str]
-KINDS = [kind for kind, _ in TYPES]
-EVENTS = st.lists(
-    st.tuples(
-        st.sampled_from(["probe", "trial", "test", "cancel", "move", "forget"]),
-        st.sampled_from([S1, S2]),
-        st.floats(0, 1000),
-        st.sampled_from(["ok", *KINDS]),
-    ),
-    max_size=60,
-)
-
-
-def write(book: RecoveryLog, events: Iterable[Event]) -> list[tuple[Event, float]]:
-    """Tell the book a story; returns it with its moments."""
-    now, told = 0.0, []
-    for event in events:
-        what, server, pause, kind = event
-        now += pause
-        pair, failure = Pair(ServerId(server), A.model), None if kind == "ok" else Failure(kind, "text")
-        match what:
-            case "probe" | "trial":
-                book.attempt(pair, PROBE if what == "probe" else TRIAL, now, failure=failure)
-            case "test":
-                book.tested(pair, now, 0.5, failure=failure)
-            case "cancel":
-                book.cancelled(pair.server)
-            case "move":
-                book.moved(pair, CLOSED, OPEN, "story", now, pause)
-            case "forget":
-                book.forget(pair.server)
-        told.append((event, now))
-    return told
-
-
-@given(EVENTS)
-def test_whatever_happens_the_numbers_are_what_happened(events: list[Event]) -> None:
-    book = RecoveryLog()
-    story = write(book, events)
-    now = story[-1][1] if story else 0.0
-    for server in (S1, S2):
-        mine = [(event, at) for event, at in story if event[1] == server]
-        cut = max((n for n, (event, _) in enumerate(mine) if event[0] == "forget"), default=-1)
-        mine = mine[cut + 1 :]
-        tried = [(event[3] == "ok", at) for event, at in mine if event[0] in ("probe", "trial", "test")]
-        failed = [at for ok, at in tried if not ok]
-        page = book.page(server)
-        assert (page.tried, page.failed, page.succeeded) == (len(tried), len(failed), len(tried) - len(failed))
-        assert [(attempt.ok, attempt.at) for attempt in page.attempts] == tried
-        assert page.in_a_row == next((n for n, (ok, _) in enumerate(reversed(tried)) if ok), len(tried))
-        assert page.first_failure == (failed[0] if failed else None)
-        assert page.mean_gap >= 0.0
-        assert page.moved == sum(event[0] == "move" for event, _ in mine)
-        assert page.tests.ended == sum(event[0] == "test" for event, _ in mine)
-        assert page.tests.cancelled == sum(event[0] == "cancel" for event, _ in mine)
-        seen = analyse(page, now, HOUR)
-        assert 0.0 <= seen.confidence < 1.0
-        assert seen.failures == sum(seen.types.values()) == sum(at > now - HOUR for at in failed)
-        assert seen.advice
-
-
-@given(EVENTS, st.floats(1, 10_000))
-def test_the_summary_is_the_sum_of_its_servers(events: list[Event], window: float) -> None:
-    book = RecoveryLog()
-    story = write(book, events)
-    now = story[-1][1] if story else 0.0
-    pages = {server: book.page(server) for server in (S1, S2)}
-    whole, parts = summarise(pages, now, window), [summarise({s: p}, now, window) for s, p in pages.items()]
-    for name in ("servers", "failing", "persistent", "attempts", "failures"):
-        assert getattr(whole, name) == sum(getattr(part, name) for part in parts)
-    assert whole.failures == sum(whole.types.values()) == sum(count for _, count in whole.top)
-    assert len(latest(pages.values(), 10_000)) == sum(page.failed for page in pages.values())

@@ -4,40 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import datetime
-from typing import Any
 from urllib.parse import quote
 
 import pytest
-import trio
-from trio.testing import wait_all_tasks_blocked
 
 import web.asgi.audited_route
 from actors.kit import reply
 from actors.kit.mailbox import Promise
 from fleet.breakers.state_machine import BreakerState
-from fleet.common.ids import ModelName, Pair, ServerId
+from fleet.common.ids import ModelName, Pair
 from tests.kit.clients.admin import ask
 from tests.kit.clients.lanes import both_lanes
-from tests.kit.fleets.served import Served, served
+from tests.kit.fleets.served import served
+from tests.web.admin.breakers.breaking import MODELS, PLAIN, TO_A, A, fail, path_of, works
 from web.admin.route_table import entries
 
 pytestmark = both_lanes
-
-MODELS = "llama3:8b:4.7GB,tiny:latest:1GB,ns/deep:7b:1GB"
-TO_A = "/api/generate--a"
-"""To this server alone; where there is another, the breaker of a stays open, since a is not the last that is left."""
-PLAIN = {"adaptive": False, "open_jitter": 0.0}
-A = ServerId("a")
-TINY = Pair(A, ModelName("tiny:latest"))
 DEEP = Pair(A, ModelName("ns/deep:7b"))
 SPELLINGS = ["ns/deep:7b", "ns%2Fdeep:7b", "ns%2Fdeep%3A7b", "NS/Deep:7B", "registry.ollama.ai/ns/deep:7b"]
-
-
-def path_of(model: str, word: str = "", server: str = "a") -> str:
-    return f"/circuit-breakers/{server}/{model}" + (f"/{word}" if word else "")
 
 
 def near(shown: int | str | None, moment: float, within: float = 50.0) -> bool:
@@ -47,23 +32,6 @@ def near(shown: int | str | None, moment: float, within: float = 50.0) -> bool:
         return abs(datetime.fromisoformat(shown).timestamp() - moment) < within
     assert isinstance(shown, int)
     return abs(shown / 1000 - moment) < within
-
-
-async def fail(fleet: Served, times: int = 3, model: str = "tiny", path: str = "/api/generate") -> None:
-    """Requests that a server refuses with a 503."""
-    for sim in fleet.sims.values():
-        sim.host.faults.set("status:503:down")
-    async with fleet.client() as client:
-        for _ in range(times):
-            answer = await client.post(path, json={"model": model, "prompt": "a secret", "stream": False})
-            assert answer.status_code == 503
-    await wait_all_tasks_blocked()
-
-
-async def works(fleet: Served, model: str = "tiny", path: str = "/api/generate") -> int:
-    body = {"model": model, "prompt": "x", "stream": False, "options": {"num_predict": 1}}
-    async with fleet.client() as client:
-        return (await client.post(path, json=body)).status_code
 
 
 # ---- looking
@@ -337,87 +305,3 @@ async def test_with_breakers_off_orders_are_refused_and_views_say_why(method: st
         assert len(fleet.system.breakers) == 0
         view = (await ask(fleet, "GET", path_of("tiny")))["breaker"]
         assert (view["why"], view["next"]) == ("breakers are switched off", "stays closed while breakers are off")
-
-
-# ---- recovery tests
-
-
-@asynccontextmanager
-async def half_open(threshold: int = 5, **config: Any) -> Any:
-    """A fleet whose pair is half-open by itself, its model in memory, and nobody tests it but we."""
-    rules = PLAIN | {"open_timeout": 1, "recovery_success_threshold": threshold}
-    async with served("a", "b", models=MODELS, circuit_breaker=rules, **config) as fleet:
-        assert await works(fleet, path=TO_A) == 200
-        await fleet.system.probe(A, 5.0)
-        tester, fleet.system.breakers.tester = fleet.system.breakers.tester, None
-        await fail(fleet, path=TO_A)
-        with trio.fail_after(20):
-            while (await ask(fleet, "GET", path_of("tiny")))["breaker"]["state"] != "half-open":
-                await trio.sleep(0.01)
-        fleet.sims["a"].host.faults.clear()
-        # Who opens it again finds it open, however late the machine lets him look.
-        breakers = fleet.system.breakers
-        breakers.configure(replace(breakers.settings, open_timeout=1000.0), enabled=True)
-        breakers.tester = tester
-        cell = fleet.system.breakers._cells[TINY]
-        cell.test_at = float("inf")
-        yield fleet
-
-
-TEST = "/servers/a/models/tiny/recovery-test"
-
-
-async def test_a_passed_recovery_test_counts_as_a_success_and_enough_of_them_close() -> None:
-    async with half_open(threshold=2) as fleet:
-        said = await ask(fleet, "POST", TEST)
-        assert said == {
-            "success": True,
-            "message": "the recovery test of tiny:latest on a passed",
-            "breakerState": "half-open",
-        }
-        assert (await ask(fleet, "GET", path_of("tiny")))["stats"]["consecutiveSuccesses"] == 1
-        said = await ask(fleet, "POST", TEST)
-        assert (said["success"], said["breakerState"]) == (True, "closed")
-        said = await ask(fleet, "POST", TEST)
-        assert (said["success"], said["breakerState"]) == (False, "closed")
-        assert said["error"] == "the breaker is closed; only a half-open one can be tested"
-
-
-async def test_a_failed_recovery_test_says_why_and_opens_the_breaker_again() -> None:
-    async with half_open() as fleet:
-        fleet.sims["a"].host.faults.set("status:500:CUDA is gone,paths=/api/generate")
-        said = await ask(fleet, "POST", TEST)
-        assert (said["success"], said["error"]) == (False, "answered 500: CUDA is gone")
-        assert said["breakerState"] == "open"
-        assert said["message"] == "the recovery test of tiny:latest on a did not pass"
-
-
-async def test_a_model_that_is_not_in_memory_is_not_tested() -> None:
-    async with served("a", models=MODELS) as fleet:
-        await ask(fleet, "POST", path_of("llama3:8b", "half-open"))
-        said = await ask(fleet, "POST", "/servers/a/models/llama3:8b/recovery-test")
-        assert (said["success"], said["breakerState"]) == (False, "half-open")
-        assert said["error"].startswith("no test is possible now")
-        assert fleet.sims["a"].host.server.loads_begun == 0
-
-
-async def test_a_test_that_takes_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reply, "PATIENCE", 0.1)
-    async with half_open() as fleet:
-        fleet.sims["a"].host.faults.set("hang-before-headers,paths=/api/generate")
-        said = await ask(fleet, "POST", TEST, status=503)
-        assert said["error"] == "no answer from a breaker"
-        assert said["details"] == "a test that is under way counts when it ends"
-        assert (await ask(fleet, "GET", path_of("tiny")))["stats"]["activeTestsInProgress"] == 1
-        reset = await ask(fleet, "POST", path_of("tiny", "reset"))
-        assert (reset["previousState"], reset["testCancelled"]) == ("half-open", True)
-        aggregate = (await ask(fleet, "GET", "/metrics/recovery-tests"))["aggregate"]
-        assert (aggregate["totalTests"], aggregate["cancellations"]) == (1, 1)
-
-
-async def test_a_reset_of_the_whole_server_cancels_its_test_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reply, "PATIENCE", 0.5)
-    async with half_open() as fleet:
-        fleet.sims["a"].host.faults.set("hang-before-headers,paths=/api/generate")
-        await ask(fleet, "POST", TEST, status=503)
-        assert (await ask(fleet, "POST", "/circuit-breakers/a/reset"))["testCancelled"] is True
