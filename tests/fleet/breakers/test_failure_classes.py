@@ -50,6 +50,8 @@ NEVER_OF_A_REQUEST = {
     "body_budget",
     "no_answer",
     "disk_timeout",
+    "history_off",
+    "history_unavailable",
 }
 """Reasons that only the admin API, the feed or the door gives: no finished request bears them."""
 ROWS = {row.outcome: row for row in CLASSES}
