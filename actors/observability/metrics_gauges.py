@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from actors.observability.metrics_feed import STATE_WORDS
 from fleet.breakers.gate import GateState
-from fleet.common.ids import ModelName
+from fleet.common.ids import ModelName, ServerId
 from fleet.observability.health_summary.summary import Level
 from fleet.observability.metrics.snapshot import STATES, Exposed, Family, Labels, Point, count
 from fleet.scheduling import server_words
@@ -75,7 +75,8 @@ def snapshot(sources: MetricSources, version: str, python: str, counts: ModelCou
     cells = list(sources.watched_fleet.servers.values())
     _requests(exposed, sources)
     _queue(exposed, sources)
-    _servers(exposed, cells, sources.watched_fleet.clock.now())
+    doubted = sources.watched_fleet.scheduler.expectations.estimates.doubted
+    _servers(exposed, cells, sources.watched_fleet.clock.now(), doubted)
     _runners(exposed, sources, cells)
     _models(exposed, sources, counts or ModelCounts.of(cell.state for cell in cells))
     _breakers(exposed, sources)
@@ -115,7 +116,9 @@ def _queue(exposed: Exposed, sources: MetricSources) -> None:
 # ---- servers and models
 
 
-def _servers(exposed: Exposed, cells: Iterable[ServerCell], now: float) -> None:
+def _servers(
+    exposed: Exposed, cells: Iterable[ServerCell], now: float, doubted: Iterable[tuple[ServerId, ModelName]]
+) -> None:
     named = [((str(cell.state.id),), cell, cell.state) for cell in cells]
     words = Counter(server_words.word_of(state, server_words.METRICS) for _, _, state in named)
     exposed.points("fleet_servers", [((word,), words[word]) for word in server_words.all_of(server_words.METRICS)])
@@ -130,6 +133,8 @@ def _servers(exposed: Exposed, cells: Iterable[ServerCell], now: float) -> None:
     exposed.points("fleet_server_models", [(key, len(state.models)) for key, _, state in named])
     exposed.points("fleet_server_resident_models", [(key, len(state.resident)) for key, _, state in named])
     exposed.points("fleet_server_vram_used_bytes", [(key, state.vram) for key, _, state in named])
+    unreliable = Counter(server for server, _ in doubted)
+    exposed.points("fleet_prediction_unreliable_models", [(key, unreliable[state.id]) for key, _, state in named])
 
 
 def _runners(exposed: Exposed, sources: MetricSources, cells: Iterable[ServerCell]) -> None:

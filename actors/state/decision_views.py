@@ -129,6 +129,8 @@ def _why(decision: Decision, *, plans: bool) -> str:
     if not plans or hope is None:
         if decision.waited >= _MOMENT:
             return "waited until a server could take it"
+        if decision.fallback:
+            return "the least to do (LMetric) among warm servers: predictions for one of them are not to be trusted"
         return "the only server that could take it" if number == 1 else f"the best of {number} servers"
     terms = seconds_of(hope.parts)
     if terms["wait"] <= 0.0 and terms["eviction"] > 0.0:
@@ -137,6 +139,8 @@ def _why(decision: Decision, *, plans: bool) -> str:
         waited = f"waited for {hope.server}, which was to take it after {terms['wait']:.1f} s and still cost the least"
     if chosen == hope.server:
         return waited
+    if decision.fallback:
+        return f"{waited}; went to {chosen} by LMetric: predictions are not to be trusted"
     load = seconds_of(decision.scored[0][1])["load"]
     moved = "a load there was bought by those in line" if load > 0.0 else "it was better off there by then"
     return f"{waited}; went to {chosen}: {moved}"

@@ -52,6 +52,8 @@ class Ticket:
     alone: bool = False
     hope: Hope | None = None
     """None: it never waited, saw no server that could serve it, or its policy does not plan."""
+    fallback: bool = False
+    """Whether its policy went by something else at last, because predictions were not to be trusted."""
 
     @property
     def terms(self) -> TicketTerms:

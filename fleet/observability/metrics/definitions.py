@@ -125,6 +125,12 @@ METRICS: Final = (
         "term",
         "Seconds that came over seconds that were predicted, 1 is right: wait, load, prefill, decode, done.",
     ),
+    _metric(
+        "gauge",
+        "fleet_prediction_unreliable_models",
+        "server",
+        "Models for which predictions are out by a factor of two, half of the time; answers' lengths apart.",
+    ),
     # ---- breakers
     _metric("gauge", "fleet_breakers", "state", "Breakers that remember something: closed, half_open, open."),
     _metric("gauge", "fleet_breaker_state", "server model", "0 closed, 1 half open, 2 open; absent: closed."),

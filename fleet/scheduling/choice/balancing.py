@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fleet.breakers.gate import GateState
@@ -58,6 +58,15 @@ class Prices(Protocol):
 
     def spares(self, ticket: Ticket, server: ServerState, now: float) -> bool:
         """Whether a load for the ticket there leaves everybody a home whom somebody may soon ask for."""
+        ...
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether there is any server for which prices cannot tell."""
+        ...
+
+    def fallback(self, ticket: Ticket, equals: Sequence[Scored], now: float) -> Scored | None:
+        """Which of several that can begin at once without a load, if prices cannot tell; None: they can."""
         ...
 
     def claim(self, ticket: Ticket, server: ServerState, wait: float, now: float) -> None:

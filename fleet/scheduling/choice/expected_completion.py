@@ -7,17 +7,17 @@ A load begins only when what has to leave for it is idle: Ollama would let every
 who uses the old runner pass, so that a busy one never leaves. Whoever has earned a load therefore claims the server:
 what has to leave gets no new requests until it is idle, or the claim is void.
 
-What is left: one slot for models that get no more, LMetric where predictions are unreliable, exploration.
+What is left: one slot for models that get no more, exploration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Final
 
 from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.common.lru_table import LruTable
-from fleet.scheduling.choice.balancing import Parts
+from fleet.scheduling.choice.balancing import Parts, Scored
 from fleet.scheduling.choice.homes import Homes
 from fleet.scheduling.choice.intents import Ahead
 from fleet.scheduling.choice.loaded_runners import NO_WISH, Claim, LoadedRunners, Wish
@@ -130,6 +130,18 @@ class ExpectedCompletion:
         if not settled or len(settled) < len(slots):
             return None
         return round(sum(settled) * max(1.0, self.evictions.most_models(server.id) / len(settled)))
+
+    @property
+    def doubtful(self) -> bool:
+        return bool(self.estimates.doubted)
+
+    def fallback(self, ticket: Ticket, equals: Sequence[Scored], now: float) -> Scored | None:
+        """By LMetric, if predictions for one of them are out by a factor of two half of the time."""
+        doubted, model = self.estimates.doubted, ticket.model
+        if not any((server.id, model) in doubted for server, _ in equals):
+            return None
+        profile, predict = self._profile(ticket, now), self.estimates.predict
+        return min(equals, key=lambda each: predict(profile, self._view(each[0], now), now).metric)
 
     def claim(self, ticket: Ticket, server: ServerState, wait: float, now: float) -> None:
         """The ticket has earned what it costs to be served there, and waits for it that long.

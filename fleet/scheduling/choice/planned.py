@@ -151,12 +151,23 @@ class Planned:
         self._now = now
         scored = self._plan(entry, now, also)
         if scored and self._goes(entry[2], scored, now):
-            goes = scored
+            goes = self._among_equals(entry[2], scored, now)
         else:
             goes = self._bought(entry[2], scored, now) if last and len(scored) > 1 else []
         if goes and goes[0][1][self._prices.load] < 0.0:
             self._prices.rents.spent(entry[2].kind)
         return scored, goes
+
+    def _among_equals(self, ticket: Ticket, scored: list[Scored], now: float) -> list[Scored]:
+        """The same, but where prices cannot tell which of those that can begin at once is best, that is asked for."""
+        ticket.fallback = False
+        if not self._prices.doubtful:
+            return scored
+        wait, load = self._prices.wait, self._prices.load
+        equals = [each for each in scored if not each[1][wait] and not each[1][load] and self._ready(each[0], ticket)]
+        best = self._prices.fallback(ticket, equals, now) if len(equals) > 1 and equals[0] is scored[0] else None
+        ticket.fallback = best is not None
+        return scored if best is None else [best, *(each for each in scored if each is not best)]
 
     def _bought(self, ticket: Ticket, scored: list[Scored], now: float) -> list[Scored]:
         """The same with a load first that the line has saved up for; empty if there is none.

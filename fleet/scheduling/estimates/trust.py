@@ -3,7 +3,9 @@
 Formula: the factor exp(mean log(actual / predicted)) within [0.5, 2], weights halving each quarter of an hour, three
 samples of 1 mixed in; predictions are taken **before** the factor, or it would undo itself. The error that is left,
 |log(actual / (factor x predicted))|: if its median over the last 50 requests is above log 2 (out by a factor of two,
-half of the time), decisions fall back to LMetric (see `lmetric`) until it is below log 1.8. Without units.
+half of the time), choices among warm servers fall back to LMetric (see `lmetric`) until it is below log 1.8. That
+error is of predictions with the length that the answer turned out to have: nobody can foresee it, in chats it varies by
+more than two, and it is the same wherever the request goes. Without units.
 
 What it is wrong about: it corrects a pair's requests as if all were off by the same factor; a wrong size of one
 client's answers moves the factor for the others.
@@ -69,18 +71,28 @@ class Accuracy:
 
 
 class Trust:
-    """Accuracy by pair. Bounded memory: 8,192 pairs of 1 KiB."""
+    """Accuracy by pair: as it was predicted, and with the true length of answers. Bounded: 8,192 pairs of 2 KiB."""
 
     def __init__(self) -> None:
         self._pairs: LruTable[Pair, Accuracy] = LruTable(_SUBJECTS)
+        self._speeds: LruTable[Pair, Accuracy] = LruTable(_SUBJECTS)
 
     def of(self, pair: Pair) -> Accuracy | None:
         """What is known of a pair; None if nothing is."""
         return self._pairs.get(pair)
 
-    def learn(self, pair: Pair, predicted: object, actual: object, now: float) -> None:
-        """Seconds that a request was predicted to take there, uncorrected, and those that it took."""
+    def reliable(self, pair: Pair, now: float) -> bool:
+        """Whether to go by predictions for the pair; what is unknown is given its chance."""
+        speed = self._speeds.get(pair)
+        return speed is None or not speed.unreliable(now)
+
+    def learn(self, pair: Pair, predicted: object, actual: object, now: float, hindsight: object = None) -> None:
+        """Seconds that a request was predicted to take there, uncorrected, and those that it took.
+
+        `hindsight`: what would have been predicted had the length of its answer been known; None: nothing.
+        """
         self._pairs.use(pair, Accuracy).learn(predicted, actual, now)
+        self._speeds.use(pair, Accuracy).learn(hindsight, actual, now)
 
     def to_plain(self, now: float, most: int) -> list[list[object]]:
         """Rows of server, model and bias: errors are measured anew after a restart."""

@@ -44,6 +44,8 @@ class Decision:
     parts: Sequence[str] = ()
     """The names of the parts."""
     hope: Hope | None = None
+    fallback: bool = False
+    """See `Ticket.fallback`."""
     end: AttemptEnd | None = None
     """None while it is open, and of policies that do not plan."""
 

@@ -237,8 +237,9 @@ class Scheduler:
             if ticket.alone:
                 server.reserve(model, now + ALONE)
                 self.index.note_holds(server)
-        policy = self.policy
-        decision = Decision(now, ticket.request_id, model, policy.name, waited, scored, policy.parts, ticket.hope)
+        name, parts = self.policy.name, self.policy.parts
+        hope, fallback = ticket.hope, ticket.fallback
+        decision = Decision(now, ticket.request_id, model, name, waited, scored, parts, hope, fallback)
         memory.decisions.append(decision)
         return Grant(number, server, model, gate, decision)
 

@@ -9,8 +9,9 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from actors.observability.metrics_gauges import snapshot
 from actors.state.decision_views import DecisionView
-from fleet.common.ids import ModelName, RequestId, ServerId
+from fleet.common.ids import ModelName, Pair, RequestId, ServerId
 from fleet.scheduling.choice.expected_completion import ExpectedCompletion
 from tests.kit.fleets.fleet import QUICK, Client, Fleet, chat, error_of, open_fleet
 
@@ -133,3 +134,20 @@ def test_the_terms_have_the_names_that_the_policy_gives_them() -> None:
         "load",
         "eviction",
     )
+
+
+async def test_it_says_when_predictions_were_not_to_be_trusted(autojump_clock: MockClock) -> None:
+    async with open_fleet(("a", QUICK), ("b", QUICK), **PLANS) as fleet:
+        for server in "ab":
+            await ask(fleet, pinned=server)
+            await fleet.system.probe(ServerId(server), 10.0)
+        estimates = fleet.system.scheduler.expectations.estimates
+        await ask(fleet)
+        for at in range(60):
+            now = trio.current_time()
+            estimates.trust.learn(Pair(A, M), 1.0, 1.0, now, 8.0 if at % 2 else 0.125)
+        await trio.sleep(20.0)
+        await ask(fleet)
+        assert last(fleet).why.startswith("the least to do (LMetric) among warm servers")
+        families = {family.metric.name: family for family in snapshot(fleet.system, "1", "3")}
+        assert dict(families["fleet_prediction_unreliable_models"].points) == {("a",): 1, ("b",): 0}

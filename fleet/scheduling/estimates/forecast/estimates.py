@@ -21,7 +21,8 @@ from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.common.lru_table import LruTable
 from fleet.scheduling.estimates.affinity.affinity_table import AffinityTable
 from fleet.scheduling.estimates.affinity.prompt_links import PromptLink
-from fleet.scheduling.estimates.answer_tokens import AnswerTokens, Asker
+from fleet.scheduling.estimates.answer_tokens import MOST, AnswerTokens, Asker
+from fleet.scheduling.estimates.averages.bounds import sane
 from fleet.scheduling.estimates.cache_hits import CacheHits
 from fleet.scheduling.estimates.decode import DecodeSpeed
 from fleet.scheduling.estimates.failure_cost import FailureCost
@@ -76,6 +77,8 @@ class Estimates:
         self.failures = FailureCost()
         self.affinity = AffinityTable()
         self.errors = PredictionErrors(told)
+        self.doubted: set[tuple[ServerId, ModelName]] = set()
+        """Pairs that predictions are not to be trusted for, as it stood when they were last worked out."""
         self.lessons = 0
         """How many requests have taught something; what has not grown since is on disk already."""
         self._runners: LruTable[tuple[ServerId, ModelName], RunnerFigures] = LruTable(_PAIRS)
@@ -258,7 +261,9 @@ class Estimates:
         took = told.output_seconds if told.output_seconds is not None else max(0.0, streamed)
         self.decode.learn(pair, size, max(0.0, beside), told.output_tokens, took, now)
         predicted = terms.load + terms.prefill + terms.decode
-        self.trust.learn(pair, predicted, now - lease.sent, now)
+        length = sane(told.output_tokens, 1.0, MOST)
+        decode = terms.decode if length is None else terms.decode / max(request.answer, 1.0) * length
+        self.trust.learn(pair, predicted, now - lease.sent, now, terms.load + terms.prefill + decode)
         seen = (("load", terms.load, loading), ("prefill", terms.prefill, told.prompt_seconds))
         came = (*seen, ("decode", terms.decode, told.output_seconds), ("done", predicted, now - lease.sent))
         for term, expected, actual in came:
@@ -314,7 +319,8 @@ class Estimates:
         if runner is None:
             there = self._servers.use(pair.server, lambda: ServerLeases(at=now))
             runner = RunnerFigures(pair, there, RunnerSlots(alone=server.serves_alone(model)))
-        self._runners.put(pair, runner)
+        if (gone := self._runners.put(pair, runner)) is not None:
+            self.doubted.discard(gone)
         runner.size = server.size_of(model)
         self._work_out(runner, now)
         return runner
@@ -332,13 +338,14 @@ class Estimates:
         self._refresh_limit(runner, now)
 
     def _stand(self, runner: RunnerFigures, now: float) -> None:
-        pair = runner.pair
-        accuracy, failing = self.trust.of(pair), self.failures.chance(pair, now)
-        if accuracy is None:
-            runner.footing = Footing(failing=failing, lost=self.failures.lost(pair, now))
-        else:
-            lost = self.failures.lost(pair, now)
-            runner.footing = Footing(accuracy.factor(now), not accuracy.unreliable(now), failing, lost)
+        pair, trust = runner.pair, self.trust.of(runner.pair)
+        reliable = self.trust.reliable(pair, now)
+        if reliable:
+            self.doubted.discard(pair)
+        elif pair in self._runners:
+            self.doubted.add(pair)
+        factor = 1.0 if trust is None else trust.factor(now)
+        runner.footing = Footing(factor, reliable, self.failures.chance(pair, now), self.failures.lost(pair, now))
 
     def _refresh_limit(self, runner: RunnerFigures, now: float) -> None:
         runner.limit = runner.slots.limit(now)

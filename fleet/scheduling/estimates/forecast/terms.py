@@ -87,7 +87,7 @@ class Footing(msgspec.Struct, gc=False, frozen=True):
 class Terms(msgspec.Struct, gc=False):
     """One prediction, in seconds and before the correction by `footing.trust`.
 
-    `metric` is LMetric's: for all candidates it decides instead, if one of them does not stand on a reliable footing.
+    `metric` is LMetric's: among servers that can begin at once it decides, if one of them is not on a reliable footing.
     """
 
     wait: float

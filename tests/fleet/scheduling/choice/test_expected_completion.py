@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fleet.common.ids import Pair
 from fleet.common.model_names import canonical
 from fleet.scheduling.choice.expected_completion import ExpectedCompletion
 from fleet.scheduling.choice.intents import NOBODY
@@ -247,3 +248,40 @@ def test_priority_is_a_bonus_of_seconds() -> None:
     _, grant = bench.ask()
     assert grant is not None
     assert grant.server is preferred
+
+
+def doubtful() -> tuple[Bench, ServerState, ServerState]:
+    """Two warm servers, of which the one is twice as fast; predictions for it are not to be trusted."""
+    fast, slow = server("fast", "m", slots=8), server("slow", "m", slots=8)
+    bench = Bench(fast, slow)
+    for each in (fast, slow):
+        bench.show(each, "m")
+        for at in range(20):
+            pair = Pair(each.id, canonical("m"))
+            bench.policy.estimates.decode.learn(pair, 5 * GB, 0.0, 100, 1.0 if each is fast else 6.0, float(at))
+            bench.policy.estimates.prefill.learn(pair, 5 * GB, 1, 1000, 0.2 if each is fast else 2.0, float(at))
+    return bench, fast, slow
+
+
+def test_where_predictions_are_not_to_be_trusted_warm_servers_are_chosen_by_lmetric() -> None:
+    bench, fast, slow = doubtful()
+    grants = [bench.ask(now=20.0)[1] for _ in range(2)]
+    assert [grant.server for grant in grants if grant] == [fast] * 2, "prices prefer the faster one, with one open too"
+    assert not any(grant.decision.fallback for grant in grants if grant)
+    bench, fast, slow = doubtful()
+    for at in range(60):
+        bench.policy.estimates.trust.learn(Pair(fast.id, canonical("m")), 1.0, 1.0, 20.0, 8.0 if at % 2 else 0.125)
+    grants = [bench.ask(now=20.0)[1] for _ in range(4)]
+    assert bench.policy.estimates.doubted == {Pair(fast.id, canonical("m"))}
+    assert [grant.server for grant in grants if grant] == [fast, slow, fast, slow], "the one with less to do"
+    assert all(grant.decision.fallback for grant in grants[:3] if grant)
+
+
+def test_lmetric_never_chooses_a_server_that_has_to_load() -> None:
+    bench, fast, slow = doubtful()
+    cold = server("cold", "m", slots=8)
+    bench.board.index.update(cold, 20.0)
+    for at in range(60):
+        bench.policy.estimates.trust.learn(Pair(fast.id, canonical("m")), 1.0, 1.0, 20.0, 8.0 if at % 2 else 0.125)
+    grants = [bench.ask(now=20.0)[1] for _ in range(4)]
+    assert {grant.server.id for grant in grants if grant} == {fast.id, slow.id}

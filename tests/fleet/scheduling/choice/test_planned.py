@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis.stateful import invariant, rule
 
 from fleet.breakers.gate import Gate, GateState
 from fleet.common.model_names import canonical
-from fleet.scheduling.choice.balancing import Parts
+from fleet.scheduling.choice.balancing import Parts, Scored
 from fleet.scheduling.choice.intents import Ahead
 from fleet.scheduling.choice.planned import Planned
 from fleet.scheduling.choice.rents import Rents
@@ -34,6 +36,7 @@ class KnownPrices:
     wait = 0
     load = 1
     harm = 3
+    doubtful = False
 
     def __init__(self) -> None:
         self.rents = Rents()
@@ -53,6 +56,9 @@ class KnownPrices:
 
     def claim(self, ticket: Ticket, server: ServerState, wait: float, now: float) -> None:
         """Whatever is loaded here goes at once."""
+
+    def fallback(self, ticket: Ticket, equals: Sequence[Scored], now: float) -> Scored | None:
+        return None
 
     def spares(self, ticket: Ticket, server: ServerState, now: float) -> bool:
         return not server.resident

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -217,6 +219,24 @@ def test_wild_predictions_are_called_unreliable() -> None:
         fleet.serve(server, rate=2000.0 if at % 2 else 20.0, step=0.005 if at % 2 else 0.5)
     request = fleet.estimates.profile(ASKER, 2000, fleet.now)
     assert not fleet.estimates.predict(request, server, fleet.now).footing.reliable
+    assert fleet.estimates.doubted == {AM}
+    for _ in range(60):
+        fleet.serve(server, rate=500.0, step=0.05)
+        fleet.now += 30.0
+    assert fleet.estimates.predict(request, server, fleet.now).footing.reliable
+    assert not fleet.estimates.doubted
+
+
+def test_answers_of_unforeseeable_length_do_not_make_predictions_unreliable() -> None:
+    """That is a property of requests, the same wherever they go, and chats vary so."""
+    fleet, server, dice = SimulatedFleet(), KnownServer(A), random.Random(1)
+    for _ in range(120):
+        fleet.serve(server, answer=max(1, int(150 * dice.lognormvariate(0.0, 1.5))))
+    request = fleet.estimates.profile(ASKER, 2000, fleet.now)
+    accuracy = fleet.estimates.trust.of(AM)
+    assert accuracy is not None
+    assert accuracy.unreliable(fleet.now), "as it was predicted, it was out by more than two"
+    assert fleet.estimates.predict(request, server, fleet.now).footing.reliable
 
 
 def test_a_flood_of_one_pair_teaches_no_more_than_a_few_requests_a_second() -> None:
