@@ -59,7 +59,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-.bench/%: bench/%.c bench/*.h
+.bench/%: bench/native/%.c bench/native/*.h
 	@command -v $(CC) >/dev/null || { echo "a C compiler is needed: apt-get install gcc libc6-dev"; exit 1; }
 	@mkdir -p .bench
 	$(CC) -O2 -Wall -Wextra -o $@ $<

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bench.install import LITELLM, OLLA, ROOT
 from bench.processes import cores
+from bench.proxies.install import LITELLM, OLLA, ROOT
 
 
 def describe() -> dict[str, str]:

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bench.contenders import Contender
-from bench.install import CACHE
 from bench.processes import Crew, Process, cores, free_port, listens, pinned, say
-from bench.results import Results, closed_metrics, stream_metrics
+from bench.proxies.contenders import Contender
+from bench.proxies.install import CACHE
+from bench.reporting.results import Results, closed_metrics, stream_metrics
 from bench.scenarios import REQUESTS, SETTLE, Bed, Closed, Scenario, Streams
 
 RUN = CACHE / "run"

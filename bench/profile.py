@@ -5,11 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from bench import install
-from bench.contenders import CONTENDERS
-from bench.install import CACHE
 from bench.measure import RUN, Bench, NotMeasured, Options, own_folder
 from bench.processes import Crew, cores, pinned, say
+from bench.proxies import install
+from bench.proxies.contenders import CONTENDERS
+from bench.proxies.install import CACHE
 from bench.scenarios import SCENARIOS
 
 PICTURE = CACHE / "profile.svg"

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import FrameType
 
-from bench import machine, report
-from bench.contenders import CONTENDERS, QUICK, Contender, peer
-from bench.install import CACHE
+from bench import machine
 from bench.measure import RUN, Bench, Options, ToolFailed, own_folder
 from bench.processes import Crew, cores, say
+from bench.proxies.contenders import CONTENDERS, QUICK, Contender, peer
+from bench.proxies.install import CACHE
+from bench.reporting import report
 from bench.scenarios import SCENARIOS, Bed, Scenario
 from bench.special import SPECIAL, run_special
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from bench import admin, dashboards
-from bench.contenders import Contender
-from bench.install import CACHE, ROOT
+from bench.disturbance import admin, dashboards
 from bench.measure import RUN, Bench, NotMeasured
 from bench.processes import Crew, cores, pinned, say
+from bench.proxies.contenders import Contender
+from bench.proxies.install import CACHE, ROOT
 from bench.scenarios import MEMORY, REQUESTS, SETTLE, Bed, Streams
 
 Figures = Mapping[str, float]  # by unit
@@ -69,10 +69,10 @@ def idle(bench: Bench, contender: Contender) -> Figures:
 
 def routing(bench: Bench, contender: Contender) -> Figures:
     """The dispatcher's own benchmark, in a process of its own. Raises NotMeasured."""
-    command = pinned(cores()[0], [sys.executable, "-m", "bench.dispatcher", "--json"])
+    command = pinned(cores()[0], [sys.executable, "-m", "bench.parts.dispatcher", "--json"])
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise NotMeasured(f"bench.dispatcher failed: {done.stderr.strip().splitlines()[-1]}")
+        raise NotMeasured(f"bench.parts.dispatcher failed: {done.stderr.strip().splitlines()[-1]}")
     told = json.loads(done.stdout)
     return {"us": told["fleet"][-1]["decision"], "5,000 waiting against 100": told["flatness"]}
 

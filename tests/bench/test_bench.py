@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench import configs, install, report
-from bench.contenders import CONTENDERS, QUICK, peer
-from bench.install import program
 from bench.processes import Crew
-from bench.results import Results, Spread, closed_metrics, spread, stream_metrics
+from bench.proxies import configs, install
+from bench.proxies.contenders import CONTENDERS, QUICK, peer
+from bench.proxies.install import program
+from bench.reporting import report
+from bench.reporting.results import Results, Spread, closed_metrics, spread, stream_metrics
+from bench.reporting.targets import TARGETS, Target, judge, verdicts
 from bench.run import NAMES, beds, contenders, options, parse, scenarios
 from bench.scenarios import FAILING, REQUESTS, SCENARIOS, Bed, Scenario, Streams
-from bench.targets import TARGETS, Target, judge, verdicts
 from fleet.config import load
 
 ROOT = Path(__file__).parent.parent.parent
@@ -275,7 +276,7 @@ def test_files_stay_small(path: Path) -> None:
 
 
 def test_the_readme_names_every_module_it_speaks_of() -> None:
-    named = re.findall(r"`(\w+\.(?:py|c))`", (ROOT / "bench" / "README.md").read_text())
+    named = re.findall(r"`([\w/]+\.(?:py|c))`", (ROOT / "bench" / "README.md").read_text())
     assert named
     assert all((ROOT / "bench" / name).exists() for name in named)
 

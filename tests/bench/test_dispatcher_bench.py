@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.dispatcher import Fleet, closed_breaker, fleet, one_request
+from bench.parts.dispatcher import Fleet, closed_breaker, fleet, one_request
 
 pytestmark = pytest.mark.alone
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from bench.processes import Crew, free_port, listens
-from bench.results import closed_metrics, stream_metrics
+from bench.reporting.results import closed_metrics, stream_metrics
 from bench.scenarios import REQUESTS, Request
 
 ROOT = Path(__file__).parent.parent.parent
@@ -30,7 +30,8 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bench")
     strict = [compiler, "-O1", "-Wall", "-Wextra", "-Werror"]
     builds = [
-        subprocess.Popen([*strict, "-o", folder / name, ROOT / "bench" / f"{name}.c"]) for name in ("backend", "load")
+        subprocess.Popen([*strict, "-o", folder / name, ROOT / "bench" / "native" / f"{name}.c"])
+        for name in ("backend", "load")
     ]
     assert [build.wait() for build in builds] == [0, 0]
     return folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.scrape import measure
+from bench.parts.scrape import measure
 
 
 async def test_every_figure_of_a_scrape_is_measured() -> None:

@@ -7,9 +7,9 @@ import json
 import pytest
 import trio
 
-from bench import dashboards, watchers
+from bench.disturbance import dashboards, watchers
+from bench.disturbance.watchers import PLAIN, SOCKET_IO, Refused, Watcher, never_reads, shake_hands, summary
 from bench.measure import NotMeasured
-from bench.watchers import PLAIN, SOCKET_IO, Refused, Watcher, never_reads, shake_hands, summary
 from tests.kit.fleets.served import served
 
 GOOD = {"lost": [], "least": 5, "updates": 500, "bytes": 9, "gap": 1.0}

@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.results import Results, Spread
+from bench.reporting.results import Results, Spread
+from bench.reporting.targets import Verdict, verdicts
 from bench.scenarios import SCENARIOS, Scenario, Streams
 from bench.special import SPECIAL
-from bench.targets import Verdict, verdicts
 
-FOLDER = Path(__file__).parent / "results"
+FOLDER = Path(__file__).parent.parent / "results"
 NOTE = "Absolute figures mean nothing on another machine, or on this one an hour later. Compare the ratios."
 Settings = Mapping[str, str]
 

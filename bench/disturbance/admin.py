@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from bench import beside
+from bench.disturbance import beside
 from bench.measure import Bench, NotMeasured, Running
 from bench.scenarios import Closed, Scenario, Streams
 

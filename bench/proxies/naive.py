@@ -1,6 +1,6 @@
 """The reference: a streaming proxy as anybody would write it with Quart-Trio, Hypercorn and httpx.
 
-usage: python -m bench.naive PORT SERVER_URL...
+usage: python -m bench.proxies.naive PORT SERVER_URL...
 """
 
 from __future__ import annotations

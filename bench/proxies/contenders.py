@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench import configs, install
 from bench.processes import free_port
+from bench.proxies import configs, install
 
 BOTH = ("ollama", "openai")
 
@@ -89,14 +89,14 @@ def _quart(folder: Path, servers: Sequence[str]) -> Launch:
 def _naive(folder: Path, servers: Sequence[str]) -> Launch:
     port = free_port()
     return Launch(
-        [sys.executable, "-m", "bench.naive", str(port), *servers], _at(port), {"PYTHONPATH": str(install.ROOT)}
+        [sys.executable, "-m", "bench.proxies.naive", str(port), *servers], _at(port), {"PYTHONPATH": str(install.ROOT)}
     )
 
 
 def _bare(folder: Path, servers: Sequence[str]) -> Launch:
     """Knows one server only."""
     port = free_port()
-    command = [sys.executable, "-m", "bench.bare", str(port), servers[0]]
+    command = [sys.executable, "-m", "bench.proxies.bare", str(port), servers[0]]
     return Launch(command, _at(port), {"PYTHONPATH": str(install.ROOT)})
 
 

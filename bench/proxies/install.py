@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.processes import say
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 CACHE = ROOT / ".bench"
 FLEET = Path(sys.executable).parent / "fleet"
 LITELLM = CACHE / "litellm" / "bin" / "litellm"

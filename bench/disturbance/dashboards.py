@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from bench import admin, beside
-from bench.install import ROOT
+from bench.disturbance import admin, beside
 from bench.measure import Bench, NotMeasured, Running
 from bench.processes import Process, cores
+from bench.proxies.install import ROOT
 
 CLIENTS: Final = 100
 _PATIENCE: Final = 20.0
@@ -36,7 +36,7 @@ def measure(bench: Bench, running: Running) -> Mapping[str, float]:
 @contextmanager
 def watched(bench: Bench, running: Running) -> Iterator[None]:
     """While it is open they watch. Raises NotMeasured if one could not, or did not get what it should."""
-    command = [sys.executable, "-m", "bench.watchers", running.dashboard, str(CLIENTS)]
+    command = [sys.executable, "-m", "bench.disturbance.watchers", running.dashboard, str(CLIENTS)]
     process = bench.crew.start("watchers", command, cores()[1], {"PYTHONPATH": str(ROOT)})
     try:
         _await_all(process)

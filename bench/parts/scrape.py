@@ -1,7 +1,7 @@
 """What a scrape of `/metrics` costs a large fleet, and how much it holds up the event loop.
 
-`python -m bench.scrape [--servers 200] [--models 50] [--json]`. Every model is on every server, and every pair has had
-traffic. Milliseconds, medians; `note` is microseconds per finished request, in batches of 25.
+`python -m bench.parts.scrape [--servers 200] [--models 50] [--json]`. Every model is on every server, and every pair
+has had traffic. Milliseconds, medians; `note` is microseconds per finished request, in batches of 25.
 
 * turn: the one turn of the event loop in which all figures are read.
 * text, openmetrics: the whole scrape, with the writing in a worker thread, after another request of each pair, so that

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from statistics import median
 
 from bench.measure import Bench, NotMeasured, Running
-from bench.results import closed_metrics, stream_metrics
+from bench.reporting.results import closed_metrics, stream_metrics
 from bench.scenarios import REQUESTS, Scenario, Streams
 
 Parts = Sequence[tuple[Scenario, Sequence[str]]]

@@ -1,6 +1,6 @@
 """The floor under every proxy on Trio: bytes passed on between one client and one server, nothing parsed or decided.
 
-`python -m bench.bare PORT URL`
+`python -m bench.proxies.bare PORT URL`
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What costs what: a short answer through the whole fast lane, measured again with one stage after the other left out.
 
-`python -m bench.stages`. No sockets and no waiting: links that always have bytes stand in for both sides, so what is
-measured is our own code and nothing of the kernel's or of the event loop's. Microseconds, the best of many short runs.
+`python -m bench.parts.stages`. No sockets and no waiting: links that always have bytes stand in for both sides, so what
+is measured is our own code and nothing of the kernel's or of the event loop's. Microseconds, the best of many short
+runs.
 """
 
 from __future__ import annotations

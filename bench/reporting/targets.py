@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from bench.results import Results, Spread
+from bench.reporting.results import Results, Spread
 
 Measure = Callable[[Results], Spread | None]
 

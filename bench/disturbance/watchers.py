@@ -1,4 +1,4 @@
-"""python -m bench.watchers HOST:PORT COUNT: so many who watch the dashboard, and one more who never reads.
+"""python -m bench.disturbance.watchers HOST:PORT COUNT: so many who watch the dashboard, and one more who never reads.
 
 Half of them speak Socket.IO over a websocket, half take the plain feed. Prints `ready` once each has heard something,
 and after SIGTERM, as its last line, what they have heard as JSON.

@@ -1,6 +1,7 @@
 """What a routing decision costs, without sockets and without turns of the event loop.
 
-`python -m bench.dispatcher [--json]`. Figures are microseconds, the median of several rounds, garbage collector off.
+`python -m bench.parts.dispatcher [--json]`. Figures are microseconds, the median of several rounds, garbage collector
+off.
 
 * fleet: 200 servers, 50 models, each on about 50 servers, the weighted policy. Nobody waiting: the fleet is idle, so a
   submit is a choice among 16 candidates. Somebody waiting: the fleet is full, so a submit joins its line, and a release

@@ -1,0 +1,1 @@
+"""What one part of the fleet costs by itself, without the network. Knows no other proxy."""

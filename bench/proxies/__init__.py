@@ -1,0 +1,1 @@
+"""Who is measured beside the fleet: how each is configured, installed, started and reached. Knows no load."""
