@@ -86,6 +86,11 @@ class Trust:
         speed = self._speeds.get(pair)
         return speed is None or not speed.unreliable(now)
 
+    def speed_error(self, pair: Pair, now: float) -> float | None:
+        """The median of |log(actual / predicted)| with the true lengths of answers; None if nothing is known."""
+        speed = self._speeds.get(pair)
+        return None if speed is None else speed.error(now)
+
     def learn(self, pair: Pair, predicted: object, actual: object, now: float, hindsight: object = None) -> None:
         """Seconds that a request was predicted to take there, uncorrected, and those that it took.
 

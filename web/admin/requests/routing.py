@@ -1,12 +1,13 @@
-"""Why requests went where they went, and what predictions were worth."""
+"""Why requests went where they went, and what predictions are worth."""
 
 from __future__ import annotations
 
 from itertools import islice
-from typing import Annotated
+from math import exp
+from typing import Annotated, Final
 
 from actors.state.decision_views import CandidateView, DecisionView, SpanView
-from fleet.common.ids import RequestId, ServerId
+from fleet.common.ids import Pair, RequestId, ServerId
 from fleet.common.model_names import canonical
 from fleet.common.times import milliseconds
 from fleet.scheduling.estimates.forecast.terms import Outcome
@@ -17,6 +18,7 @@ from web.http.units import take_turns
 
 topic = RouteGroup("routing", "Why requests went where they went.")
 
+_MOST_UNRELIABLE: Final = 200
 _SPAN = Annotated[float | None, "seconds; null: nobody said"]
 
 
@@ -90,6 +92,48 @@ async def decisions(asked: AdminRequest) -> DecisionsAnswer:
     return DecisionsAnswer(count=len(shown), kept=kept, decisions=shown)
 
 
+class TermJson(JsonObject, kw_only=True):
+    """One term of all predictions lately; null: it has not been compared yet."""
+
+    term: str
+    factor: Annotated[float | None, "what came over what was predicted, the mean of some minutes, 0.5 to 2; 1 is right"]
+    error: Annotated[float | None, "by what factor the half of all are off at most, when that is corrected; 1 is exact"]
+
+
+class UnreliableJson(JsonObject, kw_only=True):
+    """A model on a server whose times are not understood."""
+
+    server_id: str
+    model: str
+    error: Annotated[float | None, "by what factor the half of all are off at most, answers' lengths apart"]
+
+
+class PredictionsAnswer(Answer, kw_only=True):
+    """What predictions are worth."""
+
+    lessons: Annotated[int, "requests that have taught something since the start; 0: the policy does not plan"]
+    terms: list[TermJson]
+    unreliable: Annotated[list[UnreliableJson], "there, warm servers are chosen by LMetric; 200 at most"]
+
+
+@topic.get(
+    "/routing/predictions",
+    "What predictions are worth: by term, and where they are not to be trusted.",
+)
+async def predictions(asked: AdminRequest) -> PredictionsAnswer:
+    estimates, now = asked.system.scheduler.expectations.estimates, asked.system.clock.now()
+    terms = []
+    for term, accuracy in estimates.errors.accuracy.items():
+        error = accuracy.error(now)
+        factor = None if error is None else accuracy.factor(now)
+        terms.append(TermJson(term=term, factor=_rounded(factor), error=_factor(error)))
+    unreliable = []
+    for server, model in sorted(islice(estimates.doubted, _MOST_UNRELIABLE)):
+        error = estimates.trust.speed_error(Pair(server, model), now)
+        unreliable.append(UnreliableJson(server_id=server, model=model, error=_factor(error)))
+    return PredictionsAnswer(lessons=estimates.lessons, terms=terms, unreliable=unreliable)
+
+
 def _decision(view: DecisionView) -> DecisionJson:
     return DecisionJson(
         at=milliseconds(view.at),
@@ -122,6 +166,11 @@ def _spans(view: SpanView) -> SpansJson:
         first_token=_rounded(view.first_token),
         done=_rounded(view.done),
     )
+
+
+def _factor(error: float | None) -> float | None:
+    """Of an error in logarithms."""
+    return None if error is None else round(exp(error), 4)
 
 
 def _rounded(value: float | None) -> float | None:

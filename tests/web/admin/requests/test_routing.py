@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fleet.common.ids import ModelName, Pair, ServerId
 from fleet.simulator import Profile
 from tests.kit.clients.admin import ask
 from tests.kit.fleets.served import Served, served
@@ -68,3 +69,25 @@ async def test_the_newest_come_first_and_only_those_asked_for(fleet: Served) -> 
     assert [each["requestId"] for each in await decisions(fleet, "?requestId=r3")] == ["r3"]
     assert {each["serverId"] for each in await decisions(fleet, "?serverId=b")} <= {"b"}
     assert await decisions(fleet, "?serverId=nobody") == []
+
+
+async def test_what_predictions_are_worth_by_rest(fleet: Served) -> None:
+    empty = await ask(fleet, "GET", "/routing/predictions")
+    assert empty["lessons"] == 0
+    assert [each["term"] for each in empty["terms"]] == ["wait", "load", "prefill", "decode", "done"]
+    assert {(each["factor"], each["error"]) for each in empty["terms"]} == {(None, None)}
+    assert empty["unreliable"] == []
+    server = await talk(fleet, "mine")
+    estimates, now = fleet.system.scheduler.expectations.estimates, fleet.system.clock.now()
+    pair = Pair(ServerId(server), ModelName("tiny:latest"))
+    for at in range(60):
+        estimates.trust.learn(pair, 1.0, 1.0, now, 8.0 if at % 2 else 0.125)
+    estimates.doubted.add(pair)
+    shown = await ask(fleet, "GET", "/routing/predictions")
+    assert shown["lessons"] >= 1
+    (done,) = [each for each in shown["terms"] if each["term"] == "done"]
+    assert 0.5 <= done["factor"] <= 2.0
+    assert done["error"] >= 1.0
+    (unreliable,) = shown["unreliable"]
+    assert (unreliable["serverId"], unreliable["model"]) == (server, "tiny:latest")
+    assert unreliable["error"] > 2.0
