@@ -56,6 +56,14 @@ class Prices(Protocol):
         """`ahead`: who waits for this server and goes before."""
         ...
 
+    def least(self, ticket: Ticket, server: ServerState, now: float) -> float:
+        """Seconds that it costs there at least, found out in a moment: what `price` adds up to is never less."""
+        ...
+
+    def has_room(self, ticket: Ticket, server: ServerState) -> bool:
+        """Whether the runner that the ticket wants may get one more request, as far as that is known."""
+        ...
+
     def spares(self, ticket: Ticket, server: ServerState, now: float) -> bool:
         """Whether a load for the ticket there leaves everybody a home whom somebody may soon ask for."""
         ...

@@ -84,7 +84,8 @@ class ExpectedCompletion:
 
     def price(self, ticket: Ticket, server: ServerState, ahead: Ahead, now: float) -> Parts:
         view, profile = self._view(server, now), self._profile(ticket, now)
-        beside = sum(self.estimates.takes(server.id, model, many) for model, many in ahead.others)
+        others = ahead.others
+        beside = sum(self.estimates.takes(server.id, model, many) for model, many in others) if others else 0
         terms = self.estimates.predict(profile, view, now, ahead.alike, beside)
         if server.learns:  # or it would be ready by what was seen some time ago
             self.show_limit(server, ticket.model)
@@ -103,6 +104,18 @@ class ExpectedCompletion:
             0.0 - terms.footing.failing * terms.footing.lost,
             float(server.spec.priority),
         )
+
+    def least(self, ticket: Ticket, server: ServerState, now: float) -> float:
+        """The load, if there has to be one; a second less where it may be cached, so that this is seen first."""
+        view, profile = self._view(server, now), self._profile(ticket, now)
+        least = 0.0 - server.spec.priority
+        if view.serves(ticket.model, profile.options):
+            return least - 1.0 if server.id in profile.hits else least
+        return least + self.estimates.least_load(server.id, ticket.model, now)
+
+    def has_room(self, ticket: Ticket, server: ServerState) -> bool:
+        """Whether the runner may get one more request; of one with other options that is not known."""
+        return self.estimates.takes(server.id, ticket.model, 1) > 0 or ticket.lane != 0
 
     def spares(self, ticket: Ticket, server: ServerState, now: float) -> bool:
         """Whether a load for the ticket there leaves everybody a home whom somebody may soon ask for."""

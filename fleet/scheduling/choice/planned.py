@@ -23,6 +23,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from math import inf
 from typing import Final
 
 from fleet.common.randomness import Chance
@@ -42,11 +43,17 @@ _BETTER: Final = 0.05
 """Seconds, and the share of what is left, by which another server has to be better than the one hoped for."""
 _NEXT: Final = 4
 """How many of those who wait for a server are asked when it has a slot: the first may find a better one meanwhile."""
-_LINES: Final = 16
+_LINES: Final = 8
 """How many lines are searched for somebody who would rather be served here."""
 _WORTH: Final = 1.25
 """How many times what a load costs has to be saved up before one is bought that nobody would want for himself."""
-_AT_ONCE: Final = 64
+_BIDDERS: Final = 8
+"""How many of all these are asked; whoever is not is asked again in his time."""
+_ENOUGH: Final = 6
+"""How many servers are looked at that have a slot, and how many that have none: of twenty alike, six are as good."""
+_FEW: Final = 4
+"""So many candidates are all looked at: their prices explain the decision."""
+_AT_ONCE: Final = 4
 """How many are reconsidered in one go when their time has come."""
 
 
@@ -64,6 +71,8 @@ class Planned:
         self._capped = capped
         self._intents = Intents()
         self._now = 0.0
+        self._looked: tuple[tuple[int, float], list[Scored]] = (-1, 0.0), []
+        """What was seen last, for which ticket and when: one that has to wait after all is not looked at again."""
 
     def for_ticket(self, ticket: Ticket, now: float, *, may_wait: bool) -> list[Scored]:
         if not may_wait:
@@ -96,7 +105,9 @@ class Planned:
         self._now = now
         self._prices.entered(ticket, now)
         entry = self._queue.entry(ticket)
-        scored = self._plan(entry, now)
+        looked, scored = self._looked
+        if looked != (ticket.number, now):
+            scored = self._plan(entry, now)
         if scored:
             ticket.hope = Hope(now, scored[0][0].id, tuple(scored[0][1]))
         self._hope(entry, scored, now)
@@ -150,6 +161,7 @@ class Planned:
         """All servers it may look at, the cheapest first; and the same with the one it goes to first, if it goes."""
         self._now = now
         scored = self._plan(entry, now, also)
+        self._looked = (entry[1], now), scored
         if scored and self._goes(entry[2], scored, now):
             goes = self._among_equals(entry[2], scored, now)
         else:
@@ -192,14 +204,28 @@ class Planned:
         return any((scored := self._plan(head, now)) and self._goes(head[2], scored, now) for head in heads)
 
     def _plan(self, entry: Entry, now: float, also: ServerState | None = None) -> list[Scored]:
-        """Every server that the ticket may look at, with its price; the cheapest first."""
-        ticket, price, ahead = entry[2], self._prices.price, self._ahead
+        """Every server that is worth a look, with its price; the cheapest first.
+
+        A look at one that has to load costs ten times as much as the least that it may cost. So those come last, and
+        only as far as they may be cheaper than what was found, or than what has been saved up for another home; unless
+        there are few of them.
+        """
+        ticket, prices = entry[2], self._prices
         candidates = self._candidates(ticket, also)
-        if not candidates:
-            return []
-        return put_winner_first(
-            [(server, price(ticket, server, ahead(server, entry), now)) for server in candidates], self._chance
-        )
+        bounds = sorted((prices.least(ticket, server, now), at) for at, server in enumerate(candidates))
+        scored: list[Scored] = []
+        best, ready, busy, saved = inf, 0, 0, prices.rents.saved(ticket.kind, now)[0] / _WORTH
+        for bound, at in bounds:
+            server = candidates[at]
+            free = self._ready(server, ticket)
+            dull = (ready if free else busy) >= _ENOUGH or bound > max(best, saved)
+            if dull and server is not also and len(candidates) > _FEW:
+                continue
+            parts = prices.price(ticket, server, self._ahead(server, entry), now)
+            scored.append((server, parts))
+            best = min(best, -sum(parts))
+            ready, busy = ready + free, busy + (not free)
+        return put_winner_first(scored, self._chance) if scored else []
 
     def _ahead(self, server: ServerState, entry: Entry) -> Ahead:
         """Who goes before on this server; those whose model has a gate that admits nobody now hold nobody up.
@@ -272,11 +298,15 @@ class Planned:
 
     def _bidders(self, server: ServerState, now: float) -> list[Entry]:
         """Who may want a free slot of this server, in order of rank: few, however many wait."""
-        bidders = self._intents.first(server.id, _NEXT, lambda entry: self._ready(server, entry[2]))
-        lines = (line for line in self._lines_for(server) if self._ready(server, line.head()[2]))
+        bidders = self._intents.first(server.id, _NEXT, lambda entry: self._may_begin(server, entry[2]))
+        lines = (line for line in self._lines_for(server) if self._may_begin(server, line.head()[2]))
         for line in islice(lines, _LINES):
             bidders.extend(self._challenger(line, server, now))
-        return sorted(set(bidders))
+        return sorted(set(bidders))[:_BIDDERS]
+
+    def _may_begin(self, server: ServerState, ticket: Ticket) -> bool:
+        """Whether a ticket could begin there now, as far as can be seen without working out what it costs."""
+        return self._prices.has_room(ticket, server) and self._ready(server, ticket)
 
     def _lines_for(self, server: ServerState) -> Iterator[TicketLine]:
         """The lines of those who accept this server."""

@@ -145,6 +145,13 @@ class Estimates:
             runner.footing,
         )
 
+    def least_load(self, server: ServerId, model: ModelName, now: float) -> float:
+        """Seconds that a load of it there takes at least, as it was worked out last; 0 while one is under way."""
+        runner = self._runners.get((server, model))
+        if runner is None or self.loads.loading(runner.pair, now):
+            return 0.0
+        return runner.loading[self.loads.tier(runner.pair, now)] * runner.footing.trust
+
     def takes(self, server: ServerId, model: ModelName | None, many: int) -> int:
         """How many slots of the server so many who wait for a model can take now: as many as its runner has free."""
         runner = self._runners.get((server, model)) if model is not None else None

@@ -60,6 +60,12 @@ class KnownPrices:
     def fallback(self, ticket: Ticket, equals: Sequence[Scored], now: float) -> Scored | None:
         return None
 
+    def least(self, ticket: Ticket, server: ServerState, now: float) -> float:
+        return 0.0
+
+    def has_room(self, ticket: Ticket, server: ServerState) -> bool:
+        return True
+
     def spares(self, ticket: Ticket, server: ServerState, now: float) -> bool:
         return not server.resident
 
@@ -284,6 +290,29 @@ def test_all_of_a_line_who_saw_no_server_are_asked_when_one_comes() -> None:
     chooser = board.chooser
     assert isinstance(chooser, Planned)
     assert all(chooser.intent_of(ticket) for ticket in board.queue.tickets())
+
+
+def test_so_many_servers_and_lines_are_looked_at_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = [f"m{n}" for n in range(30)]
+    servers = [warm(f"s{n}", *models, loaded=tuple(models[:5])) for n in range(100)]
+    prices = KnownPrices()
+    board = make_board(*servers, policy=prices, rules=SchedulerLimits(max_size=5000))
+    grants = [grant for n in range(2000) if (grant := board.submit(make_ticket(models[n % 30]), 0.0))]
+    asked: list[ServerState] = []
+    plain = KnownPrices.price
+
+    def counted(self: KnownPrices, ticket: Ticket, server: ServerState, ahead: Ahead, now: float) -> Parts:
+        asked.append(server)
+        return plain(self, ticket, server, ahead, now)
+
+    monkeypatch.setattr(KnownPrices, "price", counted)
+    board.submit(make_ticket("m1"), 0.0)
+    assert len(asked) <= 12
+    asked.clear()
+    release(board, grants[0], 0.0)
+    for _ in board.serve(grants[0].server, 0.0):
+        break
+    assert len(asked) <= 8 + 8 * 12
 
 
 class PlanningMachine(BoardMachine):
