@@ -149,12 +149,9 @@ def _body(entry: Route, schemas: dict[str, Any]) -> dict[str, Any]:
 
 def rows(topics: Iterable[RouteGroup]) -> str:
     """The table of docs/api.md, as Markdown; generated so that it cannot go stale."""
-    return "\n".join(_table(topic) for topic in topics if topic.entries)
-
-
-def _table(topic: RouteGroup) -> str:
-    head = f"### {topic.about.rstrip('.')}\n\n| method and path | role | what it does | errors |\n|---|---|---|---|\n"
-    return head + "".join(_row(entry) for entry in topic.entries)
+    head = "| method and path | role | what it does | errors |\n|---|---|---|---|\n"
+    tables = ((each.about.rstrip("."), "".join(map(_row, each.entries))) for each in topics if each.entries)
+    return "\n".join(f"### {about}\n\n{head}{body}" for about, body in tables)
 
 
 def _row(entry: Route) -> str:

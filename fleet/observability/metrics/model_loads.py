@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from fleet.common.lru_table import LruTable
 from fleet.models.load_times import COLD
 from fleet.observability.metrics.series import OfPair
+from fleet.observability.statistics.request_batch import PlacedRequest
 
 MOST_SERVERS: Final = 1000
 _RUNS_NOTHING: Final = "/api/show"
@@ -31,15 +32,9 @@ class LoadAttempt(Protocol):
     def ended(self) -> float: ...
 
 
-class LoadingRequest(Protocol):
+class LoadingRequest(PlacedRequest, Protocol):
     """What a finished request says of itself; `runner` are the options it asked for."""
 
-    @property
-    def endpoint(self) -> str: ...
-    @property
-    def server(self) -> str: ...
-    @property
-    def model(self) -> str: ...
     @property
     def load_seconds(self) -> float | None: ...
     @property

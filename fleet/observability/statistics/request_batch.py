@@ -11,8 +11,8 @@ from typing import Generic, Protocol, Self, TypeVar
 from fleet.breakers.failure_classes import NO_ERRORS
 
 
-class GroupedRequest(Protocol):
-    """What a finished request must say of itself to be grouped. Seconds; `server` is empty when none was found."""
+class PlacedRequest(Protocol):
+    """Where a finished request went: `server` is empty when none was found."""
 
     @property
     def endpoint(self) -> str: ...
@@ -20,6 +20,11 @@ class GroupedRequest(Protocol):
     def server(self) -> str: ...
     @property
     def model(self) -> str: ...
+
+
+class GroupedRequest(PlacedRequest, Protocol):
+    """What a finished request must say of itself to be grouped. Seconds."""
+
     @property
     def outcome(self) -> str: ...
     @property

@@ -15,7 +15,6 @@ from actors.config.sources import ConfigTrouble, Outcome
 from fleet.common.errors import BadRequest
 from fleet.common.times import iso
 from fleet.config import Config, schema
-from fleet.config.live.diff import Change
 from fleet.config.live.effective import hints
 from fleet.config.loading.ignored_keys import HEALTH_CHECK, health_check, known_config
 from fleet.config.loading.yaml_reader import MOST_NODES
@@ -243,7 +242,10 @@ def _told(
     return kind(
         message="Nothing was changed: this was a dry run" if outcome.dry else message,
         config=_shown(outcome.config),
-        changed=[_change(change) for change in outcome.changes],
+        changed=[
+            ChangeJson(path=each.path, before=each.before, after=each.after, effect=each.effect)
+            for each in outcome.changes
+        ],
         needs_restart=outcome.late,
         ignored=list(ignored),
         hints=hints(outcome.config),
@@ -259,10 +261,6 @@ def _note(asked: AdminRequest, outcome: Outcome) -> None:
         told = outcome.changes[:MOST_NOTED]
         before = {change.path: change.before for change in told}
         asked.note.change(before=before, after={change.path: change.after for change in told})
-
-
-def _change(change: Change) -> ChangeJson:
-    return ChangeJson(path=change.path, before=change.before, after=change.after, effect=change.effect)
 
 
 def _shown(config: Config) -> dict[str, Any]:

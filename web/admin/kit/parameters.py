@@ -36,12 +36,8 @@ def query_of(params: Sequence[Param]) -> dict[str, Any]:
 
     Raises BadRequest; what is not declared is ignored.
     """
-    return {param.name: _value(param, _given(param.name)) for param in params}
-
-
-def _given(name: str) -> str | None:
-    found: str | None = request.args.get(name)
-    return request.args.get(to_camel(name)) if found is None else found
+    given = request.args
+    return {each.name: _value(each, given.get(each.name, given.get(to_camel(each.name)))) for each in params}
 
 
 def body_of(model: type[Body], given: Mapping[str, object]) -> Body:
@@ -62,20 +58,16 @@ def _value(param: Param, text: str | None) -> Any:
     if text is None:
         return param.default
     if param.kind is bool:
-        return _yes(param, text.lower())
+        word = text.lower()
+        if word not in _YES and word not in _NO:  # a typing error must not cut anybody off
+            raise BadRequest(f"{param.name} must be true or false")
+        return word in _YES
     try:
         value = param.kind(text)
     except ValueError:
         raise BadRequest(f"{param.name} must be a {'whole ' if param.kind is int else ''}number") from None
     _check(param, value)
     return value
-
-
-def _yes(param: Param, word: str) -> bool:
-    """The bare name means yes. What is neither is refused: a typing error must not cut anybody off."""
-    if word not in _YES and word not in _NO:
-        raise BadRequest(f"{param.name} must be true or false")
-    return word in _YES
 
 
 def _check(param: Param, value: Any) -> None:

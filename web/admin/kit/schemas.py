@@ -35,10 +35,8 @@ _PLAIN: Final[Mapping[type, dict[str, Any]]] = {
 
 def schema(kind: Any) -> dict[str, Any]:
     """The JSON Schema (2020-12) of a type. Raises TypeError or KeyError for what no answer is made of."""
-    return _named(kind) if isinstance(kind, type) and get_origin(kind) is None else _composed(kind)
-
-
-def _named(kind: type) -> dict[str, Any]:
+    if not isinstance(kind, type) or get_origin(kind) is not None:
+        return _composed(kind)
     if issubclass(kind, enum.Enum):
         return {"type": "string", "enum": [each.value for each in kind]}
     return _struct(kind) if issubclass(kind, Struct) else dict(_PLAIN[kind])
@@ -55,7 +53,10 @@ def _struct(kind: type[Struct]) -> dict[str, Any]:
 def _composed(annotation: Any) -> dict[str, Any]:
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _annotated(*args)
+        found = schema(args[0])
+        for each in args[1:]:
+            found |= {"enum": list(each.words)} if isinstance(each, OneOf) else {"description": each}
+        return found
     if origin in (list, Sequence):
         return {"type": "array", "items": schema(args[0])}
     if origin in (dict, Mapping):  # its keys are names: of servers, models ...
@@ -70,10 +71,3 @@ def _composed(annotation: Any) -> dict[str, Any]:
     if annotation is Any:
         return {}
     raise TypeError(f"not a type of an answer: {annotation!r}")
-
-
-def _annotated(kind: Any, *told: Any) -> dict[str, Any]:
-    found = schema(kind)
-    for each in told:
-        found |= {"enum": list(each.words)} if isinstance(each, OneOf) else {"description": each}
-    return found

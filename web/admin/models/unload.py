@@ -70,6 +70,10 @@ async def unload(asked: AdminRequest, model: str) -> UnloadAnswer:
     name, cells = await _loaded(system, model, server)
     results = await _unload_all(system, name, cells, asked.by.name)
     found: list[str] = [result.status for result in results]
+    message = f"{found.count('unloaded')} of {len(found)} servers have unloaded it"
+    if not found:
+        where = "any server" if server is None else f"server '{server}'"
+        message = f"model '{model[:100]}' is not loaded on {where}"
     return UnloadAnswer(
         success="failed" not in found,
         model=spelling(system, name),
@@ -81,15 +85,8 @@ async def unload(asked: AdminRequest, model: str) -> UnloadAnswer:
             failed=found.count("failed"),
         ),
         waited=milliseconds(trio.current_time() - began),
-        message=_told(model, server, found),
+        message=message,
     )
-
-
-def _told(model: str, server: ServerId | None, found: list[str]) -> str:
-    where = "any server" if server is None else f"server '{server}'"
-    if not found:
-        return f"model '{model[:100]}' is not loaded on {where}"
-    return f"{found.count('unloaded')} of {len(found)} servers have unloaded it"
 
 
 async def _loaded(system: System, asked: str, server: ServerId | None) -> tuple[ModelName, list[ServerCell]]:

@@ -11,7 +11,6 @@ from typing import Annotated, Final, Literal
 from msgspec import Struct
 from quart import Response
 
-from actors.state.queue_views import QueueView
 from actors.system import System
 from fleet.common.errors import BadRequest
 from fleet.common.times import iso
@@ -174,14 +173,9 @@ async def ready(asked: AdminRequest) -> Response:
 )
 async def summary(asked: AdminRequest) -> SummaryAnswer:
     window = asked.query["window"]
-    return await summarised(asked.system, window, _span(window))
-
-
-def _span(text: str) -> float:
-    span = span_of(text)
-    if span is None:
+    if (span := span_of(window)) is None:
         raise BadRequest("window must be like 5m, 6h or 7d, and at most 7d")
-    return span
+    return await summarised(asked.system, window, span)
 
 
 def _backends(system: System, named: bool) -> OllamaServiceJson:
@@ -202,16 +196,10 @@ def _backends(system: System, named: bool) -> OllamaServiceJson:
 
 def _proxy(system: System) -> ProxyServiceJson:
     queue = system.queries.queue_view(0)
-    return ProxyServiceJson(
-        status=_queue_word(system, queue), active_requests=system.in_flight, queue_size=queue.waiting
-    )
-
-
-def _queue_word(system: System, queue: QueueView) -> HealthWord:
-    if system.draining:
-        return "draining"
-    full = bool(queue.max_size) and queue.waiting >= queue.max_size
-    return "degraded" if queue.paused or full else "healthy"
+    status: HealthWord = "draining" if system.draining else "healthy"
+    if not system.draining and (queue.paused or 0 < queue.max_size <= queue.waiting):
+        status = "degraded"
+    return ProxyServiceJson(status=status, active_requests=system.in_flight, queue_size=queue.waiting)
 
 
 async def _figures(system: System, dropped: bool) -> MetricsServiceJson:

@@ -140,7 +140,9 @@ async def add(asked: AdminRequest) -> AddedAnswer:
     spec = _spec(given)
     asked.note.about(server=spec.id)
     asked.note.change(after=_told(spec))
-    _check_free(system, spec, str(given["url"]))
+    if spec.id in system.servers:
+        raise Taken(f"server '{spec.id}' already exists", {})
+    _check_url_free(system, spec, str(given["url"]))
     await checked(spec.url, system.config.security.backends)
     cell = system.add_server(spec)
     await system.probe(spec.id, FIRST_PROBE)
@@ -225,7 +227,8 @@ def _told(spec: ServerSpec) -> dict[str, Any]:
 def _patched(spec: ServerSpec, patch: ServerPatch, ignored: list[str]) -> ServerSpec:
     given = {name: getattr(patch, name) for name in patch.model_fields_set}
     if not given and not ignored:
-        raise BadRequest("nothing to change", details=f"give one of {', '.join(_words())}")
+        words = (field.alias or name for name, field in ServerPatch.model_fields.items())
+        raise BadRequest("nothing to change", details=f"give one of {', '.join(words)}")
     if _is_redacted(patch.api_key):
         del given["api_key"]  # it stays as it is
     for name, value in given.items():
@@ -242,10 +245,6 @@ def _is_redacted(key: SecretStr | None) -> bool:
     return key is not None and is_redacted(key.get_secret_value())
 
 
-def _words() -> list[str]:
-    return [field.alias or name for name, field in ServerPatch.model_fields.items()]
-
-
 def _spec(given: dict[str, object]) -> ServerSpec:
     """A server from the body of `add`. Raises BadRequest with every problem, unknown keys included."""
     try:
@@ -258,12 +257,6 @@ def _spec(given: dict[str, object]) -> ServerSpec:
     if given.get("id") and given.get("url"):
         raise BadRequest("; ".join(problems), details="\n".join(problems))
     raise BadRequest("id and url are required", details="\n".join(problems))
-
-
-def _check_free(system: System, spec: ServerSpec, requested: str) -> None:
-    if spec.id in system.servers:
-        raise Taken(f"server '{spec.id}' already exists", {})
-    _check_url_free(system, spec, requested)
 
 
 def _check_url_free(system: System, spec: ServerSpec, requested: str) -> None:
