@@ -9,6 +9,7 @@ from typing import Final
 
 from bench.regret.figures import Figures
 from bench.regret.routers.ours import OURS
+from bench.regret.routers.planning import CANDIDATE
 from bench.regret.routers.policies import ORACLES, PRESENT
 from bench.regret.runs import Result
 from bench.regret.scenarios.catalogue import SCENARIOS
@@ -27,8 +28,9 @@ def markdown(results: Sequence[Result]) -> str:
     """A summary, then one table for each variant."""
     grouped = group(results)
     parts = ["# Regret\n\nSeconds. Regret: p95 to the first token over the oracle's. See README.md.\n"]
-    if any(PRESENT in row for row in grouped.values()):
-        parts.append(_summary(grouped))
+    for policy, what in ((PRESENT, "The present default"), (CANDIDATE, "The policy that plans")):
+        if any(policy in row for row in grouped.values()):
+            parts.append(_summary(grouped, policy, what))
     for (number, variant), row in grouped.items():
         parts.append(f"\n## {number}. {SCENARIOS[number].name}: {variant}\n\n{_HEAD}")
         best = oracle(row)
@@ -73,15 +75,15 @@ def best_other(row: ROW) -> tuple[str, Figures] | None:
     return min(others, key=lambda item: (item[1].failed * 100 > item[1].requests, item[1].p95), default=None)
 
 
-def _summary(grouped: dict[tuple[int, str], ROW]) -> str:
+def _summary(grouped: dict[tuple[int, str], ROW], policy: str, what: str) -> str:
     lines = [
-        f"\nThe present default, `{PRESENT}`, against the oracle and the best of the others.\n\n"
+        f"\n{what}, `{policy}`, against the oracle and the best of the others.\n\n"
         "| scenario | first token p95 | oracle | regret | best other | its p95 "
         "| loads per 1,000 | oracle | other | failed |\n"
         "|---|---|---|---|---|---|---|---|---|---|\n"
     ]
     for (number, variant), row in grouped.items():
-        ours, best, other = row.get(PRESENT), oracle(row), best_other(row)
+        ours, best, other = row.get(policy), oracle(row), best_other(row)
         if ours is None or best is None or other is None:
             continue
         name, figures = other
