@@ -81,6 +81,10 @@ class Prices(Protocol):
         """The ticket hopes for this server, has earned what it costs others, and waits for so many seconds."""
         ...
 
+    def begin(self) -> None:
+        """Lines are made anew, at the start, after a crash or for another configuration; nobody stands in them yet."""
+        ...
+
     def entered(self, ticket: Ticket, now: float) -> None:
         """The ticket stands in line."""
         ...

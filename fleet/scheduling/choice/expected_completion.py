@@ -93,7 +93,7 @@ class ExpectedCompletion:
         harm = self._harm(view, profile, now) if terms.load > 0.0 else 0.0
         if server.holds and (hold := server.holds.get(ticket.model)) is not None:
             wait = max(wait, hold.wait(server.ledger.of_model(ticket.model), now, alone=ticket.alone))
-        if view.claim is not None and not view.may_go(ticket.model, profile.options):
+        if terms.load > 0.0 and view.claim is not None and not view.may_go(ticket.model, profile.options):
             wait += view.claim.seconds
         return (
             0.0 - wait,
@@ -170,6 +170,13 @@ class ExpectedCompletion:
             until = now + min(_PATIENCE * wait + _LEAST, _LONGEST)
             view.claim = Claim(ticket.model, profile.options, leaving, load, until)
             self._claims[ticket.number] = server.id
+
+    def begin(self) -> None:
+        """Lines are made anew: whoever waits will be named again."""
+        self.rents.begin()
+        self._claims.clear()
+        for view in self._views.values():
+            view.claim = None
 
     def entered(self, ticket: Ticket, now: float) -> None:
         """The ticket waits."""

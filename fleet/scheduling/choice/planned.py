@@ -71,6 +71,7 @@ class Planned:
         self._capped = capped
         self._intents = Intents()
         self._now = 0.0
+        prices.begin()
         self._looked: tuple[tuple[int, float], list[Scored]] = (-1, 0.0), []
         """What was seen last, for which ticket and when: one that has to wait after all is not looked at again."""
 

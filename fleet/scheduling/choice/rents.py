@@ -41,6 +41,12 @@ class Rents:
         self._accounts: LruTable[TicketKind, _Account] = LruTable(_ACCOUNTS)
         self._waiting: Counter[ModelName] = Counter()
 
+    def begin(self) -> None:
+        """Nobody waits, as far as is known; what was saved up stays."""
+        self._waiting.clear()
+        for account in self._accounts.values():
+            account.waiting = 0
+
     def came(self, line: TicketKind, now: float) -> None:
         """One more waits."""
         account = self._accounts.use(line, _Account)

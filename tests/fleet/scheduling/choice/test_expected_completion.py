@@ -285,3 +285,33 @@ def test_lmetric_never_chooses_a_server_that_has_to_load() -> None:
         bench.policy.estimates.trust.learn(Pair(fast.id, canonical("m")), 1.0, 1.0, 20.0, 8.0 if at % 2 else 0.125)
     grants = [bench.ask(now=20.0)[1] for _ in range(4)]
     assert {grant.server.id for grant in grants if grant} == {fast.id, slow.id}
+
+
+def test_who_waits_is_counted_once_however_often_the_lines_are_made_anew() -> None:
+    only = server("a", "m", slots=1)
+    bench = Bench(only)
+    bench.show(only, "m")
+    bench.ask()
+    waiting, _ = bench.ask(now=1.0)
+    for _ in range(3):  # as for another configuration, or after a crash of the dispatcher
+        bench.board.reconfigure(bench.board.rules, bench.policy, 2.0)
+    assert bench.policy.rents.waiting(waiting.kind) == 1
+    assert bench.policy.rents.waiting(waiting.model) == 1
+    bench.board.withdraw(waiting)
+    assert bench.policy.rents.waiting(waiting.model) == 0
+
+
+def test_a_claim_holds_up_only_those_whose_runner_has_to_leave() -> None:
+    only = server("a", "m", "n", slots=4)
+    bench = Bench(only)
+    bench.show(only, "m", "n")
+    _, running = bench.ask()
+    assert running is not None
+    odd = make_ticket("m", at=1.0)
+    bench.policy.arrived(
+        odd, bench.policy.estimates.profile(("ann", odd.model, "/api/chat"), 2000, 1.0, options=Wish(8192)), 1.0
+    )
+    bench.policy.claim(odd, only, 5.0, 1.0)
+    wait = bench.policy.wait
+    assert bench.policy.price(ticket_for(bench, "m", 1.0), only, NOBODY, 1.0)[wait] < 0.0
+    assert bench.policy.price(ticket_for(bench, "n", 1.0), only, NOBODY, 1.0)[wait] == 0.0

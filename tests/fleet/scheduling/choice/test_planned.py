@@ -48,6 +48,9 @@ class KnownPrices:
     def score(self, server: ServerState, model: str, now: float) -> Parts:
         raise AssertionError("a policy that plans is asked for prices")
 
+    def begin(self) -> None:
+        self.rents.begin()
+
     def entered(self, ticket: Ticket, now: float) -> None:
         self.rents.came(ticket.kind, now)
 
