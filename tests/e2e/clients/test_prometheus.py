@@ -34,6 +34,7 @@ SILENT = (
     "fleet_alerts_firing",
     'status=~"3.."',
     "> 0",
+    "fleet_prediction_error_ratio",  # only a policy that plans predicts
 )
 """What these fleets do not have: nothing is shown of it, and nothing need be."""
 
